@@ -1,0 +1,92 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// One set of rules for every Swift target: strict memory safety, warnings are errors, nonisolated async stays on its caller.
+let rules: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  .enableUpcomingFeature("InferIsolatedConformances"),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableExperimentalFeature("Lifetimes"),
+]
+
+let cRules: [CSetting] = [.define("_GNU_SOURCE"), .treatAllWarnings(as: .error)]
+
+let package = Package(
+  name: "swift-netdev",
+  products: [
+    .library(name: "Netdev", targets: ["Netdev"]),
+    .library(name: "NetdevDevices", targets: ["NetdevDevices"]),
+    .library(name: "NetdevTesting", targets: ["NetdevTesting"]),
+    .library(name: "Virtio", targets: ["Virtio"]),
+    .library(name: "VirtioNet", targets: ["VirtioNet"]),
+    .library(name: "VirtioDevice", targets: ["VirtioDevice"]),
+    .library(name: "InProcess", targets: ["InProcess"]),
+    .library(name: "PacketFormats", targets: ["PacketFormats"]),
+    .library(name: "Responder", targets: ["Responder"]),
+    .library(name: "LibeventConcurrency", targets: ["LibeventConcurrency"]),
+    .executable(name: "EchoServer", targets: ["EchoServer"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+  ],
+  targets: [
+    // The system: C for what Swift cannot say, and the event loop.
+    .target(name: "CNetdevSystem", cSettings: cRules),
+    .systemLibrary(name: "CLibevent", pkgConfig: "libevent_core", providers: [.apt(["libevent-dev"])]),
+    .target(
+      name: "LibeventConcurrency", dependencies: ["CLibevent", "CNetdevSystem"], swiftSettings: rules),
+
+    // Both sides of a virtqueue, as pure memory.
+    .target(name: "Virtio", dependencies: ["CNetdevSystem"], swiftSettings: rules),
+
+    // The asynchronous device interface; it does not know virtio.
+    .target(
+      name: "Netdev",
+      dependencies: ["LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: rules),
+
+    // The virtio-net driver, the software device, and the transport that joins them in one process.
+    .target(name: "VirtioNet", dependencies: ["Netdev", "Virtio", "CNetdevSystem"], swiftSettings: rules),
+    .target(
+      name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      swiftSettings: rules),
+    .target(name: "InProcess", dependencies: ["VirtioNet", "VirtioDevice"], swiftSettings: rules),
+
+    // What packets say, and who answers.
+    .target(name: "PacketFormats", swiftSettings: rules),
+    .target(name: "Responder", dependencies: ["Netdev", "PacketFormats"], swiftSettings: rules),
+
+    // Every device of this build, by URL; and the tools to test with.
+    .target(name: "NetdevDevices", dependencies: ["InProcess", "Netdev"], swiftSettings: rules),
+    .target(
+      name: "NetdevTesting", dependencies: ["NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "CNetdevSystem"],
+      swiftSettings: rules),
+
+    .executableTarget(
+      name: "EchoServer",
+      dependencies: [
+        "NetdevDevices", "Responder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/EchoServer", swiftSettings: rules),
+
+    .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
+    .testTarget(
+      name: "LibeventConcurrencyTests", dependencies: ["LibeventConcurrency", "CNetdevSystem"],
+      swiftSettings: rules),
+    .testTarget(name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder"], swiftSettings: rules),
+    .testTarget(
+      name: "VirtioDeviceTests", dependencies: ["VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      swiftSettings: rules),
+    .testTarget(
+      name: "NetdevTests", dependencies: ["NetdevTesting", "NetdevDevices", "CNetdevSystem"], swiftSettings: rules),
+    .testTarget(
+      name: "IntegrationTests", dependencies: ["NetdevTesting", "NetdevDevices", "Responder", "CNetdevSystem"],
+      swiftSettings: rules),
+  ]
+)

@@ -1,0 +1,23 @@
+// Shared memory, and AddressSanitizer's view of pool slots.
+#ifndef SWIFT_NETDEV_MEMORY_H
+#define SWIFT_NETDEV_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+// A sealable memfd of `length` bytes, grown and sealed against shrinking, or -errno.
+// With `huge_pages`, `length` must be a multiple of 2 MiB; -ENOMEM is then seen at mapping.
+int netdev_memfd_create(const char *name, size_t length, bool huge_pages);
+
+// True when the descriptor is a memfd sealed against shrinking: mapping it cannot end in SIGBUS by truncation.
+bool netdev_memfd_cannot_shrink(int descriptor);
+
+// Maps the whole of a descriptor shared and populated; NULL on failure with errno set.
+void *netdev_map_shared(int descriptor, size_t length);
+
+// Nothing unless built with AddressSanitizer.
+void netdev_poison(const void *address, size_t length);
+void netdev_unpoison(const void *address, size_t length);
+bool netdev_poisoning_works(void);
+
+#endif

@@ -1,0 +1,89 @@
+#include "netdev_loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+__thread void *netdev_thread_loop __attribute__((tls_model("initial-exec")));
+
+int netdev_eventfd_create(void) {
+  int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return descriptor < 0 ? -errno : descriptor;
+}
+
+int netdev_eventfd_signal(int descriptor) {
+  const uint64_t one = 1;
+  for (;;) {
+    if (write(descriptor, &one, sizeof one) == (ssize_t)sizeof one || errno == EAGAIN) return 0;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+uint64_t netdev_eventfd_drain(int descriptor) {
+  uint64_t count = 0;
+  for (;;) {
+    if (read(descriptor, &count, sizeof count) == (ssize_t)sizeof count) return count;
+    if (errno != EINTR) return 0;
+  }
+}
+
+int netdev_pin_current_thread(int cpu) {
+  if (cpu < 0 || cpu >= CPU_SETSIZE) return -EINVAL;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  return -pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+}
+
+void netdev_name_current_thread(const char *name) {
+  char kept[16];
+  strncpy(kept, name, sizeof kept - 1);
+  kept[sizeof kept - 1] = 0;
+  pthread_setname_np(pthread_self(), kept);
+}
+
+struct start {
+  void (*body)(void *);
+  void *argument;
+};
+
+static void *trampoline(void *argument) {
+  struct start start = *(struct start *)argument;
+  free(argument);
+  start.body(start.argument);
+  return NULL;
+}
+
+int netdev_thread_start(uint64_t *thread, void (*body)(void *), void *argument) {
+  struct start *start = malloc(sizeof *start);
+  if (!start) return -ENOMEM;
+  start->body = body;
+  start->argument = argument;
+  // Signals belong to the program's own threads: a loop never becomes the one that handles SIGINT.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t created;
+  int result = pthread_create(&created, NULL, trampoline, start);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (result != 0) {
+    free(start);
+    return -result;
+  }
+  *thread = (uint64_t)created;
+  return 0;
+}
+
+int netdev_thread_join(uint64_t thread) { return -pthread_join((pthread_t)thread, NULL); }
+
+uint64_t netdev_monotonic_nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}

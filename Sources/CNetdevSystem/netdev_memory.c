@@ -1,0 +1,65 @@
+#include "netdev_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if __has_feature(address_sanitizer) || defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define NETDEV_ASAN 1
+#endif
+
+int netdev_memfd_create(const char *name, size_t length, bool huge_pages) {
+  unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  if (huge_pages) flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+  int descriptor = memfd_create(name, flags);
+  if (descriptor < 0) return -errno;
+  if (ftruncate(descriptor, (off_t)length) < 0 ||
+      fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+    int error = errno;
+    close(descriptor);
+    return -error;
+  }
+  return descriptor;
+}
+
+bool netdev_memfd_cannot_shrink(int descriptor) {
+  int seals = fcntl(descriptor, F_GET_SEALS);
+  return seals >= 0 && (seals & F_SEAL_SHRINK) != 0;
+}
+
+void *netdev_map_shared(int descriptor, size_t length) {
+  void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+  return address == MAP_FAILED ? NULL : address;
+}
+
+void netdev_poison(const void *address, size_t length) {
+#ifdef NETDEV_ASAN
+  __asan_poison_memory_region(address, length);
+#else
+  (void)address;
+  (void)length;
+#endif
+}
+
+void netdev_unpoison(const void *address, size_t length) {
+#ifdef NETDEV_ASAN
+  __asan_unpoison_memory_region(address, length);
+#else
+  (void)address;
+  (void)length;
+#endif
+}
+
+bool netdev_poisoning_works(void) {
+#ifdef NETDEV_ASAN
+  return true;
+#else
+  return false;
+#endif
+}

@@ -1,0 +1,1 @@
+// InProcess: placeholder until its first file lands.

@@ -1,0 +1,1 @@
+// LibeventConcurrency: placeholder until its first file lands.

@@ -1,0 +1,1 @@
+// Netdev: placeholder until its first file lands.

@@ -1,0 +1,1 @@
+// NetdevDevices: placeholder until its first file lands.

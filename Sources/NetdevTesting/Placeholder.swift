@@ -1,0 +1,1 @@
+// NetdevTesting: placeholder until its first file lands.

@@ -1,0 +1,1 @@
+// PacketFormats: placeholder until its first file lands.

@@ -1,0 +1,1 @@
+// Responder: placeholder until its first file lands.

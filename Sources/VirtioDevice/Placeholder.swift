@@ -1,0 +1,1 @@
+// VirtioDevice: placeholder until its first file lands.
