@@ -33,21 +33,6 @@ uint64_t netdev_eventfd_drain(int descriptor) {
   }
 }
 
-int netdev_pin_current_thread(int cpu) {
-  if (cpu < 0 || cpu >= CPU_SETSIZE) return -EINVAL;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  return -pthread_setaffinity_np(pthread_self(), sizeof set, &set);
-}
-
-void netdev_name_current_thread(const char *name) {
-  char kept[16];
-  strncpy(kept, name, sizeof kept - 1);
-  kept[sizeof kept - 1] = 0;
-  pthread_setname_np(pthread_self(), kept);
-}
-
 struct start {
   void (*body)(void *);
   void *argument;
@@ -60,30 +45,51 @@ static void *trampoline(void *argument) {
   return NULL;
 }
 
-int netdev_thread_start(uint64_t *thread, void (*body)(void *), void *argument) {
+int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body)(void *), void *argument) {
+  if (cpu >= CPU_SETSIZE) return -EINVAL;
   struct start *start = malloc(sizeof *start);
   if (!start) return -ENOMEM;
   start->body = body;
   start->argument = argument;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  int result = 0;
+  if (cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    result = pthread_attr_setaffinity_np(&attributes, sizeof set, &set);
+  }
   // Signals belong to the program's own threads: a loop never becomes the one that handles SIGINT.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t created;
-  int result = pthread_create(&created, NULL, trampoline, start);
+  if (result == 0) result = pthread_create(&created, &attributes, trampoline, start);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
   if (result != 0) {
     free(start);
     return -result;
   }
+  char kept[16];
+  strncpy(kept, name, sizeof kept - 1);
+  kept[sizeof kept - 1] = 0;
+  pthread_setname_np(created, kept);
   *thread = (uint64_t)created;
   return 0;
 }
 
 int netdev_thread_join(uint64_t thread) { return -pthread_join((pthread_t)thread, NULL); }
 
-uint64_t netdev_monotonic_nanoseconds(void) {
+int netdev_thread_detach(uint64_t thread) { return -pthread_detach((pthread_t)thread); }
+
+static uint64_t read_clock(clockid_t clock) {
   struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(clock, &now);
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+uint64_t netdev_monotonic_nanoseconds(void) { return read_clock(CLOCK_MONOTONIC); }
+
+uint64_t netdev_coarse_nanoseconds(void) { return read_clock(CLOCK_MONOTONIC_COARSE); }

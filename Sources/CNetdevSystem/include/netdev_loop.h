@@ -21,19 +21,20 @@ int netdev_eventfd_signal(int descriptor);
 // Reads the counter to zero and returns it; zero when there was nothing.
 uint64_t netdev_eventfd_drain(int descriptor);
 
-// Pins the calling thread to one CPU. Returns 0 or -errno.
-int netdev_pin_current_thread(int cpu);
-
-// Names the calling thread (15 bytes are kept).
-void netdev_name_current_thread(const char *name);
-
-// Starts a joinable thread with all signals blocked. Returns 0 or -errno.
-int netdev_thread_start(uint64_t *thread, void (*body)(void *), void *argument);
+// Starts a joinable thread with all signals blocked, named (15 bytes are kept) and, when `cpu` is not negative, pinned
+// to one CPU from its first instruction. Returns 0 or -errno.
+int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body)(void *), void *argument);
 
 // Waits for a thread to end. Returns 0 or -errno.
 int netdev_thread_join(uint64_t thread);
 
+// Lets a thread end without anybody waiting. Returns 0 or -errno.
+int netdev_thread_detach(uint64_t thread);
+
 // CLOCK_MONOTONIC in nanoseconds.
 uint64_t netdev_monotonic_nanoseconds(void);
+
+// The same clock at the resolution of the kernel's tick (1 to 10 ms): a few nanoseconds to read, for noticing stalls.
+uint64_t netdev_coarse_nanoseconds(void);
 
 #endif

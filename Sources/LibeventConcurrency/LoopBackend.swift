@@ -1,0 +1,31 @@
+/// Clock, waiting and sources of a loop, behind one seam.
+///
+/// `LibeventBackend` is the real one: an event base, the monotonic clock and the descriptors of this process. A simulated
+/// one counts its own time and fires sources by a seed; the loop above it cannot tell the difference. Apart from `wake`,
+/// everything is called on the loop's thread.
+public protocol LoopBackend: AnyObject {
+  /// Nanoseconds of a clock that never goes back.
+  var now: UInt64 { get }
+  /// Fires what is ready, without waiting.
+  func poll()
+  /// Waits until a source or timer has fired or `wake` was called.
+  func wait()
+  /// Ends a `wait`, the present one or the next. Callable from any thread.
+  func wake()
+  /// Watches a descriptor. The handler runs on the loop each time the descriptor is ready (level-triggered).
+  func makeSource(
+    descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
+  ) throws(LoopError) -> any LoopBackendEvent
+  /// Makes a timer that is not yet scheduled.
+  func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent
+}
+
+/// A source or timer as the backend holds it. Called on the loop's thread only.
+public protocol LoopBackendEvent: AnyObject {
+  /// Starts watching; for a timer, fires once after so many nanoseconds.
+  func arm(afterNanoseconds: UInt64)
+  /// Stops watching until armed again.
+  func disarm()
+  /// Ends it for good: the handler never runs again and is released.
+  func cancel()
+}

@@ -1,0 +1,189 @@
+internal import CNetdevSystem
+
+/// The state of a loop and what one turn does. It lives behind one pointer and is touched on the loop's thread only,
+/// except for the inbox, the sleeping flag and the backend's `wake`, which are made for other threads.
+@safe struct LoopCore {
+  /// Jobs run in one turn before hooks and the backend get theirs.
+  static let jobBudget = 256
+  /// A loop that does not sleep looks at its descriptors and timers once in so many turns.
+  static let turnsBetweenPolls: UInt64 = 16
+
+  let backend: any LoopBackend
+  let inbox = JobInbox()
+  /// Shared words: 1 while the loop sleeps, and 1 once it shall end.
+  let sleeping: UnsafeMutablePointer<UInt32>
+  let stopRequest: UnsafeMutablePointer<UInt32>
+  let stallBound: UInt64
+  var jobs = JobList()
+  var hooks: [(token: TurnHook.Token, hook: TurnHook)] = []
+  var hooksChanged = false
+  var activeHooks = unsafe UnsafeMutableBufferPointer<TurnHook>(start: nil, count: 0)
+  var nextToken = 0
+  var turns: UInt64 = 0
+  var turnRequested = false
+  var freesItself = false
+  var statistics = LoopStatistics()
+  /// What jobs run on; set before the first job can arrive.
+  var serial: UnownedSerialExecutor?
+  let onStall: (@Sendable (Duration) -> Void)?
+
+  init(backend: any LoopBackend, stallBound: UInt64, onStall: (@Sendable (Duration) -> Void)?) {
+    self.backend = backend
+    self.stallBound = stallBound
+    self.onStall = onStall
+    unsafe sleeping = .allocate(capacity: 1)
+    unsafe sleeping.initialize(to: 0)
+    unsafe stopRequest = .allocate(capacity: 1)
+    unsafe stopRequest.initialize(to: 0)
+  }
+
+  static func allocate(
+    backend: any LoopBackend, stallBound: Duration, onStall: (@Sendable (Duration) -> Void)?
+  ) -> UnsafeMutablePointer<LoopCore> {
+    let (seconds, attoseconds) = stallBound.components
+    let (whole, overflow) = UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000)
+    let nanoseconds = overflow ? .max : whole.addingSaturating(UInt64(clamping: attoseconds / 1_000_000_000))
+    let core = UnsafeMutablePointer<LoopCore>.allocate(capacity: 1)
+    unsafe core.initialize(to: LoopCore(backend: backend, stallBound: nanoseconds, onStall: onStall))
+    return unsafe core
+  }
+
+  // MARK: Turning
+
+  /// Turns until stopped. The caller's thread is the loop's from here to the return.
+  static func run(_ core: UnsafeMutablePointer<LoopCore>) {
+    unsafe netdev_set_current_loop(core)
+    let stopRequest = unsafe core.pointee.stopRequest
+    while unsafe netdev_load_acquire_u32(stopRequest) == 0 {
+      if unsafe !turn(core) { unsafe sleep(core) }
+    }
+    netdev_set_current_loop(nil)
+    if unsafe core.pointee.freesItself { unsafe free(core) }
+  }
+
+  /// Ends the memory of a loop whose thread has ended or is ending.
+  static func free(_ core: UnsafeMutablePointer<LoopCore>) {
+    unsafe core.pointee.inbox.deallocate()
+    unsafe core.pointee.sleeping.deallocate()
+    unsafe core.pointee.stopRequest.deallocate()
+    unsafe core.pointee.activeHooks.deallocate()
+    unsafe core.deinitialize(count: 1)
+    unsafe core.deallocate()
+  }
+
+  /// One turn. True when there is reason for another without sleeping.
+  static func turn(_ core: UnsafeMutablePointer<LoopCore>) -> Bool {
+    unsafe core.pointee.turns &+= 1
+    if unsafe core.pointee.hooksChanged { unsafe core.pointee.rebuildHooks() }
+    unsafe core.pointee.turnRequested = false
+    let hooks = unsafe core.pointee.activeHooks
+    for unsafe hook in unsafe hooks { unsafe hook.begin(hook.context) }
+
+    let started = netdev_coarse_nanoseconds()
+    unsafe core.pointee.inbox.drain(into: &core.pointee.jobs)
+    var ran = 0
+    while ran < jobBudget, let job = unsafe core.pointee.jobs.popFirst() {
+      unsafe run(job, core)
+      ran += 1
+    }
+    unsafe core.pointee.statistics.jobs &+= UInt64(ran)
+    if ran > 0 { unsafe core.pointee.noticeStall(since: started) }
+
+    var busy = false
+    for unsafe hook in unsafe hooks where unsafe hook.end(hook.context) { busy = true }
+    if unsafe core.pointee.turns % turnsBetweenPolls == 0 { unsafe core.pointee.backend.poll() }
+    return unsafe busy || core.pointee.turnRequested || core.pointee.hooksChanged || !core.pointee.jobs.isEmpty
+      || !core.pointee.inbox.isEmpty
+  }
+
+  private static func run(_ address: UInt, _ core: UnsafeMutablePointer<LoopCore>) {
+    let job = JobLinks.job(at: address)
+    if let executor = unsafe UnsafeRawPointer(bitPattern: JobLinks.tag(address)) {
+      // The tag is the task executor that enqueued the job; its task keeps it alive.
+      let task = unsafe Unmanaged<LoopTaskExecutor>.fromOpaque(executor).takeUnretainedValue()
+      unsafe job.runSynchronously(on: task.asUnownedTaskExecutor())
+    } else if let serial = unsafe core.pointee.serial {
+      unsafe job.runSynchronously(on: serial)
+    }
+  }
+
+  /// Sleeps until something happens. Who pushes a job after the second look at the inbox sees `sleeping` and wakes us:
+  /// each side stores, fences, then loads what the other stored.
+  private static func sleep(_ core: UnsafeMutablePointer<LoopCore>) {
+    let sleeping = unsafe core.pointee.sleeping
+    unsafe netdev_store_release_u32(sleeping, 1)
+    netdev_full_fence()
+    if unsafe core.pointee.inbox.isEmpty, unsafe netdev_load_relaxed_u32(core.pointee.stopRequest) == 0 {
+      unsafe core.pointee.statistics.sleeps &+= 1
+      unsafe core.pointee.backend.wait()
+    }
+    unsafe netdev_store_release_u32(sleeping, 0)
+  }
+
+  private mutating func noticeStall(since started: UInt64) {
+    let elapsed = netdev_coarse_nanoseconds() &- started
+    guard elapsed > stallBound else { return }
+    statistics.stalls &+= 1
+    onStall?(.nanoseconds(Int64(clamping: elapsed)))
+  }
+
+  // MARK: Jobs
+
+  /// From any thread. The tag is 0, or the address of the task executor that the job came through.
+  static func enqueue(_ job: UnownedJob, tag: UInt, _ core: UnsafeMutablePointer<LoopCore>) {
+    let address = JobLinks.address(of: job)
+    JobLinks.setTag(address, tag)
+    if unsafe netdev_current_loop() == UnsafeMutableRawPointer(core) {
+      unsafe core.pointee.jobs.append(address)
+      return
+    }
+    // Copies of constants: `core.pointee` itself belongs to the loop's thread.
+    let inbox = unsafe core.pointee.inbox
+    let sleeping = unsafe core.pointee.sleeping
+    let backend = unsafe core.pointee.backend
+    inbox.push(address)
+    netdev_full_fence()
+    if unsafe netdev_load_relaxed_u32(sleeping) != 0, unsafe netdev_exchange_u32(sleeping, 0) != 0 { backend.wake() }
+  }
+
+  /// From any thread: asks the loop to end after its turn.
+  static func requestStop(_ core: UnsafeMutablePointer<LoopCore>) {
+    let backend = unsafe core.pointee.backend
+    unsafe netdev_store_release_u32(core.pointee.stopRequest, 1)
+    backend.wake()
+  }
+
+  // MARK: Hooks
+
+  mutating func addHook(_ hook: TurnHook) -> TurnHook.Token {
+    nextToken += 1
+    let token = TurnHook.Token(value: nextToken)
+    hooks.append((token, hook))
+    hooksChanged = true
+    return token
+  }
+
+  mutating func removeHook(_ token: TurnHook.Token) {
+    hooks.removeAll { $0.token == token }
+    hooksChanged = true
+  }
+
+  /// Between turns only, so that a hook may add or remove hooks while the list is being walked.
+  private mutating func rebuildHooks() {
+    unsafe activeHooks.deallocate()
+    let ordered = hooks.filter { $0.hook.stage == .driver } + hooks.filter { $0.hook.stage == .device }
+    unsafe activeHooks = .allocate(capacity: ordered.count)
+    _ = unsafe activeHooks.initialize(from: ordered.map { $0.hook })
+    hooksChanged = false
+  }
+}
+
+/// What a loop has done; read on the loop.
+public struct LoopStatistics: Sendable, Hashable {
+  /// Jobs run.
+  public internal(set) var jobs: UInt64 = 0
+  /// Times the loop went to sleep.
+  public internal(set) var sleeps: UInt64 = 0
+  /// Turns whose jobs held the loop longer than the stall bound.
+  public internal(set) var stalls: UInt64 = 0
+}

@@ -1,0 +1,167 @@
+internal import CNetdevSystem
+
+/// One thread with one event loop, as the serial executor of every actor that lives on it.
+///
+/// A job enqueued from the loop itself is a list operation; from elsewhere it is a push on an intrusive stack and, only
+/// if the loop sleeps, one eventfd write. The loop ends when the last reference to this object goes: actors on it hold
+/// one, so no job is ever left behind.
+@safe public final class LoopExecutor: SerialExecutor {
+  // Proof: the pointee is touched on the loop's thread only, save for the parts made for other threads (LoopCore); it is
+  // freed after the thread has ended, or by the thread itself as its last act.
+  nonisolated(unsafe) let core: UnsafeMutablePointer<LoopCore>
+  private let thread: UInt64?
+  /// The loop's name: its thread carries it, and logs.
+  public let name: String
+
+  /// Starts a loop on a thread of its own.
+  ///
+  /// - Parameters:
+  ///   - name: the thread's name (15 bytes are kept by the kernel).
+  ///   - cpu: the CPU to pin the thread to; nil leaves it to the scheduler.
+  ///   - stallBound: jobs that hold a turn longer are counted and reported.
+  ///   - onStall: called on the loop after such a turn, with its length.
+  /// - Throws: `LoopError` when the thread, its event base or its CPU cannot be had.
+  public init(
+    name: String, cpu: Int? = nil, stallBound: Duration = .milliseconds(100),
+    onStall: (@Sendable (Duration) -> Void)? = nil
+  ) throws(LoopError) {
+    let backend = try LibeventBackend()
+    let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, onStall: onStall)
+    var thread: UInt64 = 0
+    let result = unsafe netdev_thread_start(
+      &thread, name, CInt(clamping: cpu ?? -1),
+      { context in
+        guard let context = unsafe context else { return }
+        unsafe LoopCore.run(context.assumingMemoryBound(to: LoopCore.self))
+      }, core)
+    guard result == 0 else {
+      unsafe LoopCore.free(core)
+      throw LoopError(.system, cpu.map { "starting a thread on CPU \($0)" } ?? "starting a thread", errno: -result)
+    }
+    unsafe self.core = core
+    self.thread = thread
+    self.name = name
+    // No job can arrive before this initialiser returns, and a job's arrival orders this write before its run.
+    unsafe core.pointee.serial = UnownedSerialExecutor(ordinary: self)
+  }
+
+  /// A loop that the caller turns on its own thread with `turn`: for simulated backends and tests.
+  public init(name: String, backend: any LoopBackend) {
+    unsafe core = LoopCore.allocate(backend: backend, stallBound: .seconds(Int64.max / 2_000_000_000), onStall: nil)
+    thread = nil
+    self.name = name
+    unsafe core.pointee.serial = UnownedSerialExecutor(ordinary: self)
+  }
+
+  deinit {
+    guard let thread else { return unsafe LoopCore.free(core) }
+    if isOnLoop {
+      // The last reference went in a job of this loop: the thread ends by itself after this turn.
+      _ = netdev_thread_detach(thread)
+      unsafe core.pointee.freesItself = true
+      unsafe LoopCore.requestStop(core)
+    } else {
+      unsafe LoopCore.requestStop(core)
+      _ = netdev_thread_join(thread)
+      unsafe LoopCore.free(core)
+    }
+  }
+}
+
+// MARK: - Executor
+
+extension LoopExecutor {
+  /// Queues a job; from any thread.
+  public func enqueue(_ job: consuming ExecutorJob) {
+    unsafe LoopCore.enqueue(UnownedJob(job), tag: 0, core)
+  }
+
+  /// The reference that actors on this loop return from `unownedExecutor`.
+  public func asUnownedSerialExecutor() -> UnownedSerialExecutor {
+    unsafe UnownedSerialExecutor(ordinary: self)
+  }
+
+  /// True on the loop's thread.
+  public var isOnLoop: Bool { unsafe netdev_current_loop() == UnsafeMutableRawPointer(core) }
+
+  /// Lets `assumeIsolated` and the runtime's checks recognise the loop's thread outside any job.
+  public func isIsolatingCurrentContext() -> Bool? { isOnLoop }
+
+  /// Traps when called off the loop, as the language requires of this check.
+  public func checkIsolated() { precondition(isOnLoop, "not on the loop \(name)") }
+}
+
+// MARK: - On the loop
+
+extension LoopExecutor {
+  private func requireOnLoop(_ operation: String) throws(LoopError) {
+    guard isOnLoop else { throw LoopError(.notOnLoop, operation) }
+  }
+
+  /// Watches a descriptor; the source starts suspended. On the loop only.
+  public func makeSource(
+    descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
+  ) throws(LoopError) -> LoopSource {
+    try requireOnLoop("makeSource")
+    let event = try unsafe core.pointee.backend.makeSource(
+      descriptor: descriptor, readiness: readiness, handler: handler)
+    return LoopSource(event: event)
+  }
+
+  /// A one-shot timer, not yet scheduled. On the loop only.
+  public func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> LoopTimer {
+    try requireOnLoop("makeTimer")
+    return LoopTimer(event: try unsafe core.pointee.backend.makeTimer(handler: handler))
+  }
+
+  /// Adds a hook, from the next turn on. On the loop only.
+  public func addHook(_ hook: TurnHook) throws(LoopError) -> TurnHook.Token {
+    try requireOnLoop("addHook")
+    return unsafe core.pointee.addHook(hook)
+  }
+
+  /// Removes a hook; the present turn may still call it, the next one does not. On the loop only.
+  public func removeHook(_ token: TurnHook.Token) throws(LoopError) {
+    try requireOnLoop("removeHook")
+    unsafe core.pointee.removeHook(token)
+  }
+
+  /// Asks for another turn before the loop sleeps. On the loop only; elsewhere it does nothing.
+  public func requestTurn() {
+    guard isOnLoop else { return }
+    unsafe core.pointee.turnRequested = true
+  }
+
+  /// The number of the present turn. On the loop only; 0 elsewhere.
+  public var turn: UInt64 { isOnLoop ? unsafe core.pointee.turns : 0 }
+
+  /// Nanoseconds of the loop's clock. On the loop only; 0 elsewhere.
+  public var now: UInt64 { isOnLoop ? unsafe core.pointee.backend.now : 0 }
+
+  /// What the loop has done so far. On the loop only; zeros elsewhere.
+  public var statistics: LoopStatistics { isOnLoop ? unsafe core.pointee.statistics : LoopStatistics() }
+}
+
+// MARK: - Turned by hand
+
+extension LoopExecutor {
+  /// One turn of a loop that has no thread of its own, on the caller's thread; a loop with a thread does nothing.
+  ///
+  /// - Returns: true when there is reason for another turn without waiting.
+  @discardableResult public func turnOnce() -> Bool {
+    guard thread == nil else { return false }
+    unsafe netdev_set_current_loop(core)
+    defer { netdev_set_current_loop(nil) }
+    return unsafe LoopCore.turn(core)
+  }
+
+  /// Turns a loop that has no thread of its own until there is nothing to do or `limit` turns have passed.
+  @discardableResult public func turnUntilIdle(limit: Int = 1_000_000) -> Int {
+    var turns = 0
+    while turns < limit {
+      turns += 1
+      if !turnOnce() { break }
+    }
+    return turns
+  }
+}

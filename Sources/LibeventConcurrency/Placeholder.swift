@@ -1,1 +1,0 @@
-// LibeventConcurrency: placeholder until its first file lands.

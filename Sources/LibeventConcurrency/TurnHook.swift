@@ -1,0 +1,37 @@
+/// What a queue or a device does at the two ends of each turn of its loop.
+///
+/// A turn is: every hook's `begin`, the jobs that are due, every hook's `end`. Two C function pointers and a context, not
+/// closures: a turn costs no retain. The context must outlive the hook's removal.
+@safe public struct TurnHook {
+  /// Order within a turn: drivers ring doorbells, then the devices of the same loop answer them.
+  public enum Stage: Int, Sendable {
+    /// The side that submits.
+    case driver = 0
+    /// The side that serves, run after every driver's `end`.
+    case device = 1
+  }
+
+  let stage: Stage
+  let context: UnsafeMutableRawPointer
+  let begin: @convention(c) (UnsafeMutableRawPointer) -> Void
+  let end: @convention(c) (UnsafeMutableRawPointer) -> Bool
+
+  /// - Parameters:
+  ///   - stage: whether it rings or answers doorbells.
+  ///   - context: handed to both functions.
+  ///   - begin: before the jobs of a turn: take what came in, resume who waits for it.
+  ///   - end: after the jobs: publish and ring. True asks for another turn without sleeping.
+  public init(
+    stage: Stage, context: UnsafeMutableRawPointer,
+    begin: @escaping @convention(c) (UnsafeMutableRawPointer) -> Void,
+    end: @escaping @convention(c) (UnsafeMutableRawPointer) -> Bool
+  ) {
+    self.stage = stage
+    unsafe self.context = context
+    unsafe self.begin = begin
+    unsafe self.end = end
+  }
+
+  /// Names a hook for its removal.
+  public struct Token: Sendable, Hashable { let value: Int }
+}
