@@ -132,6 +132,12 @@ extension LoopExecutor {
     unsafe core.pointee.turnRequested = true
   }
 
+  /// Asks for a turn, from any thread; a sleeping loop wakes.
+  public func wake() { unsafe LoopCore.requestTurn(core) }
+
+  /// The loop's address as its thread knows it: equal to `netdev_current_loop()` there and nowhere else.
+  public var identity: UInt { UInt(bitPattern: unsafe core) }
+
   /// The number of the present turn. On the loop only; 0 elsewhere.
   public var turn: UInt64 { isOnLoop ? unsafe core.pointee.turns : 0 }
 

@@ -1,0 +1,115 @@
+internal import LibeventConcurrency
+
+// Reception: a sequence of packets, and bursts.
+extension NetworkQueue {
+  /// Frames as they arrive, until the queue ends. Consumers compete, first come first served; frames that were taken from
+  /// the device but not fetched belong to the queue: leaving a loop loses none.
+  public nonisolated var packets: Packets { Packets(queue: self) }
+
+  /// An asynchronous sequence of received packets; `for await` fetches them. It ends when the queue ends (the cause is
+  /// thrown by `NetworkDevice.run` and `closed()`) or when the iterating task is cancelled.
+  public struct Packets: AsyncSequence, Sendable {
+    public typealias Element = Packet
+    public typealias Failure = Never
+    @usableFromInline let queue: NetworkQueue
+
+    @usableFromInline init(queue: NetworkQueue) { self.queue = queue }
+
+    /// An iterator; any number may be in use.
+    @inlinable public func makeAsyncIterator() -> Iterator { Iterator(queue: queue) }
+
+    /// Fetches packets one by one.
+    public struct Iterator: AsyncIteratorProtocol {
+      @usableFromInline let queue: NetworkQueue
+
+      @usableFromInline init(queue: NetworkQueue) { self.queue = queue }
+
+      /// The next packet, or nil at the end.
+      @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
+        if let packet = queue.takeReady() { return packet }
+        return await queue.nextSlowly()
+      }
+
+      /// The next packet, or nil at the end; what `for await` calls.
+      @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
+        if let packet = queue.takeReady() { return packet }
+        return await queue.nextSlowly()
+      }
+    }
+  }
+
+  /// A frame that is at hand, if the caller is on the loop and nobody waits.
+  @inlinable nonisolated func takeReady() -> Packet? {
+    guard isHere else { return nil }
+    let block = unsafe state.pointee.ready
+    let head = unsafe state.pointee.readyHead
+    guard unsafe head < block.pointee.count, unsafe !state.pointee.consumersWait else { return nil }
+    unsafe state.pointee.readyHead = head &+ 1
+    return packet(unsafe block.pointee.entries[head])
+  }
+
+  /// The packet of a slot that the queue owns: the object that travels with it, or a new one.
+  @inlinable nonisolated func packet(_ entry: TransmitEntry) -> Packet {
+    let record = unsafe state.pointee.records.advanced(by: Int(entry.slot))
+    guard let object = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else {
+      return unsafe Packet(object: PacketObject(record: record))
+    }
+    // The slot's owner owns one reference to its object; it becomes the packet's.
+    return unsafe Packet(object: Unmanaged<PacketObject>.fromOpaque(object).takeRetainedValue())
+  }
+
+  @usableFromInline func nextSlowly() async -> Packet? {
+    guard let outcome = await fetch(.packet) else { return nil }
+    guard case .frame(let entry) = outcome else { return nil }
+    return packet(entry)
+  }
+
+  /// Waits for frames: one, or a burst. Nil at the end or when the task is cancelled.
+  func fetch(_ wish: Waiter.Wish) async -> Waiter.Outcome? {
+    guard let core = unsafe core else { return nil }
+    if core.consumers.isEmpty, core.end == nil {
+      // A loop body that never suspends must still let its turn end: after a budget of frames it waits for the next one.
+      if core.readyCount == 0, core.receivedThisTurn < QueueState.turnBudget { core.takeReceived() }
+      if core.readyCount > 0 {
+        if Task.isCancelled { return nil }
+        if case .burst = wish { return unsafe .block(core.takeReadyBlock()) }
+        return .frame(core.takeReady())
+      }
+    }
+    if core.end != nil || Task.isCancelled { return nil }
+    let waiter = core.waiters.take(wish)
+    core.consumers.append(waiter)
+    unsafe state.pointee.consumersWait = true
+    core.interestChanged()
+    let index = waiter.index
+    let generation = waiter.generation
+    await withTaskCancellationHandler {
+      await waiter.gate.pass()
+    } onCancel: {
+      Task { await self.cancelWait(index, generation) }
+    }
+    let outcome = waiter.outcome
+    core.waiters.putBack(waiter)
+    if case .failed = outcome { return nil }
+    return outcome
+  }
+
+  /// Takes a burst of received frames, up to 64; suspends until there is at least one.
+  ///
+  /// - Returns: nil when the queue has ended or the task is cancelled.
+  @inlinable nonisolated(nonsending) public func receiveBurst() async -> PacketBurst? {
+    if isHere, let burst = takeReadyBurst() { return burst }
+    return await receiveBurstSlowly()
+  }
+
+  @usableFromInline nonisolated func takeReadyBurst() -> PacketBurst? {
+    guard let core = unsafe core, core.readyCount > 0, core.consumers.isEmpty else { return nil }
+    return unsafe PacketBurst(queue: self, block: core.takeReadyBlock())
+  }
+
+  @usableFromInline func receiveBurstSlowly() async -> sending PacketBurst? {
+    guard let outcome = await fetch(.burst) else { return nil }
+    guard case .block(let block) = outcome else { return nil }
+    return unsafe PacketBurst(queue: self, block: block)
+  }
+}

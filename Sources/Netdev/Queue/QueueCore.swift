@@ -1,0 +1,305 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+
+/// What a queue does on its loop, synchronously: the turn, publication, completion, reception, refilling.
+///
+/// Owned by its `NetworkQueue`, made on the queue's loop and touched there only. `driver` is a constant of a final class,
+/// so that reaching it costs one witness call a burst and no retain.
+@safe @usableFromInline
+final class QueueCore {
+  let driver: any QueueDriver
+  let state: UnsafeMutablePointer<QueueState>
+  let loop: LoopExecutor
+  let pool: PacketPool
+  let local: UnsafeMutablePointer<LocalSlots>
+  let busyPoll: UInt64
+  /// Called once when the queue breaks by itself, with the cause.
+  let onBroken: @Sendable (NetworkDeviceError) -> Void
+
+  var waiters = WaiterTable()
+  var senders = WaiterLine()
+  var consumers = WaiterLine()
+  var closers = WaiterLine()
+  var releaseWaiters = 0
+  /// Room promised to senders that have not used it yet.
+  var granted = 0
+  var statistics = QueueStatistics()
+
+  /// Frames taken from the driver in this turn, against the budget that makes a turn end.
+  var receivedThisTurn = 0
+
+  /// Set when the queue takes no more work: closed, or broken with this cause.
+  var end: NetworkDeviceError?
+  var isFinished = false
+  var hook: TurnHook.Token?
+  var idleBlocks: [UnsafeMutablePointer<BurstBlock>] = unsafe []
+  /// Bursts that a program holds.
+  var blocksOut = 0
+
+  private var active = false
+  private var armed = false
+  private var polledSince: UInt64 = 0
+  private var releaseTimer: LoopTimer?
+  private var releaseTimerRuns = false
+
+  init(
+    driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor, pool: PacketPool,
+    busyPoll: Duration, onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
+  ) {
+    self.driver = driver
+    unsafe self.state = state
+    self.loop = loop
+    self.pool = pool
+    unsafe local = pool.makeLocalList(loop: loop.identity)
+    self.busyPoll = UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
+      &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
+    self.onBroken = onBroken
+    unsafe state.pointee.credits = driver.transmitCapacity
+  }
+
+  deinit {
+    for unsafe block in unsafe idleBlocks { unsafe BurstBlock.free(block) }
+  }
+}
+
+// MARK: - The turn
+
+extension QueueCore {
+  /// Begins turning with the loop.
+  func start() throws(LoopError) {
+    releaseTimer = try loop.makeTimer { [weak self] in
+      self?.releaseTimerRuns = false
+      self?.loop.requestTurn()
+    }
+    refill()
+    let context = unsafe Unmanaged.passUnretained(self).toOpaque()
+    hook = try loop.addHook(
+      unsafe TurnHook(
+        stage: .driver, context: context,
+        // The hook is removed before the core goes.
+        begin: { context in
+          unsafe Unmanaged<QueueCore>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.beginTurn() }
+        },
+        end: { context in
+          unsafe Unmanaged<QueueCore>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.endTurn() }
+        }))
+  }
+
+  /// Before the jobs: completions, then reception, each within its budget.
+  private func beginTurn() {
+    unsafe state.pointee.acceptedThisTurn = 0
+    receivedThisTurn = 0
+    takeReleased()
+    if !consumers.isEmpty { serveConsumers() }
+  }
+
+  /// After the jobs: publish, refill, ring. True while there is something to poll for.
+  private func endTurn() -> Bool {
+    guard !isFinished else { return false }
+    flush()
+    refill()
+    driver.ring()
+    if active {
+      active = false
+      statistics.activeTurns &+= 1
+      if armed {
+        armed = false
+        driver.disarm()
+      }
+      if busyPoll > 0 { polledSince = loop.now }
+      return true
+    }
+    if busyPoll > 0, loop.now &- polledSince < busyPoll { return true }
+    return arm()
+  }
+
+  /// Nothing to do: asks for interrupts, and looks again. True when something had come meanwhile.
+  private func arm() -> Bool {
+    if armed { return false }
+    let released = releaseInterrupt()
+    if driver.arm(received: !consumers.isEmpty, released: released) { return true }
+    armed = true
+    if released == .most, !releaseTimerRuns {
+      // Nobody waits for these, but a buffer must not stay unreported because its neighbours are held.
+      releaseTimerRuns = true
+      releaseTimer?.schedule(after: .milliseconds(2))
+    }
+    return false
+  }
+
+  private func releaseInterrupt() -> ReleaseInterrupt {
+    if unsafe state.pointee.inFlight == 0 { return .never }
+    if releaseWaiters > 0 || !senders.isEmpty { return .next }
+    return unsafe state.pointee.inFlight >= 32 ? .most : .next
+  }
+
+  /// What the loop should wait for has changed: arm anew at the end of this turn.
+  func interestChanged() {
+    armed = false
+    loop.requestTurn()
+  }
+
+  func noteInterrupt() {
+    armed = false
+    loop.requestTurn()
+  }
+
+  func noteActivity() { active = true }
+}
+
+// MARK: - Transmission
+
+extension QueueCore {
+  /// Publishes what has been accepted. Rings nothing: `endTurn` does.
+  @usableFromInline func flush() {
+    let pending = unsafe state.pointee.pending
+    let count = unsafe pending.pointee.count
+    guard count > 0 else { return }
+    let published = publish(unsafe Span(_unsafeStart: pending.pointee.entries, count: count))
+    let left = count - published
+    if left > 0 {
+      // Frames of several descriptors took the room: these wait for releases, in order.
+      unsafe pending.pointee.entries.update(from: pending.pointee.entries.advanced(by: published), count: left)
+      unsafe state.pointee.credits = 0
+    }
+    unsafe pending.pointee.count = left
+  }
+
+  /// Hands frames to the driver; the number published.
+  private func publish(_ entries: Span<TransmitEntry>) -> Int {
+    guard end == nil else { return 0 }
+    do {
+      let published = try driver.transmit(entries)
+      unsafe state.pointee.inFlight += published
+      statistics.packetsSubmitted &+= UInt64(published)
+      if published > 0 { active = true }
+      return published
+    } catch {
+      breakQueue(error)
+      return 0
+    }
+  }
+
+  /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
+  /// may leave a rest, which waits in order.
+  func publishBurst(_ block: UnsafeMutablePointer<BurstBlock>) {
+    flush()
+    let count = unsafe block.pointee.count
+    unsafe state.pointee.acceptedThisTurn += count
+    let pending = unsafe state.pointee.pending
+    var published = 0
+    if unsafe pending.pointee.count == 0 {
+      published = publish(unsafe Span(_unsafeStart: block.pointee.entries, count: count))
+      unsafe state.pointee.credits -= count
+    }
+    guard published < count else { return }
+    for position in published..<count { restOfBurst(unsafe block.pointee.entries[position]) }
+    unsafe state.pointee.credits = 0
+  }
+
+  /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
+  private func restOfBurst(_ entry: TransmitEntry) {
+    let pending = unsafe state.pointee.pending
+    guard end == nil, unsafe pending.pointee.count < BurstBlock.capacity else {
+      statistics.packetsFailed &+= 1
+      return releaseBuffer(entry.slot)
+    }
+    unsafe pending.pointee.entries[pending.pointee.count] = entry
+    unsafe pending.pointee.count += 1
+  }
+
+  /// Takes back what the device has released: buffers go home, waiting senders go on.
+  func takeReleased() {
+    guard unsafe state.pointee.inFlight > 0 else { return }
+    var taken = 0
+    do {
+      try unsafe withUnsafeTemporaryAllocation(of: TransmitEntry.self, capacity: 64) {
+        (buffer) throws(NetworkDeviceError) in
+        // A turn takes at most its budget, so that a fast device does not hold the loop.
+        while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
+          var entries = unsafe MutableSpan(_unsafeStart: buffer.baseAddress.unsafelyUnwrapped, count: 64)
+          let count = try driver.takeReleased(into: &entries)
+          guard count > 0 else { break }
+          unsafe state.pointee.inFlight -= count
+          for position in 0..<count { unsafe complete(buffer[position]) }
+          taken += count
+          if count < 64 { break }
+        }
+      }
+    } catch {
+      breakQueue(error)
+    }
+    guard taken > 0 else { return }
+    active = true
+    statistics.packetsReleased &+= UInt64(taken)
+    updateCredits()
+  }
+
+  /// One frame is released: its reference goes, and with the last one its buffer is free.
+  @inline(__always) private func complete(_ entry: TransmitEntry) {
+    releaseBuffer(entry.slot)
+    if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
+  }
+
+  func settleSend(_ cookie: UInt32, _ outcome: Waiter.Outcome) {
+    guard let waiter = waiters[cookie], waiter.wish == .release else { return }
+    releaseWaiters -= 1
+    waiter.settle(outcome)
+  }
+
+  /// The driver's reference to the frame in `slot` ends.
+  @inline(__always) func releaseBuffer(_ slot: UInt32) {
+    let record = unsafe state.pointee.records.advanced(by: Int(slot))
+    let object = unsafe record.pointee.object
+    if object == 0 {
+      unsafe freeFrame(record)
+    } else {
+      unsafe releaseObject(record, object)
+    }
+  }
+
+  /// The travelling object: if the driver's reference is the only one, the object stays with its free slot.
+  @inline(__always) private func releaseObject(_ record: UnsafeMutablePointer<SlotRecord>, _ object: UInt) {
+    guard let pointer = unsafe UnsafeRawPointer(bitPattern: object) else { return }
+    // The in-flight entry owns one reference to this object: the object is alive.
+    var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
+    if unsafe Self.isUnique(&reference) {
+      netdev_acquire_fence()
+      unsafe record.pointee.dropLinearCopy()
+      unsafe freeFrame(record)
+    } else {
+      unsafe reference.release()
+    }
+  }
+
+  /// The frame's buffers are free: the common one goes straight to this queue's own list.
+  @inline(__always) private func freeFrame(_ record: UnsafeMutablePointer<SlotRecord>) {
+    guard unsafe record.pointee.segments == 1, unsafe record.pointee.home == local,
+      unsafe local.pointee.count < LocalSlots.capacity
+    else { return unsafe PacketPool.freeFrame(record) }
+    unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
+    unsafe local.pointee.slots[local.pointee.count] = record.pointee.slot
+    unsafe local.pointee.count += 1
+  }
+
+  @inline(__always) private static func isUnique(_ reference: inout Unmanaged<PacketObject>) -> Bool {
+    // An unmanaged reference and a strong one have the same representation: no retain, only the count is read.
+    unsafe withUnsafeMutablePointer(to: &reference) { pointer in
+      unsafe pointer.withMemoryRebound(to: PacketObject.self, capacity: 1) { strong in
+        unsafe isKnownUniquelyReferenced(&strong.pointee)
+      }
+    }
+  }
+
+  /// After releases or a refused publication: room goes to those who wait, then to whoever comes.
+  func updateCredits() {
+    guard end == nil else { return }
+    var room = unsafe driver.transmitCapacity - state.pointee.inFlight - state.pointee.pending.pointee.count - granted
+    while room > 0, let sender = senders.popFirst() {
+      room -= 1
+      granted += 1
+      sender.settle(.granted)
+    }
+    unsafe state.pointee.credits = senders.isEmpty ? max(0, room) : 0
+  }
+}
