@@ -65,7 +65,9 @@ let package = Package(
     // Every device of this build, by URL; and the tools to test with.
     .target(name: "NetdevDevices", dependencies: ["InProcess", "Netdev"], swiftSettings: rules),
     .target(
-      name: "NetdevTesting", dependencies: ["NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "CNetdevSystem"],
+      name: "NetdevTesting", dependencies: [
+        "Netdev", "NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem",
+      ],
       swiftSettings: rules),
 
     .executableTarget(
@@ -84,9 +86,11 @@ let package = Package(
       name: "VirtioDeviceTests", dependencies: ["VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem"],
       swiftSettings: rules),
     .testTarget(
-      name: "NetdevTests", dependencies: ["NetdevTesting", "NetdevDevices", "CNetdevSystem"], swiftSettings: rules),
+      name: "NetdevTests",
+      dependencies: ["NetdevTesting", "NetdevDevices", "Netdev", "LibeventConcurrency", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
-      name: "IntegrationTests", dependencies: ["NetdevTesting", "NetdevDevices", "Responder", "CNetdevSystem"],
+      name: "IntegrationTests",
+      dependencies: ["NetdevTesting", "NetdevDevices", "Netdev", "Responder", "CNetdevSystem"],
       swiftSettings: rules),
   ]
 )

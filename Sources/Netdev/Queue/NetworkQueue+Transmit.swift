@@ -1,5 +1,3 @@
-internal import LibeventConcurrency
-
 // Every path in: the inlined one takes a frame on the loop while there is room; all else goes the slow way.
 extension NetworkQueue {
   /// Submits a packet and returns once it is published: the queue's loop has taken it and the device will see it at the
@@ -68,7 +66,7 @@ extension NetworkQueue {
     core.releaseWaiters += 1
     accept(sendable, cookie: waiter.index)
     core.interestChanged()
-    await waiter.gate.pass()
+    await park(waiter)
     let outcome = waiter.outcome
     core.waiters.putBack(waiter)
     if case .failed(let error) = outcome { throw error }
@@ -87,33 +85,13 @@ extension NetworkQueue {
     core.senders.append(waiter)
     unsafe state.pointee.credits = 0
     core.interestChanged()
-    let index = waiter.index
-    let generation = waiter.generation
-    await withTaskCancellationHandler {
-      await waiter.gate.pass()
-    } onCancel: {
-      Task { await self.cancelWait(index, generation) }
-    }
-    let outcome = waiter.outcome
-    core.waiters.putBack(waiter)
+    let outcome = await wait(waiter, core)
     if case .failed(let error) = outcome { throw error }
     // The room was counted as granted; `accept` takes it from the credits.
     core.granted -= 1
     unsafe state.pointee.credits += 1
     if let end = core.end { throw end }
     return core
-  }
-
-  /// A waiting task was cancelled: it goes on at once, unless what it waits for has just come.
-  func cancelWait(_ index: UInt32, _ generation: UInt64) {
-    guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
-    if core.senders.remove(waiter) {
-      core.updateCredits()
-      waiter.settle(.failed(.cancelledBeforePublication))
-    } else if core.consumers.remove(waiter) {
-      unsafe state.pointee.consumersWait = !core.consumers.isEmpty
-      waiter.settle(.failed(.cancelledBeforePublication))
-    }
   }
 }
 

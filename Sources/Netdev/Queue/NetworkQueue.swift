@@ -111,7 +111,7 @@ extension NetworkQueue {
     if !core.isFinished {
       let waiter = core.waiters.take(.closing)
       core.closers.append(waiter)
-      await waiter.gate.pass()
+      await park(waiter)
       core.waiters.putBack(waiter)
     }
     if let cause = core.end, cause.code != .closed { throw cause }

@@ -1,5 +1,3 @@
-internal import LibeventConcurrency
-
 // Reception: a sequence of packets, and bursts.
 extension NetworkQueue {
   /// Frames as they arrive, until the queue ends. Consumers compete, first come first served; frames that were taken from
@@ -81,15 +79,7 @@ extension NetworkQueue {
     core.consumers.append(waiter)
     unsafe state.pointee.consumersWait = true
     core.interestChanged()
-    let index = waiter.index
-    let generation = waiter.generation
-    await withTaskCancellationHandler {
-      await waiter.gate.pass()
-    } onCancel: {
-      Task { await self.cancelWait(index, generation) }
-    }
-    let outcome = waiter.outcome
-    core.waiters.putBack(waiter)
+    let outcome = await wait(waiter, core)
     if case .failed = outcome { return nil }
     return outcome
   }

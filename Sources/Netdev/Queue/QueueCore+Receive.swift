@@ -84,7 +84,7 @@ extension QueueCore {
     guard end == nil else { return }
     // In fair-sized batches: the ring is large, and a few free places are no reason to touch it.
     let room = driver.receiveRoom
-    guard unsafe room >= 16 || (room > 0 && local.pointee.count >= room) else { return }
+    guard room >= refillBatch else { return }
     if unsafe local.pointee.count < room {
       guard unsafe pool.replenish(local, wanted: unsafe room - local.pointee.count) || local.pointee.count > 0 else {
         return starve()

@@ -13,6 +13,8 @@ final class QueueCore {
   let pool: PacketPool
   let local: UnsafeMutablePointer<LocalSlots>
   let busyPoll: UInt64
+  /// Free places that make refilling worth touching the ring.
+  let refillBatch: Int
   /// Called once when the queue breaks by itself, with the cause.
   let onBroken: @Sendable (NetworkDeviceError) -> Void
 
@@ -54,6 +56,7 @@ final class QueueCore {
     self.busyPoll = UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
       &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
     self.onBroken = onBroken
+    refillBatch = min(16, max(1, driver.receiveRoom / 4))
     unsafe state.pointee.credits = driver.transmitCapacity
   }
 
