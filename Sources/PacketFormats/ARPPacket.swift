@@ -53,7 +53,7 @@ public struct ARPPacket: Sendable, Hashable {
   @inlinable static var addressSpace: UInt64 { 0x0001_0800_0604 }
 
   /// Reads the packet at `offset`. Throws `truncated`, or `arpAddressSpace` for anything but IPv4 on Ethernet.
-  @inlinable
+  @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0) throws(PacketFormatError) {
     guard bytes.holds(ARPPacket.length, at: offset) else { throw .truncated }
     let front = bytes.loadUInt64(at: offset)
@@ -70,7 +70,7 @@ public struct ARPPacket: Sendable, Hashable {
   }
 
   /// Writes the packet at `offset`. Throws `truncated` if it does not fit; then nothing is written.
-  @inlinable
+  @inlinable @inline(__always)
   public func encode(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
     guard bytes.holds(ARPPacket.length, at: offset) else { throw .truncated }
     let spa = UInt64(senderProtocolAddress.rawValue)

@@ -42,37 +42,43 @@ public struct EthernetHeader: Sendable, Hashable {
   public static var length: Int { @inlinable get { 14 } }
 
   /// The station, or group of stations, the frame is for.
-  public var destination: MACAddress
+  public let destination: MACAddress
+  // The last eight bytes of the header as copied: source and type.
+  @usableFromInline var back: UInt64
+
   /// The station that sent the frame.
-  public var source: MACAddress
+  @inlinable public var source: MACAddress { MACAddress(rawValue: back >> 16) }
   /// What follows the header.
-  public var etherType: EtherType
+  @inlinable public var etherType: EtherType { EtherType(rawValue: UInt16(truncatingIfNeeded: back)) }
 
   /// A header with these fields.
   @inlinable
   public init(destination: MACAddress, source: MACAddress, etherType: EtherType) {
     self.destination = destination
-    self.source = source
-    self.etherType = etherType
+    back = source.rawValue << 16 | UInt64(etherType.rawValue)
   }
 
   /// Reads the header at `offset`. Throws `truncated`.
-  @inlinable
+  @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0) throws(PacketFormatError) {
     guard bytes.holds(EthernetHeader.length, at: offset) else { throw .truncated }
     // Bytes 0–7 hold the destination, bytes 6–13 the source and the type: two loads are enough.
     let front = bytes.loadUInt64(at: offset)
-    let back = bytes.loadUInt64(at: offset &+ 6)
+    back = bytes.loadUInt64(at: offset &+ 6)
     destination = MACAddress(rawValue: front >> 16)
-    source = MACAddress(rawValue: back >> 16)
-    etherType = EtherType(rawValue: UInt16(truncatingIfNeeded: back))
   }
 
   /// Writes the header at `offset`. Throws `truncated` if it does not fit; then nothing is written.
-  @inlinable
+  @inlinable @inline(__always)
   public func encode(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
     guard bytes.holds(EthernetHeader.length, at: offset) else { throw .truncated }
-    bytes.storeUInt64(destination.rawValue << 16 | source.rawValue >> 32, at: offset)
-    bytes.storeUInt64(source.rawValue << 16 | UInt64(etherType.rawValue), at: offset &+ 6)
+    store(into: &bytes, at: offset)
+  }
+
+  /// Writes the header where the caller knows that there is room for it; out of bounds it stops the program.
+  @inlinable @inline(__always)
+  package func store(into bytes: inout MutableRawSpan, at offset: Int = 0) {
+    bytes.storeUInt64(destination.rawValue << 16 | back >> 48, at: offset)
+    bytes.storeUInt64(back, at: offset &+ 6)
   }
 }

@@ -41,7 +41,7 @@ public struct ICMPv4Message: Sendable {
   /// Reads and checks the message of `length` bytes at `offset`; `length` comes from the IP header.
   ///
   /// Throws `truncated` if the bytes are not there, `icmpLength` below eight bytes, and `icmpChecksum`.
-  @inlinable
+  @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0, length: Int) throws(PacketFormatError) {
     guard bytes.holds(length, at: offset) else { throw .truncated }
     guard length >= ICMPv4Message.headerLength else { throw .icmpLength }
@@ -65,7 +65,7 @@ public struct ICMPv4Message: Sendable {
   ///
   /// This is a fresh computation from the sum of the body, not an RFC 1624 update: an echo reply may be zeros throughout
   /// (identifier, sequence number and data), and only a fresh sum then ends at the right one of the two zeros.
-  @inlinable
+  @inlinable @inline(__always)
   public func checksum(kind: Kind, code: UInt8 = 0) -> UInt16 {
     var sum = bodySum
     sum.add(UInt16(kind.rawValue) << 8 | UInt16(code))
@@ -74,9 +74,15 @@ public struct ICMPv4Message: Sendable {
 
   /// Turns the decoded message at `offset` into its echo reply: type, code and checksum change, the rest stays (RFC 792).
   /// Throws `truncated` if it is not there.
-  @inlinable
+  @inlinable @inline(__always)
   public func encodeEchoReply(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
     guard bytes.holds(ICMPv4Message.headerLength, at: offset) else { throw .truncated }
+    storeEchoReply(into: &bytes, at: offset)
+  }
+
+  /// The same, where the caller knows that the message is there; out of bounds it stops the program.
+  @inlinable @inline(__always)
+  package func storeEchoReply(into bytes: inout MutableRawSpan, at offset: Int) {
     bytes.storeUInt32(UInt32(checksum(kind: .echoReply)), at: offset)
   }
 

@@ -38,26 +38,26 @@ public struct InternetChecksum: Sendable {
 
   /// Adds one 16-bit word, given as a number. Where it stands in the data does not matter, as long as it is at an even
   /// offset: words may be added in any order, before and after runs of bytes.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func add(_ word: UInt16) {
     sum = InternetChecksum.endAround(sum, UInt64(word))
   }
 
   /// Adds two 16-bit words, the first in the upper half.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func add(_ words: UInt32) {
     sum = InternetChecksum.endAround(sum, UInt64(words))
   }
 
   /// Adds four 16-bit words, the first in the uppermost quarter.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func add(_ words: UInt64) {
     sum = InternetChecksum.endAround(sum, words)
   }
 
   /// Adds a run of bytes. A run of odd length counts as if padded with a zero byte at the end of everything (RFC 1071 §1);
   /// a further run goes on in the middle of that word, so a packet in several pieces sums as if it were in one.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func add(_ bytes: RawSpan) {
     let run = UInt64(bigEndian: InternetChecksum.nativeSum(bytes))
     // A run that starts at an odd byte has the halves of its words exchanged: a rotation by 8 multiplies by 256, which
@@ -70,36 +70,45 @@ public struct InternetChecksum: Sendable {
   @inlinable
   static func nativeSum(_ bytes: RawSpan) -> UInt64 {
     let count = bytes.byteCount
+    guard count >= 8 else { return nativeSumOfFew(bytes) }
     var offset = 0
     // Two sums side by side, so that one addition need not wait for the carry of the one before.
     var first: UInt64 = 0
     var second: UInt64 = 0
-    while count &- offset >= 16 {
-      first = endAround(first, bytes.loadNativeUInt64(at: offset))
-      second = endAround(second, bytes.loadNativeUInt64(at: offset &+ 8))
-      offset &+= 16
+    while count &- offset >= 32 {
+      // The condition of the loop says that 32 bytes are there: the four loads need no check of their own.
+      unsafe first = endAround(first, bytes.loadNativeUInt64(atUnchecked: offset))
+      unsafe second = endAround(second, bytes.loadNativeUInt64(atUnchecked: offset &+ 8))
+      unsafe first = endAround(first, bytes.loadNativeUInt64(atUnchecked: offset &+ 16))
+      unsafe second = endAround(second, bytes.loadNativeUInt64(atUnchecked: offset &+ 24))
+      offset &+= 32
     }
-    if count &- offset >= 8 {
-      first = endAround(first, bytes.loadNativeUInt64(at: offset))
+    while count &- offset >= 8 {
+      // As above, with 8 bytes.
+      unsafe first = endAround(first, bytes.loadNativeUInt64(atUnchecked: offset))
       offset &+= 8
     }
-    // What is left is at most seven bytes: they fill the upper end of a big-endian word, zeros behind them.
-    var tail: UInt64 = 0
-    if count &- offset >= 4 {
-      tail = UInt64(bytes.loadUInt32(at: offset)) << 32
-      offset &+= 4
+    if count > offset {
+      // Up to seven bytes are left: the last eight bytes, without those at their front that are summed already.
+      let last = UInt64(littleEndian: bytes.loadNativeUInt64(at: count &- 8))
+      second = endAround(second, (last &>> UInt64(truncatingIfNeeded: 8 &* (8 &- (count &- offset)))).littleEndian)
     }
-    if count &- offset >= 2 {
-      tail |= UInt64(bytes.loadUInt16(at: offset)) << 16
-      offset &+= 2
-    }
-    if count &- offset >= 1 {
-      tail |= UInt64(bytes.loadUInt8(at: offset)) << 8
-    }
-    return endAround(endAround(first, second), tail.bigEndian)
+    return endAround(first, second)
   }
 
+  /// The same for fewer than eight bytes: they fill the upper end of a big-endian word, zeros behind them.
   @inlinable
+  static func nativeSumOfFew(_ bytes: RawSpan) -> UInt64 {
+    var sum: UInt64 = 0
+    var offset = 0
+    while offset < bytes.byteCount {
+      sum = sum << 8 | UInt64(bytes.loadUInt8(at: offset))
+      offset &+= 1
+    }
+    return (sum << UInt64(truncatingIfNeeded: 8 &* (8 &- offset))).bigEndian
+  }
+
+  @inlinable @inline(__always)
   static func endAround(_ left: UInt64, _ right: UInt64) -> UInt64 {
     let (total, carry) = left.addingReportingOverflow(right)
     return total &+ (carry ? 1 : 0)

@@ -89,10 +89,11 @@ public struct UDPFrame: Sendable, Hashable {
     let length = UDPFrame.headerLength &+ payloadLength
     guard frame.holds(length, at: 0) else { throw .truncated }
     let ethernet = EthernetHeader(destination: destinationMAC, source: sourceMAC, etherType: .ipv4)
-    let ip = IPv4Header(
+    let ip = try IPv4Header(
       source: source, destination: destination, protocol: .udp, payloadLength: UDPHeader.length &+ payloadLength,
       timeToLive: timeToLive)
-    let udp = UDPHeader(sourcePort: sourcePort, destinationPort: destinationPort, payloadLength: payloadLength)
+    let udp = try UDPHeader(
+      sourcePort: sourcePort, destinationPort: destinationPort, payloadLength: payloadLength)
     try ethernet.encode(into: &frame)
     try ip.encode(into: &frame, at: EthernetHeader.length)
     try udp.encode(

@@ -52,9 +52,7 @@ public struct Responder: Sendable {
   /// What became of the frames so far.
   public private(set) var statistics = ResponderStatistics()
 
-  // The first address is here as well, because most hosts have one and an array costs a load and a check.
-  private let primary: Interface
-  private let others: [Interface]
+  private let host: HostAddresses
 
   /// A responder for a station with these addresses.
   ///
@@ -72,8 +70,7 @@ public struct Responder: Sendable {
     self.addresses = addresses
     self.udpEcho = udpEcho
     self.timeToLive = timeToLive
-    self.primary = Interface(first)
-    self.others = addresses.dropFirst().map(Interface.init)
+    self.host = HostAddresses(first, others: addresses.dropFirst())
   }
 
   /// Answers the frame that fills all of `frame`. See ``answer(_:length:)``.
@@ -102,6 +99,7 @@ public struct Responder: Sendable {
     return answer
   }
 
+  @inline(__always)
   private mutating func respond(to frame: inout MutableRawSpan, length: Int) throws(PacketFormatError) -> Answer {
     guard frame.holds(length, at: 0) else { throw .truncated }
     let ethernet = try EthernetHeader(decoding: frame.bytes.extracting(first: length))
@@ -112,8 +110,9 @@ public struct Responder: Sendable {
     return ethernet.etherType.isVLANTag ? .drop(.vlanTagged) : .deliver
   }
 
+  @inline(never)
   private mutating func respondToARP(_ frame: inout MutableRawSpan, length: Int) -> Answer {
-    let answer = ARPPacket.answer(&frame, length: length, hardwareAddress: macAddress) { owns($0) }
+    let answer = ARPPacket.answer(&frame, length: length, hardwareAddress: macAddress) { [host] in host.owns($0) }
     switch answer {
     case .reply(let length):
       statistics.arpReplies &+= 1
@@ -127,6 +126,7 @@ public struct Responder: Sendable {
     }
   }
 
+  @inline(__always)
   private mutating func respondToIPv4(
     _ frame: inout MutableRawSpan, length: Int, _ ethernet: EthernetHeader
   ) throws(PacketFormatError) -> Answer {
@@ -135,105 +135,80 @@ public struct Responder: Sendable {
       try IPv4Options.check(frame.bytes.extracting(first: length), at: EthernetHeader.length, header: ip)
     }
     guard !ip.isFragment else { throw .ipFragment }
-    guard owns(ip.destination) else {
-      return .drop(isGroup(ip.destination) ? .ipGroupDestination : .ipOtherAddress)
+    guard host.owns(ip.destination) else {
+      return .drop(refusal(of: ip.destination))
     }
     guard !ethernet.destination.isGroup else { return .drop(.ipGroupFrame) }
-    guard ip.source.isHost, !owns(ip.source), !isGroup(ip.source) else { return .drop(.ipInvalidSource) }
+    guard ip.source.isHost, !host.owns(ip.source), !host.isBroadcast(ip.source) else { return .drop(.ipInvalidSource) }
 
-    let start = EthernetHeader.length &+ ip.headerLength
     if ip.protocol == .udp {
-      let udp = try UDPHeader(
-        decoding: frame.bytes.extracting(first: length), at: start, available: ip.payloadLength,
-        pseudoHeader: ip.pseudoHeader)
-      return try echo(udp, at: start, in: &frame, ethernet, ip)
-    }
-    if ip.protocol == .icmpv4 {
-      let message = try ICMPv4Message(
-        decoding: frame.bytes.extracting(first: length), at: start, length: ip.payloadLength)
-      return try echo(message, at: start, in: &frame, ethernet, ip)
-    }
-    return .deliver
-  }
-
-  private mutating func echo(
-    _ udp: UDPHeader, at start: Int, in frame: inout MutableRawSpan, _ ethernet: EthernetHeader, _ ip: IPv4Header
-  ) throws(PacketFormatError) -> Answer {
+    let start = EthernetHeader.length &+ ip.headerLength
+    let udp = try UDPHeader(
+      decoding: frame.bytes.extracting(first: length), at: start, available: ip.payloadLength,
+      pseudoHeader: ip.pseudoHeader)
     guard udp.destinationPort != 0 else { return .drop(.udpPortZero) }
     guard udpEcho.contains(udp.destinationPort) else { return .deliver }
     guard udp.sourcePort != 0 else { return .drop(.udpPortZero) }
     guard !isAnsweringService(udp.sourcePort) else { return .drop(.udpAnsweringService) }
-    let (ip, offset) = try encodeHeaders(
-      into: &frame, ethernet, answering: ip, payloadAt: start, length: udp.datagramLength)
+    let header = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: udp.datagramLength)
     if udp.checksum != 0 {
       // Verified above, and an exchange of addresses and ports does not change a sum.
-      try udp.reversed.encode(into: &frame, at: offset)
+      udp.reversed.store(into: &frame, at: Responder.replyPayload)
     } else {
-      try udp.reversed.encode(into: &frame, at: offset, pseudoHeader: ip.pseudoHeader)
+      udp.reversed.store(into: &frame, at: Responder.replyPayload, pseudoHeader: header.pseudoHeader)
     }
     statistics.udpEchoReplies &+= 1
-    return .reply(length: offset &+ udp.datagramLength)
+    return .reply(length: Responder.replyPayload &+ udp.datagramLength)
+    }
+    if ip.protocol == .icmpv4 { return try respondToICMP(&frame, length: length, ethernet, ip) }
+    return .deliver
   }
 
-  private mutating func echo(
-    _ message: ICMPv4Message, at start: Int, in frame: inout MutableRawSpan, _ ethernet: EthernetHeader,
-    _ ip: IPv4Header
+  // Out of line, so that the way of a UDP datagram stays short.
+  @inline(never)
+  private mutating func respondToICMP(
+    _ frame: inout MutableRawSpan, length: Int, _ ethernet: EthernetHeader, _ ip: IPv4Header
   ) throws(PacketFormatError) -> Answer {
+    let start = EthernetHeader.length &+ ip.headerLength
+    let message = try ICMPv4Message(
+      decoding: frame.bytes.extracting(first: length), at: start, length: ip.payloadLength)
     guard message.kind == .echoRequest else { return .deliver }
     guard message.code == 0 else { return .drop(.icmpCode) }
-    let (_, offset) = try encodeHeaders(
-      into: &frame, ethernet, answering: ip, payloadAt: start, length: message.length)
-    try message.encodeEchoReply(into: &frame, at: offset)
+    _ = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: message.length)
+    message.storeEchoReply(into: &frame, at: Responder.replyPayload)
     statistics.icmpEchoReplies &+= 1
-    return .reply(length: offset &+ message.length)
+    return .reply(length: Responder.replyPayload &+ message.length)
   }
+
+  // Where the payload of an answer starts: behind an Ethernet and an IPv4 header without options.
+  private static var replyPayload: Int { 34 }
 
   /// Writes the Ethernet and IPv4 headers of the answer to `request`, in front of `length` bytes of payload now at `start`,
-  /// which move forward to make up for options. Returns the new header and where the payload now is.
-  private func encodeHeaders(
+  /// which move forward to make up for options. They fit, because those of the request did.
+  @inline(__always)
+  private func storeHeaders(
     into frame: inout MutableRawSpan, _ ethernet: EthernetHeader, answering request: IPv4Header, payloadAt start: Int,
     length: Int
-  ) throws(PacketFormatError) -> (header: IPv4Header, payload: Int) {
-    let payload = EthernetHeader.length &+ IPv4Header.minimumLength
-    if request.hasOptions { frame.moveForward(from: start, to: payload, count: length) }
-    let header = IPv4Header(
-      source: request.destination, destination: request.source, protocol: request.protocol, payloadLength: length,
-      timeToLive: timeToLive, trafficClass: request.trafficClass & 0xFC)
-    try EthernetHeader(destination: ethernet.source, source: macAddress, etherType: .ipv4).encode(into: &frame)
-    try header.encode(into: &frame, at: EthernetHeader.length)
-    return (header, payload)
+  ) -> IPv4Header {
+    if request.hasOptions { frame.moveForward(from: start, to: Responder.replyPayload, count: length) }
+    let header = request.answer(payloadLength: length, timeToLive: timeToLive)
+    EthernetHeader(destination: ethernet.source, source: macAddress, etherType: .ipv4).store(into: &frame)
+    header.store(into: &frame, at: EthernetHeader.length)
+    return header
   }
 
-  private func owns(_ address: IPv4Address) -> Bool {
-    if address == primary.address { return true }
-    for index in others.indices where others[index].address == address { return true }
-    return false
+  /// Why a packet to this address, which is not ours, is dropped.
+  @inline(__always)
+  private func refusal(of destination: IPv4Address) -> DropReason {
+    if destination.isMulticast || destination.isLimitedBroadcast || host.isBroadcast(destination) {
+      return .ipGroupDestination
+    }
+    return .ipOtherAddress
   }
 
-  /// Whether the address means several hosts: multicast, limited broadcast, or the broadcast of one of our networks.
-  private func isGroup(_ address: IPv4Address) -> Bool {
-    if address.isMulticast || address.isLimitedBroadcast || primary.isBroadcast(address) { return true }
-    for index in others.indices where others[index].isBroadcast(address) { return true }
-    return false
-  }
-
+  @inline(__always)
   private func isAnsweringService(_ port: UInt16) -> Bool {
     // Bits 7, 13, 17, 19 and 37.
     port < 64 && (0x20_000A_2080 as UInt64) >> UInt64(port) & 1 != 0
   }
-}
-
-/// An address with the broadcast addresses of its network worked out once; where there are none, its own stands in for them.
-private struct Interface: Sendable {
-  let address: IPv4Address
-  let broadcast: IPv4Address
-  let oldBroadcast: IPv4Address
-
-  init(_ network: IPv4Network) {
-    address = network.address
-    broadcast = network.broadcastAddress ?? network.address
-    oldBroadcast = network.broadcastAddress == nil ? network.address : network.networkAddress
-  }
-
-  func isBroadcast(_ other: IPv4Address) -> Bool { other == broadcast || other == oldBroadcast }
 }
