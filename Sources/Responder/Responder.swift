@@ -142,23 +142,23 @@ public struct Responder: Sendable {
     guard ip.source.isHost, !host.owns(ip.source), !host.isBroadcast(ip.source) else { return .drop(.ipInvalidSource) }
 
     if ip.protocol == .udp {
-    let start = EthernetHeader.length &+ ip.headerLength
-    let udp = try UDPHeader(
-      decoding: frame.bytes.extracting(first: length), at: start, available: ip.payloadLength,
-      pseudoHeader: ip.pseudoHeader)
-    guard udp.destinationPort != 0 else { return .drop(.udpPortZero) }
-    guard udpEcho.contains(udp.destinationPort) else { return .deliver }
-    guard udp.sourcePort != 0 else { return .drop(.udpPortZero) }
-    guard !isAnsweringService(udp.sourcePort) else { return .drop(.udpAnsweringService) }
-    let header = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: udp.datagramLength)
-    if udp.checksum != 0 {
-      // Verified above, and an exchange of addresses and ports does not change a sum.
-      udp.reversed.store(into: &frame, at: Responder.replyPayload)
-    } else {
-      udp.reversed.store(into: &frame, at: Responder.replyPayload, pseudoHeader: header.pseudoHeader)
-    }
-    statistics.udpEchoReplies &+= 1
-    return .reply(length: Responder.replyPayload &+ udp.datagramLength)
+      let start = EthernetHeader.length &+ ip.headerLength
+      let udp = try UDPHeader(
+        decoding: frame.bytes.extracting(first: length), at: start, available: ip.payloadLength,
+        pseudoHeader: ip.pseudoHeader)
+      guard udp.destinationPort != 0 else { return .drop(.udpPortZero) }
+      guard udpEcho.contains(udp.destinationPort) else { return .deliver }
+      guard udp.sourcePort != 0 else { return .drop(.udpPortZero) }
+      guard !isAnsweringService(udp.sourcePort) else { return .drop(.udpAnsweringService) }
+      let header = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: udp.datagramLength)
+      if udp.checksum != 0 {
+        // Verified above, and an exchange of addresses and ports does not change a sum.
+        udp.reversed.store(into: &frame, at: Responder.replyPayload)
+      } else {
+        udp.reversed.store(into: &frame, at: Responder.replyPayload, pseudoHeader: header.pseudoHeader)
+      }
+      statistics.udpEchoReplies &+= 1
+      return .reply(length: Responder.replyPayload &+ udp.datagramLength)
     }
     if ip.protocol == .icmpv4 { return try respondToICMP(&frame, length: length, ethernet, ip) }
     return .deliver
