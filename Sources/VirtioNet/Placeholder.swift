@@ -1,1 +1,1 @@
-// VirtioNet: placeholder until its first file lands.
+// placeholder

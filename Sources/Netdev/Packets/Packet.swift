@@ -146,6 +146,13 @@ extension Packet {
     return unsafe Packet(object: PacketObject(record: copy))
   }
 
+  /// Cuts the frame to its first `count` bytes; a shorter frame stays as it is.
+  @inlinable public mutating func truncate(to count: Int) {
+    guard count >= 0, count < self.count else { return }
+    self = Packet.unique(consume self)
+    unsafe record.pointee.setFrame(offset: Int(record.pointee.offset), length: count)
+  }
+
   /// Makes the frame `count` bytes long: cut at its end, or grown by zero bytes.
   ///
   /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.

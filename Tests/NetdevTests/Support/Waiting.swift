@@ -50,7 +50,21 @@ func numbered(_ number: Int, count: Int = 64) -> [UInt8] {
   (0..<count).map { $0 < 8 ? UInt8(truncatingIfNeeded: number >> ($0 * 8)) : UInt8(truncatingIfNeeded: number &+ $0) }
 }
 
+/// How often each number was seen.
+final class Tally: Sendable {
+  private let counts: Mutex<[Int]>
+  init(_ size: Int) { counts = Mutex([Int](repeating: 0, count: size)) }
+  func add(_ number: Int) { counts.withLock { $0[number] += 1 } }
+  var total: Int { counts.withLock { $0.reduce(0, +) } }
+  var allOnce: Bool { counts.withLock { $0.allSatisfy { $0 == 1 } } }
+}
+
 extension Packet {
+  /// The number that `numbered` put in.
+  var number: Int {
+    withBytes { bytes in (0..<8).reduce(0) { $0 | Int(bytes.unsafeLoadUnchecked($1)) << ($1 * 8) } }
+  }
+
   /// The packet's bytes as an array.
   var array: [UInt8] {
     withBytes { bytes in (0..<bytes.byteCount).map { bytes.unsafeLoadUnchecked($0) } }
