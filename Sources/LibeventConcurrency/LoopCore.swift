@@ -103,6 +103,13 @@ internal import CNetdevSystem
       || !core.pointee.inbox.isEmpty
   }
 
+  /// The device hooks' `end`, between a turn's jobs; what they leave is served at the turn's own end.
+  static func serveDevices(_ core: UnsafeMutablePointer<LoopCore>) {
+    for unsafe hook in unsafe core.pointee.activeHooks where hook.stage == .device {
+      if unsafe hook.end(hook.context) { unsafe core.pointee.turnRequested = true }
+    }
+  }
+
   private static func run(_ address: UInt, _ core: UnsafeMutablePointer<LoopCore>) {
     let job = JobLinks.job(at: address)
     if let executor = unsafe UnsafeRawPointer(bitPattern: JobLinks.tag(address)) {

@@ -126,6 +126,13 @@ extension LoopExecutor {
     unsafe core.pointee.removeHook(token)
   }
 
+  /// Runs the `end` of every device hook now, in the middle of a turn: a device of this loop serves what a driver has just
+  /// rung for. On the loop only, not from a hook; elsewhere it does nothing.
+  public func serveDevices() {
+    guard isOnLoop else { return }
+    unsafe LoopCore.serveDevices(core)
+  }
+
   /// Asks for another turn before the loop sleeps. On the loop only; elsewhere it does nothing.
   public func requestTurn() {
     guard isOnLoop else { return }

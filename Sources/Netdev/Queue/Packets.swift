@@ -24,13 +24,13 @@ extension NetworkQueue {
 
       /// The next packet, or nil at the end.
       @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
-        if let packet = queue.takeReady() { return packet }
+        if let packet = queue.takeReady() ?? queue.pumpAndTake() { return packet }
         return await queue.nextSlowly()
       }
 
       /// The next packet, or nil at the end; what `for await` calls.
       @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
-        if let packet = queue.takeReady() { return packet }
+        if let packet = queue.takeReady() ?? queue.pumpAndTake() { return packet }
         return await queue.nextSlowly()
       }
     }
@@ -44,6 +44,12 @@ extension NetworkQueue {
     guard unsafe head < block.pointee.count, unsafe !state.pointee.consumersWait else { return nil }
     unsafe state.pointee.readyHead = head &+ 1
     return packet(unsafe block.pointee.entries[head])
+  }
+
+  /// Nothing at hand: looks once more, without suspending, if the caller is on the loop.
+  @usableFromInline nonisolated func pumpAndTake() -> Packet? {
+    guard isHere, let core = unsafe core, core.pump() else { return nil }
+    return takeReady()
   }
 
   /// The packet of a slot that the queue owns: the object that travels with it, or a new one.
@@ -67,7 +73,7 @@ extension NetworkQueue {
     guard let core = unsafe core else { return nil }
     if core.consumers.isEmpty, core.end == nil {
       // A loop body that never suspends must still let its turn end: after a budget of frames it waits for the next one.
-      if core.readyCount == 0, core.receivedThisTurn < QueueState.turnBudget { core.takeReceived() }
+      if core.readyCount == 0 { _ = core.pump() }
       if core.readyCount > 0 {
         if Task.isCancelled { return nil }
         if case .burst = wish { return unsafe .block(core.takeReadyBlock()) }
@@ -93,7 +99,7 @@ extension NetworkQueue {
   }
 
   @usableFromInline nonisolated func takeReadyBurst() -> PacketBurst? {
-    guard let core = unsafe core, core.readyCount > 0, core.consumers.isEmpty else { return nil }
+    guard let core = unsafe core, core.consumers.isEmpty, core.readyCount > 0 || core.pump() else { return nil }
     return unsafe PacketBurst(queue: self, block: core.takeReadyBlock())
   }
 

@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import LibeventConcurrency
 
 /// Reception: frames are taken from the driver when somebody wants them, so a slow consumer leaves them on the ring and
 /// the device drops, as with a NIC.
@@ -35,6 +36,20 @@ extension QueueCore {
   }
 
   var readyCount: Int { unsafe state.pointee.ready.pointee.count - state.pointee.readyHead }
+
+  /// Looks once more before a consumer suspends: publishes and rings, lets devices of this loop take their turn, and takes
+  /// what has come. Within the turn's budget, so that a body that never suspends still ends its turn.
+  func pump() -> Bool {
+    guard end == nil, consumers.isEmpty, receivedThisTurn < QueueState.turnBudget else { return false }
+    if takeReceived() { return true }
+    guard unsafe active || state.pointee.pending.pointee.count > 0 else { return false }
+    flush()
+    takeReleased()
+    refill()
+    driver.ring()
+    loop.serveDevices()
+    return takeReceived()
+  }
 
   /// Gives what there is to those who wait, first come first served: a frame to whoever asked for one, all that is left
   /// to whoever asked for a burst.

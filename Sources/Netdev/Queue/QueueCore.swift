@@ -4,7 +4,8 @@ internal import LibeventConcurrency
 /// What a queue does on its loop, synchronously: the turn, publication, completion, reception, refilling.
 ///
 /// Owned by its `NetworkQueue`, made on the queue's loop and touched there only. `driver` is a constant of a final class,
-/// so that reaching it costs one witness call a burst and no retain.
+/// so that reaching it costs one witness call a burst and no retain. Its variables are `@exclusivity(unchecked)`: one thread
+/// touches them, and no access spans a call that could come back to them.
 @safe @usableFromInline
 final class QueueCore {
   let driver: any QueueDriver
@@ -18,31 +19,31 @@ final class QueueCore {
   /// Called once when the queue breaks by itself, with the cause.
   let onBroken: @Sendable (NetworkDeviceError) -> Void
 
-  var waiters = WaiterTable()
-  var senders = WaiterLine()
-  var consumers = WaiterLine()
-  var closers = WaiterLine()
-  var releaseWaiters = 0
+  @safe @exclusivity(unchecked) var waiters = WaiterTable()
+  @safe @exclusivity(unchecked) var senders = WaiterLine()
+  @safe @exclusivity(unchecked) var consumers = WaiterLine()
+  @safe @exclusivity(unchecked) var closers = WaiterLine()
+  @safe @exclusivity(unchecked) var releaseWaiters = 0
   /// Room promised to senders that have not used it yet.
-  var granted = 0
-  var statistics = QueueStatistics()
+  @safe @exclusivity(unchecked) var granted = 0
+  @safe @exclusivity(unchecked) var statistics = QueueStatistics()
 
   /// Frames taken from the driver in this turn, against the budget that makes a turn end.
-  var receivedThisTurn = 0
+  @safe @exclusivity(unchecked) var receivedThisTurn = 0
 
   /// Set when the queue takes no more work: closed, or broken with this cause.
-  var end: NetworkDeviceError?
-  var isFinished = false
-  var hook: TurnHook.Token?
-  var idleBlocks: [UnsafeMutablePointer<BurstBlock>] = unsafe []
+  @safe @exclusivity(unchecked) var end: NetworkDeviceError?
+  @safe @exclusivity(unchecked) var isFinished = false
+  @safe @exclusivity(unchecked) var hook: TurnHook.Token?
+  @safe @exclusivity(unchecked) var idleBlocks: [UnsafeMutablePointer<BurstBlock>] = unsafe []
   /// Bursts that a program holds.
-  var blocksOut = 0
+  @safe @exclusivity(unchecked) var blocksOut = 0
 
-  private var active = false
-  private var armed = false
-  private var polledSince: UInt64 = 0
-  private var releaseTimer: LoopTimer?
-  private var releaseTimerRuns = false
+  @safe @exclusivity(unchecked) var active = false
+  @safe @exclusivity(unchecked) private var armed = false
+  @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
+  @safe @exclusivity(unchecked) private var releaseTimer: LoopTimer?
+  @safe @exclusivity(unchecked) private var releaseTimerRuns = false
 
   init(
     driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor, pool: PacketPool,

@@ -23,10 +23,10 @@ final class Waiter {
   /// Position in the table, from 1: 0 is "nobody" in a transmit entry.
   let index: UInt32
   let gate = Gate()
-  var wish = Wish.release
-  var outcome = Outcome.pending
+  @safe @exclusivity(unchecked) var wish = Wish.release
+  @safe @exclusivity(unchecked) var outcome = Outcome.pending
   /// Counts uses, so that a late cancellation does not hit the next one.
-  var generation: UInt64 = 0
+  @safe @exclusivity(unchecked) var generation: UInt64 = 0
 
   init(index: UInt32) { self.index = index }
 
