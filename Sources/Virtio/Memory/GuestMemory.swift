@@ -86,6 +86,8 @@ public struct GuestMemory: ~Copyable, @unchecked Sendable {
     firstIsWritable = sorted.first?.isWritable ?? false
   }
 
+  // Inlinable, as everything of a frozen type that other inlinable code destroys.
+  @inlinable
   deinit { unsafe regions.deallocate() }
 
   /// The pointer to `length` bytes at `address`, or nil when any of them may not be accessed so.

@@ -88,6 +88,8 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
     malformedChains = 0
   }
 
+  // Inlinable, as everything of a frozen type that other inlinable code destroys.
+  @inlinable
   deinit { unsafe segments.deallocate() }
 
   /// Number of descriptors.
