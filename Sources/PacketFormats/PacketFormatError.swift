@@ -1,0 +1,41 @@
+/// Why bytes are not the packet they were taken for, or why a packet does not fit.
+///
+/// One flat list for all formats: a decoder stops at the first rule that is broken, and whoever counts needs one table. It is
+/// thrown as a typed error and costs no allocation.
+public enum PacketFormatError: UInt8, Error, Sendable, Hashable, CaseIterable {
+  /// The bytes end before the header does; when encoding: the buffer is too small.
+  case truncated
+  /// The frame carries a VLAN tag (IEEE 802.1Q): noticed, not parsed.
+  case vlanTagged
+  /// The EtherType or protocol number names another protocol than the one decoded.
+  case otherProtocol
+  /// ARP for other than Ethernet and IPv4 (RFC 826: hardware type 1, protocol 0x0800, lengths 6 and 4).
+  case arpAddressSpace
+  /// The version of the Internet Protocol is not the one decoded (RFC 1122 §3.2.1.1).
+  case ipVersion
+  /// The header length is below 20 bytes or beyond the packet (RFC 791 §3.1, IHL).
+  case ipHeaderLength
+  /// The total length is shorter than the header or longer than what was received (RFC 791 §3.1).
+  case ipTotalLength
+  /// The header checksum is wrong (RFC 1122 §3.2.1.2).
+  case ipHeaderChecksum
+  /// A fragment (RFC 791 §3.2): these formats do not reassemble.
+  case ipFragment
+  /// The options contain a source route (RFC 791 §3.1, RFC 7126 §4.3 and §4.4).
+  case ipSourceRoute
+  /// The options run over their end or have an impossible length (RFC 791 §3.1).
+  case ipOptions
+  /// An ICMP message shorter than its header (RFC 792).
+  case icmpLength
+  /// The ICMP checksum is wrong (RFC 792).
+  case icmpChecksum
+  /// The UDP length is below 8 bytes or beyond the IP payload (RFC 768).
+  case udpLength
+  /// The UDP checksum is there and wrong (RFC 768, RFC 1122 §4.1.3.4).
+  case udpChecksum
+  /// The source of a frame, packet or datagram is one that nobody can be answered at: a group of stations, an address that no
+  /// host has (RFC 1122 §3.2.1.3), or port zero (RFC 768).
+  case unanswerable
+  /// The payload is longer than the length fields can say.
+  case payloadTooLong
+}

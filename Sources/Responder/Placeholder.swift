@@ -1,1 +1,0 @@
-// Responder: placeholder until its first file lands.

@@ -1,0 +1,214 @@
+public import PacketFormats
+
+/// A pure answering machine: give it a received frame, and it rewrites the frame in place to the answer, or says what else to
+/// do with it.
+///
+/// It answers ARP requests for its addresses, ICMP echo requests and UDP datagrams to its echo ports. It holds no connection,
+/// no cache and no reference to a device: one value per queue, used by one task at a time, shares nothing with the others.
+///
+///     var responder = try Responder(macAddress: mac, addresses: [network], udpEcho: .ports([7]))
+///     switch responder.answer(&frame, length: received) {
+///     case .reply(let length): // send the first `length` bytes of the frame
+///     case .deliver:           // not the responder's: for whoever else listens
+///     case .drop(let reason):  // forget the frame; it is counted
+///     }
+///
+/// ## Rules
+/// * A frame is looked at only if it is for the responder's station or a group of stations, and comes from another station.
+/// * IPv4 packets must pass the checks of RFC 1122 §3.2.1 and be for one of the addresses; broadcasts and multicasts are never
+///   answered, fragments are not put together.
+/// * IPv4 options: a source route and malformed options are dropped; other options are accepted and not echoed: the answer has
+///   a header of 20 bytes.
+/// * Answers have a fresh header: DF set, identification 0 (RFC 6864 §4.1), a fresh time to live, the code point of the
+///   request (RFC 1349 §5.1) without its ECN bits, which are not the answer's (RFC 3168 §6.1).
+/// * The length of an answer follows from the lengths in the packet: Ethernet padding is cut, and so is what follows a UDP
+///   datagram within its packet.
+/// * A UDP datagram without a checksum is legal; its echo has one (RFC 1122 §4.1.3.4).
+///
+/// Whatever the bytes say, nothing outside the first `length` bytes is read or written, nothing is allocated, and the
+/// responder does not trap. A frame that is not answered is left as it was.
+public struct Responder: Sendable {
+  /// What to do with a frame.
+  @frozen
+  public enum Answer: Sendable, Hashable {
+    /// The frame was rewritten to the answer: send its first `length` bytes back to where it came from. A device that does
+    /// not pad frames to the 60 bytes of Ethernet must be given them padded.
+    case reply(length: Int)
+    /// The frame is well formed as far as it was looked at and not for this responder to answer: another EtherType, another
+    /// protocol or port, an ARP or ICMP reply.
+    case deliver
+    /// The frame is to be forgotten.
+    case drop(DropReason)
+  }
+
+  /// The address of the station.
+  public let macAddress: MACAddress
+  /// The addresses of the host, each with its network.
+  public let addresses: [IPv4Network]
+  /// The ports at which datagrams are echoed.
+  public let udpEcho: UDPEchoPorts
+  /// The time to live of answers.
+  public let timeToLive: UInt8
+  /// What became of the frames so far.
+  public private(set) var statistics = ResponderStatistics()
+
+  private let host: HostAddresses
+
+  /// A responder for a station with these addresses.
+  ///
+  /// - Throws: `stationAddress` unless one station can have `macAddress`; `noAddress` for an empty list; `hostAddress` with
+  ///   the first address that no host can have: loopback, multicast, or its network's broadcast address.
+  public init(
+    macAddress: MACAddress, addresses: [IPv4Network], udpEcho: UDPEchoPorts = .all, timeToLive: UInt8 = 64
+  ) throws(ResponderConfigurationError) {
+    guard macAddress.isUnicast else { throw .stationAddress(macAddress) }
+    guard let first = addresses.first else { throw .noAddress }
+    for network in addresses {
+      guard network.address.isHost, !network.isBroadcast(network.address) else { throw .hostAddress(network) }
+    }
+    self.macAddress = macAddress
+    self.addresses = addresses
+    self.udpEcho = udpEcho
+    self.timeToLive = timeToLive
+    self.host = HostAddresses(first, others: addresses.dropFirst())
+  }
+
+  /// Answers the frame that fills all of `frame`. See ``answer(_:length:)``.
+  public mutating func answer(_ frame: inout MutableRawSpan) -> Answer {
+    answer(&frame, length: frame.byteCount)
+  }
+
+  /// Answers the frame in the first `length` bytes of a buffer, in place, and counts it.
+  ///
+  /// - Parameters:
+  ///   - frame: The buffer, from the Ethernet header on, without a frame check sequence. It may be longer than the frame; an
+  ///     answer is never longer than the frame it answers.
+  ///   - length: Bytes received, padding included.
+  public mutating func answer(_ frame: inout MutableRawSpan, length: Int) -> Answer {
+    let answer: Answer
+    do throws(PacketFormatError) {
+      answer = try respond(to: &frame, length: length)
+    } catch {
+      answer = .drop(DropReason(error))
+    }
+    switch answer {
+    case .reply: break  // Counted by kind where it was made.
+    case .deliver: statistics.delivered &+= 1
+    case .drop(let reason): statistics.countDrop(reason)
+    }
+    return answer
+  }
+
+  @inline(__always)
+  private mutating func respond(to frame: inout MutableRawSpan, length: Int) throws(PacketFormatError) -> Answer {
+    guard frame.holds(length, at: 0) else { throw .truncated }
+    let ethernet = try EthernetHeader(decoding: frame.bytes.extracting(first: length))
+    guard ethernet.destination == macAddress || ethernet.destination.isGroup else { return .drop(.otherStation) }
+    guard ethernet.source.isUnicast, ethernet.source != macAddress else { return .drop(.invalidSourceMAC) }
+    if ethernet.etherType == .ipv4 { return try respondToIPv4(&frame, length: length, ethernet) }
+    if ethernet.etherType == .arp { return respondToARP(&frame, length: length) }
+    return ethernet.etherType.isVLANTag ? .drop(.vlanTagged) : .deliver
+  }
+
+  @inline(never)
+  private mutating func respondToARP(_ frame: inout MutableRawSpan, length: Int) -> Answer {
+    let answer = ARPPacket.answer(&frame, length: length, hardwareAddress: macAddress) { [host] in host.owns($0) }
+    switch answer {
+    case .reply(let length):
+      statistics.arpReplies &+= 1
+      return .reply(length: length)
+    case .received: return .deliver
+    case .malformed(let error): return .drop(DropReason(error))
+    case .unknownOperation: return .drop(.arpUnknownOperation)
+    case .otherAddress: return .drop(.arpOtherAddress)
+    case .invalidSender: return .drop(.arpInvalidSender)
+    case .conflict: return .drop(.arpConflict)
+    }
+  }
+
+  @inline(__always)
+  private mutating func respondToIPv4(
+    _ frame: inout MutableRawSpan, length: Int, _ ethernet: EthernetHeader
+  ) throws(PacketFormatError) -> Answer {
+    let ip = try IPv4Header(decoding: frame.bytes.extracting(first: length), at: EthernetHeader.length)
+    if ip.hasOptions {
+      try IPv4Options.check(frame.bytes.extracting(first: length), at: EthernetHeader.length, header: ip)
+    }
+    guard !ip.isFragment else { throw .ipFragment }
+    guard host.owns(ip.destination) else {
+      return .drop(refusal(of: ip.destination))
+    }
+    guard !ethernet.destination.isGroup else { return .drop(.ipGroupFrame) }
+    guard ip.source.isHost, !host.owns(ip.source), !host.isBroadcast(ip.source) else { return .drop(.ipInvalidSource) }
+
+    if ip.protocol == .udp {
+      let start = EthernetHeader.length &+ ip.headerLength
+      let udp = try UDPHeader(
+        decoding: frame.bytes.extracting(first: length), at: start, available: ip.payloadLength,
+        pseudoHeader: ip.pseudoHeader)
+      guard udp.destinationPort != 0 else { return .drop(.udpPortZero) }
+      guard udpEcho.contains(udp.destinationPort) else { return .deliver }
+      guard udp.sourcePort != 0 else { return .drop(.udpPortZero) }
+      guard !isAnsweringService(udp.sourcePort) else { return .drop(.udpAnsweringService) }
+      let header = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: udp.datagramLength)
+      if udp.checksum != 0 {
+        // Verified above, and an exchange of addresses and ports does not change a sum.
+        udp.reversed.store(into: &frame, at: Responder.replyPayload)
+      } else {
+        udp.reversed.store(into: &frame, at: Responder.replyPayload, pseudoHeader: header.pseudoHeader)
+      }
+      statistics.udpEchoReplies &+= 1
+      return .reply(length: Responder.replyPayload &+ udp.datagramLength)
+    }
+    if ip.protocol == .icmpv4 { return try respondToICMP(&frame, length: length, ethernet, ip) }
+    return .deliver
+  }
+
+  // Out of line, so that the way of a UDP datagram stays short.
+  @inline(never)
+  private mutating func respondToICMP(
+    _ frame: inout MutableRawSpan, length: Int, _ ethernet: EthernetHeader, _ ip: IPv4Header
+  ) throws(PacketFormatError) -> Answer {
+    let start = EthernetHeader.length &+ ip.headerLength
+    let message = try ICMPv4Message(
+      decoding: frame.bytes.extracting(first: length), at: start, length: ip.payloadLength)
+    guard message.kind == .echoRequest else { return .deliver }
+    guard message.code == 0 else { return .drop(.icmpCode) }
+    _ = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: message.length)
+    message.storeEchoReply(into: &frame, at: Responder.replyPayload)
+    statistics.icmpEchoReplies &+= 1
+    return .reply(length: Responder.replyPayload &+ message.length)
+  }
+
+  // Where the payload of an answer starts: behind an Ethernet and an IPv4 header without options.
+  private static var replyPayload: Int { 34 }
+
+  /// Writes the Ethernet and IPv4 headers of the answer to `request`, in front of `length` bytes of payload now at `start`,
+  /// which move forward to make up for options. They fit, because those of the request did.
+  @inline(__always)
+  private func storeHeaders(
+    into frame: inout MutableRawSpan, _ ethernet: EthernetHeader, answering request: IPv4Header, payloadAt start: Int,
+    length: Int
+  ) -> IPv4Header {
+    if request.hasOptions { frame.moveForward(from: start, to: Responder.replyPayload, count: length) }
+    let header = request.answer(payloadLength: length, timeToLive: timeToLive)
+    EthernetHeader(destination: ethernet.source, source: macAddress, etherType: .ipv4).store(into: &frame)
+    header.store(into: &frame, at: EthernetHeader.length)
+    return header
+  }
+
+  /// Why a packet to this address, which is not ours, is dropped.
+  @inline(__always)
+  private func refusal(of destination: IPv4Address) -> DropReason {
+    if destination.isMulticast || destination.isLimitedBroadcast || host.isBroadcast(destination) {
+      return .ipGroupDestination
+    }
+    return .ipOtherAddress
+  }
+
+  @inline(__always)
+  private func isAnsweringService(_ port: UInt16) -> Bool {
+    // Bits 7, 13, 17, 19 and 37.
+    port < 64 && (0x20_000A_2080 as UInt64) >> UInt64(port) & 1 != 0
+  }
+}
