@@ -54,7 +54,7 @@ let package = Package(
     // The virtio-net driver, the software device, and the transport that joins them in one process.
     .target(name: "VirtioNet", dependencies: ["Netdev", "Virtio", "CNetdevSystem"], swiftSettings: rules),
     .target(
-      name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
       swiftSettings: rules),
     .target(name: "InProcess", dependencies: ["VirtioNet", "VirtioDevice"], swiftSettings: rules),
 
@@ -81,7 +81,8 @@ let package = Package(
       swiftSettings: rules),
     .testTarget(name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder"], swiftSettings: rules),
     .testTarget(
-      name: "VirtioDeviceTests", dependencies: ["VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      name: "VirtioDeviceTests",
+      dependencies: ["VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
       swiftSettings: rules),
     .testTarget(
       name: "NetdevTests", dependencies: ["NetdevTesting", "NetdevDevices", "CNetdevSystem"], swiftSettings: rules),

@@ -71,7 +71,7 @@ final class TapQueue: Sendable {
     var bytes = [UInt8](repeating: 0, count: Int(IFNAMSIZ))
     let result = unsafe bytes.withUnsafeMutableBytes { room -> CInt in
       // IFNAMSIZ bytes, as the function asks for.
-      guard let start = unsafe room.baseAddress else { return -EINVAL }
+      guard let start = room.baseAddress else { return -EINVAL }
       return unsafe netdev_tap_name(queue.descriptor, start.assumingMemoryBound(to: CChar.self))
     }
     guard result == 0 else {
