@@ -75,6 +75,7 @@ let package = Package(
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
 
+    .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
     .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
       name: "LibeventConcurrencyTests", dependencies: ["LibeventConcurrency", "CNetdevSystem"],
@@ -82,7 +83,9 @@ let package = Package(
     .testTarget(name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder"], swiftSettings: rules),
     .testTarget(
       name: "VirtioDeviceTests",
-      dependencies: ["VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
+      dependencies: [
+        "VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem", "CTestSupport",
+      ],
       swiftSettings: rules),
     .testTarget(
       name: "NetdevTests", dependencies: ["NetdevTesting", "NetdevDevices", "CNetdevSystem"], swiftSettings: rules),

@@ -1,0 +1,1 @@
+public struct EngineRings: ~Copyable {}
