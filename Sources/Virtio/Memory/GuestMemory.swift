@@ -1,0 +1,139 @@
+/// A stretch of memory that a peer may name by address: where it is for the peer, and where it is mapped here.
+@frozen
+@safe
+public struct GuestRegion {
+  /// First address as the peer writes it: an I/O virtual, guest physical or user address.
+  public let address: UInt64
+  /// Length in bytes.
+  public let length: UInt64
+  /// Where the first byte is mapped. The mapping is the caller's and outlives the `GuestMemory` made of it.
+  public let host: UnsafeMutableRawPointer
+  /// False when the mapping is read-only: a buffer to write is then refused.
+  public let isWritable: Bool
+
+  /// A region of `length` bytes at peer address `address`, mapped at `host`.
+  @inlinable
+  public init(address: UInt64, length: UInt64, host: UnsafeMutableRawPointer, isWritable: Bool = true) {
+    self.address = address
+    self.length = length
+    unsafe self.host = host
+    self.isWritable = isWritable
+  }
+}
+
+/// Why an address of the peer was refused.
+@frozen
+public enum GuestMemoryError: Error, Hashable, Sendable {
+  /// `address` + `length` runs past 2⁶⁴.
+  case overflow(address: UInt64, length: UInt64)
+  /// No region holds the first byte.
+  case unmapped(address: UInt64)
+  /// The first byte is mapped, the last is not in the same region.
+  case spansRegions(address: UInt64, length: UInt64)
+  /// The region is read-only.
+  case readOnly(address: UInt64)
+  /// A region is empty, runs past the end of its address space, or overlaps another.
+  case badRegion(address: UInt64, length: UInt64)
+  /// More regions than `GuestMemory.maximumRegions`.
+  case tooManyRegions(Int)
+}
+
+/// The memory that a peer may name: the only way from an address in a ring to a pointer.
+///
+/// Every look-up checks overflow, mapping, the end of the region, and whether writing is allowed; a range is never pieced
+/// together from two regions (CVE-2018-1059 was a length checked at its start alone). The largest region is looked at first
+/// and inline; the others, up to 64, are searched in turn. A `GuestMemory` never changes: when a front-end changes its
+/// table, rings get another one. It does not own the mappings.
+@frozen
+@safe
+public struct GuestMemory: ~Copyable, @unchecked Sendable {
+  // The first region, kept in the struct; its length is zero when there is none.
+  @usableFromInline let firstAddress: UInt64
+  @usableFromInline let firstLength: UInt64
+  @usableFromInline let firstHost: UnsafeMutableRawPointer
+  @usableFromInline let firstIsWritable: Bool
+  /// All regions, the first included. Owned; trivial elements.
+  @usableFromInline let regions: UnsafeMutablePointer<GuestRegion>
+  /// How many regions there are.
+  public let regionCount: Int
+
+  /// The most regions that one memory has.
+  public static let maximumRegions = 64
+
+  /// Memory made of `regions`; throws when one is empty, overflows, or overlaps another, or when there are too many.
+  public init(_ regions: [GuestRegion]) throws(GuestMemoryError) {
+    guard regions.count <= Self.maximumRegions else { throw .tooManyRegions(regions.count) }
+    for (index, region) in regions.enumerated() {
+      let host = unsafe UInt64(UInt(bitPattern: region.host))
+      guard region.length > 0, region.length <= UInt64(Int.max),
+        !region.address.addingReportingOverflow(region.length - 1).overflow,
+        !host.addingReportingOverflow(region.length - 1).overflow
+      else { throw .badRegion(address: region.address, length: region.length) }
+      for other in regions[..<index]
+      where region.address <= other.address + (other.length - 1)
+        && other.address <= region.address + (region.length - 1)
+      {
+        throw .badRegion(address: region.address, length: region.length)
+      }
+    }
+    let sorted = regions.sorted { $0.length > $1.length }
+    unsafe self.regions = .allocate(capacity: max(sorted.count, 1))
+    for (index, region) in sorted.enumerated() { unsafe (self.regions + index).initialize(to: region) }
+    regionCount = sorted.count
+    firstAddress = sorted.first?.address ?? 0
+    firstLength = sorted.first?.length ?? 0
+    unsafe firstHost = sorted.first?.host ?? UnsafeMutableRawPointer(self.regions)
+    firstIsWritable = sorted.first?.isWritable ?? false
+  }
+
+  deinit { unsafe regions.deallocate() }
+
+  /// The pointer to `length` bytes at `address`, or nil when any of them may not be accessed so.
+  ///
+  /// A length of zero is allowed at any mapped address and at the end of a region. The pointer is good as long as the mapping.
+  @inlinable
+  @inline(__always)
+  public borrowing func pointer(to address: UInt64, length: UInt32, forWriting: Bool) -> UnsafeMutableRawPointer? {
+    // Wraps for an address below the region, to something no smaller than its length.
+    let offset = address &- firstAddress
+    let length64 = UInt64(length)
+    if offset <= firstLength, length64 <= firstLength &- offset, !forWriting || firstIsWritable {
+      return unsafe firstHost + Int(truncatingIfNeeded: offset)
+    }
+    return unsafe otherPointer(to: address, length: length64, forWriting: forWriting)
+  }
+
+  /// The same for a length of 64 bits, with the reason when it is refused.
+  public borrowing func translate(
+    _ address: UInt64, length: UInt64, forWriting: Bool
+  ) throws(GuestMemoryError) -> UnsafeMutableRawPointer {
+    if let pointer = unsafe otherPointer(to: address, length: length, forWriting: forWriting) { return unsafe pointer }
+    if length > 0, address.addingReportingOverflow(length - 1).overflow {
+      throw .overflow(address: address, length: length)
+    }
+    for index in 0..<regionCount {
+      // Below the count.
+      let region = unsafe regions[index]
+      let offset = address &- region.address
+      if offset < region.length {
+        if length > region.length - offset { throw .spansRegions(address: address, length: length) }
+        throw .readOnly(address: address)
+      }
+    }
+    throw .unmapped(address: address)
+  }
+
+  /// Searches all regions.
+  @usableFromInline
+  borrowing func otherPointer(to address: UInt64, length: UInt64, forWriting: Bool) -> UnsafeMutableRawPointer? {
+    for index in 0..<regionCount {
+      // Below the count.
+      let region = unsafe regions[index]
+      let offset = address &- region.address
+      if offset <= region.length, length <= region.length - offset, !forWriting || region.isWritable {
+        return unsafe region.host + Int(truncatingIfNeeded: offset)
+      }
+    }
+    return nil
+  }
+}
