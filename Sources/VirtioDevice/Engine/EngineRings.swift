@@ -122,6 +122,9 @@ extension EngineRings {
     }
   }
 
+  /// Keeps a receive buffer that has been taken for the frames to come. It counts as any other that is in hand.
+  mutating func takeInHand(_ chain: DescriptorChain) { place(chain, chain.writableLength) }
+
   private mutating func place(_ chain: DescriptorChain, _ room: Int) {
     if handStart == handEnd { (handStart, handEnd, handBytes) = (0, 0, 0) }
     // At most as many chains as the ring has are taken and not returned; the hand was emptied at the last burst's end.
@@ -143,7 +146,7 @@ extension EngineRings {
   ///
   /// Writes the header, with the number of buffers (VIRTIO 1.4 §5.1.9.3.1), and puts each buffer on the used ring with
   /// exactly what was written; the engine exposes them together. `length` is no more than `takeBuffers` said.
-  mutating func finishReceive(length: Int, header: FrameHeader = FrameHeader()) {
+  mutating func finishReceive(length: Int, header: VirtioNetHeader = VirtioNetHeader()) {
     var remaining = length
     var count = 0
     while remaining > 0 || count == 0, handStart + count < handEnd {
@@ -151,7 +154,7 @@ extension EngineRings {
       count += 1
     }
     var header = header
-    header.buffers = UInt16(truncatingIfNeeded: count)
+    header.numBuffers = UInt16(truncatingIfNeeded: count)
     unsafe header.store(to: hand[handStart])
     remaining = length
     for _ in 0..<count {

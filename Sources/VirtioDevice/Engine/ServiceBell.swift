@@ -4,22 +4,22 @@ public import LibeventConcurrency
 ///
 /// Handed to the port when the engine starts. Rung on the loop only; rung after the engine stopped it does nothing.
 @safe public final class ServiceBell {
-  // Proof: the engine that set it clears it (`disconnect`) before its memory goes; all on one loop.
-  private var pending: UnsafeMutablePointer<Bool>?
+  // Proof: the engine that owns this memory clears the pointer (`disconnect`) before it goes; all on one loop.
+  private var core: UnsafeMutablePointer<EngineCore>?
   /// The loop that the port lives on.
   public let loop: LoopExecutor
 
-  init(loop: LoopExecutor, pending: UnsafeMutablePointer<Bool>) {
+  init(loop: LoopExecutor, core: UnsafeMutablePointer<EngineCore>) {
     self.loop = loop
-    unsafe self.pending = pending
+    unsafe self.core = core
   }
 
   /// Asks for the port's `serve` to be called before the loop sleeps.
   public func ring() {
-    guard let pending = unsafe pending else { return }
-    unsafe pending.pointee = true
+    guard let core = unsafe core else { return }
+    unsafe core.pointee.pending = true
     loop.requestTurn()
   }
 
-  func disconnect() { unsafe pending = nil }
+  func disconnect() { unsafe core = nil }
 }
