@@ -30,7 +30,7 @@ public struct RingError: Error, Hashable, Sendable {
     case chainEmpty
     /// A chain has at most as many descriptors as the ring (§2.7.5.3.1). Value: the number of buffers.
     case chainTooLong
-    /// A chain is shorter than 2³² bytes (§2.7.4.2). Value: its length.
+    /// A chain is shorter than 2³² bytes: its length is kept in 32 bits (§2.7.5.2 allows one more). Value: its length.
     case chainTooLarge
     /// A ring is laid anew only when no buffer is outstanding. Value: the number of outstanding chains.
     case outstanding
@@ -60,7 +60,7 @@ public struct RingError: Error, Hashable, Sendable {
     case nextOutOfRange
     /// A chain has no more descriptors than the ring: a loop has more. Value: the size of the ring.
     case chainLoop
-    /// A chain is no longer than 2³² bytes. Value: its length.
+    /// A chain is no longer than 2³² bytes (§2.7.5.2). Value: its length.
     case chainOverlong
     /// Readable buffers come before writable ones (§2.7.4.2). Value: the position of the readable one.
     case readableAfterWritable
