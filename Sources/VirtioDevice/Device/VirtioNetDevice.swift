@@ -1,4 +1,3 @@
-public import LibeventConcurrency
 import Synchronization
 public import Virtio
 
