@@ -54,7 +54,7 @@ let package = Package(
     // The virtio-net driver, the software device, and the transport that joins them in one process.
     .target(name: "VirtioNet", dependencies: ["Netdev", "Virtio", "CNetdevSystem"], swiftSettings: rules),
     .target(
-      name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
       swiftSettings: rules),
     .target(name: "InProcess", dependencies: ["VirtioNet", "VirtioDevice"], swiftSettings: rules),
 
@@ -77,13 +77,17 @@ let package = Package(
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
 
+    .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
     .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
       name: "LibeventConcurrencyTests", dependencies: ["LibeventConcurrency", "CNetdevSystem"],
       swiftSettings: rules),
     .testTarget(name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder"], swiftSettings: rules),
     .testTarget(
-      name: "VirtioDeviceTests", dependencies: ["VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      name: "VirtioDeviceTests",
+      dependencies: [
+        "VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem", "CTestSupport",
+      ],
       swiftSettings: rules),
     .testTarget(
       name: "NetdevTests",

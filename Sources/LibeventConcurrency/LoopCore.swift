@@ -20,6 +20,8 @@ internal import CNetdevSystem
   var hooks: [(token: TurnHook.Token, hook: TurnHook)] = []
   var hooksChanged = false
   var activeHooks = unsafe UnsafeMutableBufferPointer<TurnHook>(start: nil, count: 0)
+  /// Whose hook stands at each place of `activeHooks`.
+  var activeTokens: [TurnHook.Token] = []
   var nextToken = 0
   var turns: UInt64 = 0
   var turnRequested = false
@@ -191,12 +193,16 @@ internal import CNetdevSystem
   mutating func removeHook(_ token: TurnHook.Token) {
     hooks.removeAll { $0.token == token }
     hooksChanged = true
+    // The present turn may be walking the list: a silent hook takes the place, so the context may go at once.
+    guard let index = activeTokens.firstIndex(of: token) else { return }
+    unsafe activeHooks[index] = TurnHook.silent
   }
 
   /// Between turns only, so that a hook may add or remove hooks while the list is being walked.
   private mutating func rebuildHooks() {
     unsafe activeHooks.deallocate()
     let ordered = hooks.filter { $0.hook.stage == .driver } + hooks.filter { $0.hook.stage == .device }
+    activeTokens = ordered.map { $0.token }
     unsafe activeHooks = .allocate(capacity: ordered.count)
     _ = unsafe activeHooks.initialize(from: ordered.map { $0.hook })
     hooksChanged = false

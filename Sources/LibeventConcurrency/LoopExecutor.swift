@@ -120,7 +120,7 @@ extension LoopExecutor {
     return unsafe core.pointee.addHook(hook)
   }
 
-  /// Removes a hook; the present turn may still call it, the next one does not. On the loop only.
+  /// Removes a hook: it is not called again, not even later in the present turn. On the loop only.
   public func removeHook(_ token: TurnHook.Token) throws(LoopError) {
     try requireOnLoop("removeHook")
     unsafe core.pointee.removeHook(token)

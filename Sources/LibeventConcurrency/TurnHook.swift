@@ -32,6 +32,12 @@
     unsafe self.end = end
   }
 
+  /// What stands in for a removed hook until the list is made anew. Its context is never looked at.
+  static var silent: TurnHook {
+    let nowhere = unsafe UnsafeMutableRawPointer(bitPattern: 1).unsafelyUnwrapped
+    return unsafe TurnHook(stage: .device, context: nowhere, begin: { _ in }, end: { _ in false })
+  }
+
   /// Names a hook for its removal.
   public struct Token: Sendable, Hashable { let value: Int }
 }

@@ -6,5 +6,6 @@
 #include "netdev_loop.h"
 #include "netdev_memory.h"
 #include "netdev_tap.h"
+#include "netdev_udp.h"
 
 #endif

@@ -1,0 +1,36 @@
+/// What one burst of a port amounted to, and what it waits for: how the engine knows when to call again.
+public struct ServeResult: OptionSet, Sendable {
+  /// The bits.
+  public let rawValue: UInt8
+  /// A result with these bits.
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  /// The budget ran out before the work did: serve again in the next turn.
+  public static let moreWork = ServeResult(rawValue: 1)
+  /// Frames wait on the transmit ring, and another turn would not help: the port rings its bell, or a receive buffer comes.
+  /// Without this, an empty-handed port means that the transmit ring is empty, and the engine asks for kicks.
+  public static let transmitBlocked = ServeResult(rawValue: 2)
+  /// Frames wait for receive buffers: kicks of the receive ring are wanted until the next burst.
+  public static let needsReceiveBuffers = ServeResult(rawValue: 4)
+}
+
+/// The back-end's end of one queue pair: takes frames from the transmit ring, puts frames on the receive ring.
+///
+/// A port is made, started, served and closed on the loop of its queue pair and never touched elsewhere. It is called once a
+/// burst, not once a packet: `serve` owns both rings for its duration, loops over them with calls that the compiler resolves
+/// statically, and leaves publishing and interrupts to the engine. A ring whose driver broke the protocol throws; the port
+/// hands the error to `rings.breakTransmit` or `breakReceive` and goes on with the other one.
+public protocol BackendPort: AnyObject {
+  /// The engine is about to serve: watch descriptors, remember the bell. Called once.
+  func start(_ bell: ServiceBell) throws(BackendError)
+
+  /// Moves up to `budget` frames each way.
+  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult
+
+  /// The driver enabled or disabled the pair. While it is disabled `serve` is not called: the engine discards what the
+  /// driver transmits and nothing is received. A port starts enabled.
+  func setEnabled(_ enabled: Bool)
+
+  /// The engine has stopped: neither ring will be handed over again. Ends sources; idempotent.
+  func close()
+}

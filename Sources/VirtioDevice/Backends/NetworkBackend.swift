@@ -1,0 +1,52 @@
+public import LibeventConcurrency
+public import Virtio
+
+/// What stands behind a virtio-net device: where its frames go and come from.
+///
+/// A back-end is opened before there is a device, so that everything that can fail for lack of rights, names or addresses
+/// fails there and with a typed error. The device computes what it offers from the properties below, which do not change.
+/// Queue pairs get a port each, on their own loops; the data path goes through ports only.
+public protocol NetworkBackend: AnyObject, Sendable {
+  /// Short, for logs and errors: "tap tap0".
+  var description: String { get }
+
+  /// Offloads that the back-end can do, as virtio-net features. What concerns rings and the device itself is not its affair.
+  var features: FeatureSet { get }
+
+  /// Queue pairs that can be served at a time; at least 1.
+  var maximumPairs: Int { get }
+
+  /// The device's address, where the back-end knows it. Otherwise the device chooses one.
+  var macAddress: MACAddress? { get }
+
+  /// The largest frame without its Ethernet header, where the back-end knows it.
+  var mtu: UInt16? { get }
+
+  /// Makes the port of a queue pair. Called on the pair's loop, each time the pair is started; the engine closes the port
+  /// before the same pair gets another.
+  func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort
+
+  /// Gives back what was opened, as far as no port uses it any more; ports that still do keep it until they are closed.
+  /// From any thread; idempotent. Afterwards no port can be made.
+  func close()
+}
+
+/// Which queue pair a port is for, and what it must know about the device.
+public struct PortRequest: Sendable {
+  /// The pair, from 0.
+  public let pair: Int
+  /// The loop that the pair lives on.
+  public let loop: LoopExecutor
+  /// What was negotiated about frames.
+  public let format: FrameFormat
+  /// The device's address.
+  public let macAddress: MACAddress
+
+  /// A request for the port of one pair.
+  public init(pair: Int, loop: LoopExecutor, format: FrameFormat, macAddress: MACAddress) {
+    self.pair = pair
+    self.loop = loop
+    self.format = format
+    self.macAddress = macAddress
+  }
+}

@@ -1,0 +1,81 @@
+public import LibeventConcurrency
+public import Virtio
+
+/// Why a queue pair could not be made.
+public enum DeviceError: Error, Sendable, Hashable, CustomStringConvertible {
+  /// The driver has not come so far: features are not agreed on, or the device needs a reset.
+  case notReady(DeviceStatus)
+  /// There is no such pair, or MQ was not negotiated.
+  case noSuchPair(Int, maximum: Int)
+  /// The driver's ring is larger than the device allows.
+  case queueTooLarge(Int, maximum: Int)
+  /// The driver's ring breaks a rule.
+  case ring(RingError)
+  /// The back-end could not serve the pair.
+  case backend(BackendError)
+
+  /// One line for a person.
+  public var description: String {
+    switch self {
+    case .notReady(let status): "the device is not ready for queues: its status is \(status.rawValue)"
+    case .noSuchPair(let pair, let maximum): "there is no queue pair \(pair): the device has \(maximum)"
+    case .queueTooLarge(let size, let maximum): "a queue of \(size) descriptors: the device allows \(maximum)"
+    case .ring(let error): "the queue breaks a rule: \(error)"
+    case .backend(let error): error.description
+    }
+  }
+}
+
+extension VirtioNetDevice {
+  /// Makes the engine of a queue pair, stopped. On the pair's loop, after FEATURES_OK; start it after DRIVER_OK.
+  ///
+  /// What was negotiated about rings is set here in both configurations, whatever the transport has put there. A ring that
+  /// the driver breaks makes the device need a reset.
+  ///
+  /// - Parameters:
+  ///   - pair: from 0.
+  ///   - loop: where the pair lives.
+  ///   - receive: the ring on which the driver offers buffers.
+  ///   - transmit: the ring on which the driver offers frames.
+  ///   - memory: the driver's memory, mapped until the engine has stopped.
+  ///   - receiveLine: raised for received frames.
+  ///   - transmitLine: raised for released ones.
+  ///   - budget: frames moved each way in one turn.
+  public func makeEngine(
+    pair: Int, loop: LoopExecutor, receive: consuming SplitDeviceRing.Configuration,
+    transmit: consuming SplitDeviceRing.Configuration, memory: consuming GuestMemory,
+    receiveLine: any InterruptLine, transmitLine: any InterruptLine, budget: Int = 64
+  ) throws(DeviceError) -> QueuePairEngine {
+    let status = status
+    guard let features = negotiatedFeatures, !status.contains(.needsReset) else { throw .notReady(status) }
+    let pairs = features.contains(.mq) ? maximumPairs : 1
+    guard pair >= 0, pair < pairs else { throw .noSuchPair(pair, maximum: pairs) }
+    for size in [receive.size, transmit.size] where size > maximumQueueSize {
+      throw .queueTooLarge(size, maximum: maximumQueueSize)
+    }
+    Self.set(features, in: &receive)
+    Self.set(features, in: &transmit)
+    let format = FrameFormat(features)
+    let port: any BackendPort
+    do throws(BackendError) {
+      port = try backend.makePort(PortRequest(pair: pair, loop: loop, format: format, macAddress: macAddress))
+    } catch {
+      throw .backend(error)
+    }
+    do throws(RingError) {
+      return try QueuePairEngine(
+        loop: loop, receive: receive, transmit: transmit, memory: memory, format: format, port: port,
+        receiveLine: receiveLine, transmitLine: transmitLine, budget: budget
+      ) { [weak self] _ in self?.requireReset() }
+    } catch {
+      port.close()
+      throw .ring(error)
+    }
+  }
+
+  private static func set(_ features: FeatureSet, in ring: inout SplitDeviceRing.Configuration) {
+    ring.eventIndex = features.contains(.eventIndex)
+    ring.indirect = features.contains(.indirectDesc)
+    ring.inOrder = features.contains(.inOrder)
+  }
+}

@@ -1,0 +1,127 @@
+internal import Virtio
+
+/// The state of an engine and what one of its turns does. It lives behind one pointer, which is the hook's context, so that
+/// a turn retains nothing and checks no exclusivity; it is touched on the loop only.
+@safe struct EngineCore: ~Copyable {
+  var rings: EngineRings
+  /// A kick, the bell, or the start: there may be work.
+  var pending = false
+  /// The last turn found work: look again without being asked.
+  var isPolling = false
+  var isEnabled = true
+  /// Whether kicks of each ring are asked for. A new ring's memory says yes until it is told otherwise.
+  private var receiveArmed = true
+  private var transmitArmed = true
+  private var receiveReported = false
+  private var transmitReported = false
+  let budget: Int
+  let port: any BackendPort
+  let receiveLine: any InterruptLine
+  let transmitLine: any InterruptLine
+  let onFailure: (QueuePairEngine.Failure) -> Void
+
+  init(
+    rings: consuming EngineRings, port: any BackendPort, receiveLine: any InterruptLine,
+    transmitLine: any InterruptLine, budget: Int, onFailure: @escaping (QueuePairEngine.Failure) -> Void
+  ) {
+    self.rings = rings
+    self.port = port
+    self.receiveLine = receiveLine
+    self.transmitLine = transmitLine
+    self.budget = budget
+    self.onFailure = onFailure
+  }
+
+  static func kick(_ core: UnsafeMutablePointer<EngineCore>) {
+    unsafe core.pointee.pending = true
+    unsafe core.pointee.rings.statistics.kicks &+= 1
+  }
+
+  /// The hook's `end`. True asks for another turn without sleeping.
+  static func turn(_ core: UnsafeMutablePointer<EngineCore>) -> Bool {
+    guard unsafe core.pointee.pending || core.pointee.isPolling else { return false }
+    unsafe core.pointee.pending = false
+    let port = unsafe core.pointee.port
+    unsafe core.pointee.suppressKicks()
+    unsafe core.pointee.rings.statistics.services &+= 1
+    let before = unsafe core.pointee.rings.progress
+    var result: ServeResult
+    if unsafe core.pointee.isEnabled {
+      result = unsafe port.serve(&core.pointee.rings, budget: core.pointee.budget)
+    } else {
+      result = unsafe core.pointee.rings.discardTransmit(budget: core.pointee.budget) ? .moreWork : []
+    }
+    let after = unsafe core.pointee.rings.progress
+    let isIdle = before == after && !result.contains(.moreWork)
+    unsafe core.pointee.isPolling = isIdle ? core.pointee.askForKicks(result) : true
+    unsafe core.pointee.rings.returnBuffers()
+    unsafe core.pointee.rings.receive.publishUsed()
+    unsafe core.pointee.rings.transmit.publishUsed()
+    // The lines are called with no access to the core going on: a driver on the same loop may kick from inside.
+    if after.receive != before.receive {
+      let wanted = unsafe core.pointee.rings.receive.needsCall()
+      unsafe core.pointee.countCall(wanted)
+      if wanted { unsafe core.pointee.receiveLine.raise() }
+    }
+    if after.transmit != before.transmit {
+      let wanted = unsafe core.pointee.rings.transmit.needsCall()
+      unsafe core.pointee.countCall(wanted)
+      if wanted { unsafe core.pointee.transmitLine.raise() }
+    }
+    unsafe reportFailures(core)
+    return unsafe core.pointee.isPolling || core.pointee.pending
+  }
+
+  private mutating func countCall(_ raised: Bool) {
+    if raised { rings.statistics.calls &+= 1 } else { rings.statistics.suppressedCalls &+= 1 }
+  }
+
+  /// While the engine polls, a kick is a wasted doorbell.
+  private mutating func suppressKicks() {
+    if receiveArmed {
+      rings.receive.disarmKick()
+      receiveArmed = false
+    }
+    if transmitArmed {
+      rings.transmit.disarmKick()
+      transmitArmed = false
+    }
+  }
+
+  /// Nothing was moved: asks for the kicks that would change that, and looks again. True when there is work already.
+  ///
+  /// Buffers that are in hand but not enough for a frame do not count as news, and the kick is asked for behind them: that
+  /// is why this comes before they are put back.
+  private mutating func askForKicks(_ result: ServeResult) -> Bool {
+    var found = false
+    if !result.contains(.transmitBlocked) {
+      transmitArmed = true
+      found = rings.transmit.armKick()
+    }
+    if result.contains(.needsReceiveBuffers) {
+      receiveArmed = true
+      if rings.receive.armKick() { found = true }
+    }
+    return found
+  }
+
+  /// Calls `onFailure` once for each ring that the driver has broken.
+  private static func reportFailures(_ core: UnsafeMutablePointer<EngineCore>) {
+    if unsafe !core.pointee.receiveReported, let error = unsafe core.pointee.rings.receive.failure {
+      unsafe core.pointee.receiveReported = true
+      unsafe core.pointee.onFailure(QueuePairEngine.Failure(ring: .receive, error: error))
+    }
+    if unsafe !core.pointee.transmitReported, let error = unsafe core.pointee.rings.transmit.failure {
+      unsafe core.pointee.transmitReported = true
+      unsafe core.pointee.onFailure(QueuePairEngine.Failure(ring: .transmit, error: error))
+    }
+  }
+}
+
+extension EngineRings {
+  /// How far the chains that have been returned reach on each ring: what a burst has moved shows as a difference.
+  var progress: (receive: UInt16, transmit: UInt16) {
+    // Every chain taken is returned, put back, or in hand.
+    (receive.nextAvailIndex &- UInt16(truncatingIfNeeded: handEnd - handStart), transmit.nextAvailIndex)
+  }
+}

@@ -1,0 +1,68 @@
+internal import Virtio
+
+/// Copies of frames between the driver's buffers and elsewhere, whatever pieces they lie in.
+extension EngineRings {
+  /// Copies a whole frame, without its header, into private memory: what is parsed must not change meanwhile.
+  ///
+  /// - Returns: the length of the frame, which is in `room` only if it fits.
+  func copyFrame(of chain: DescriptorChain, into room: UnsafeMutableRawBufferPointer) -> Int {
+    let length = chain.readableLength - format.headerLength
+    if length <= room.count { _ = unsafe chain.copyBytes(from: format.headerLength, into: room) }
+    return length
+  }
+
+  /// Copies a frame from private memory into receive buffers and finishes it.
+  ///
+  /// - Returns: why it could not be delivered; nothing has been used up then.
+  mutating func deliver(_ frame: UnsafeRawBufferPointer) -> DropReason? {
+    let total = format.headerLength + frame.count
+    let room = takeBuffers(for: total)
+    guard room >= total else { return lack(of: room) }
+    unsafe copyToHand(frame, at: format.headerLength)
+    finishReceive(length: total)
+    return nil
+  }
+
+  /// Copies the frame of a transmit chain into receive buffers and finishes it: guest to guest, once.
+  ///
+  /// - Returns: why it could not be delivered; nothing has been used up then.
+  mutating func deliver(frameOf chain: DescriptorChain) -> DropReason? {
+    let total = chain.readableLength
+    let room = takeBuffers(for: total)
+    guard room >= total else { return lack(of: room) }
+    var position = 0
+    for index in 0..<Int(chain.readableCount) {
+      let segment = unsafe chain.segments[index]
+      // The header, wherever it ends, is not copied: finishing writes a new one.
+      let skip = min(max(format.headerLength - position, 0), segment.length)
+      let piece = unsafe UnsafeRawBufferPointer(start: segment.base + skip, count: segment.length - skip)
+      unsafe copyToHand(piece, at: position + skip)
+      position += segment.length
+    }
+    finishReceive(length: total)
+    return nil
+  }
+
+  /// What it means that a frame has no room.
+  func lack(of room: Int) -> DropReason { room == 0 || format.isMergeable ? .noReceiveBuffer : .receiveBufferTooSmall }
+
+  /// Copies bytes into the buffers in hand, which have room for them, from a position in the frame with its header.
+  private func copyToHand(_ bytes: UnsafeRawBufferPointer, at position: Int) {
+    guard bytes.count > 0 else { return }
+    var skip = position
+    var done = 0
+    var place = handStart
+    while done < bytes.count, place < handEnd {
+      let chain = unsafe hand[place]
+      let room = chain.writableLength
+      if skip < room {
+        let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[done...])
+        done += unsafe chain.write(rest, at: skip)
+        skip = 0
+      } else {
+        skip -= room
+      }
+      place += 1
+    }
+  }
+}

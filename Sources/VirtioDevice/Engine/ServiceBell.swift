@@ -1,0 +1,25 @@
+public import LibeventConcurrency
+
+/// How a back-end port asks its engine to be served in the next turn, for example when a descriptor became readable.
+///
+/// Handed to the port when the engine starts. Rung on the loop only; rung after the engine stopped it does nothing.
+@safe public final class ServiceBell {
+  // Proof: the engine that owns this memory clears the pointer (`disconnect`) before it goes; all on one loop.
+  private var core: UnsafeMutablePointer<EngineCore>?
+  /// The loop that the port lives on.
+  public let loop: LoopExecutor
+
+  init(loop: LoopExecutor, core: UnsafeMutablePointer<EngineCore>) {
+    self.loop = loop
+    unsafe self.core = core
+  }
+
+  /// Asks for the port's `serve` to be called before the loop sleeps.
+  public func ring() {
+    guard let core = unsafe core else { return }
+    unsafe core.pointee.pending = true
+    loop.requestTurn()
+  }
+
+  func disconnect() { unsafe core = nil }
+}

@@ -1,1 +1,0 @@
-// VirtioDevice: placeholder until its first file lands.

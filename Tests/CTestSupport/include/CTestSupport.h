@@ -1,0 +1,33 @@
+// Calls that tests make of the kernel and that Swift's Glibc module does not show.
+#ifndef SWIFT_NETDEV_TEST_SUPPORT_H
+#define SWIFT_NETDEV_TEST_SUPPORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Gives the calling thread a network namespace of its own, with its loopback interface up. Returns 0 or -errno. What the
+// thread opens belongs to that namespace, which lives as long as any of it.
+int test_enter_new_network(void);
+
+// A non-blocking socket that sees and sends whole frames of one interface of the calling thread's namespace, or -errno.
+int test_packet_socket(const char *interface);
+
+// Makes a TAP interface that stays (ip tuntap add). Returns 0 or -errno.
+int test_make_persistent_tap(const char *name, int multi_queue);
+
+// Sets the MTU of an interface of the calling thread's namespace. Returns 0 or -errno.
+int test_set_mtu(const char *interface, int mtu);
+
+// 1 if the calling thread's namespace has an interface of this name, else 0.
+int test_interface_exists(const char *interface);
+
+// Context switches of the calling thread so far, voluntary and involuntary.
+long test_context_switches(void);
+
+// Waits up to `milliseconds` for a descriptor to be readable. Returns 1 when it is.
+int test_wait_readable(int descriptor, int milliseconds);
+
+// A blocking UDP socket connected to 127.0.0.1:port whose reads give up after `milliseconds`, or -errno.
+int test_udp_client(uint16_t port, int milliseconds);
+
+#endif

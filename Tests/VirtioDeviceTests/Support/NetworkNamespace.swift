@@ -1,0 +1,49 @@
+import CTestSupport
+import Foundation
+import Glibc
+import Synchronization
+
+/// Runs a piece of a test in a network namespace of its own, so that TAP interfaces disturb nobody and nothing is left.
+///
+/// A namespace belongs to a thread: a fresh thread enters a new one, runs the body and ends. Descriptors opened there keep
+/// belonging to the namespace wherever they are used afterwards, and the namespace goes with the last of them.
+enum NetworkNamespace {
+  /// Whether this process may make namespaces and TAP interfaces. In CI the tests run rather than being skipped.
+  static let isAvailable =
+    unsafe ProcessInfo.processInfo.environment["CI"] == "true"
+    || (geteuid() == 0 && access("/dev/net/tun", R_OK | W_OK) == 0)
+  /// What is said when it may not.
+  static let reason = "needs root and /dev/net/tun"
+
+  /// Runs `body` on a thread in a new namespace and returns what it returned.
+  static func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+    try await withCheckedThrowingContinuation { continuation in
+      Thread.detachNewThread {
+        let entered = test_enter_new_network()
+        guard entered == 0 else {
+          continuation.resume(throwing: POSIXError(POSIXErrorCode(rawValue: -entered) ?? .EPERM))
+          return
+        }
+        continuation.resume(with: Swift.Result { try body() })
+      }
+    }
+  }
+}
+
+/// Descriptors of this process that are open on a path with this prefix.
+func openDescriptors(of prefix: String) -> Int {
+  let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
+  return names.count { name in
+    let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")
+    return target?.hasPrefix(prefix) ?? false
+  }
+}
+
+// The calling thread's namespace; each returns 0 or -errno, as its C twin says.
+
+func interfaceExists(_ name: String) -> Bool { unsafe test_interface_exists(name) == 1 }
+func makePersistentTap(_ name: String, multiQueue: Bool) -> CInt {
+  unsafe test_make_persistent_tap(name, multiQueue ? 1 : 0)
+}
+func openPacketSocket(_ interface: String) -> CInt { unsafe test_packet_socket(interface) }
+func setMTU(_ interface: String, _ mtu: CInt) -> CInt { unsafe test_set_mtu(interface, mtu) }
