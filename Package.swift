@@ -52,18 +52,25 @@ let package = Package(
       swiftSettings: rules),
 
     // The virtio-net driver, the software device, and the transport that joins them in one process.
-    .target(name: "VirtioNet", dependencies: ["Netdev", "Virtio", "CNetdevSystem"], swiftSettings: rules),
+    .target(
+      name: "VirtioNet", dependencies: ["Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      swiftSettings: rules),
     .target(
       name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
       swiftSettings: rules),
-    .target(name: "InProcess", dependencies: ["VirtioNet", "VirtioDevice"], swiftSettings: rules),
+    .target(
+      name: "InProcess",
+      dependencies: ["VirtioNet", "VirtioDevice", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem"],
+      swiftSettings: rules),
 
     // What packets say, and who answers.
     .target(name: "PacketFormats", swiftSettings: rules),
     .target(name: "Responder", dependencies: ["Netdev", "PacketFormats"], swiftSettings: rules),
 
     // Every device of this build, by URL; and the tools to test with.
-    .target(name: "NetdevDevices", dependencies: ["InProcess", "Netdev"], swiftSettings: rules),
+    .target(
+      name: "NetdevDevices", dependencies: ["InProcess", "VirtioNet", "VirtioDevice", "Virtio", "Netdev"],
+      swiftSettings: rules),
     .target(
       name: "NetdevTesting", dependencies: [
         "Netdev", "NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem",
@@ -73,7 +80,7 @@ let package = Package(
     .executableTarget(
       name: "EchoServer",
       dependencies: [
-        "NetdevDevices", "Responder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "NetdevDevices", "Netdev", "Responder", "PacketFormats", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
 

@@ -113,6 +113,12 @@ internal import Synchronization
     shared.count + locals.withLock { lists in lists.reduce(0) { unsafe $0 + $1.list.pointee.count } }
   }
 
+  /// The region as transports map it for a device. The memory lives as long as the pool; who looks at it keeps to the
+  /// slots it owns.
+  @unsafe public func withMemory<Result>(_ body: (UnsafeMutableRawPointer, Int) -> Result) -> Result {
+    unsafe body(memory, length)
+  }
+
   private static func map(
     length: Int, hugePages: Bool
   ) -> (descriptor: CInt, length: Int, address: UnsafeMutableRawPointer, huge: Bool)? {
