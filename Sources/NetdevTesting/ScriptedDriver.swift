@@ -198,7 +198,8 @@ final class ScriptedQueue: QueueDriver {
       unsafe slots.base(of: slot).advanced(by: slots.headroom).copyMemory(from: base, byteCount: source.count)
     }
     slots.setReceived(slot: slot, length: bytes.count)
-    received.append(TransmitEntry(rawValue: UInt64(slot)))
+    received.append(TransmitEntry(receivedIn: slot))
+    counts.bytesReceived += UInt64(bytes.count)
     counts.interrupts += 1
     signal.interrupt()
     return true

@@ -31,15 +31,15 @@ internal import Virtio
   private let signal: QueueSignal
   private let features: FeatureSet
   private let size: Int
-  private let poolAddress: UInt64
+  private let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
   private let zeroHeaderAddress: UInt64
-  private var doorbells: (any VirtioDoorbells)?
-  private var isLive = false
-  private var counts = QueueDriverStatistics()
+  @safe @exclusivity(unchecked) private var doorbells: (any VirtioDoorbells)?
+  @safe @exclusivity(unchecked) private var isLive = false
+  @safe @exclusivity(unchecked) private var counts = QueueDriverStatistics()
   /// Slots of used buffers that could not be handed on because the queue broke; and those of the frame at hand.
-  private var limbo: [UInt32] = []
-  private var limboOfFrame: [UInt32] = []
+  @safe @exclusivity(unchecked) private var limbo: [UInt32] = []
+  @safe @exclusivity(unchecked) private var limboOfFrame: [UInt32] = []
 
   init(
     index: Int, agreed: VirtioNetDriver.Agreed, poolAddress: UInt64, slots: SlotTable, signal: QueueSignal,
@@ -59,7 +59,7 @@ internal import Virtio
     unsafe used.initialize(repeating: UsedBuffer(token: 0, written: 0), count: Self.usedCapacity)
     self.slots = slots
     self.signal = signal
-    self.poolAddress = poolAddress
+    addressing = PoolAddressing(base: poolAddress, slots: slots)
     features = agreed.features
     size = Int(layout.size)
     zeroHeaderAddress = memory.address &+ UInt64(map.headerOffset)
@@ -111,6 +111,31 @@ internal import Virtio
   }
 }
 
+/// Where buffers of the pool lie in the device's address space.
+private struct PoolAddressing {
+  let base: UInt64
+  let slotSize: UInt64
+  let emptyOffset: UInt64
+  let emptyLength: UInt32
+
+  init(base: UInt64, slots: SlotTable) {
+    self.base = base
+    slotSize = UInt64(slots.slotSize)
+    // The header goes before the place where the frame shall begin.
+    emptyOffset = UInt64(slots.headroom - VirtioNetHeader.size)
+    emptyLength = UInt32(slots.slotSize - slots.headroom + VirtioNetHeader.size)
+  }
+
+  @inline(__always) func address(of slot: UInt32, offset: Int) -> UInt64 {
+    base &+ UInt64(slot) &* slotSize &+ UInt64(truncatingIfNeeded: offset)
+  }
+
+  /// A buffer to receive into.
+  @inline(__always) func emptyBuffer(_ slot: UInt32) -> RingBuffer {
+    RingBuffer(address: base &+ UInt64(slot) &* slotSize &+ emptyOffset, length: emptyLength, token: UInt64(slot))
+  }
+}
+
 /// Where a pair's parts lie in the memory that its transport gives: both rings, indirect tables, the header of zeros.
 private struct PairMemoryMap {
   let layout: SplitRingLayout
@@ -136,17 +161,12 @@ extension VirtioQueuePair {
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     var done = 0
     while done < entries.count {
-      let start = done
-      // The common frame: one buffer, the header in its headroom, one descriptor. A run of them keeps the ring's indices
-      // in registers.
-      var run = start
-      while run < entries.count, unsafe isPlain(entries[unchecked: run]) { run &+= 1 }
-      if run > start {
-        let added = unsafe rings.pointee.transmit.add(count: run - start, writable: false) { position in
-          unsafe plainBuffer(entries[unchecked: start &+ position])
-        }
-        done &+= added
-        if done < run { break }
+      // A run of plain frames keeps the ring's indices in registers.
+      var end = done
+      while end < entries.count, unsafe entries[unchecked: end].isPlain { end &+= 1 }
+      if end > done {
+        done &+= addPlain(entries, from: done, to: end)
+        if done < end { break }
       } else {
         guard unsafe try addChain(entries[unchecked: done]) else { break }
         done &+= 1
@@ -156,18 +176,19 @@ extension VirtioQueuePair {
     return done
   }
 
-  @inline(__always) private func isPlain(_ entry: TransmitEntry) -> Bool {
-    !entry.needsSeparateHeader && slots.segments(of: entry.slot) == 1
-  }
-
-  @inline(__always) private func plainBuffer(_ entry: TransmitEntry) -> RingBuffer {
-    let slot = entry.slot
-    let offset = slots.offset(of: slot) &- VirtioNetHeader.size
-    // In the headroom before the frame, which nobody else holds.
-    unsafe VirtioNetHeader().store(to: slots.base(of: slot).advanced(by: offset))
-    return RingBuffer(
-      address: address(of: slot, offset: offset),
-      length: UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size), token: entry.rawValue)
+  /// Frames in one buffer each: the header in their headroom, one descriptor. The number that found room.
+  private func addPlain(_ entries: Span<TransmitEntry>, from start: Int, to end: Int) -> Int {
+    let slots = slots
+    let addressing = addressing
+    return unsafe rings.pointee.transmit.add(count: end - start, writable: false) { position in
+      let entry = unsafe entries[unchecked: start &+ position]
+      let offset = slots.offset(of: entry.slot) &- VirtioNetHeader.size
+      // In the headroom before the frame, which nobody else holds.
+      unsafe VirtioNetHeader().store(to: slots.base(of: entry.slot).advanced(by: offset))
+      return RingBuffer(
+        address: addressing.address(of: entry.slot, offset: offset),
+        length: UInt32(truncatingIfNeeded: slots.length(of: entry.slot) &+ VirtioNetHeader.size), token: entry.rawValue)
+    }
   }
 
   /// A frame in several buffers, or one whose buffer somebody else holds: the header of zeros, then the frame.
@@ -178,7 +199,7 @@ extension VirtioQueuePair {
       if position > 0 { slot = slots.next(after: slot) }
       buffers.append(
         RingBuffer(
-          address: address(of: slot, offset: slots.offset(of: slot)),
+          address: addressing.address(of: slot, offset: slots.offset(of: slot)),
           length: UInt32(truncatingIfNeeded: slots.length(of: slot))))
     }
     do {
@@ -188,10 +209,6 @@ extension VirtioQueuePair {
     } catch {
       throw NetworkDeviceError(.frameTooLong, "submit", offered: "\(error)", advice: "use larger buffers or a larger queue")
     }
-  }
-
-  @inline(__always) private func address(of slot: UInt32, offset: Int) -> UInt64 {
-    poolAddress &+ UInt64(slot) &* UInt64(truncatingIfNeeded: slots.slotSize) &+ UInt64(truncatingIfNeeded: offset)
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
@@ -223,41 +240,41 @@ extension VirtioQueuePair {
   var receiveRoom: Int { unsafe rings.pointee.receive.freeCount }
 
   func post(_ posted: Span<UInt32>) throws(NetworkDeviceError) -> Int {
+    let addressing = addressing
     let count = unsafe rings.pointee.receive.add(count: posted.count, writable: true) { position in
-      unsafe emptyBuffer(posted[unchecked: position])
+      unsafe addressing.emptyBuffer(posted[unchecked: position])
     }
     unsafe rings.pointee.receive.publish()
     return count
   }
 
-  @inline(__always) private func emptyBuffer(_ slot: UInt32) -> RingBuffer {
-    // The header goes before the place where the frame shall begin.
-    let offset = slots.headroom &- VirtioNetHeader.size
-    return RingBuffer(
-      address: address(of: slot, offset: offset), length: UInt32(truncatingIfNeeded: slots.slotSize &- offset),
-      token: UInt64(slot))
-  }
-
   func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     let taken = try unsafe take(&rings.pointee.receive, min(entries.count, Self.usedCapacity), "receive")
+    let slots = slots
+    let used = unsafe used
+    let headerOffset = slots.headroom &- VirtioNetHeader.size
     var count = 0
     var position = 0
+    var bytes = 0
     while position < taken {
       let buffer = unsafe used[position]
       let slot = UInt32(truncatingIfNeeded: buffer.token)
       let length = Int(buffer.written) &- VirtioNetHeader.size
       position &+= 1
       // Copied once; only the copy is looked at.
-      let header = unsafe VirtioNetHeader(
-        loadingOnceFrom: slots.base(of: slot).advanced(by: slots.headroom &- VirtioNetHeader.size))
+      let header = unsafe VirtioNetHeader(loadingOnceFrom: slots.base(of: slot).advanced(by: headerOffset))
+      var isInOneBuffer = true
       if header.isPlain, header.numBuffers == 1, length >= 0 {
         slots.setReceived(slot: slot, length: length)
-      } else if try !takeUnusual(header, slot, length, &position, taken) {
-        continue
+        bytes &+= length
+      } else {
+        guard try takeUnusual(header, slot, length, &position, taken) else { continue }
+        isInOneBuffer = slots.segments(of: slot) == 1
       }
-      unsafe entries[unchecked: count] = TransmitEntry(rawValue: UInt64(slot))
+      unsafe entries[unchecked: count] = TransmitEntry(receivedIn: slot, isInOneBuffer: isInOneBuffer)
       count &+= 1
     }
+    counts.bytesReceived &+= UInt64(truncatingIfNeeded: bytes)
     return count
   }
 
@@ -294,6 +311,7 @@ extension VirtioQueuePair {
       repost(slot, upTo: position)
       return false
     }
+    counts.bytesReceived &+= UInt64(truncatingIfNeeded: total)
     return true
   }
 
@@ -322,7 +340,8 @@ extension VirtioQueuePair {
     var slot = first
     for _ in 0..<slots.segments(of: first) {
       let next = slots.next(after: slot)
-      let buffer = emptyBuffer(slot)
+      slots.separate(slot: slot)
+      let buffer = addressing.emptyBuffer(slot)
       if unsafe !rings.pointee.receive.add(
         address: buffer.address, length: buffer.length, writable: true, token: buffer.token)
       {

@@ -70,6 +70,8 @@ public struct QueueDriverStatistics: Sendable, Hashable {
   public var kicksSuppressed: UInt64 = 0
   /// Interrupts received.
   public var interrupts: UInt64 = 0
+  /// Bytes of the frames received, without net headers.
+  public var bytesReceived: UInt64 = 0
   /// Received frames dropped because they broke the net header's rules.
   public var receiveDrops: UInt64 = 0
 

@@ -35,9 +35,16 @@
   /// The buffer after `slot` in a frame of several; only where there is one.
   @inlinable public func next(after slot: UInt32) -> UInt32 { unsafe records[Int(slot)].next }
 
-  /// A frame was received into `slot` alone: `length` bytes after the headroom.
+  /// A frame was received into `slot`: `length` bytes after the headroom, where every posted buffer begins.
   @inlinable public func setReceived(slot: UInt32, length: Int) {
-    unsafe records[Int(slot)].setFrame(offset: headroom, length: length)
+    let length = UInt32(truncatingIfNeeded: length)
+    unsafe records[Int(slot)].length = length
+    unsafe records[Int(slot)].frameLength = length
+  }
+
+  /// Makes the buffers of a frame that is not handed on single again, to be posted anew.
+  public func separate(slot: UInt32) {
+    unsafe records[Int(slot)].setFrame(offset: headroom, length: 0)
   }
 
   /// Appends the buffer `slot`, which holds `length` bytes from `offset` on, to the frame that begins in `first` and ends

@@ -138,7 +138,7 @@ extension NetworkQueue {
   }
 
   @inlinable nonisolated func hasRoom(for count: Int) -> Bool {
-    unsafe state.pointee.credits >= count && state.pointee.acceptedThisTurn < QueueState.turnBudget
+    unsafe state.pointee.credits >= count
   }
 
   /// On the loop, with room for all: publishes in one call.
@@ -151,21 +151,8 @@ extension NetworkQueue {
   }
 
   @usableFromInline func submitSlowly(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
-    let block = unsafe burst.takeBlock()
-    var position = 0
-    do throws(NetworkDeviceError) {
-      while unsafe position < block.pointee.count {
-        _ = try await reserve()
-        appendPending(unsafe block.pointee.entries[position])
-        position += 1
-      }
-    } catch {
-      for left in unsafe position..<block.pointee.count { dropBurstFrame(unsafe block.pointee.entries[left]) }
-      unsafe block.pointee.count = 0
-      unsafe recycle(block)
-      throw error
-    }
-    unsafe block.pointee.count = 0
-    unsafe recycle(block)
+    // Whatever this throws, the burst goes and drops its frames.
+    _ = try await reserve(burst.count)
+    publish(burst)
   }
 }

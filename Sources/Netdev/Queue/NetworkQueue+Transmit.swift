@@ -20,17 +20,17 @@ extension NetworkQueue {
   /// On the loop: the packet can be taken as it is, now.
   @inlinable nonisolated func canAccept(_ packet: borrowing Packet) -> Bool {
     let record = unsafe packet.record
-    return unsafe state.pointee.credits > 0 && state.pointee.acceptedThisTurn < QueueState.turnBudget
-      && state.pointee.owns(record) && record.pointee.frameLength <= state.pointee.maximumFrame
+    return unsafe state.pointee.credits > 0 && state.pointee.owns(record)
+      && record.pointee.frameLength <= state.pointee.maximumFrame
   }
 
   /// On the loop: takes the packet; its reference is the driver's now.
   @inlinable nonisolated func accept(_ packet: consuming Packet, cookie: UInt32 = 0) {
     // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
-    let isShared = !isKnownUniquelyReferenced(&packet.object)
+    let isPlain = unsafe isKnownUniquelyReferenced(&packet.object) && packet.record.pointee.segments == 1
     let slot = unsafe packet.record.pointee.slot
     _ = unsafe Unmanaged.passRetained(packet.object)
-    appendPending(TransmitEntry(slot: slot, cookie: cookie, isShared: isShared))
+    appendPending(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain))
   }
 
   /// On the loop, with room: one accepted frame joins those to be published.
@@ -40,7 +40,6 @@ extension NetworkQueue {
     unsafe pending.pointee.entries[count] = entry
     unsafe pending.pointee.count = count &+ 1
     unsafe state.pointee.credits &-= 1
-    unsafe state.pointee.acceptedThisTurn &+= 1
     if count &+ 1 >= 32 { flush() }
   }
 
@@ -72,24 +71,25 @@ extension NetworkQueue {
     if case .failed(let error) = outcome { throw error }
   }
 
-  /// Waits for room for one frame, behind those who came before, and takes it.
-  func reserve() async throws(NetworkDeviceError) -> QueueCore {
+  /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
+  func reserve(_ count: Int = 1) async throws(NetworkDeviceError) -> QueueCore {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
     if Task.isCancelled { throw .cancelledBeforePublication }
     if let end = core.end { throw end }
-    if unsafe state.pointee.credits == 0, core.senders.isEmpty { core.takeReleased() }
-    let mustYield = unsafe state.pointee.acceptedThisTurn >= QueueState.turnBudget
-    if unsafe state.pointee.credits > 0, !mustYield { return core }
+    let need = min(count, core.driver.transmitCapacity)
+    if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
+    if unsafe state.pointee.credits >= need, core.senders.isEmpty { return core }
     core.statistics.ringFull &+= 1
     let waiter = core.waiters.take(.space)
+    waiter.need = need
     core.senders.append(waiter)
     unsafe state.pointee.credits = 0
     core.interestChanged()
     let outcome = await wait(waiter, core)
     if case .failed(let error) = outcome { throw error }
     // The room was counted as granted; `accept` takes it from the credits.
-    core.granted -= 1
-    unsafe state.pointee.credits += 1
+    core.granted -= need
+    unsafe state.pointee.credits += need
     if let end = core.end { throw end }
     return core
   }

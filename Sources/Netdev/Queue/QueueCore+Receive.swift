@@ -14,7 +14,7 @@ extension QueueCore {
       unsafe state.pointee.readyHead = 0
       unsafe block.pointee.count = count
       guard count > 0 else { return false }
-      unsafe noteReceived(block, count)
+      noteReceived(count)
       return true
     } catch {
       unsafe state.pointee.readyHead = 0
@@ -24,15 +24,10 @@ extension QueueCore {
     }
   }
 
-  private func noteReceived(_ block: UnsafeMutablePointer<BurstBlock>, _ count: Int) {
+  private func noteReceived(_ count: Int) {
     noteActivity()
     receivedThisTurn += count
     statistics.packetsReceived &+= UInt64(count)
-    var bytes: UInt64 = 0
-    for position in 0..<count {
-      bytes &+= unsafe UInt64(state.pointee.records[Int(block.pointee.entries[position].slot)].frameLength)
-    }
-    statistics.bytesReceived &+= bytes
   }
 
   var readyCount: Int { unsafe state.pointee.ready.pointee.count - state.pointee.readyHead }
@@ -111,10 +106,12 @@ extension QueueCore {
   private func post(_ count: Int) {
     let first = unsafe local.pointee.count - count
     let slots = unsafe local.pointee.slots.advanced(by: first)
+    let headroom = pool.configuration.headroom
     for position in 0..<count {
       let record = unsafe state.pointee.records.advanced(by: Int(slots[position]))
       unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
       unsafe record.pointee.home = local
+      unsafe record.pointee.setFrame(offset: headroom, length: 0)
     }
     do {
       let posted = try driver.post(unsafe Span(_unsafeStart: slots, count: count))

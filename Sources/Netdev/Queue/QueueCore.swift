@@ -16,6 +16,9 @@ final class QueueCore {
   let busyPoll: UInt64
   /// Free places that make refilling worth touching the ring.
   let refillBatch: Int
+  /// Room to take released frames.
+  let released: UnsafeMutablePointer<TransmitEntry>
+  static let releasedCapacity = 64
   /// Called once when the queue breaks by itself, with the cause.
   let onBroken: @Sendable (NetworkDeviceError) -> Void
 
@@ -28,6 +31,10 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var granted = 0
   @safe @exclusivity(unchecked) var statistics = QueueStatistics()
 
+  /// Frames accepted up to the beginning of this turn, against the budget that makes a turn end.
+  @safe @exclusivity(unchecked) var acceptedBefore: UInt64 = 0
+  /// Frames accepted so far.
+  var accepted: UInt64 { unsafe statistics.packetsSubmitted &+ UInt64(state.pointee.pending.pointee.count) }
   /// Frames taken from the driver in this turn, against the budget that makes a turn end.
   @safe @exclusivity(unchecked) var receivedThisTurn = 0
 
@@ -57,11 +64,14 @@ final class QueueCore {
     self.busyPoll = UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
       &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
     self.onBroken = onBroken
+    unsafe released = .allocate(capacity: Self.releasedCapacity)
+    unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
     refillBatch = min(16, max(1, driver.receiveRoom / 4))
     unsafe state.pointee.credits = driver.transmitCapacity
   }
 
   deinit {
+    unsafe released.deallocate()
     for unsafe block in unsafe idleBlocks { unsafe BurstBlock.free(block) }
   }
 }
@@ -91,9 +101,10 @@ extension QueueCore {
 
   /// Before the jobs: completions, then reception, each within its budget.
   private func beginTurn() {
-    unsafe state.pointee.acceptedThisTurn = 0
+    acceptedBefore = accepted
     receivedThisTurn = 0
     takeReleased()
+    updateCredits()
     if !consumers.isEmpty { serveConsumers() }
   }
 
@@ -189,7 +200,6 @@ extension QueueCore {
   func publishBurst(_ block: UnsafeMutablePointer<BurstBlock>) {
     flush()
     let count = unsafe block.pointee.count
-    unsafe state.pointee.acceptedThisTurn += count
     let pending = unsafe state.pointee.pending
     var published = 0
     if unsafe pending.pointee.count == 0 {
@@ -214,21 +224,17 @@ extension QueueCore {
 
   /// Takes back what the device has released: buffers go home, waiting senders go on.
   func takeReleased() {
-    guard unsafe state.pointee.inFlight > 0 else { return }
     var taken = 0
-    do {
-      try unsafe withUnsafeTemporaryAllocation(of: TransmitEntry.self, capacity: 64) {
-        (buffer) throws(NetworkDeviceError) in
-        // A turn takes at most its budget, so that a fast device does not hold the loop.
-        while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
-          var entries = unsafe MutableSpan(_unsafeStart: buffer.baseAddress.unsafelyUnwrapped, count: 64)
-          let count = try driver.takeReleased(into: &entries)
-          guard count > 0 else { break }
-          unsafe state.pointee.inFlight -= count
-          for position in 0..<count { unsafe complete(buffer[position]) }
-          taken += count
-          if count < 64 { break }
-        }
+    do throws(NetworkDeviceError) {
+      // A turn takes at most its budget, so that a fast device does not hold the loop.
+      while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
+        var entries = unsafe MutableSpan(_unsafeStart: released, count: Self.releasedCapacity)
+        let count = try driver.takeReleased(into: &entries)
+        guard count > 0 else { break }
+        unsafe state.pointee.inFlight -= count
+        complete(count)
+        taken += count
+        if count < Self.releasedCapacity { break }
       }
     } catch {
       breakQueue(error)
@@ -239,10 +245,39 @@ extension QueueCore {
     updateCredits()
   }
 
-  /// One frame is released: its reference goes, and with the last one its buffer is free.
-  @inline(__always) private func complete(_ entry: TransmitEntry) {
-    releaseBuffer(entry.slot)
-    if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
+  /// The first `count` frames in `released` are released: the driver's references end, and with the last one a buffer is free.
+  private func complete(_ count: Int) {
+    let records = unsafe state.pointee.records
+    let local = unsafe local
+    let slots = unsafe local.pointee.slots
+    let released = unsafe released
+    var free = unsafe local.pointee.count
+    for position in 0..<count {
+      let entry = unsafe released[position]
+      let record = unsafe records.advanced(by: Int(entry.slot))
+      // The common frame: nobody waits, one buffer of this queue, and no reference but the driver's.
+      if entry.isSimple, unsafe record.pointee.home == local, free < LocalSlots.capacity, unsafe isLast(record) {
+        unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
+        unsafe slots[free] = entry.slot
+        free &+= 1
+      } else {
+        unsafe local.pointee.count = free
+        releaseBuffer(entry.slot)
+        if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
+        free = unsafe local.pointee.count
+      }
+    }
+    unsafe local.pointee.count = free
+  }
+
+  /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.
+  @inline(__always) private func isLast(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
+    guard let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else { return true }
+    // The in-flight entry owns one reference to this object: it is alive.
+    var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
+    guard unsafe Self.isUnique(&reference) else { return false }
+    netdev_acquire_fence()
+    return true
   }
 
   func settleSend(_ cookie: UInt32, _ outcome: Waiter.Outcome) {
@@ -252,38 +287,14 @@ extension QueueCore {
   }
 
   /// The driver's reference to the frame in `slot` ends.
-  @inline(__always) func releaseBuffer(_ slot: UInt32) {
+  func releaseBuffer(_ slot: UInt32) {
     let record = unsafe state.pointee.records.advanced(by: Int(slot))
-    let object = unsafe record.pointee.object
-    if object == 0 {
-      unsafe freeFrame(record)
-    } else {
-      unsafe releaseObject(record, object)
-    }
-  }
-
-  /// The travelling object: if the driver's reference is the only one, the object stays with its free slot.
-  @inline(__always) private func releaseObject(_ record: UnsafeMutablePointer<SlotRecord>, _ object: UInt) {
-    guard let pointer = unsafe UnsafeRawPointer(bitPattern: object) else { return }
-    // The in-flight entry owns one reference to this object: the object is alive.
-    var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
-    if unsafe Self.isUnique(&reference) {
-      netdev_acquire_fence()
+    if unsafe isLast(record) {
       unsafe record.pointee.dropLinearCopy()
-      unsafe freeFrame(record)
-    } else {
-      unsafe reference.release()
+      unsafe PacketPool.freeFrame(record)
+    } else if let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) {
+      unsafe Unmanaged<PacketObject>.fromOpaque(pointer).release()
     }
-  }
-
-  /// The frame's buffers are free: the common one goes straight to this queue's own list.
-  @inline(__always) private func freeFrame(_ record: UnsafeMutablePointer<SlotRecord>) {
-    guard unsafe record.pointee.segments == 1, unsafe record.pointee.home == local,
-      unsafe local.pointee.count < LocalSlots.capacity
-    else { return unsafe PacketPool.freeFrame(record) }
-    unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
-    unsafe local.pointee.slots[local.pointee.count] = record.pointee.slot
-    unsafe local.pointee.count += 1
   }
 
   @inline(__always) private static func isUnique(_ reference: inout Unmanaged<PacketObject>) -> Bool {
@@ -299,9 +310,12 @@ extension QueueCore {
   func updateCredits() {
     guard end == nil else { return }
     var room = unsafe driver.transmitCapacity - state.pointee.inFlight - state.pointee.pending.pointee.count - granted
-    while room > 0, let sender = senders.popFirst() {
-      room -= 1
-      granted += 1
+    // A body that never suspends must still let its turn end.
+    room = min(room, QueueState.turnBudget - Int(accepted &- acceptedBefore))
+    while let sender = senders.first, room >= sender.need {
+      senders.popFirst()
+      room -= sender.need
+      granted += sender.need
       sender.settle(.granted)
     }
     unsafe state.pointee.credits = senders.isEmpty ? max(0, room) : 0

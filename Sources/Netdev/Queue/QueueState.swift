@@ -19,12 +19,11 @@ struct QueueState {
 
   /// Frames accepted and not yet published.
   @usableFromInline var pending: UnsafeMutablePointer<BurstBlock>
-  /// Frames that may be accepted now; 0 while senders wait, so that who comes later waits behind them.
+  /// Frames that may be accepted now: room in the ring, within the turn's budget; 0 while senders wait, so that who comes
+  /// later waits behind them.
   @usableFromInline var credits: Int
   /// Frames published and not yet released.
   @usableFromInline var inFlight: Int
-  /// Frames accepted in this turn, against the budget that makes a turn end.
-  @usableFromInline var acceptedThisTurn: Int
 
   /// The on-loop logic, once the queue is prepared; unretained, the actor owns it.
   @usableFromInline var core: Unmanaged<QueueCore>?
@@ -42,7 +41,6 @@ struct QueueState {
     unsafe pending = BurstBlock.make()
     credits = 0
     inFlight = 0
-    acceptedThisTurn = 0
     unsafe core = nil
   }
 

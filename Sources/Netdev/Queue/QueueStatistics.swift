@@ -3,7 +3,7 @@ public struct QueueStatistics: Sendable, Hashable {
   /// Frames taken from the device.
   public internal(set) var packetsReceived: UInt64 = 0
   /// Their bytes.
-  public internal(set) var bytesReceived: UInt64 = 0
+  public var bytesReceived: UInt64 { driver.bytesReceived }
   /// Frames published to the device.
   public internal(set) var packetsSubmitted: UInt64 = 0
   /// Frames whose buffers the device has released.

@@ -25,6 +25,8 @@ final class Waiter {
   let gate = Gate()
   @safe @exclusivity(unchecked) var wish = Wish.release
   @safe @exclusivity(unchecked) var outcome = Outcome.pending
+  /// Frames that a sender wants room for.
+  @safe @exclusivity(unchecked) var need = 1
   /// Counts uses, so that a late cancellation does not hit the next one.
   @safe @exclusivity(unchecked) var generation: UInt64 = 0
 
