@@ -84,6 +84,9 @@ let package = Package(
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
 
+    .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
+    .target(
+      name: "TestSupport", dependencies: ["CTrafficSupport"], path: "Tests/TestSupport", swiftSettings: rules),
     .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
     .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
@@ -101,7 +104,10 @@ let package = Package(
       dependencies: ["NetdevTesting", "NetdevDevices", "Netdev", "LibeventConcurrency", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
       name: "IntegrationTests",
-      dependencies: ["NetdevTesting", "NetdevDevices", "Netdev", "Responder", "CNetdevSystem"],
+      dependencies: [
+        "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet", "VirtioDevice",
+        "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
+      ],
       swiftSettings: rules),
   ]
 )
