@@ -41,7 +41,9 @@ internal import Glibc
   var now: UInt64 { netdev_monotonic_nanoseconds() }
 
   func poll() {
-    _ = unsafe event_base_loop(base, EVLOOP_NONBLOCK | EVLOOP_NO_EXIT_ON_EMPTY)
+    // Once: without it libevent goes on for as long as a descriptor is ready, and a handler that leaves the work to the
+    // loop's turn would never see that turn.
+    _ = unsafe event_base_loop(base, EVLOOP_NONBLOCK | EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY)
   }
 
   func wait() {

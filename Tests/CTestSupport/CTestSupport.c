@@ -25,12 +25,27 @@ static int interface_request(struct ifreq *request, const char *name, unsigned l
   return result;
 }
 
+int test_leave_network(int descriptor) {
+  int result = setns(descriptor, CLONE_NEWNET) < 0 ? -errno : 0;
+  close(descriptor);
+  return result;
+}
+
 int test_enter_new_network(void) {
-  if (unshare(CLONE_NEWNET) < 0) return -errno;
+  int before = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+  if (before < 0) return -errno;
+  if (unshare(CLONE_NEWNET) < 0) {
+    int error = errno;
+    close(before);
+    return -error;
+  }
   struct ifreq request;
   memset(&request, 0, sizeof request);
   request.ifr_flags = IFF_UP;
-  return interface_request(&request, "lo", SIOCSIFFLAGS);
+  int result = interface_request(&request, "lo", SIOCSIFFLAGS);
+  if (result == 0) return before;
+  test_leave_network(before);
+  return result;
 }
 
 int test_packet_socket(const char *interface) {

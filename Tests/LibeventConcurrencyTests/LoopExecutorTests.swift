@@ -70,6 +70,24 @@ private actor Counter {
     #expect(fired.load(ordering: .relaxed) == 1)
   }
 
+  @Test func `a busy loop goes on turning although a source's handler leaves its descriptor ready`() async throws {
+    let loop = try LoopExecutor(name: "test")
+    let descriptor = netdev_eventfd_create()
+    defer { close(descriptor) }
+    _ = netdev_eventfd_signal(descriptor)
+    let seen = Atomic<Int>(0)
+    let holder = SourceHolder(loop)
+    // The handler asks for a turn and leaves the rest to it: the loop is busy, and polls every so many turns.
+    try await holder.watch(descriptor) {
+      seen.add(1, ordering: .relaxed)
+      loop.requestTurn()
+    }
+    while seen.load(ordering: .relaxed) < 100 { try await Task.sleep(for: .milliseconds(1)) }
+    await holder.keepBusy(turns: 200)
+    await holder.suspend()
+    #expect(seen.load(ordering: .relaxed) >= 100)
+  }
+
   @Test func `a source fires while its descriptor is ready and is silent once suspended`() async throws {
     let loop = try LoopExecutor(name: "test")
     let descriptor = netdev_eventfd_create()
@@ -181,4 +199,13 @@ private actor SourceHolder {
     source?.resume()
   }
   func suspend() { source?.suspend() }
+  func keepBusy(turns: UInt64) async {
+    let end = loop.turn + turns
+    while loop.turn < end {
+      loop.requestTurn()
+      // Yielding would stay in the turn; the global pool leads out of it.
+      await Self.elsewhere()
+    }
+  }
+  @concurrent private nonisolated static func elsewhere() async {}
 }

@@ -142,6 +142,17 @@ extension EngineRings {
     handBytes -= room
   }
 
+  /// The writable segments of the buffers in hand, in order.
+  @inline(__always)
+  func forEachSegmentInHand(_ body: (BufferSegment) -> Void) {
+    for place in handStart..<handEnd {
+      let chain = unsafe hand[place]
+      for index in 0..<Int(chain.writableCount) {
+        unsafe body(chain.segments[Int(chain.readableCount) + index])
+      }
+    }
+  }
+
   /// Returns the buffers of one frame of `length` bytes, header included, whose bytes lie in the buffers in hand.
   ///
   /// Writes the header, with the number of buffers (VIRTIO 1.4 §5.1.9.3.1), and puts each buffer on the used ring with

@@ -43,6 +43,23 @@ extension EngineRings {
     return nil
   }
 
+  /// Copies the first bytes of a frame out of the buffers in hand, from a position in the frame with its header; how many.
+  func copyFromHand(at position: Int, into room: UnsafeMutableRawBufferPointer) -> Int {
+    var skip = position
+    var done = 0
+    forEachSegmentInHand { segment in
+      let skipped = min(skip, segment.length)
+      skip -= skipped
+      let part = min(segment.length - skipped, room.count - done)
+      guard part > 0 else { return }
+      // Bounded by both lengths in the line above.
+      unsafe UnsafeMutableRawBufferPointer(rebasing: room[done...])
+        .copyMemory(from: UnsafeRawBufferPointer(start: segment.base + skipped, count: part))
+      done += part
+    }
+    return done
+  }
+
   /// What it means that a frame has no room.
   func lack(of room: Int) -> DropReason { room == 0 || format.isMergeable ? .noReceiveBuffer : .receiveBufferTooSmall }
 

@@ -5,9 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Gives the calling thread a network namespace of its own, with its loopback interface up. Returns 0 or -errno. What the
-// thread opens belongs to that namespace, which lives as long as any of it.
+// Gives the calling thread a network namespace of its own, with its loopback interface up. Returns a descriptor of the one
+// it was in, for test_leave_network, or -errno. What the thread opens meanwhile belongs to the new namespace, which lives as
+// long as any of it.
 int test_enter_new_network(void);
+
+// Takes the calling thread back and closes the descriptor. Returns 0 or -errno.
+int test_leave_network(int descriptor);
 
 // A non-blocking socket that sees and sends whole frames of one interface of the calling thread's namespace, or -errno.
 int test_packet_socket(const char *interface);

@@ -1,12 +1,12 @@
 import CTestSupport
 import Foundation
 import Glibc
-import Synchronization
+import Testing
 
 /// Runs a piece of a test in a network namespace of its own, so that TAP interfaces disturb nobody and nothing is left.
 ///
-/// A namespace belongs to a thread: a fresh thread enters a new one, runs the body and ends. Descriptors opened there keep
-/// belonging to the namespace wherever they are used afterwards, and the namespace goes with the last of them.
+/// A namespace belongs to a thread: the test's thread enters a new one, runs the body, which therefore does not await, and
+/// goes back. Descriptors opened there keep belonging to the namespace, which goes with the last of them.
 enum NetworkNamespace {
   /// Whether this process may make namespaces and TAP interfaces. In CI the tests run rather than being skipped.
   static let isAvailable =
@@ -15,18 +15,12 @@ enum NetworkNamespace {
   /// What is said when it may not.
   static let reason = "needs root and /dev/net/tun"
 
-  /// Runs `body` on a thread in a new namespace and returns what it returned.
-  static func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
-    try await withCheckedThrowingContinuation { continuation in
-      Thread.detachNewThread {
-        let entered = test_enter_new_network()
-        guard entered == 0 else {
-          continuation.resume(throwing: POSIXError(POSIXErrorCode(rawValue: -entered) ?? .EPERM))
-          return
-        }
-        continuation.resume(with: Swift.Result { try body() })
-      }
-    }
+  /// Runs `body` in a new namespace and returns what it returned.
+  static func run<Result>(_ body: () throws -> Result) throws -> Result {
+    let before = test_enter_new_network()
+    guard before >= 0 else { throw POSIXError(POSIXErrorCode(rawValue: -before) ?? .EPERM) }
+    defer { #expect(test_leave_network(before) == 0) }
+    return try body()
   }
 }
 

@@ -1,0 +1,92 @@
+internal import CNetdevSystem
+internal import Glibc
+import Synchronization
+public import Virtio
+
+/// A TAP interface of this machine: what the driver transmits the kernel receives on the interface, and the other way round.
+///
+/// One descriptor a queue pair, all opened when the back-end is made, so that whatever can be refused is refused there. The
+/// kernel steers each flow to the queue that the flow was last transmitted on (tun's flow table), among the queues that a
+/// port serves: the others are detached. Frames are read and written in place, in the driver's buffers. No offloads are
+/// offered yet.
+///
+/// An interface that does not exist is made, and vanishes when the last descriptor is closed; one that somebody has made
+/// (`ip tuntap add dev tap0 mode tap user alice multi_queue`) is only attached to. Addresses are the user's business.
+public final class TapBackend: NetworkBackend {
+  /// The interface's name, as the kernel knows it.
+  public let interface: String
+  /// None.
+  public let features = FeatureSet()
+  /// Queues of the interface that were opened.
+  public let maximumPairs: Int
+  /// None: the interface's own address is that of the other end of the wire.
+  public let macAddress: MACAddress? = nil
+  /// The interface's MTU when it was opened.
+  public let mtu: UInt16?
+
+  private let queues: Mutex<[TapQueue]>
+  private let observer: (any FrameObserver)?
+
+  /// Opens the queues of a TAP interface.
+  ///
+  /// - Parameters:
+  ///   - name: the interface, up to 15 bytes; empty lets the kernel choose a name.
+  ///   - queues: how many queues to open, one for each queue pair. More than one needs `multi_queue`, with which a new
+  ///     interface is made.
+  ///   - bringUp: sets the interface up if this process is permitted to; a lack of permission is no error.
+  ///   - observer: sees every frame; nil costs nothing.
+  /// - Throws: `BackendError` with advice: no /dev/net/tun, no permission, a name that is taken or not a TAP interface,
+  ///   too many queues.
+  public init(
+    _ name: String, queues count: Int = 1, bringUp: Bool = true, observer: (any FrameObserver)? = nil
+  ) throws(BackendError) {
+    guard count >= 1 else {
+      throw BackendError(
+        .invalidConfiguration, "opening TAP interface \(name)", advice: "ask for at least one queue, not \(count)")
+    }
+    let opened = try TapQueue.open(name: name, count: count)
+    if bringUp { try Self.bringUp(opened.name) }
+    let mtu = unsafe netdev_interface_mtu(opened.name)
+    interface = opened.name
+    maximumPairs = count
+    // Beyond 16 bits there is nothing to offer; a kernel that does not say leaves the driver's default.
+    self.mtu = mtu >= 68 ? UInt16(clamping: mtu) : nil
+    self.observer = observer
+    // Nobody serves them yet: what the kernel steers to an attached queue would be lost.
+    for queue in opened.queues { queue.setAttached(false) }
+    queues = Mutex(opened.queues)
+  }
+
+  private static func bringUp(_ name: String) throws(BackendError) {
+    let result = unsafe netdev_interface_set_up(name, true)
+    guard result == 0 || result == -EPERM || result == -EACCES else {
+      throw BackendError(
+        .system, "setting TAP interface \(name) up", errno: -result, advice: "set it up yourself: ip link set \(name) up")
+    }
+  }
+
+  /// "tap tap0".
+  public var description: String { "tap \(interface)" }
+
+  /// Makes the port that serves one queue; the pair's number is the queue's.
+  public func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort {
+    let operation = "starting queue pair \(request.pair) of TAP interface \(interface)"
+    guard request.pair >= 0, request.pair < maximumPairs else {
+      throw BackendError(.notOffered, operation, advice: "it was opened with queues=\(maximumPairs)")
+    }
+    let queue = queues.withLock { $0.isEmpty ? nil : $0[request.pair] }
+    guard let queue else { throw BackendError(.closed, operation, advice: "open the device again") }
+    return TapPort(queue: queue, number: request.pair, mtu: Int(mtu ?? 1500), observer: observer)
+  }
+
+  /// Closes the descriptors; those that a port still serves close with the port.
+  public func close() {
+    let closed = queues.withLock { queues in
+      let all = queues
+      queues = []
+      return all
+    }
+    // The last reference to each descriptor goes here, outside the lock: closing a TAP queue can take a while.
+    withExtendedLifetime(closed) {}
+  }
+}
