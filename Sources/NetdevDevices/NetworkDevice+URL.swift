@@ -94,8 +94,8 @@ struct DeviceSpecification {
     do throws(BackendError) {
       switch kind {
       case .loopback(let lossless): return LoopbackBackend(pairs: pairs, lossless: lossless)
-      case .tap: throw BackendError(.unavailable, "tap", advice: "")
-      case .hostUDP: throw BackendError(.unavailable, "udp", advice: "")
+      case .tap(let name): return try TapBackend(name, queues: pairs)
+      case .hostUDP(let address, let port): return try HostUDPBackend(address: address, port: port)
       }
     } catch {
       throw NetworkDeviceError(error)
