@@ -49,17 +49,36 @@ public final class NamespaceThread: Sendable {
     with address: String, port: UInt16 = 7, flows: Int = 1, window: Int = 16, total: Int, sizes: ClosedRange<Int>
   ) async throws -> Exchange {
     try await run {
-      var result = test_window_result()
-      let status = unsafe address.withCString { address in
-        var wanted = unsafe test_window(
-          address: address, port: port, flows: CInt(flows), window: CInt(window), total: total,
-          smallest: CInt(sizes.lowerBound), largest: CInt(sizes.upperBound), patience_milliseconds: 20_000)
-        return unsafe test_udp_window(&wanted, &result)
-      }
-      return Exchange(
-        isComplete: status == 0, sent: result.sent, right: result.right, wrong: result.wrong, error: result.error)
+      blockingExchange(with: address, port: port, flows: flows, window: window, total: total, sizes: sizes)
     }
   }
+}
+
+/// Sends datagrams to 127.0.0.1 of this host and checks the answers, on a thread of its own.
+public func hostExchange(
+  port: UInt16, flows: Int = 1, window: Int = 16, total: Int, sizes: ClosedRange<Int>
+) async throws -> Exchange {
+  await withCheckedContinuation { continuation in
+    Thread.detachNewThread {
+      continuation.resume(
+        returning: blockingExchange(
+          with: "127.0.0.1", port: port, flows: flows, window: window, total: total, sizes: sizes))
+    }
+  }
+}
+
+private func blockingExchange(
+  with address: String, port: UInt16, flows: Int, window: Int, total: Int, sizes: ClosedRange<Int>
+) -> Exchange {
+  var result = test_window_result()
+  let status = unsafe address.withCString { address in
+    var wanted = unsafe test_window(
+      address: address, port: port, flows: CInt(flows), window: CInt(window), total: total,
+      smallest: CInt(sizes.lowerBound), largest: CInt(sizes.upperBound), patience_milliseconds: 20_000)
+    return unsafe test_udp_window(&wanted, &result)
+  }
+  return Exchange(
+    isComplete: status == 0, sent: result.sent, right: result.right, wrong: result.wrong, error: result.error)
 }
 
 /// What came of an exchange of datagrams.
