@@ -178,10 +178,11 @@ extension PacketPool.Configuration {
   }
 
   func check(against information: NetworkDeviceInformation) throws(NetworkDeviceError) {
-    guard headroom >= information.headroom else {
+    // A program may use half of the headroom for headers of its own (`Packet.prepend`).
+    guard headroom / 2 >= information.headroom else {
       throw NetworkDeviceError(
         .invalidConfiguration, "open", offered: "a pool with \(headroom) bytes of headroom",
-        advice: "this device needs at least \(information.headroom)")
+        advice: "this device needs at least \(2 * information.headroom)")
     }
     guard slotSize - headroom >= information.receiveBufferSize else {
       throw NetworkDeviceError(
