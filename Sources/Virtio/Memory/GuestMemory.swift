@@ -86,6 +86,8 @@ public struct GuestMemory: ~Copyable, @unchecked Sendable {
     firstIsWritable = sorted.first?.isWritable ?? false
   }
 
+  // Inlinable, as everything of a frozen type that other inlinable code destroys.
+  @inlinable
   deinit { unsafe regions.deallocate() }
 
   /// The pointer to `length` bytes at `address`, or nil when any of them may not be accessed so.
@@ -94,13 +96,22 @@ public struct GuestMemory: ~Copyable, @unchecked Sendable {
   @inlinable
   @inline(__always)
   public borrowing func pointer(to address: UInt64, length: UInt32, forWriting: Bool) -> UnsafeMutableRawPointer? {
+    if !forWriting || firstIsWritable, let pointer = unsafe firstPointer(to: address, length: length) {
+      return unsafe pointer
+    }
+    return unsafe otherPointer(to: address, length: UInt64(length), forWriting: forWriting)
+  }
+
+  /// The pointer to `length` bytes at `address` when they lie in the largest region, whether it is writable or not; else nil,
+  /// which says nothing. Zero bytes are never found here.
+  @inlinable
+  @inline(__always)
+  borrowing func firstPointer(to address: UInt64, length: UInt32) -> UnsafeMutableRawPointer? {
     // Wraps for an address below the region, to something no smaller than its length.
     let offset = address &- firstAddress
-    let length64 = UInt64(length)
-    if offset <= firstLength, length64 <= firstLength &- offset, !forWriting || firstIsWritable {
-      return unsafe firstHost + Int(truncatingIfNeeded: offset)
-    }
-    return unsafe otherPointer(to: address, length: length64, forWriting: forWriting)
+    let remaining = offset < firstLength ? firstLength &- offset : 0
+    // A length of zero wraps.
+    return UInt64(length) &- 1 < remaining ? unsafe firstHost + Int(truncatingIfNeeded: offset) : nil
   }
 
   /// The same for a length of 64 bits, with the reason when it is refused.
@@ -125,6 +136,7 @@ public struct GuestMemory: ~Copyable, @unchecked Sendable {
 
   /// Searches all regions.
   @usableFromInline
+  @inline(never)
   borrowing func otherPointer(to address: UInt64, length: UInt64, forWriting: Bool) -> UnsafeMutableRawPointer? {
     for index in 0..<regionCount {
       // Below the count.

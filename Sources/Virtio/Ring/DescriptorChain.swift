@@ -25,37 +25,54 @@ public struct BufferSegment {
 @frozen
 @safe
 public struct DescriptorChain {
-  /// The id to return the chain by.
-  public let head: UInt16
-  /// How many segments the device reads; they come first.
-  public let readableCount: UInt16
-  /// How many segments the device writes.
-  public let writableCount: UInt16
+  /// Head in bits 0 to 15, readable and writable counts in the next sixteens: one store for the three.
+  @usableFromInline let word: UInt64
   /// All segments, the readable ones first.
   public let segments: UnsafeMutablePointer<BufferSegment>
 
   @inlinable
   @inline(__always)
   init(head: UInt16, readableCount: UInt16, writableCount: UInt16, segments: UnsafeMutablePointer<BufferSegment>) {
-    self.head = head
-    self.readableCount = readableCount
-    self.writableCount = writableCount
+    word = UInt64(head) | UInt64(readableCount) << 16 | UInt64(writableCount) << 32
     unsafe self.segments = segments
   }
+
+  /// A chain of one segment.
+  @inlinable
+  @inline(__always)
+  init(singleHead head: UInt16, isWritable: Bool, segment: UnsafeMutablePointer<BufferSegment>) {
+    word = UInt64(head) | (isWritable ? 1 << 32 : 1 << 16)
+    unsafe segments = segment
+  }
+
+  /// The id to return the chain by.
+  @inlinable
+  @inline(__always)
+  public var head: UInt16 { UInt16(truncatingIfNeeded: word) }
+
+  /// How many segments the device reads; they come first.
+  @inlinable
+  @inline(__always)
+  public var readableCount: Int { Int(truncatingIfNeeded: word &>> 16 & 0xffff) }
+
+  /// How many segments the device writes.
+  @inlinable
+  @inline(__always)
+  public var writableCount: Int { Int(truncatingIfNeeded: word &>> 32) }
 
   /// What the device reads.
   @inlinable
   @inline(__always)
   public var readable: UnsafeBufferPointer<BufferSegment> {
     // The counts were taken when the segments were stored.
-    unsafe UnsafeBufferPointer(start: segments, count: Int(readableCount))
+    unsafe UnsafeBufferPointer(start: segments, count: readableCount)
   }
 
   /// What the device writes.
   @inlinable
   @inline(__always)
   public var writable: UnsafeBufferPointer<BufferSegment> {
-    unsafe UnsafeBufferPointer(start: segments + Int(readableCount), count: Int(writableCount))
+    unsafe UnsafeBufferPointer(start: segments + readableCount, count: writableCount)
   }
 
   /// Bytes that the device may read: below 2³² + 1.
@@ -80,7 +97,7 @@ public struct DescriptorChain {
   public func copyBytes(from offset: Int, into destination: UnsafeMutableRawBufferPointer) -> Int {
     var skip = offset
     var done = 0
-    for index in 0..<Int(readableCount) {
+    for index in 0..<readableCount {
       let segment = unsafe segments[index]
       if skip >= segment.length {
         skip -= segment.length
@@ -101,8 +118,8 @@ public struct DescriptorChain {
   public func write(_ source: UnsafeRawBufferPointer, at offset: Int) -> Int {
     var skip = offset
     var done = 0
-    for index in 0..<Int(writableCount) {
-      let segment = unsafe segments[Int(readableCount) + index]
+    for index in 0..<writableCount {
+      let segment = unsafe segments[readableCount + index]
       if skip >= segment.length {
         skip -= segment.length
         continue

@@ -51,6 +51,8 @@ struct ShadowTable: ~Copyable {
     clear()
   }
 
+  // Inlinable, as everything of a frozen type that other inlinable code destroys.
+  @inlinable
   deinit {
     // Both are trivial: nothing to deinitialize.
     unsafe entries.deallocate()

@@ -6,6 +6,7 @@ extension SplitDeviceRing {
   ///
   /// Ask once after `publishUsed`. The full fence keeps a driver that is just going to sleep from missing the new index.
   @inlinable
+  @inline(__always)
   public mutating func needsCall() -> Bool {
     let old = callChecked
     let new = published

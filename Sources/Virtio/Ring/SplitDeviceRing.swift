@@ -88,6 +88,8 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
     malformedChains = 0
   }
 
+  // Inlinable, as everything of a frozen type that other inlinable code destroys.
+  @inlinable
   deinit { unsafe segments.deallocate() }
 
   /// Number of descriptors.
@@ -144,8 +146,7 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
     segmentCount &+= 1
     availIndex &+= 1
     return unsafe DescriptorChain(
-      head: UInt16(truncatingIfNeeded: head), readableCount: isWritable ? 0 : 1, writableCount: isWritable ? 1 : 0,
-      segments: segment)
+      singleHead: UInt16(truncatingIfNeeded: head), isWritable: isWritable, segment: segment)
   }
 
   /// Begins a batch and takes up to `max` chains of it into `output`; says how many. `output` has room for `max`.
@@ -155,39 +156,58 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
   public mutating func pop(
     into output: UnsafeMutablePointer<DescriptorChain>, max: Int, in memory: borrowing GuestMemory
   ) throws(RingError) -> Int {
-    let limit = min(try beginOrThrowDeferred(), max)
-    let entries = unsafe availEntries
-    let table = unsafe descriptors
-    let mask = mask
-    var index = availIndex
-    var segment = unsafe segments
-    // Each chain of one buffer takes one segment: below this many there is room without looking.
-    let fast = min(limit, segmentCapacity)
-    var done = 0
-    while done < fast {
-      let head = UInt32(unsafe netdev_load_relaxed_u16(entries + 2 * Int(index & mask)))
-      guard head <= mask else { break }
-      guard unsafe Self.single(head: head, descriptors: table, in: memory, into: segment, chain: output + done)
-      else { break }
-      unsafe segment += 1
-      index &+= 1
-      done &+= 1
-    }
-    availIndex = index
-    segmentCount = done
-    // What is not of one buffer, and what is wrong, goes step by step.
-    while done < limit {
+    let limit = min(try beginOrThrowDeferred(), Swift.max(max, 0))
+    let end = availIndex &+ UInt32(truncatingIfNeeded: limit)
+    var place = unsafe output
+    while availIndex != end {
+      unsafe place += popSingles(into: place, until: end, in: memory)
+      guard availIndex != end else { break }
+      // A chain of several buffers, or something wrong: step by step.
       do throws(RingError) {
         guard let chain = try next(in: memory) else { break }
-        unsafe (output + done).initialize(to: chain)
+        unsafe place.initialize(to: chain)
+        unsafe place += 1
       } catch {
-        if done == 0 { throw error }
+        if unsafe place == output { throw error }
         deferred = error
         break
       }
-      done &+= 1
     }
-    return done
+    return unsafe place - output
+  }
+
+  /// Takes chains of one good buffer up to the index `end`, as long as they come and there are segments; says how many.
+  ///
+  /// `end` is no further than `availSeen`, and `output` has room.
+  @inlinable
+  @inline(__always)
+  mutating func popSingles(
+    into output: UnsafeMutablePointer<DescriptorChain>, until end: UInt32, in memory: borrowing GuestMemory
+  ) -> Int {
+    let entries = unsafe availEntries
+    let table = unsafe descriptors
+    let refused = Self.flagsRefused(in: memory)
+    let mask = mask
+    let first = availIndex
+    var index = first
+    var segment = unsafe segments + segmentCount
+    // Each takes one segment: with this end there is room without looking.
+    let room = UInt32(truncatingIfNeeded: min(Int(end &- first), segmentCapacity &- segmentCount))
+    let last = first &+ room
+    var place = unsafe output
+    while index != last {
+      let head = UInt32(unsafe netdev_load_relaxed_u16(entries + 2 * Int(index & mask)))
+      guard head <= mask,
+        unsafe Self.single(
+          head: head, descriptors: table, refused: refused, in: memory, into: segment, chain: place)
+      else { break }
+      unsafe segment += 1
+      unsafe place += 1
+      index &+= 1
+    }
+    availIndex = index
+    segmentCount &+= Int(index &- first)
+    return unsafe place - output
   }
 
   /// Begins a batch, gives up to `max` chains to `body`, and puts each on the used ring with the length that `body` says;
@@ -199,71 +219,88 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
   public mutating func serve(
     max: Int, in memory: borrowing GuestMemory, _ body: (DescriptorChain) -> UInt32
   ) throws(RingError) -> Int {
-    let limit = min(try beginOrThrowDeferred(), max)
+    let limit = min(try beginOrThrowDeferred(), Swift.max(max, 0))
+    let start = availIndex
+    let end = start &+ UInt32(truncatingIfNeeded: limit)
+    while true {
+      serveSingles(until: end, in: memory, body)
+      guard availIndex != end else { return limit }
+      // A chain of several buffers, or something wrong: step by step. Each chain is done with before the next.
+      segmentCount = 0
+      let done = availIndex &- start
+      do throws(RingError) {
+        guard let chain = try next(in: memory) else { return Int(done) }
+        pushUsed(head: chain.head, written: body(chain))
+      } catch {
+        if done == 0 { throw error }
+        deferred = error
+        return Int(done)
+      }
+    }
+  }
+
+  /// Takes, serves and returns chains of one good buffer up to the index `end`, as long as they come.
+  ///
+  /// `end` is no further than `availSeen`.
+  @inlinable
+  @inline(__always)
+  mutating func serveSingles(until end: UInt32, in memory: borrowing GuestMemory, _ body: (DescriptorChain) -> UInt32) {
     let entries = unsafe availEntries
     let elements = unsafe usedEntries
     let table = unsafe descriptors
     let segment = unsafe segments
+    let refused = Self.flagsRefused(in: memory)
     let mask = mask
     var index = availIndex
     var used = usedIndex
-    var done = 0
-    var chain = unsafe DescriptorChain(head: 0, readableCount: 0, writableCount: 0, segments: segment)
-    while done < limit {
+    while index != end {
       let head = UInt32(unsafe netdev_load_relaxed_u16(entries + 2 * Int(index & mask)))
-      if head <= mask, unsafe Self.single(head: head, descriptors: table, in: memory, into: segment, chain: &chain) {
-        index &+= 1
-      } else {
-        // Not of one buffer, or wrong: through the memory of the ring, and back into registers.
-        availIndex = index
-        usedIndex = used
-        segmentCount = 0
-        do throws(RingError) {
-          guard let next = try next(in: memory) else { return done }
-          chain = next
-          index = availIndex
-        } catch {
-          if done == 0 { throw error }
-          deferred = error
-          return done
-        }
-      }
+      var chain = unsafe DescriptorChain(singleHead: 0, isWritable: false, segment: segment)
+      guard head <= mask,
+        unsafe Self.single(
+          head: head, descriptors: table, refused: refused, in: memory, into: segment, chain: &chain)
+      else { break }
       let written = body(chain)
       let element = unsafe elements + 8 * Int(used & mask)
-      unsafe netdev_store_relaxed_u32(element, UInt32(chain.head))
+      unsafe netdev_store_relaxed_u32(element, head)
       unsafe netdev_store_relaxed_u32(element + 4, written)
+      index &+= 1
       used &+= 1
-      done &+= 1
     }
     availIndex = index
     usedIndex = used
-    return done
   }
 
-  /// Copies descriptor `head` once; when it is a chain of one good buffer, stores its segment and its chain.
+  /// Copies descriptor `head` once; when it is a chain of one buffer in the first region, stores its segment and its chain.
   ///
-  /// `head` is below the size; `segment` and `chain` have room for one.
+  /// `head` is below the size; `segment` and `chain` have room for one; `refused` is `flagsRefused` of the same memory.
   @inlinable
   @inline(__always)
   static func single(
-    head: UInt32, descriptors: UnsafeMutableRawPointer, in memory: borrowing GuestMemory,
+    head: UInt32, descriptors: UnsafeMutableRawPointer, refused: UInt64, in memory: borrowing GuestMemory,
     into segment: UnsafeMutablePointer<BufferSegment>, chain: UnsafeMutablePointer<DescriptorChain>
   ) -> Bool {
     let descriptor = unsafe descriptors + 16 * Int(head)
     let address = unsafe netdev_load_relaxed_u64(descriptor)
     let word = unsafe netdev_load_relaxed_u64(descriptor + 8)
-    let flags = UInt16(truncatingIfNeeded: word &>> 32)
-    let isWritable = flags & DescriptorFlag.write != 0
     let length = UInt32(truncatingIfNeeded: word)
-    guard flags & (DescriptorFlag.next | DescriptorFlag.indirect) == 0,
-      let base = unsafe memory.pointer(to: address, length: length, forWriting: isWritable)
-    else { return false }
+    guard word & refused == 0, let base = unsafe memory.firstPointer(to: address, length: length) else { return false }
     unsafe segment.initialize(to: BufferSegment(base: base, length: Int(length)))
     unsafe chain.initialize(
       to: DescriptorChain(
-        head: UInt16(truncatingIfNeeded: head), readableCount: isWritable ? 0 : 1, writableCount: isWritable ? 1 : 0,
-        segments: segment))
+        singleHead: UInt16(truncatingIfNeeded: head), isWritable: word & Self.writeBit != 0, segment: segment))
     return true
+  }
+
+  /// WRITE in the second word of a descriptor.
+  @inlinable static var writeBit: UInt64 { UInt64(DescriptorFlag.write) << 32 }
+
+  /// The flags that send a descriptor the long way: more than one buffer, or writing where the first region is read-only.
+  @inlinable
+  @inline(__always)
+  static func flagsRefused(in memory: borrowing GuestMemory) -> UInt64 {
+    let several = UInt64(DescriptorFlag.next | DescriptorFlag.indirect) << 32
+    return memory.firstIsWritable ? several : several | writeBit
   }
 
   @inlinable
@@ -289,6 +326,25 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
     unsafe netdev_store_relaxed_u32(element, UInt32(head))
     unsafe netdev_store_relaxed_u32(element + 4, written)
     usedIndex &+= 1
+  }
+
+  /// Puts `count` chains on the used ring: `element` is called for each, from zero up, and says which and how much.
+  @inlinable
+  @inline(__always)
+  public mutating func pushUsed(count: Int, _ element: (Int) -> (head: UInt16, written: UInt32)) {
+    let elements = unsafe usedEntries
+    let mask = mask
+    var used = usedIndex
+    var position = 0
+    while position < count {
+      let (head, written) = element(position)
+      let place = unsafe elements + 8 * Int(used & mask)
+      unsafe netdev_store_relaxed_u32(place, UInt32(head))
+      unsafe netdev_store_relaxed_u32(place + 4, written)
+      used &+= 1
+      position &+= 1
+    }
+    usedIndex = used
   }
 
   /// Returns the `count` oldest chains by one element, as IN_ORDER allows (§2.7.9): `head` is the last of them.

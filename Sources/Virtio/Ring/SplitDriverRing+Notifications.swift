@@ -7,6 +7,7 @@ extension SplitDriverRing {
   /// Ask once after `publish`, and kick when the answer is yes. The full fence is what keeps a device that is just going
   /// to sleep from missing the new index (§2.7.13.3): without it the load below may be done before the store is seen.
   @inlinable
+  @inline(__always)
   public mutating func needsKick() -> Bool {
     let old = kickChecked
     let new = published

@@ -153,9 +153,9 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
     let mask = mask
     var taken = shadow.taken
     var index = availIndex
-    var done = 0
-    while done < room {
-      let next = buffer(done)
+    var position = 0
+    while position < room {
+      let next = buffer(position)
       // Both positions are masked to the capacity; ids in the circle are below it.
       let head = unsafe freeIds[Int(taken & mask)]
       unsafe Self.write(
@@ -163,7 +163,7 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
         descriptors: descriptors, entries: entries, avail: avail + 2 * Int(index & mask))
       taken &+= 1
       index &+= 1
-      done &+= 1
+      position &+= 1
     }
     shadow.taken = taken
     availIndex = index
@@ -237,47 +237,60 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
   @inlinable
   public mutating func reap(into output: UnsafeMutablePointer<UsedBuffer>, max: Int) throws(RingError) -> Int {
     try refreshUsed()
-    let limit = min(Int(usedSeen &- usedIndex), max)
+    let limit = min(Int(usedSeen &- usedIndex), Swift.max(max, 0))
     if inOrder { return try unsafe reapInOrder(into: output, max: limit) }
+    let end = usedIndex &+ UInt32(truncatingIfNeeded: limit)
+    var place = unsafe output
+    while usedIndex != end {
+      unsafe place += reapSingles(into: place, until: end)
+      guard usedIndex != end else { break }
+      // A chain of several buffers, or a violation: step by step.
+      do throws(RingError) {
+        guard let used = try nextUsed() else { break }
+        unsafe place.initialize(to: used)
+        unsafe place += 1
+      } catch {
+        if unsafe place == output { throw error }
+        break
+      }
+    }
+    return unsafe place - output
+  }
+
+  /// Takes back chains of one buffer up to the index `end`, as long as they come and nothing is wrong; says how many.
+  ///
+  /// `end` is no further than `usedSeen`, and `output` has room.
+  @inlinable
+  @inline(__always)
+  mutating func reapSingles(into output: UnsafeMutablePointer<UsedBuffer>, until end: UInt32) -> Int {
     let elements = unsafe usedEntries
     let entries = unsafe shadow.entries
     let freeIds = unsafe shadow.freeIds
     let mask = mask
     var returned = shadow.returned
     var index = usedIndex
-    var done = 0
-    while done < limit {
+    var place = unsafe output
+    while index != end {
       let element = unsafe elements + 8 * Int(index & mask)
+      // Read once each, then only the copies are looked at.
       let id = unsafe netdev_load_relaxed_u32(element)
       let written = unsafe netdev_load_relaxed_u32(element + 4)
       guard id <= mask else { break }
       // Below the size.
       let entry = unsafe entries + Int(id)
-      let count = unsafe entry.pointee.count
-      guard unsafe count != 0 && written <= entry.pointee.writable else { break }
+      guard unsafe entry.pointee.count == 1 else { break }
+      guard unsafe written <= entry.pointee.writable else { break }
       unsafe entry.pointee.count = 0
-      unsafe output[done] = UsedBuffer(token: entry.pointee.token, written: written)
+      unsafe place.initialize(to: UsedBuffer(token: entry.pointee.token, written: written))
+      unsafe place += 1
       // The circle takes as many ids as it gave.
       unsafe freeIds[Int(returned & mask)] = UInt16(truncatingIfNeeded: id)
       returned &+= 1
-      if count != 1 {
-        var rest = unsafe entry.pointee.next
-        for _ in 1..<count {
-          unsafe freeIds[Int(returned & mask)] = rest
-          returned &+= 1
-          rest = unsafe entries[Int(rest)].next
-        }
-      }
       index &+= 1
-      done &+= 1
     }
     shadow.returned = returned
     usedIndex = index
-    if done == 0, limit > 0 {
-      // The element at hand is refused: the single-step path names the rule.
-      _ = try nextUsed()
-    }
-    return done
+    return unsafe place - output
   }
 
   /// Loads `used.idx` and checks that it advanced by no more than what is in flight.

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Counts what a packet costs: instructions, allocations, retains and releases, by callgrind, which repeats to a few
+# instructions in millions where a stopwatch on a shared machine does not.
+#
+#   ./count.sh [--no-build] [name pattern]
+#
+# Each row of the table below is one executable with arguments, to which the number of packets is added. It runs for n and
+# for 10 n packets; the difference, divided by 9 n, is the cost of a packet without that of starting. A row may have bounds:
+# instructions a packet, allocations a packet, retains and releases a packet, and a ratio of instructions to another row.
+# The exit status is 1 when a bound is exceeded.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+#      name            executable  arguments        instr  mallocs  arc  ratio  to row
+table='
+       ring-c-32       CountRing   c,pop,32         -      0        0    -      -
+       ring-32         CountRing   swift,pop,32     115    0        0    1.05   ring-c-32
+       ring-c-8        CountRing   c,pop,8          -      0        0    -      -
+       ring-8          CountRing   swift,pop,8      145    0        0    1.10   ring-c-8
+       ring-c-1        CountRing   c,pop,1          -      0        0    -      -
+       ring-1          CountRing   swift,pop,1      440    0        0    1.40   ring-c-1
+       serve-c-32      CountRing   c,serve,32       -      0        0    -      -
+       serve-32        CountRing   swift,serve,32   108    0        0    1.05   serve-c-32
+       serve-c-8       CountRing   c,serve,8        -      0        0    -      -
+       serve-8         CountRing   swift,serve,8    130    0        0    1.10   serve-c-8
+       serve-c-1       CountRing   c,serve,1        -      0        0    -      -
+       serve-1         CountRing   swift,serve,1    400    0        0    1.40   serve-c-1
+'
+packets=${PACKETS:-20000}
+
+build=1
+pattern=.
+for argument in "$@"; do
+  case $argument in
+    --no-build) build=0 ;;
+    *) pattern=$argument ;;
+  esac
+done
+
+command -v valgrind >/dev/null || { echo "count.sh: valgrind is not installed" >&2; exit 2; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+executables=$(awk 'NF { print $2 }' <<<"$table" | sort -u)
+for executable in $executables; do
+  if [ "$build" = 1 ]; then swift build -c release --product "$executable" >"$work/build.log" 2>&1 || {
+    cat "$work/build.log" >&2
+    exit 2
+  }; fi
+done
+products=$(swift build -c release --show-bin-path 2>/dev/null)
+for executable in $executables; do
+  # Without debug information: valgrind 3.19 does not read all of what Swift writes.
+  strip --strip-debug -o "$work/$executable" "$products/$executable"
+done
+
+# The runtime's functions that change a reference count, and those that allocate, in callgrind's list of calls.
+arc='swift_retain|swift_release|swift_retain_n|swift_release_n|swift_bridgeObjectRetain|swift_bridgeObjectRelease'
+arc="$arc|swift_unknownObjectRetain|swift_unknownObjectRelease|swift_nonatomic_retain|swift_nonatomic_release"
+allocations='malloc|calloc|realloc|posix_memalign|aligned_alloc|swift_allocObject|swift_slowAlloc'
+
+# count EXECUTABLE ARGUMENTS PACKETS: prints "instructions mallocs arc" of one run.
+count() {
+  local output="$work/callgrind.$1.${2//,/-}.$3"
+  # The arguments are a list with commas.
+  # shellcheck disable=SC2086
+  valgrind --tool=callgrind --callgrind-out-file="$output" --compress-strings=no --compress-pos=no \
+    "$work/$1" ${2//,/ } "$3" >"$work/output" 2>"$work/valgrind.log" || {
+    cat "$work/output" "$work/valgrind.log" >&2
+    exit 2
+  }
+  awk -v arc="^($arc)\$" -v allocations="^($allocations)\$" '
+    # cfn= names the function called by the calls= line that follows it.
+    /^cfn=/ { name = substr($0, 5); sub(/@.*/, "", name); sub(/^_?swift_retain_$/, "swift_retain", name)
+              gsub(/\047.*/, "", name); next }
+    /^calls=/ { split($1, call, "="); if (name ~ arc) a += call[2]; else if (name ~ allocations) m += call[2]; next }
+    /^(summary|totals):/ { total = $2 }
+    END { printf "%d %d %d\n", total, m, a }' "$output"
+}
+
+printf '%-16s %12s %9s %9s %8s   %s\n' row instr/packet mallocs arc ratio verdict
+declare -A instructions
+failed=0
+while read -r name executable arguments instr mallocs arc_bound ratio_bound other; do
+  [ -n "$name" ] || continue
+  grep -qE "$pattern" <<<"$name" || continue
+  first=$(count "$executable" "$arguments" "$packets")
+  second=$(count "$executable" "$arguments" $((packets * 10)))
+  row=$(awk -v first="$first" -v second="$second" -v n="$packets" 'BEGIN {
+    split(first, a); split(second, b)
+    for (i = 1; i <= 3; i++) printf "%.3f ", (b[i] - a[i]) / (9 * n) }')
+  read -r i m a <<<"$row"
+  instructions[$name]=$i
+  ratio=-
+  [ "$other" = - ] || [ -z "${instructions[$other]:-}" ] ||
+    ratio=$(awk -v i="$i" -v o="${instructions[$other]}" 'BEGIN { printf "%.3f", i / o }')
+  # A bound of 0 allows what starting up spreads over a long run.
+  verdict=$(awk -v i="$i" -v m="$m" -v a="$a" -v r="$ratio" -v ib="$instr" -v mb="$mallocs" -v ab="$arc_bound" \
+    -v rb="$ratio_bound" 'BEGIN {
+      if (ib != "-" && i > ib) v = v " instructions>" ib
+      if (mb != "-" && m > mb + 0.001) v = v " mallocs>" mb
+      if (ab != "-" && a > ab + 0.001) v = v " arc>" ab
+      if (rb != "-" && r != "-" && r > rb) v = v " ratio>" rb
+      print v == "" ? "ok" : "EXCEEDED:" v }')
+  [ "$verdict" = ok ] || failed=1
+  printf '%-16s %12.1f %9.3f %9.3f %8s   %s\n' "$name" "$i" "$m" "$a" "$ratio" "$verdict"
+done <<<"$table"
+exit "$failed"
