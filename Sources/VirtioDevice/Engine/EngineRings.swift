@@ -18,18 +18,19 @@ public import Virtio
   /// What has been done so far.
   public var statistics = QueuePairStatistics()
 
+  /// Room for a burst of transmit chains: one place for every chain of the ring. Owned; trivial elements.
+  let frames: UnsafeMutablePointer<DescriptorChain>
   /// Receive chains taken in this burst and not used yet: places `handStart..<handEnd` of `hand`, which has a place for
   /// every chain of the ring. Owned; trivial elements.
   let hand: UnsafeMutablePointer<DescriptorChain>
   var handStart = 0
   var handEnd = 0
-  /// Writable bytes of the chains in hand.
-  var handBytes = 0
 
   init(
     receive: consuming SplitDeviceRing, transmit: consuming SplitDeviceRing, memory: consuming GuestMemory,
     format: FrameFormat
   ) {
+    unsafe frames = .allocate(capacity: transmit.size)
     unsafe hand = .allocate(capacity: receive.size)
     self.receive = receive
     self.transmit = transmit
@@ -37,7 +38,10 @@ public import Virtio
     self.format = format
   }
 
-  deinit { unsafe hand.deallocate() }
+  deinit {
+    unsafe frames.deallocate()
+    unsafe hand.deallocate()
+  }
 }
 
 // MARK: - The transmit ring
@@ -58,6 +62,17 @@ extension EngineRings {
       do throws(RingError) { return try transmit.next(in: memory) } catch {
         if transmit.isBroken { return nil }
       }
+    }
+  }
+
+  /// Takes a burst of up to `max` frames into `frames`; how many. Chains that broke a rule are skipped.
+  @inline(__always)
+  mutating func popFrames(max: Int) -> Int {
+    do throws(RingError) {
+      return try unsafe transmit.pop(into: frames, max: min(max, transmit.size), in: memory)
+    } catch {
+      // That chain has been returned, or the ring is broken; the next burst goes on behind it.
+      return 0
     }
   }
 
@@ -95,51 +110,61 @@ extension EngineRings {
     }
   }
 
-  /// Takes receive buffers in hand until `bytes` fit, header included, or there are no more. Without mergeable buffers a
-  /// frame has one buffer, whatever its size.
-  ///
-  /// - Returns: the room in hand, which may be less than what was asked for; 0 when there is no buffer.
-  mutating func takeBuffers(for bytes: Int) -> Int {
-    while true {
-      while handStart == handEnd || (format.isMergeable && handBytes < bytes && handEnd - handStart < receive.size) {
-        guard let chain = nextReceive() else { break }
-        // The first buffer of a frame has room for the header (VIRTIO 1.4 §5.1.9.3.1); one that has not is returned empty.
-        let room = chain.writableLength
-        guard room >= format.headerLength || handStart != handEnd else {
-          receive.pushUsed(head: chain.head, written: 0)
-          statistics.drops[.receiveBufferTooSmall] &+= 1
-          continue
-        }
-        place(chain, room)
+  /// Begins a burst on the receive ring and takes up to `max` buffers in hand, which was empty.
+  @inline(__always)
+  mutating func popBuffers(max: Int) {
+    handStart = 0
+    handEnd = 0
+    // Each attempt that throws leaves a chain that broke a rule behind. A driver that offers only such chains is not
+    // followed for ever.
+    for _ in 0..<4 {
+      do throws(RingError) {
+        handEnd = try unsafe receive.pop(into: hand, max: min(max, receive.size), in: memory)
+        return
+      } catch {
+        if receive.isBroken { return }
       }
-      guard handStart != handEnd else { return 0 }
-      // A buffer that was good enough to be the second of a frame may be too small to be the first of the next.
-      let first = unsafe hand[handStart]
-      let room = first.writableLength
-      if room >= format.headerLength { return format.isMergeable ? handBytes : room }
-      advanceHand(by: room)
-      receive.pushUsed(head: first.head, written: 0)
     }
   }
 
-  /// Keeps a receive buffer that has been taken for the frames to come. It counts as any other that is in hand.
-  mutating func takeInHand(_ chain: DescriptorChain) { place(chain, chain.writableLength) }
+  /// Takes receive buffers in hand until `bytes` fit, header included, or there are no more. Without mergeable buffers a
+  /// frame has one buffer, whatever its size.
+  ///
+  /// - Returns: the room in hand, no less than `bytes` where possible; 0 when there is no buffer.
+  mutating func takeBuffers(for bytes: Int) -> Int {
+    while true {
+      if handStart == handEnd, let chain = nextReceive() { takeInHand(chain) }
+      guard handStart != handEnd else { return 0 }
+      let first = unsafe hand[handStart]
+      var room = first.writableLength
+      // The first buffer of a frame has room for the header (VIRTIO 1.4 §5.1.9.3.1); one that has not is returned empty.
+      guard room >= format.headerLength else {
+        handStart += 1
+        receive.pushUsed(head: first.head, written: 0)
+        continue
+      }
+      guard format.isMergeable else { return room }
+      var place = handStart + 1
+      while room < bytes, place < handEnd {
+        room += unsafe hand[place].writableLength
+        place += 1
+      }
+      while room < bytes, handEnd - handStart < receive.size, let chain = nextReceive() {
+        takeInHand(chain)
+        room += chain.writableLength
+      }
+      return room
+    }
+  }
 
-  private mutating func place(_ chain: DescriptorChain, _ room: Int) {
-    if handStart == handEnd { (handStart, handEnd, handBytes) = (0, 0, 0) }
-    // At most as many chains as the ring has are taken and not returned; the hand was emptied at the last burst's end.
+  private mutating func takeInHand(_ chain: DescriptorChain) {
     if handEnd == receive.size {
+      // There is room in front: no more chains are taken and not returned than the ring has.
       for place in handStart..<handEnd { unsafe hand[place - handStart] = hand[place] }
       (handStart, handEnd) = (0, handEnd - handStart)
     }
     unsafe hand[handEnd] = chain
     handEnd += 1
-    handBytes += room
-  }
-
-  private mutating func advanceHand(by room: Int) {
-    handStart += 1
-    handBytes -= room
   }
 
   /// The writable segments of the buffers in hand, in order.
@@ -147,8 +172,8 @@ extension EngineRings {
   func forEachSegmentInHand(_ body: (BufferSegment) -> Void) {
     for place in handStart..<handEnd {
       let chain = unsafe hand[place]
-      for index in 0..<Int(chain.writableCount) {
-        unsafe body(chain.segments[Int(chain.readableCount) + index])
+      for index in 0..<chain.writableCount {
+        unsafe body(chain.segments[chain.readableCount + index])
       }
     }
   }
@@ -170,9 +195,8 @@ extension EngineRings {
     remaining = length
     for _ in 0..<count {
       let chain = unsafe hand[handStart]
-      let room = chain.writableLength
-      let written = min(room, remaining)
-      advanceHand(by: room)
+      let written = min(chain.writableLength, remaining)
+      handStart += 1
       receive.pushUsed(head: chain.head, written: UInt32(truncatingIfNeeded: written))
       remaining -= written
     }
@@ -189,6 +213,6 @@ extension EngineRings {
       // empty rather than never.
       for place in handStart..<handEnd { unsafe receive.pushUsed(head: hand[place].head, written: 0) }
     }
-    (handStart, handEnd, handBytes) = (0, 0, 0)
+    (handStart, handEnd) = (0, 0)
   }
 }

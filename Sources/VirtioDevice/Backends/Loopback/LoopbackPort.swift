@@ -14,50 +14,69 @@ final class LoopbackPort: BackendPort {
   func close() {}
 
   func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
-    let available = rings.beginTransmit()
-    // Not before there is a frame: the driver's index shares a cache line with what it writes.
-    guard available > 0 else { return [] }
-    _ = rings.beginReceive()
-    let limit = min(available, budget)
-    let headerLength = VirtioNetHeader.size
-    var frames: UInt64 = 0
-    var bytes = 0
-    var result: ServeResult = available > limit ? .moreWork : []
-    for _ in 0..<limit {
-      guard let chain = rings.nextTransmit() else {
-        if rings.transmit.seen > 0 { result.insert(.moreWork) }
-        break
-      }
-      // Nearly every frame of a driver is one buffer that asks for no offload, and goes into one buffer.
-      let length = unsafe chain.segments.pointee.length
-      if chain.readableCount == 1, length > headerLength, rings.handStart == rings.handEnd {
-        let source = unsafe chain.segments.pointee.base
-        if unsafe VirtioNetHeader(copying: source).isPlain, let buffer = rings.nextReceive() {
-          let room = unsafe buffer.segments.pointee
-          if buffer.readableCount == 0, buffer.writableCount == 1, room.length >= length {
-            unsafe VirtioNetHeader(numBuffers: 1).store(to: room.base)
-            // Memory of the driver on both sides, checked to these lengths; it may overlap, which is the driver's affair.
-            unsafe (room.base + headerLength).copyMemory(from: source + headerLength, byteCount: length - headerLength)
-            rings.receive.pushUsed(head: buffer.head, written: UInt32(truncatingIfNeeded: length))
-            rings.transmit.pushUsed(head: chain.head, written: 0)
-            frames &+= 1
-            bytes &+= length - headerLength
-            continue
-          }
-          rings.takeInHand(buffer)
+    let count = rings.popFrames(max: budget)
+    // The receive ring is not looked at before there is a frame: the driver writes in its cache lines.
+    if count > 0 { rings.popBuffers(max: count) }
+    var index = 0
+    while index < count {
+      index += carryPlain(from: index, to: count, &rings)
+      guard index < count else { break }
+      let chain = unsafe rings.frames[index]
+      if !carry(chain, &rings) {
+        // It waits for buffers, and those behind it do.
+        do throws(RingError) {
+          try rings.transmit.rewind(count - index)
+          return [.transmitBlocked, .needsReceiveBuffers]
+        } catch {
+          // A chain that broke a rule lies behind them and has been returned: they cannot be put back.
+          rings.dropTransmit(chain, .noReceiveBuffer)
         }
       }
-      if !carry(chain, &rings) {
-        result = [.transmitBlocked, .needsReceiveBuffers]
-        break
-      }
+      index += 1
     }
-    rings.statistics.countLoop(frames: frames, bytes: UInt64(bytes))
-    return result
+    return rings.transmit.seen > 0 ? .moreWork : []
+  }
+
+  /// Carries frames of the burst as long as they are what nearly every frame is: one buffer that asks for no offload, and
+  /// goes into one buffer. How many.
+  @inline(__always)
+  private func carryPlain(from first: Int, to end: Int, _ rings: inout EngineRings) -> Int {
+    let frames = unsafe rings.frames + first
+    let buffers = unsafe rings.hand + rings.handStart
+    let limit = min(end - first, rings.handEnd - rings.handStart)
+    let headerLength = VirtioNetHeader.size
+    var count = 0
+    var bytes = 0
+    while count < limit {
+      // Both indices are below what was taken.
+      let frame = unsafe frames[count]
+      let buffer = unsafe buffers[count]
+      let source = unsafe frame.segments.pointee
+      let room = unsafe buffer.segments.pointee
+      guard frame.readableCount == 1, buffer.readableCount == 0, buffer.writableCount == 1,
+        source.length > headerLength, room.length >= source.length,
+        unsafe VirtioNetHeader(copying: source.base).isPlain
+      else { break }
+      unsafe VirtioNetHeader(numBuffers: 1).store(to: room.base)
+      // Memory of the driver on both sides, checked to these lengths; it may overlap, which is the driver's affair.
+      unsafe (room.base + headerLength).copyMemory(
+        from: source.base + headerLength, byteCount: source.length - headerLength)
+      bytes &+= source.length
+      count &+= 1
+    }
+    guard count > 0 else { return 0 }
+    rings.receive.pushUsed(count: count) {
+      // The segments are the ring's private copy: the lengths are those that were copied.
+      unsafe (buffers[$0].head, UInt32(truncatingIfNeeded: frames[$0].segments.pointee.length))
+    }
+    rings.transmit.pushUsed(count: count) { unsafe (frames[$0].head, 0) }
+    rings.handStart += count
+    rings.statistics.countLoop(frames: UInt64(count), bytes: UInt64(bytes - count * headerLength))
+    return count
   }
 
   /// A frame in pieces, or with a header that asks for something, or for which there is no single buffer. False when it
-  /// has been left on the ring to wait for buffers.
+  /// shall wait for buffers.
   private func carry(_ chain: DescriptorChain, _ rings: inout EngineRings) -> Bool {
     guard let header = VirtioNetHeader(copying: chain) else {
       rings.dropTransmit(chain, .shorterThanHeader)
@@ -74,13 +93,7 @@ final class LoopbackPort: BackendPort {
       rings.statistics.transmittedBytes &+= UInt64(frameLength)
       return true
     }
-    if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken {
-      // Taken last and not returned: it can be put back.
-      do throws(RingError) {
-        try rings.transmit.rewind(1)
-        return false
-      } catch {}
-    }
+    if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken { return false }
     rings.dropTransmit(chain, reason)
     return true
   }
