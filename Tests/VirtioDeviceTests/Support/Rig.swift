@@ -34,10 +34,10 @@ final class TestLine: InterruptLine {
   init(
     backend: any NetworkBackend = LoopbackBackend(), queueSize: Int = 64, features: FeatureSet? = nil,
     startIndex: UInt16 = 0, budget: Int = 64, pair: Int = 0, hand: HandLoop? = nil,
-    configuration: VirtioNetDevice.Configuration = VirtioNetDevice.Configuration(), start: Bool = true
+    configuration: VirtioNetDevice.Configuration = VirtioNetDevice.Configuration(), memorySize: Int = 16 << 20, start: Bool = true
   ) throws {
     let hand = try hand ?? HandLoop()
-    let size = 16 << 20
+    let size = memorySize
     let block = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 4096)
     unsafe block.initializeMemory(as: UInt8.self, repeating: 0xEE, count: size)
     let half = 1 << 20
