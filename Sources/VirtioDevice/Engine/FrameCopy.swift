@@ -31,7 +31,7 @@ extension EngineRings {
     let room = takeBuffers(for: total)
     guard room >= total else { return lack(of: room) }
     var position = 0
-    for index in 0..<Int(chain.readableCount) {
+    for index in 0..<chain.readableCount {
       let segment = unsafe chain.segments[index]
       // The header, wherever it ends, is not copied: finishing writes a new one.
       let skip = min(max(format.headerLength - position, 0), segment.length)

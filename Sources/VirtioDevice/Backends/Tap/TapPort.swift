@@ -116,7 +116,7 @@ internal import Virtio
         continue
       }
       // One place for the header.
-      guard Int(chain.readableCount) < Self.vectorCapacity else {
+      guard chain.readableCount < Self.vectorCapacity else {
         rings.dropTransmit(chain, .tooManySegments)
         continue
       }
@@ -186,7 +186,7 @@ internal import Virtio
     unsafe vector[0] = iovec(iov_base: scratch, iov_len: VirtioNetHeader.size)
     var skip = VirtioNetHeader.size
     var places = 1
-    for index in 0..<Int(chain.readableCount) {
+    for index in 0..<chain.readableCount {
       let segment = unsafe chain.segments[index]
       let skipped = min(skip, segment.length)
       skip -= skipped
