@@ -101,7 +101,10 @@ let package = Package(
       swiftSettings: rules),
     .testTarget(
       name: "NetdevTests",
-      dependencies: ["NetdevTesting", "NetdevDevices", "Netdev", "LibeventConcurrency", "CNetdevSystem"], swiftSettings: rules),
+      dependencies: [
+        "NetdevTesting", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+      ],
+      swiftSettings: rules),
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
