@@ -16,30 +16,25 @@ internal import Virtio
     func goQuiet() async { await scope.run { _ in pair.goQuiet() } }
   }
 
-  /// The rings, and room to take used buffers.
+  /// Both rings.
   struct Rings: ~Copyable {
     var receive: SplitDriverRing
     var transmit: SplitDriverRing
   }
 
-  private let rings: UnsafeMutablePointer<Rings>
-  private let used: UnsafeMutablePointer<UsedBuffer>
-  private static let usedCapacity = 64
-  /// In `used`, a buffer that went back to the ring.
-  private static let reposted = UInt64.max
-  private let slots: SlotTable
+  let rings: UnsafeMutablePointer<Rings>
+  let slots: SlotTable
   private let signal: QueueSignal
-  private let features: FeatureSet
-  private let size: Int
-  private let addressing: PoolAddressing
+  let features: FeatureSet
+  let size: Int
+  let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
   private let zeroHeaderAddress: UInt64
   @safe @exclusivity(unchecked) private var doorbells: (any VirtioDoorbells)?
   @safe @exclusivity(unchecked) private var isLive = false
-  @safe @exclusivity(unchecked) private var counts = QueueDriverStatistics()
-  /// Slots of used buffers that could not be handed on because the queue broke; and those of the frame at hand.
-  @safe @exclusivity(unchecked) private var limbo: [UInt32] = []
-  @safe @exclusivity(unchecked) private var limboOfFrame: [UInt32] = []
+  @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
+  /// First slots of received frames that could not be handed on because the queue broke.
+  @safe @exclusivity(unchecked) var limbo: [UInt32] = []
 
   init(
     index: Int, agreed: VirtioNetDriver.Agreed, poolAddress: UInt64, slots: SlotTable, signal: QueueSignal,
@@ -55,8 +50,6 @@ internal import Virtio
     } catch {
       throw NetworkDeviceError(.invalidConfiguration, "makeQueue", offered: "\(error)")
     }
-    unsafe used = .allocate(capacity: Self.usedCapacity)
-    unsafe used.initialize(repeating: UsedBuffer(token: 0, written: 0), count: Self.usedCapacity)
     self.slots = slots
     self.signal = signal
     addressing = PoolAddressing(base: poolAddress, slots: slots)
@@ -78,7 +71,6 @@ internal import Virtio
   deinit {
     unsafe rings.deinitialize(count: 1)
     unsafe rings.deallocate()
-    unsafe used.deallocate()
   }
 
   private static func makeRings(
@@ -112,27 +104,27 @@ internal import Virtio
 }
 
 /// Where buffers of the pool lie in the device's address space.
-private struct PoolAddressing {
-  let base: UInt64
-  let slotSize: UInt64
-  let emptyOffset: UInt64
-  let emptyLength: UInt32
+@safe struct PoolAddressing {
+  /// From an address here to the device's: the pool is one region for both.
+  private let distance: UInt64
+  private let emptyOffset: Int
+  private let emptyLength: UInt32
 
   init(base: UInt64, slots: SlotTable) {
-    self.base = base
-    slotSize = UInt64(slots.slotSize)
+    distance = base &- UInt64(UInt(bitPattern: unsafe slots.base(of: 0)))
     // The header goes before the place where the frame shall begin.
-    emptyOffset = UInt64(slots.headroom - VirtioNetHeader.size)
+    emptyOffset = slots.headroom - VirtioNetHeader.size
     emptyLength = UInt32(slots.slotSize - slots.headroom + VirtioNetHeader.size)
   }
 
-  @inline(__always) func address(of slot: UInt32, offset: Int) -> UInt64 {
-    base &+ UInt64(slot) &* slotSize &+ UInt64(truncatingIfNeeded: offset)
+  /// The device's address of a place in the pool.
+  @inline(__always) func address(of place: UnsafeMutableRawPointer) -> UInt64 {
+    UInt64(UInt(bitPattern: place)) &+ distance
   }
 
-  /// A buffer to receive into.
-  @inline(__always) func emptyBuffer(_ slot: UInt32) -> RingBuffer {
-    RingBuffer(address: base &+ UInt64(slot) &* slotSize &+ emptyOffset, length: emptyLength, token: UInt64(slot))
+  /// A buffer to receive into: `base` is the first byte of `slot`.
+  @inline(__always) func emptyBuffer(_ slot: UInt32, base: UnsafeMutableRawPointer) -> RingBuffer {
+    unsafe RingBuffer(address: address(of: base + emptyOffset), length: emptyLength, token: UInt64(slot))
   }
 }
 
@@ -160,38 +152,38 @@ extension VirtioQueuePair {
 
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     var done = 0
-    while done < entries.count {
-      // A run of plain frames keeps the ring's indices in registers.
-      var end = done
-      while end < entries.count, unsafe entries[unchecked: end].isPlain { end &+= 1 }
-      if end > done {
-        done &+= addPlain(entries, from: done, to: end)
-        if done < end { break }
-      } else {
-        guard unsafe try addChain(entries[unchecked: done]) else { break }
-        done &+= 1
-      }
+    while true {
+      done &+= addPlain(entries, from: done)
+      // Nothing left; or no room, which holds for a chain too; or a frame that is not plain.
+      guard done < entries.count, unsafe try addChain(entries[unchecked: done]) else { break }
+      done &+= 1
     }
     unsafe rings.pointee.transmit.publish()
     return done
   }
 
-  /// Frames in one buffer each: the header in their headroom, one descriptor. The number that found room.
-  private func addPlain(_ entries: Span<TransmitEntry>, from start: Int, to end: Int) -> Int {
+  /// Frames in one buffer each, up to the first that is not so: the header in their headroom, one descriptor. The number
+  /// that was added.
+  @inline(__always)
+  private func addPlain(_ entries: Span<TransmitEntry>, from start: Int) -> Int {
     let slots = slots
     let addressing = addressing
-    return unsafe rings.pointee.transmit.add(count: end - start, writable: false) { position in
+    return unsafe rings.pointee.transmit.add(count: entries.count &- start, writable: false) { position in
+      // Below the count.
       let entry = unsafe entries[unchecked: start &+ position]
-      let offset = slots.offset(of: entry.slot) &- VirtioNetHeader.size
+      guard entry.isPlain else { return nil }
+      let slot = entry.slot
       // In the headroom before the frame, which nobody else holds.
-      unsafe VirtioNetHeader().store(to: slots.base(of: entry.slot).advanced(by: offset))
-      return RingBuffer(
-        address: addressing.address(of: entry.slot, offset: offset),
-        length: UInt32(truncatingIfNeeded: slots.length(of: entry.slot) &+ VirtioNetHeader.size), token: entry.rawValue)
+      let place = unsafe slots.start(of: slot) - VirtioNetHeader.size
+      unsafe VirtioNetHeader().store(to: place)
+      return unsafe RingBuffer(
+        address: addressing.address(of: place),
+        length: UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size), token: entry.rawValue)
     }
   }
 
   /// A frame in several buffers, or one whose buffer somebody else holds: the header of zeros, then the frame.
+  @inline(never)
   private func addChain(_ entry: TransmitEntry) throws(NetworkDeviceError) -> Bool {
     var buffers = [RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))]
     var slot = entry.slot
@@ -199,7 +191,7 @@ extension VirtioQueuePair {
       if position > 0 { slot = slots.next(after: slot) }
       buffers.append(
         RingBuffer(
-          address: addressing.address(of: slot, offset: slots.offset(of: slot)),
+          address: unsafe addressing.address(of: slots.start(of: slot)),
           length: UInt32(truncatingIfNeeded: slots.length(of: slot))))
     }
     do {
@@ -212,155 +204,30 @@ extension VirtioQueuePair {
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
-    let count = try unsafe take(&rings.pointee.transmit, min(entries.count, Self.usedCapacity), "transmit")
-    for position in 0..<count {
-      unsafe entries[unchecked: position] = TransmitEntry(rawValue: unsafe used[position].token)
-    }
-    return count
-  }
-
-  @inline(__always) private func take(
-    _ ring: inout SplitDriverRing, _ max: Int, _ name: StaticString
-  ) throws(NetworkDeviceError) -> Int {
-    do {
-      return try unsafe ring.reap(into: used, max: max)
-    } catch {
-      throw broken("the \(name) ring", "\(error)")
-    }
-  }
-
-  private func broken(_ what: String, _ how: String) -> NetworkDeviceError {
-    NetworkDeviceError(.broken, what, offered: how, advice: "the device breaks the virtio protocol; it is reset")
-  }
-}
-
-// MARK: - Reception
-
-extension VirtioQueuePair {
-  var receiveRoom: Int { unsafe rings.pointee.receive.freeCount }
-
-  func post(_ posted: Span<UInt32>) throws(NetworkDeviceError) -> Int {
-    let addressing = addressing
-    let count = unsafe rings.pointee.receive.add(count: posted.count, writable: true) { position in
-      unsafe addressing.emptyBuffer(posted[unchecked: position])
-    }
-    unsafe rings.pointee.receive.publish()
-    return count
-  }
-
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
-    let taken = try unsafe take(&rings.pointee.receive, min(entries.count, Self.usedCapacity), "receive")
-    let slots = slots
-    let used = unsafe used
-    let headerOffset = slots.headroom &- VirtioNetHeader.size
+    let room = entries.count
     var count = 0
-    var position = 0
-    var bytes = 0
-    while position < taken {
-      let buffer = unsafe used[position]
-      let slot = UInt32(truncatingIfNeeded: buffer.token)
-      let length = Int(buffer.written) &- VirtioNetHeader.size
-      position &+= 1
-      // Copied once; only the copy is looked at.
-      let header = unsafe VirtioNetHeader(loadingOnceFrom: slots.base(of: slot).advanced(by: headerOffset))
-      var isInOneBuffer = true
-      if header.isPlain, header.numBuffers == 1, length >= 0 {
-        slots.setReceived(slot: slot, length: length)
-        bytes &+= length
-      } else {
-        guard try takeUnusual(header, slot, length, &position, taken) else { continue }
-        isInOneBuffer = slots.segments(of: slot) == 1
+    do throws(RingError) {
+      while count < room {
+        let start = count
+        count &+= try unsafe rings.pointee.transmit.reapSingles(max: room &- start) { position, token, _ in
+          // Below the room.
+          unsafe entries[unchecked: start &+ position] = TransmitEntry(rawValue: token)
+          return true
+        }
+        guard count < room, let used = try unsafe rings.pointee.transmit.nextUsed() else { break }
+        unsafe entries[unchecked: count] = TransmitEntry(rawValue: used.token)
+        count &+= 1
       }
-      unsafe entries[unchecked: count] = TransmitEntry(receivedIn: slot, isInOneBuffer: isInOneBuffer)
-      count &+= 1
+    } catch {
+      // What came before the violation is good; the ring, once broken, throws again at the next call.
+      if count == 0 { throw broken("the transmit ring", "\(error)") }
     }
-    counts.bytesReceived &+= UInt64(truncatingIfNeeded: bytes)
     return count
   }
 
-  /// A frame in several buffers, or with something in its header: false when it was dropped and its buffers posted again.
-  ///
-  /// - Throws: what breaks the queue; every buffer of this call then waits in `limbo` for the reset.
-  private func takeUnusual(
-    _ header: VirtioNetHeader, _ slot: UInt32, _ length: Int, _ position: inout Int, _ taken: Int
-  ) throws(NetworkDeviceError) -> Bool {
-    guard length >= 0 else {
-      throw breakWith(taken, "\(length + VirtioNetHeader.size) bytes are less than a net header")
-    }
-    let buffers: Int
-    do {
-      buffers = try header.bufferCount(mergeable: features.contains(.mrgRxbuf), queueSize: size)
-    } catch {
-      throw breakWith(taken, "\(error)")
-    }
-    slots.setReceived(slot: slot, length: length)
-    var last = slot
-    var total = length
-    limboOfFrame = []
-    for _ in 1..<buffers {
-      let next = try nextBuffer(&position, taken)
-      let nextSlot = UInt32(truncatingIfNeeded: next.token)
-      total += Int(next.written)
-      // Only the first buffer of a frame has a header (VIRTIO 1.4 §5.1.9.3.2).
-      slots.append(
-        slot: nextSlot, offset: slots.headroom - VirtioNetHeader.size, length: Int(next.written), to: slot, last: last)
-      last = nextSlot
-    }
-    if (try? header.receiveOffload(frameLength: total, features: features)) == nil {
-      counts.receiveDrops &+= 1
-      repost(slot, upTo: position)
-      return false
-    }
-    counts.bytesReceived &+= UInt64(truncatingIfNeeded: total)
-    return true
-  }
-
-  /// The next buffer of a frame: the device shows all of them together, so it is there or the device lies.
-  private func nextBuffer(_ position: inout Int, _ taken: Int) throws(NetworkDeviceError) -> UsedBuffer {
-    if position < taken {
-      position += 1
-      return unsafe used[position - 1]
-    }
-    do {
-      if let buffer = try unsafe rings.pointee.receive.nextUsed() {
-        limboOfFrame.append(UInt32(truncatingIfNeeded: buffer.token))
-        return buffer
-      }
-    } catch {
-      throw breakWith(taken, "\(error)")
-    }
-    throw breakWith(taken, "buffers of a frame are missing")
-  }
-
-  /// Gives the buffers of a dropped frame to the device again; the ring has just freed their places.
-  private func repost(_ first: UInt32, upTo position: Int) {
-    // They are the ring's again, whatever happens later in this call.
-    for index in max(0, position - slots.segments(of: first))..<position { unsafe used[index].token = Self.reposted }
-    limboOfFrame = []
-    var slot = first
-    for _ in 0..<slots.segments(of: first) {
-      let next = slots.next(after: slot)
-      slots.separate(slot: slot)
-      let buffer = addressing.emptyBuffer(slot)
-      if unsafe !rings.pointee.receive.add(
-        address: buffer.address, length: buffer.length, writable: true, token: buffer.token)
-      {
-        limbo.append(slot)
-      }
-      slot = next
-    }
-    unsafe rings.pointee.receive.publish()
-  }
-
-  /// The queue is broken while buffers of this call are in nobody's hands: they are drained with the ring.
-  private func breakWith(_ taken: Int, _ how: String) -> NetworkDeviceError {
-    for position in 0..<taken where unsafe used[position].token != Self.reposted {
-      limbo.append(UInt32(truncatingIfNeeded: unsafe used[position].token))
-    }
-    limbo += limboOfFrame
-    limboOfFrame = []
-    unsafe rings.pointee.receive.fail(RingError(.stopped, UInt64(taken)))
-    return broken("a received frame", how)
+  @inline(never)
+  func broken(_ what: String, _ how: String) -> NetworkDeviceError {
+    NetworkDeviceError(.broken, what, offered: how, advice: "the device breaks the virtio protocol; it is reset")
   }
 }
 
@@ -369,14 +236,14 @@ extension VirtioQueuePair {
 extension VirtioQueuePair {
   func ring() {
     // Before DRIVER_OK no notification is sent (VIRTIO 1.4 §3.1.1), after the reset began none either.
-    guard isLive, let doorbells else { return }
+    guard isLive else { return }
     if unsafe rings.pointee.transmit.needsKick() {
       counts.kicks &+= 1
-      doorbells.kickTransmit()
+      doorbells?.kickTransmit()
     }
     if unsafe rings.pointee.receive.needsKick() {
       counts.kicks &+= 1
-      doorbells.kickReceive()
+      doorbells?.kickReceive()
     }
   }
 

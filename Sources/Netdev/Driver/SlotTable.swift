@@ -23,6 +23,11 @@
     unsafe records[Int(slot)].base
   }
 
+  /// First byte of the frame in the buffer of `slot`.
+  @unsafe @inlinable public func start(of slot: UInt32) -> UnsafeMutableRawPointer {
+    unsafe records[Int(slot)].start
+  }
+
   /// Offset of the frame's first byte in the buffer of `slot`.
   @inlinable public func offset(of slot: UInt32) -> Int { unsafe Int(records[Int(slot)].offset) }
 

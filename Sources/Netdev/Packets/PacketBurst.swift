@@ -107,10 +107,13 @@ extension NetworkQueue {
 
   /// On the loop: the block serves the next burst.
   nonisolated func recycle(_ block: UnsafeMutablePointer<BurstBlock>) {
-    guard let core = unsafe core else { return }
-    core.blocksOut -= 1
-    unsafe core.idleBlocks.append(block)
-    releaseSelfIfDone()
+    let isLast = unsafe state.pointee.withCore { core in
+      core.blocksOut -= 1
+      unsafe block.pointee.next = core.idleBlock
+      unsafe core.idleBlock = block
+      return core.isFinished && core.blocksOut == 0
+    }
+    if isLast == true { releaseSelfIfDone() }
   }
 
   /// From any thread: one frame of a burst is dropped.
@@ -143,9 +146,9 @@ extension NetworkQueue {
 
   /// On the loop, with room for all: publishes in one call.
   @usableFromInline nonisolated func publish(_ burst: consuming PacketBurst) {
-    guard let core = unsafe core else { return }
     let block = unsafe burst.takeBlock()
-    unsafe core.publishBurst(block)
+    // A burst comes from a queue, whose core is there as long as the queue.
+    unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
     unsafe block.pointee.count = 0
     unsafe recycle(block)
   }

@@ -19,12 +19,13 @@ struct SlotRecord {
   @usableFromInline let slot: UInt32
   /// Link in the pool's shared list, and to the next buffer of a frame in several.
   @usableFromInline var next: UInt32
-  /// Where the frame's bytes begin in the buffer.
-  @usableFromInline var offset: UInt32
-  /// Bytes of the frame in this buffer.
-  @usableFromInline var length: UInt32
   /// Size of the buffer in bytes.
   @usableFromInline let capacity: UInt32
+  /// Where the frame's bytes begin in the buffer.
+  @usableFromInline var offset: UInt32
+  // The next two are stored together when a frame comes in.
+  /// Bytes of the frame in this buffer.
+  @usableFromInline var length: UInt32
   /// Bytes of the frame in all its buffers; meaningful in its first.
   @usableFromInline var frameLength: UInt32
   /// Buffers of the frame; meaningful in its first.

@@ -4,6 +4,8 @@ struct BurstBlock {
   @usableFromInline static var capacity: Int { 64 }
   @usableFromInline var count: Int
   @usableFromInline let entries: UnsafeMutablePointer<TransmitEntry>
+  /// The next one, while this one is idle.
+  var next: UnsafeMutablePointer<BurstBlock>?
 
   static func make() -> UnsafeMutablePointer<BurstBlock> {
     let block = UnsafeMutablePointer<BurstBlock>.allocate(capacity: 1)
@@ -16,6 +18,7 @@ struct BurstBlock {
   @usableFromInline init(count: Int, entries: UnsafeMutablePointer<TransmitEntry>) {
     self.count = count
     unsafe self.entries = entries
+    unsafe next = nil
   }
 
   static func free(_ block: UnsafeMutablePointer<BurstBlock>) {

@@ -78,6 +78,11 @@ extension NetworkQueue {
     if let end = core.end { throw end }
     let need = min(count, core.driver.transmitCapacity)
     if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
+    if unsafe state.pointee.credits < need, core.senders.isEmpty, core.ringRoom >= need {
+      // There is room, but the turn's budget is used up: goes on in the next one.
+      await waitForNextTurn(core)
+      if let end = core.end { throw end }
+    }
     if unsafe state.pointee.credits >= need, core.senders.isEmpty { return core }
     core.statistics.ringFull &+= 1
     let waiter = core.waiters.take(.space)

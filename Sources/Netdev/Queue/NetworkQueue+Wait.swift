@@ -17,6 +17,12 @@ extension NetworkQueue {
     return outcome
   }
 
+  /// Lets the loop's turn end, and goes on in the next one: what a task does that has used up a budget.
+  func waitForNextTurn(_ core: QueueCore) async {
+    core.loop.requestTurn()
+    await core.nextTurn.pass()
+  }
+
   /// Suspends at the waiter's gate, unless it has been settled already.
   func park(_ waiter: Waiter) async {
     if case .pending = waiter.outcome { await waiter.gate.pass() }

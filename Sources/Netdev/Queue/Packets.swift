@@ -48,7 +48,7 @@ extension NetworkQueue {
 
   /// Nothing at hand: looks once more, without suspending, if the caller is on the loop.
   @usableFromInline nonisolated func pumpAndTake() -> Packet? {
-    guard isHere, let core = unsafe core, core.pump() else { return nil }
+    guard isHere, unsafe state.pointee.withCore({ $0.pump() }) == true else { return nil }
     return takeReady()
   }
 
@@ -71,8 +71,11 @@ extension NetworkQueue {
   /// Waits for frames: one, or a burst. Nil at the end or when the task is cancelled.
   func fetch(_ wish: Waiter.Wish) async -> Waiter.Outcome? {
     guard let core = unsafe core else { return nil }
-    if core.consumers.isEmpty, core.end == nil {
-      // A loop body that never suspends must still let its turn end: after a budget of frames it waits for the next one.
+    if core.consumers.isEmpty, core.isOpen {
+      // A loop body that never suspends must still let its turn end: after a budget of frames it goes on in the next one.
+      if core.readyCount == 0, core.turnIsSpent { await waitForNextTurn(core) }
+    }
+    if core.consumers.isEmpty, core.isOpen {
       if core.readyCount == 0 { _ = core.pump() }
       if core.readyCount > 0 {
         if Task.isCancelled { return nil }
@@ -99,8 +102,11 @@ extension NetworkQueue {
   }
 
   @usableFromInline nonisolated func takeReadyBurst() -> PacketBurst? {
-    guard let core = unsafe core, core.consumers.isEmpty, core.readyCount > 0 || core.pump() else { return nil }
-    return unsafe PacketBurst(queue: self, block: core.takeReadyBlock())
+    let block: UnsafeMutablePointer<BurstBlock>?? = unsafe state.pointee.withCore { core in
+      unsafe core.consumers.isEmpty && (core.readyCount > 0 || core.pump()) ? core.takeReadyBlock() : nil
+    }
+    guard case let block?? = unsafe block else { return nil }
+    return unsafe PacketBurst(queue: self, block: block)
   }
 
   @usableFromInline func receiveBurstSlowly() async -> sending PacketBurst? {

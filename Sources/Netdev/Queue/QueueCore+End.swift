@@ -14,6 +14,7 @@ extension QueueCore {
   func stopAccepting(_ cause: NetworkDeviceError) {
     guard end == nil else { return }
     end = cause
+    isOpen = false
     unsafe state.pointee.credits = 0
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
@@ -90,6 +91,7 @@ extension QueueCore {
     unsafe pool.retire(local)
     if let hook { try? loop.removeHook(hook) }
     hook = nil
+    nextTurn.openAll()
     while let closer = closers.popFirst() { closer.settle(.granted) }
   }
 }

@@ -6,7 +6,7 @@ internal import LibeventConcurrency
 extension QueueCore {
   /// Fills the ready block from the driver; false when nothing came.
   @discardableResult func takeReceived() -> Bool {
-    guard end == nil else { return false }
+    guard isOpen else { return false }
     let block = unsafe state.pointee.ready
     do {
       var entries = unsafe MutableSpan(_unsafeStart: block.pointee.entries, count: BurstBlock.capacity)
@@ -32,10 +32,13 @@ extension QueueCore {
 
   var readyCount: Int { unsafe state.pointee.ready.pointee.count - state.pointee.readyHead }
 
+  /// The turn's budget of received frames is used up.
+  var turnIsSpent: Bool { receivedThisTurn >= QueueState.turnBudget }
+
   /// Looks once more before a consumer suspends: publishes and rings, lets devices of this loop take their turn, and takes
   /// what has come. Within the turn's budget, so that a body that never suspends still ends its turn.
   func pump() -> Bool {
-    guard end == nil, consumers.isEmpty, receivedThisTurn < QueueState.turnBudget else { return false }
+    guard isOpen, consumers.isEmpty, !turnIsSpent else { return false }
     if takeReceived() { return true }
     guard unsafe active || state.pointee.pending.pointee.count > 0 else { return false }
     flush()
@@ -84,14 +87,15 @@ extension QueueCore {
 
   /// An empty block; they are made once and come back.
   private func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
-    guard let block = unsafe idleBlocks.popLast() else { return unsafe BurstBlock.make() }
+    guard let block = idleBlock else { return unsafe BurstBlock.make() }
+    idleBlock = unsafe block.pointee.next
     unsafe block.pointee.count = 0
     return unsafe block
   }
 
   /// Gives the device empty buffers for what it consumed; wakes nobody, rings nothing.
   func refill() {
-    guard end == nil else { return }
+    guard isOpen else { return }
     // In fair-sized batches: the ring is large, and a few free places are no reason to touch it.
     let room = driver.receiveRoom
     guard room >= refillBatch else { return }

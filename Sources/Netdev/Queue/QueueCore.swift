@@ -37,12 +37,17 @@ final class QueueCore {
   var accepted: UInt64 { unsafe statistics.packetsSubmitted &+ UInt64(state.pointee.pending.pointee.count) }
   /// Frames taken from the driver in this turn, against the budget that makes a turn end.
   @safe @exclusivity(unchecked) var receivedThisTurn = 0
+  /// Where tasks wait for the next turn when they have used up the budget of this one.
+  let nextTurn = Gate()
 
   /// Set when the queue takes no more work: closed, or broken with this cause.
   @safe @exclusivity(unchecked) var end: NetworkDeviceError?
+  /// False from when `end` is set: to ask this costs no copy of an error.
+  @safe @exclusivity(unchecked) var isOpen = true
   @safe @exclusivity(unchecked) var isFinished = false
   @safe @exclusivity(unchecked) var hook: TurnHook.Token?
-  @safe @exclusivity(unchecked) var idleBlocks: [UnsafeMutablePointer<BurstBlock>] = unsafe []
+  /// Empty blocks, linked.
+  @safe @exclusivity(unchecked) var idleBlock: UnsafeMutablePointer<BurstBlock>?
   /// Bursts that a program holds.
   @safe @exclusivity(unchecked) var blocksOut = 0
 
@@ -72,7 +77,10 @@ final class QueueCore {
 
   deinit {
     unsafe released.deallocate()
-    for unsafe block in unsafe idleBlocks { unsafe BurstBlock.free(block) }
+    while let block = idleBlock {
+      idleBlock = unsafe block.pointee.next
+      unsafe BurstBlock.free(block)
+    }
   }
 }
 
@@ -105,6 +113,7 @@ extension QueueCore {
     receivedThisTurn = 0
     takeReleased()
     updateCredits()
+    nextTurn.openAll()
     if !consumers.isEmpty { serveConsumers() }
   }
 
@@ -182,7 +191,7 @@ extension QueueCore {
 
   /// Hands frames to the driver; the number published.
   private func publish(_ entries: Span<TransmitEntry>) -> Int {
-    guard end == nil else { return 0 }
+    guard isOpen else { return 0 }
     do {
       let published = try driver.transmit(entries)
       unsafe state.pointee.inFlight += published
@@ -214,7 +223,7 @@ extension QueueCore {
   /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
   private func restOfBurst(_ entry: TransmitEntry) {
     let pending = unsafe state.pointee.pending
-    guard end == nil, unsafe pending.pointee.count < BurstBlock.capacity else {
+    guard isOpen, unsafe pending.pointee.count < BurstBlock.capacity else {
       statistics.packetsFailed &+= 1
       return releaseBuffer(entry.slot)
     }
@@ -247,27 +256,38 @@ extension QueueCore {
 
   /// The first `count` frames in `released` are released: the driver's references end, and with the last one a buffer is free.
   private func complete(_ count: Int) {
+    var position = 0
+    while true {
+      position = completeSimple(from: position, to: count)
+      guard position < count else { return }
+      let entry = unsafe released[position]
+      releaseBuffer(entry.slot)
+      if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
+      position += 1
+    }
+  }
+
+  /// The common frames: nobody waits, one buffer of this queue, and no reference but the driver's. Goes up to the first that
+  /// is not so, and says where that is.
+  @inline(__always) private func completeSimple(from start: Int, to end: Int) -> Int {
     let records = unsafe state.pointee.records
     let local = unsafe local
-    let slots = unsafe local.pointee.slots
     let released = unsafe released
-    var free = unsafe local.pointee.count
-    for position in 0..<count {
+    let free = unsafe local.pointee.count
+    // Where the next free slot goes, counted as the released frames are.
+    let places = unsafe local.pointee.slots + (free - start)
+    let last = min(end, start + (LocalSlots.capacity - free))
+    var position = start
+    while position < last {
       let entry = unsafe released[position]
       let record = unsafe records.advanced(by: Int(entry.slot))
-      // The common frame: nobody waits, one buffer of this queue, and no reference but the driver's.
-      if entry.isSimple, unsafe record.pointee.home == local, free < LocalSlots.capacity, unsafe isLast(record) {
-        unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
-        unsafe slots[free] = entry.slot
-        free &+= 1
-      } else {
-        unsafe local.pointee.count = free
-        releaseBuffer(entry.slot)
-        if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
-        free = unsafe local.pointee.count
-      }
+      guard entry.isSimple, unsafe record.pointee.home == local, unsafe isLast(record) else { break }
+      unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
+      unsafe places[position] = entry.slot
+      position &+= 1
     }
-    unsafe local.pointee.count = free
+    unsafe local.pointee.count = free + (position - start)
+    return position
   }
 
   /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.
@@ -287,7 +307,7 @@ extension QueueCore {
   }
 
   /// The driver's reference to the frame in `slot` ends.
-  func releaseBuffer(_ slot: UInt32) {
+  @inline(never) func releaseBuffer(_ slot: UInt32) {
     let record = unsafe state.pointee.records.advanced(by: Int(slot))
     if unsafe isLast(record) {
       unsafe record.pointee.dropLinearCopy()
@@ -306,12 +326,16 @@ extension QueueCore {
     }
   }
 
+  /// Frames that the ring has room for, beside those that have been promised it.
+  var ringRoom: Int {
+    unsafe driver.transmitCapacity - state.pointee.inFlight - state.pointee.pending.pointee.count - granted
+  }
+
   /// After releases or a refused publication: room goes to those who wait, then to whoever comes.
   func updateCredits() {
-    guard end == nil else { return }
-    var room = unsafe driver.transmitCapacity - state.pointee.inFlight - state.pointee.pending.pointee.count - granted
+    guard isOpen else { return }
     // A body that never suspends must still let its turn end.
-    room = min(room, QueueState.turnBudget - Int(accepted &- acceptedBefore))
+    var room = min(ringRoom, QueueState.turnBudget - Int(accepted &- acceptedBefore))
     while let sender = senders.first, room >= sender.need {
       senders.popFirst()
       room -= sender.need

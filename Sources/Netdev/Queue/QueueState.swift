@@ -28,7 +28,8 @@ struct QueueState {
   /// The on-loop logic, once the queue is prepared; unretained, the actor owns it.
   @usableFromInline var core: Unmanaged<QueueCore>?
 
-  @usableFromInline static var turnBudget: Int { 256 }
+  /// Frames that may go each way in one turn of the loop: some tens of microseconds of work.
+  @usableFromInline static var turnBudget: Int { 512 }
 
   init(loop: UInt, pool: PacketPool, maximumFrame: Int) {
     self.loop = loop
@@ -42,6 +43,12 @@ struct QueueState {
     credits = 0
     inFlight = 0
     unsafe core = nil
+  }
+
+  /// Calls the core without a retain; nil before the queue is prepared. The actor owns the core, and the caller is on the
+  /// loop and holds the actor.
+  @inline(__always) func withCore<Result>(_ body: (QueueCore) -> Result) -> Result? {
+    unsafe core?._withUnsafeGuaranteedRef { body($0) }
   }
 
   /// True when the record is one of this queue's pool.

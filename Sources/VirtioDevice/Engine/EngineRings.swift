@@ -122,9 +122,6 @@ extension EngineRings {
     }
   }
 
-  /// Keeps a receive buffer that has been taken for the frames to come. It counts as any other that is in hand.
-  mutating func takeInHand(_ chain: DescriptorChain) { place(chain, chain.writableLength) }
-
   private mutating func place(_ chain: DescriptorChain, _ room: Int) {
     if handStart == handEnd { (handStart, handEnd, handBytes) = (0, 0, 0) }
     // At most as many chains as the ring has are taken and not returned; the hand was emptied at the last burst's end.

@@ -19,45 +19,46 @@ final class LoopbackPort: BackendPort {
     guard available > 0 else { return [] }
     _ = rings.beginReceive()
     let limit = min(available, budget)
-    let headerLength = VirtioNetHeader.size
-    var frames: UInt64 = 0
-    var bytes = 0
     var result: ServeResult = available > limit ? .moreWork : []
-    for _ in 0..<limit {
+    var left = limit
+    while true {
+      left -= relay(&rings, upTo: left)
+      guard left > 0 else { return result }
       guard let chain = rings.nextTransmit() else {
         if rings.transmit.seen > 0 { result.insert(.moreWork) }
-        break
+        return result
       }
-      // Nearly every frame of a driver is one buffer that asks for no offload, and goes into one buffer.
-      let length = unsafe chain.segments.pointee.length
-      if chain.readableCount == 1, length > headerLength, rings.handStart == rings.handEnd {
-        let source = unsafe chain.segments.pointee.base
-        if unsafe VirtioNetHeader(copying: source).isPlain, let buffer = rings.nextReceive() {
-          let room = unsafe buffer.segments.pointee
-          if buffer.readableCount == 0, buffer.writableCount == 1, room.length >= length {
-            unsafe VirtioNetHeader(numBuffers: 1).store(to: room.base)
-            // Memory of the driver on both sides, checked to these lengths; it may overlap, which is the driver's affair.
-            unsafe (room.base + headerLength).copyMemory(from: source + headerLength, byteCount: length - headerLength)
-            rings.receive.pushUsed(head: buffer.head, written: UInt32(truncatingIfNeeded: length))
-            rings.transmit.pushUsed(head: chain.head, written: 0)
-            frames &+= 1
-            bytes &+= length - headerLength
-            continue
-          }
-          rings.takeInHand(buffer)
-        }
-      }
-      if !carry(chain, &rings) {
-        result = [.transmitBlocked, .needsReceiveBuffers]
-        break
-      }
+      left -= 1
+      if !carry(chain, &rings) { return [.transmitBlocked, .needsReceiveBuffers] }
     }
-    rings.statistics.countLoop(frames: frames, bytes: UInt64(bytes))
-    return result
+  }
+
+  /// Nearly every frame of a driver is one buffer that asks for no offload, and goes into one buffer: carries those that
+  /// come first, and says how many there were.
+  @inline(__always)
+  private func relay(_ rings: inout EngineRings, upTo limit: Int) -> Int {
+    // Buffers in hand were taken first and are used first.
+    guard rings.handStart == rings.handEnd else { return 0 }
+    let headerLength = VirtioNetHeader.size
+    var bytes = 0
+    let count = rings.transmit.relay(to: &rings.receive, max: limit, in: rings.memory) { source, room in
+      let length = source.length
+      guard length > headerLength, room.length >= length,
+        unsafe VirtioNetHeader.isPlain(copied: source.base.loadUnaligned(as: UInt64.self))
+      else { return nil }
+      unsafe VirtioNetHeader(numBuffers: 1).store(to: room.base)
+      // Memory of the driver on both sides, checked to these lengths; it may overlap, which is the driver's affair.
+      unsafe (room.base + headerLength).copyFrame(from: source.base + headerLength, byteCount: length &- headerLength)
+      bytes &+= length
+      return UInt32(truncatingIfNeeded: length)
+    }
+    rings.statistics.countLoop(frames: UInt64(count), bytes: UInt64(bytes &- count &* headerLength))
+    return count
   }
 
   /// A frame in pieces, or with a header that asks for something, or for which there is no single buffer. False when it
   /// has been left on the ring to wait for buffers.
+  @inline(never)
   private func carry(_ chain: DescriptorChain, _ rings: inout EngineRings) -> Bool {
     guard let header = VirtioNetHeader(copying: chain) else {
       rings.dropTransmit(chain, .shorterThanHeader)
