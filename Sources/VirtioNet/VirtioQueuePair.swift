@@ -31,11 +31,13 @@ internal import Virtio
   private let signal: QueueSignal
   private let features: FeatureSet
   private let size: Int
+  private let maximumFrame: Int
   private let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
   private let zeroHeaderAddress: UInt64
   @safe @exclusivity(unchecked) private var doorbells: (any VirtioDoorbells)?
   @safe @exclusivity(unchecked) private var isLive = false
+  @safe @exclusivity(unchecked) private var isQuiet = false
   @safe @exclusivity(unchecked) private var counts = QueueDriverStatistics()
   /// Slots of used buffers that could not be handed on because the queue broke; and those of the frame at hand.
   @safe @exclusivity(unchecked) private var limbo: [UInt32] = []
@@ -62,6 +64,7 @@ internal import Virtio
     addressing = PoolAddressing(base: poolAddress, slots: slots)
     features = agreed.features
     size = Int(layout.size)
+    maximumFrame = agreed.mtu + 14
     zeroHeaderAddress = memory.address &+ UInt64(map.headerOffset)
     let placement = VirtioPairPlacement(
       index: index, receive: .init(layout, at: memory.address),
@@ -100,10 +103,14 @@ internal import Virtio
   }
 
   /// The reset has begun.
-  private func goQuiet() { isLive = false }
+  private func goQuiet() {
+    isLive = false
+    isQuiet = true
+  }
 
-  /// DRIVER_OK is set: the first notifications are unconditional.
+  /// DRIVER_OK is set: the first notifications are unconditional. Unless a reset was quicker: a queue may break at once.
   private func goLive() {
+    guard !isQuiet else { return }
     isLive = true
     doorbells?.kickReceive()
     doorbells?.kickTransmit()
@@ -168,7 +175,13 @@ extension VirtioQueuePair {
         done &+= addPlain(entries, from: done, to: end)
         if done < end { break }
       } else {
-        guard unsafe try addChain(entries[unchecked: done]) else { break }
+        do throws(NetworkDeviceError) {
+          guard unsafe try addChain(entries[unchecked: done]) else { break }
+        } catch {
+          // What went before it is in the ring and counts; the next call begins with this frame.
+          guard done > 0 else { throw error }
+          break
+        }
         done &+= 1
       }
     }
@@ -195,12 +208,19 @@ extension VirtioQueuePair {
   private func addChain(_ entry: TransmitEntry) throws(NetworkDeviceError) -> Bool {
     var buffers = [RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))]
     var slot = entry.slot
+    var length = 0
     for position in 0..<slots.segments(of: entry.slot) {
       if position > 0 { slot = slots.next(after: slot) }
+      length += slots.length(of: slot)
       buffers.append(
         RingBuffer(
           address: addressing.address(of: slot, offset: slots.offset(of: slot)),
           length: UInt32(truncatingIfNeeded: slots.length(of: slot))))
+    }
+    // Received frames may be longer than what may be sent (VIRTIO 1.4 §5.1.4.2); they are never plain.
+    guard length <= maximumFrame else {
+      throw NetworkDeviceError(
+        .frameTooLong, "submit", offered: "a frame of \(length) bytes", advice: "this device takes up to \(maximumFrame)")
     }
     do {
       let nothing: [RingBuffer] = []
@@ -264,12 +284,13 @@ extension VirtioQueuePair {
       // Copied once; only the copy is looked at.
       let header = unsafe VirtioNetHeader(loadingOnceFrom: slots.base(of: slot).advanced(by: headerOffset))
       var isInOneBuffer = true
-      if header.isPlain, header.numBuffers == 1, length >= 0 {
+      // One comparison for both ends: a negative length is a huge number.
+      if header.isPlain, header.numBuffers == 1, UInt(bitPattern: length) <= UInt(bitPattern: maximumFrame) {
         slots.setReceived(slot: slot, length: length)
         bytes &+= length
       } else {
         guard try takeUnusual(header, slot, length, &position, taken) else { continue }
-        isInOneBuffer = slots.segments(of: slot) == 1
+        isInOneBuffer = slots.segments(of: slot) == 1 && length <= maximumFrame
       }
       unsafe entries[unchecked: count] = TransmitEntry(receivedIn: slot, isInOneBuffer: isInOneBuffer)
       count &+= 1
@@ -355,8 +376,10 @@ extension VirtioQueuePair {
   /// The queue is broken while buffers of this call are in nobody's hands: they are drained with the ring.
   private func breakWith(_ taken: Int, _ how: String) -> NetworkDeviceError {
     for position in 0..<taken where unsafe used[position].token != Self.reposted {
-      limbo.append(UInt32(truncatingIfNeeded: unsafe used[position].token))
+      limboOfFrame.append(UInt32(truncatingIfNeeded: unsafe used[position].token))
     }
+    // Each goes home by itself: what was linked to a frame already would otherwise go with its first buffer too.
+    for slot in limboOfFrame { slots.separate(slot: slot) }
     limbo += limboOfFrame
     limboOfFrame = []
     unsafe rings.pointee.receive.fail(RingError(.stopped, UInt64(taken)))
