@@ -29,7 +29,7 @@ import Virtio
       let senders = (0..<8).map { _ in
         Task { while (try? await queue.send(Packet(copying: numbered(1), in: lying.pool))) != nil {} }
       }
-      let consumer = Task { for await packet in queue.packets { try? await queue.submit(packet) } }
+      let consumer = Task { for await _ in queue.packets {} }
       try await eventually("traffic flows") { await queue.statistics.packetsReleased > 50 }
       try await lying.device.close()
       for sender in senders { await sender.value }
@@ -104,7 +104,7 @@ import Virtio
     try await lying.checkReopening()
   }
 
-  @Test(arguments: ["loopback:?queue_size=16", "loopback:?queue_size=16&placement=own&lossless=1"])
+  @Test(arguments: ["loopback:?queue_size=16", "loopback:?queue_size=16&placement=own"])
   func `rule 27: cancelling under load ends every send once and brings every buffer home`(url: String) async throws {
     for _ in 0..<15 {
       let pool = try PacketPool(.init(slots: 512, hugePages: false))
@@ -163,7 +163,7 @@ import Virtio
       let lying = try await Lying(pool: pool)
       let queue = lying.queue
       await lying.side.perform { pair in pair.whenKicked = { $0.loopBack() } }
-      for number in 0..<20 { try await queue.send(Packet(copying: numbered(number), in: pool)) }
+      for number in 0..<10 { try await queue.send(Packet(copying: numbered(number), in: pool)) }
       if round & 1 == 0 {
         await lying.side.perform { pair in
           pair.receive.show([(.max, 0)])
