@@ -27,11 +27,13 @@ internal import Virtio
   private let signal: QueueSignal
   let features: FeatureSet
   let size: Int
+  let maximumFrame: Int
   let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
   private let zeroHeaderAddress: UInt64
   @safe @exclusivity(unchecked) private var doorbells: (any VirtioDoorbells)?
   @safe @exclusivity(unchecked) private var isLive = false
+  @safe @exclusivity(unchecked) private var isQuiet = false
   @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
   /// First slots of received frames that could not be handed on because the queue broke.
   @safe @exclusivity(unchecked) var limbo: [UInt32] = []
@@ -55,6 +57,7 @@ internal import Virtio
     addressing = PoolAddressing(base: poolAddress, slots: slots)
     features = agreed.features
     size = Int(layout.size)
+    maximumFrame = agreed.mtu + 14
     zeroHeaderAddress = memory.address &+ UInt64(map.headerOffset)
     let placement = VirtioPairPlacement(
       index: index, receive: .init(layout, at: memory.address),
@@ -92,10 +95,14 @@ internal import Virtio
   }
 
   /// The reset has begun.
-  private func goQuiet() { isLive = false }
+  private func goQuiet() {
+    isLive = false
+    isQuiet = true
+  }
 
-  /// DRIVER_OK is set: the first notifications are unconditional.
+  /// DRIVER_OK is set: the first notifications are unconditional. Unless a reset was quicker: a queue may break at once.
   private func goLive() {
+    guard !isQuiet else { return }
     isLive = true
     doorbells?.kickReceive()
     doorbells?.kickTransmit()
@@ -155,7 +162,14 @@ extension VirtioQueuePair {
     while true {
       done &+= addPlain(entries, from: done)
       // Nothing left; or no room, which holds for a chain too; or a frame that is not plain.
-      guard done < entries.count, unsafe try addChain(entries[unchecked: done]) else { break }
+      guard done < entries.count else { break }
+      do throws(NetworkDeviceError) {
+        guard try addChain(entries[done]) else { break }
+      } catch {
+        // What went before it is in the ring and counts; the next call begins with this frame.
+        guard done > 0 else { throw error }
+        break
+      }
       done &+= 1
     }
     unsafe rings.pointee.transmit.publish()
@@ -187,12 +201,19 @@ extension VirtioQueuePair {
   private func addChain(_ entry: TransmitEntry) throws(NetworkDeviceError) -> Bool {
     var buffers = [RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))]
     var slot = entry.slot
+    var length = 0
     for position in 0..<slots.segments(of: entry.slot) {
       if position > 0 { slot = slots.next(after: slot) }
+      length += slots.length(of: slot)
       buffers.append(
         RingBuffer(
           address: unsafe addressing.address(of: slots.start(of: slot)),
           length: UInt32(truncatingIfNeeded: slots.length(of: slot))))
+    }
+    // Received frames may be longer than what may be sent (VIRTIO 1.4 §5.1.4.2); they are never plain.
+    guard length <= maximumFrame else {
+      throw NetworkDeviceError(
+        .frameTooLong, "submit", offered: "a frame of \(length) bytes", advice: "this device takes up to \(maximumFrame)")
     }
     do {
       let nothing: [RingBuffer] = []

@@ -73,6 +73,10 @@ final class QueueCore {
     unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
     refillBatch = min(16, max(1, driver.receiveRoom / 4))
     unsafe state.pointee.credits = driver.transmitCapacity
+    // What may be accepted is counted in frames. When frames take several descriptors each, up to a whole ring of them
+    // waits here, and then a burst.
+    unsafe BurstBlock.free(state.pointee.pending)
+    unsafe state.pointee.pending = BurstBlock.make(capacity: driver.transmitCapacity + BurstBlock.capacity)
   }
 
   deinit {
@@ -189,7 +193,7 @@ extension QueueCore {
     unsafe pending.pointee.count = left
   }
 
-  /// Hands frames to the driver; the number published.
+  /// Hands frames to the driver; the number that is done with, which is that of the frames published, or of one that failed.
   private func publish(_ entries: Span<TransmitEntry>) -> Int {
     guard isOpen else { return 0 }
     do {
@@ -199,9 +203,22 @@ extension QueueCore {
       if published > 0 { active = true }
       return published
     } catch {
-      breakQueue(error)
-      return 0
+      guard error.code == .frameTooLong, entries.count > 0 else {
+        breakQueue(error)
+        return 0
+      }
+      // The program's mistake, not the device's: the queue goes on without this frame.
+      active = true
+      failFrame(entries[0], error)
+      return 1
     }
+  }
+
+  /// A frame that was accepted will not be published.
+  private func failFrame(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
+    statistics.packetsFailed &+= 1
+    releaseBuffer(entry.slot)
+    if entry.cookie != 0 { settleSend(entry.cookie, .failed(error)) }
   }
 
   /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
@@ -223,7 +240,7 @@ extension QueueCore {
   /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
   private func restOfBurst(_ entry: TransmitEntry) {
     let pending = unsafe state.pointee.pending
-    guard isOpen, unsafe pending.pointee.count < BurstBlock.capacity else {
+    guard isOpen else {
       statistics.packetsFailed &+= 1
       return releaseBuffer(entry.slot)
     }
