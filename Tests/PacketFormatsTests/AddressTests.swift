@@ -94,7 +94,10 @@ struct AddressTests {
 
   @Test(
     "Networks in any other form are refused",
-    arguments: ["10.0.0.1", "10.0.0.1/", "10.0.0.1/33", "10.0.0.1/024", "10.0.0.1/-1", "/24", "10.0.0/24", "10.0.0.1/2x"])
+    arguments: [
+      "10.0.0.1", "10.0.0.1/", "10.0.0.1/33", "10.0.0.1/024", "10.0.0.1/-1", "/24", "10.0.0/24", "10.0.0.1/2x",
+      "10.0.0.1/07", "10.0.0.1/24/24",
+    ])
   func networkRefused(_ text: String) {
     #expect(IPv4Network(text) == nil)
   }
