@@ -56,7 +56,8 @@ private final class ClaimingBackend: NetworkBackend {
         .offeredFeatures == [.version1, .mac, .status, .inOrder])
   }
 
-  @Test func `FEATURES_OK does not stick for features not offered, without VERSION_1, or without what they need, §2.2.2`() {
+  @Test
+  func `FEATURES_OK does not stick for features not offered, without VERSION_1, or without what they need, §2.2.2`() {
     let device = VirtioNetDevice(backend: ClaimingBackend(features: [.csum, .hostTSO4], pairs: 2))
     #expect(negotiate(device, device.offeredFeatures))
     #expect(device.negotiatedFeatures == device.offeredFeatures)
@@ -114,7 +115,8 @@ private final class ClaimingBackend: NetworkBackend {
     #expect(device.status.contains(.needsReset))
   }
 
-  @Test func `the configuration space reads back what the device is, and its generation changes with the link`() throws {
+  @Test func `the configuration space reads back what the device is, and its generation changes with the link`() throws
+  {
     let mac = MACAddress(0x52, 0x54, 0, 0x12, 0x34, 0x56)
     let notified = Atomic<Int>(0)
     let device = VirtioNetDevice(backend: ClaimingBackend(pairs: 4, macAddress: mac, mtu: 9000))
@@ -158,7 +160,9 @@ private final class ClaimingBackend: NetworkBackend {
     #expect(!device.setActivePairs(2))
   }
 
-  @Test func `an engine is refused before FEATURES_OK, for no such pair, for too large a ring, and for a bad one`() throws {
+  @Test func `an engine is refused before FEATURES_OK, for no such pair, for too large a ring, and for a bad one`()
+    throws
+  {
     let hand = try HandLoop()
     let block = UnsafeMutableRawPointer.allocate(byteCount: 1 << 20, alignment: 4096)
     defer { unsafe block.deallocate() }

@@ -83,7 +83,9 @@ import Virtio
     proveAlive(rig)
   }
 
-  @Test func `avail.idx that jumps by more than the ring breaks that ring only, once, and the device asks for a reset`() throws {
+  @Test func `avail.idx that jumps by more than the ring breaks that ring only, once, and the device asks for a reset`()
+    throws
+  {
     let rig = try Rig()
     rig.offerReceive([1526])
     rig.transmit.publish(index: 65)
@@ -136,10 +138,13 @@ import Virtio
     proveAlive(rig)
   }
 
-  @Test(arguments: [
-    [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 100, 0, 0, 0, 16, 0, 0, 0],
-    [0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-  ] as [[UInt8]])
+  @Test(
+    arguments: [
+      [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0],
+      [1, 1, 0, 0, 100, 0, 0, 0, 16, 0, 0, 0],
+      [0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+      [1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+    ] as [[UInt8]])
   func `an offload that was not negotiated is dropped and counted, §5.1.9.2.2`(_ header: [UInt8]) throws {
     let rig = try Rig()
     for pieces in [[], [3, 3, 3]] {
