@@ -14,7 +14,7 @@ final class TestThread {
   init?(_ body: @escaping @Sendable () -> Void) {
     let context = unsafe Unmanaged.passRetained(Box(body)).toOpaque()
     let result = unsafe netdev_thread_start(
-      &identity,
+      &identity, "test", -1,
       { context in
         guard let context = unsafe context else { return }
         unsafe Unmanaged<Box>.fromOpaque(context).takeRetainedValue().body()
