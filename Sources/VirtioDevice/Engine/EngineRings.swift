@@ -3,9 +3,20 @@ public import Virtio
 /// Both rings of a queue pair, the memory their buffers lie in, and what was negotiated about frames: what a back-end port
 /// works with during a burst.
 ///
-/// Frames leave the driver on `transmit` and reach it on `receive`, each behind a virtio-net header. Whoever takes a chain
-/// returns it in the same burst, with `pushUsed`, or leaves it on the ring with `rewind`; the engine publishes after the
-/// burst. The memory is the driver's: what decides anything is copied once and only the copy is looked at.
+/// Frames leave the driver on `transmit` and reach it on `receive`, each behind a virtio-net header. A port that copies:
+///
+///     rings.beginTransmit()
+///     while let chain = rings.nextFrame(&budget) {
+///       let length = rings.copyFrame(of: chain, into: room)     // private memory: look at it as long as you like
+///       …
+///       rings.release(chain, frameLength: length)
+///     }
+///     rings.beginReceive()
+///     if let reason = rings.deliver(frame) { rings.statistics.drops[reason] += 1 }
+///
+/// Whoever takes a chain returns it in the same burst, with `release` or `drop`, or leaves it on the ring with `putBack`;
+/// the engine publishes after the burst. The memory is the driver's: what decides anything is copied once and only the copy
+/// is looked at.
 @safe public struct EngineRings: ~Copyable {
   /// Where the driver offers buffers for frames.
   public var receive: SplitDeviceRing
@@ -48,20 +59,62 @@ public import Virtio
 
 extension EngineRings {
   /// Looks at the transmit ring once: how many frames may be taken now. Zero when the ring is broken.
-  @inline(__always)
-  mutating func beginTransmit() -> Int {
+  @discardableResult public mutating func beginTransmit() -> Int {
     // A violation is kept by the ring itself, where the engine finds it after the burst.
     (try? transmit.begin()) ?? 0
   }
 
-  /// The next chain of the transmit ring; nil when this batch has no more. Chains that broke a rule are skipped: the ring
-  /// has returned them with a length of 0 (VIRTIO 1.4 §2.7.4).
-  @inline(__always)
-  mutating func nextTransmit() -> DescriptorChain? {
+  /// The next frame of the transmit ring that may be carried on; nil when this batch has no more, or the budget is used up.
+  ///
+  /// Frames that are shorter than their header, or whose header asks for what was not negotiated, are dropped, counted, and
+  /// count against the budget. Chains that broke a rule are skipped: the ring has returned them with a length of 0.
+  public mutating func nextFrame(_ budget: inout Int) -> DescriptorChain? {
+    while budget > 0, let chain = nextTransmit() {
+      budget -= 1
+      guard let header = VirtioNetHeader(copying: chain) else {
+        drop(chain, .shorterThanHeader)
+        continue
+      }
+      guard let reason = format.objection(to: header, frameLength: chain.readableLength - format.headerLength) else {
+        return chain
+      }
+      drop(chain, reason)
+    }
+    return nil
+  }
+
+  /// Whether this batch has frames that have not been taken.
+  public var hasMoreFrames: Bool { transmit.seen > 0 }
+
+  private mutating func nextTransmit() -> DescriptorChain? {
     while true {
       do throws(RingError) { return try transmit.next(in: memory) } catch {
         if transmit.isBroken { return nil }
       }
+    }
+  }
+
+  /// Returns a frame that has been carried on, or copied to be, and counts it.
+  @inline(__always)
+  public mutating func release(_ chain: DescriptorChain, frameLength: Int) {
+    transmit.pushUsed(head: chain.head, written: 0)
+    statistics.transmittedFrames &+= 1
+    statistics.transmittedBytes &+= UInt64(frameLength)
+  }
+
+  /// Returns a frame that is not carried on, and counts it.
+  public mutating func drop(_ chain: DescriptorChain, _ reason: DropReason) {
+    transmit.pushUsed(head: chain.head, written: 0)
+    statistics.drops[reason] &+= 1
+  }
+
+  /// Leaves the frame that was taken last on the ring, as if it had not been looked at. False when that cannot be.
+  public mutating func putBack(_ chain: DescriptorChain) -> Bool {
+    do throws(RingError) {
+      try transmit.rewind(1)
+      return true
+    } catch {
+      return false
     }
   }
 
@@ -76,30 +129,23 @@ extension EngineRings {
     }
   }
 
-  /// Returns a frame that is not carried on, and counts it.
-  mutating func dropTransmit(_ chain: DescriptorChain, _ reason: DropReason) {
-    transmit.pushUsed(head: chain.head, written: 0)
-    statistics.drops[reason] &+= 1
-  }
-
   /// Discards up to `budget` frames, as a disabled pair does. True when there may be more.
   mutating func discardTransmit(budget: Int) -> Bool {
-    let available = beginTransmit()
+    beginTransmit()
     var done = 0
     while done < budget, let chain = nextTransmit() {
-      dropTransmit(chain, .pairDisabled)
+      drop(chain, .pairDisabled)
       done += 1
     }
-    return available > budget || transmit.seen > 0
+    return hasMoreFrames
   }
 }
 
 // MARK: - The receive ring
 
 extension EngineRings {
-  /// Looks at the receive ring once, at the beginning of a burst: how many buffers may be taken.
-  @inline(__always)
-  mutating func beginReceive() -> Int { (try? receive.begin()) ?? 0 }
+  /// Looks at the receive ring once, at the beginning of a burst: how many buffers may be taken. Zero when it is broken.
+  @discardableResult public mutating func beginReceive() -> Int { (try? receive.begin()) ?? 0 }
 
   @inline(__always)
   mutating func nextReceive() -> DescriptorChain? {

@@ -29,12 +29,12 @@ final class LoopbackPort: BackendPort {
           return [.transmitBlocked, .needsReceiveBuffers]
         } catch {
           // A chain that broke a rule lies behind them and has been returned: they cannot be put back.
-          rings.dropTransmit(chain, .noReceiveBuffer)
+          rings.drop(chain, .noReceiveBuffer)
         }
       }
       index += 1
     }
-    return rings.transmit.seen > 0 ? .moreWork : []
+    return rings.hasMoreFrames ? .moreWork : []
   }
 
   /// Carries frames of the burst as long as they are what nearly every frame is: one buffer that asks for no offload, and
@@ -79,22 +79,20 @@ final class LoopbackPort: BackendPort {
   /// shall wait for buffers.
   private func carry(_ chain: DescriptorChain, _ rings: inout EngineRings) -> Bool {
     guard let header = VirtioNetHeader(copying: chain) else {
-      rings.dropTransmit(chain, .shorterThanHeader)
+      rings.drop(chain, .shorterThanHeader)
       return true
     }
     let frameLength = chain.readableLength - VirtioNetHeader.size
     if let reason = rings.format.objection(to: header, frameLength: frameLength) {
-      rings.dropTransmit(chain, reason)
+      rings.drop(chain, reason)
       return true
     }
     guard let reason = rings.deliver(frameOf: chain) else {
-      rings.transmit.pushUsed(head: chain.head, written: 0)
-      rings.statistics.transmittedFrames &+= 1
-      rings.statistics.transmittedBytes &+= UInt64(frameLength)
+      rings.release(chain, frameLength: frameLength)
       return true
     }
     if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken { return false }
-    rings.dropTransmit(chain, reason)
+    rings.drop(chain, reason)
     return true
   }
 }
