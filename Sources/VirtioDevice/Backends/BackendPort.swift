@@ -18,8 +18,8 @@ public struct ServeResult: OptionSet, Sendable {
 ///
 /// A port is made, started, served and closed on the loop of its queue pair and never touched elsewhere. It is called once a
 /// burst, not once a packet: `serve` owns both rings for its duration, loops over them with calls that the compiler resolves
-/// statically, and leaves publishing and interrupts to the engine. A ring whose driver broke the protocol throws; the port
-/// hands the error to `rings.breakTransmit` or `breakReceive` and goes on with the other one.
+/// statically, and leaves publishing and interrupts to the engine. A ring that the driver has broken has no frames and no
+/// buffers any more; the port goes on with the other one.
 public protocol BackendPort: AnyObject {
   /// The engine is about to serve: watch descriptors, remember the bell. Called once.
   func start(_ bell: ServiceBell) throws(BackendError)

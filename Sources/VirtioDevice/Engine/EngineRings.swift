@@ -3,9 +3,20 @@ public import Virtio
 /// Both rings of a queue pair, the memory their buffers lie in, and what was negotiated about frames: what a back-end port
 /// works with during a burst.
 ///
-/// Frames leave the driver on `transmit` and reach it on `receive`, each behind a virtio-net header. Whoever takes a chain
-/// returns it in the same burst, with `pushUsed`, or leaves it on the ring with `rewind`; the engine publishes after the
-/// burst. The memory is the driver's: what decides anything is copied once and only the copy is looked at.
+/// Frames leave the driver on `transmit` and reach it on `receive`, each behind a virtio-net header. A port that copies:
+///
+///     rings.beginTransmit()
+///     while let chain = rings.nextFrame(&budget) {
+///       let length = rings.copyFrame(of: chain, into: room)     // private memory: look at it as long as you like
+///       …
+///       rings.release(chain, frameLength: length)
+///     }
+///     rings.beginReceive()
+///     if let reason = rings.deliver(frame) { rings.statistics.drops[reason] += 1 }
+///
+/// Whoever takes a chain returns it in the same burst, with `release` or `drop`, or leaves it on the ring with `putBack`;
+/// the engine publishes after the burst. The memory is the driver's: what decides anything is copied once and only the copy
+/// is looked at.
 @safe public struct EngineRings: ~Copyable {
   /// Where the driver offers buffers for frames.
   public var receive: SplitDeviceRing
@@ -23,8 +34,6 @@ public import Virtio
   let hand: UnsafeMutablePointer<DescriptorChain>
   var handStart = 0
   var handEnd = 0
-  /// Writable bytes of the chains in hand.
-  var handBytes = 0
 
   init(
     receive: consuming SplitDeviceRing, transmit: consuming SplitDeviceRing, memory: consuming GuestMemory,
@@ -44,15 +53,34 @@ public import Virtio
 
 extension EngineRings {
   /// Looks at the transmit ring once: how many frames may be taken now. Zero when the ring is broken.
-  @inline(__always)
-  mutating func beginTransmit() -> Int {
+  @discardableResult public mutating func beginTransmit() -> Int {
     // A violation is kept by the ring itself, where the engine finds it after the burst.
     (try? transmit.begin()) ?? 0
   }
 
-  /// The next chain of the transmit ring; nil when this batch has no more. Chains that broke a rule are skipped: the ring
-  /// has returned them with a length of 0 (VIRTIO 1.4 §2.7.4).
-  @inline(__always)
+  /// The next frame of the transmit ring that may be carried on; nil when this batch has no more, or the budget is used up.
+  ///
+  /// Frames that are shorter than their header, or whose header asks for what was not negotiated, are dropped, counted, and
+  /// count against the budget. Chains that broke a rule are skipped: the ring has returned them with a length of 0.
+  public mutating func nextFrame(_ budget: inout Int) -> DescriptorChain? {
+    while budget > 0, let chain = nextTransmit() {
+      budget -= 1
+      guard let header = VirtioNetHeader(copying: chain) else {
+        drop(chain, .shorterThanHeader)
+        continue
+      }
+      guard let reason = format.objection(to: header, frameLength: chain.readableLength - format.headerLength) else {
+        return chain
+      }
+      drop(chain, reason)
+    }
+    return nil
+  }
+
+  /// Whether this batch has frames that have not been taken.
+  public var hasMoreFrames: Bool { transmit.seen > 0 }
+
+  /// The next chain, whatever it holds; nil when this batch has no more.
   mutating func nextTransmit() -> DescriptorChain? {
     while true {
       do throws(RingError) { return try transmit.next(in: memory) } catch {
@@ -61,30 +89,47 @@ extension EngineRings {
     }
   }
 
+  /// Returns a frame that has been carried on, or copied to be, and counts it.
+  @inline(__always)
+  public mutating func release(_ chain: DescriptorChain, frameLength: Int) {
+    transmit.pushUsed(head: chain.head, written: 0)
+    statistics.transmittedFrames &+= 1
+    statistics.transmittedBytes &+= UInt64(frameLength)
+  }
+
   /// Returns a frame that is not carried on, and counts it.
-  mutating func dropTransmit(_ chain: DescriptorChain, _ reason: DropReason) {
+  public mutating func drop(_ chain: DescriptorChain, _ reason: DropReason) {
     transmit.pushUsed(head: chain.head, written: 0)
     statistics.drops[reason] &+= 1
   }
 
+  /// Leaves the frame that was taken last on the ring, as if it had not been looked at. False when that cannot be.
+  public mutating func putBack(_ chain: DescriptorChain) -> Bool {
+    do throws(RingError) {
+      try transmit.rewind(1)
+      return true
+    } catch {
+      return false
+    }
+  }
+
   /// Discards up to `budget` frames, as a disabled pair does. True when there may be more.
   mutating func discardTransmit(budget: Int) -> Bool {
-    let available = beginTransmit()
+    beginTransmit()
     var done = 0
     while done < budget, let chain = nextTransmit() {
-      dropTransmit(chain, .pairDisabled)
+      drop(chain, .pairDisabled)
       done += 1
     }
-    return available > budget || transmit.seen > 0
+    return hasMoreFrames
   }
 }
 
 // MARK: - The receive ring
 
 extension EngineRings {
-  /// Looks at the receive ring once, at the beginning of a burst: how many buffers may be taken.
-  @inline(__always)
-  mutating func beginReceive() -> Int { (try? receive.begin()) ?? 0 }
+  /// Looks at the receive ring once, at the beginning of a burst: how many buffers may be taken. Zero when it is broken.
+  @discardableResult public mutating func beginReceive() -> Int { (try? receive.begin()) ?? 0 }
 
   @inline(__always)
   mutating func nextReceive() -> DescriptorChain? {
@@ -98,45 +143,41 @@ extension EngineRings {
   /// Takes receive buffers in hand until `bytes` fit, header included, or there are no more. Without mergeable buffers a
   /// frame has one buffer, whatever its size.
   ///
-  /// - Returns: the room in hand, which may be less than what was asked for; 0 when there is no buffer.
+  /// - Returns: the room in hand, no less than `bytes` where possible; 0 when there is no buffer.
   mutating func takeBuffers(for bytes: Int) -> Int {
     while true {
-      while handStart == handEnd || (format.isMergeable && handBytes < bytes && handEnd - handStart < receive.size) {
-        guard let chain = nextReceive() else { break }
-        // The first buffer of a frame has room for the header (VIRTIO 1.4 §5.1.9.3.1); one that has not is returned empty.
-        let room = chain.writableLength
-        guard room >= format.headerLength || handStart != handEnd else {
-          receive.pushUsed(head: chain.head, written: 0)
-          statistics.drops[.receiveBufferTooSmall] &+= 1
-          continue
-        }
-        place(chain, room)
-      }
+      if handStart == handEnd, let chain = nextReceive() { takeInHand(chain) }
       guard handStart != handEnd else { return 0 }
-      // A buffer that was good enough to be the second of a frame may be too small to be the first of the next.
       let first = unsafe hand[handStart]
-      let room = first.writableLength
-      if room >= format.headerLength { return format.isMergeable ? handBytes : room }
-      advanceHand(by: room)
-      receive.pushUsed(head: first.head, written: 0)
+      var room = first.writableLength
+      // The first buffer of a frame has room for the header (VIRTIO 1.4 §5.1.9.3.1); one that has not is returned empty.
+      guard room >= format.headerLength else {
+        handStart += 1
+        receive.pushUsed(head: first.head, written: 0)
+        continue
+      }
+      guard format.isMergeable else { return room }
+      var place = handStart + 1
+      while room < bytes, place < handEnd {
+        room += unsafe hand[place].writableLength
+        place += 1
+      }
+      while room < bytes, handEnd - handStart < receive.size, let chain = nextReceive() {
+        takeInHand(chain)
+        room += chain.writableLength
+      }
+      return room
     }
   }
 
-  private mutating func place(_ chain: DescriptorChain, _ room: Int) {
-    if handStart == handEnd { (handStart, handEnd, handBytes) = (0, 0, 0) }
-    // At most as many chains as the ring has are taken and not returned; the hand was emptied at the last burst's end.
+  private mutating func takeInHand(_ chain: DescriptorChain) {
     if handEnd == receive.size {
+      // There is room in front: no more chains are taken and not returned than the ring has.
       for place in handStart..<handEnd { unsafe hand[place - handStart] = hand[place] }
       (handStart, handEnd) = (0, handEnd - handStart)
     }
     unsafe hand[handEnd] = chain
     handEnd += 1
-    handBytes += room
-  }
-
-  private mutating func advanceHand(by room: Int) {
-    handStart += 1
-    handBytes -= room
   }
 
   /// The writable segments of the buffers in hand, in order.
@@ -144,8 +185,8 @@ extension EngineRings {
   func forEachSegmentInHand(_ body: (BufferSegment) -> Void) {
     for place in handStart..<handEnd {
       let chain = unsafe hand[place]
-      for index in 0..<Int(chain.writableCount) {
-        unsafe body(chain.segments[Int(chain.readableCount) + index])
+      for index in 0..<chain.writableCount {
+        unsafe body(chain.segments[chain.readableCount + index])
       }
     }
   }
@@ -167,9 +208,8 @@ extension EngineRings {
     remaining = length
     for _ in 0..<count {
       let chain = unsafe hand[handStart]
-      let room = chain.writableLength
-      let written = min(room, remaining)
-      advanceHand(by: room)
+      let written = min(chain.writableLength, remaining)
+      handStart += 1
       receive.pushUsed(head: chain.head, written: UInt32(truncatingIfNeeded: written))
       remaining -= written
     }
@@ -186,6 +226,6 @@ extension EngineRings {
       // empty rather than never.
       for place in handStart..<handEnd { unsafe receive.pushUsed(head: hand[place].head, written: 0) }
     }
-    (handStart, handEnd, handBytes) = (0, 0, 0)
+    (handStart, handEnd) = (0, 0)
   }
 }

@@ -1,11 +1,11 @@
-internal import Virtio
+public import Virtio
 
 /// Copies of frames between the driver's buffers and elsewhere, whatever pieces they lie in.
 extension EngineRings {
   /// Copies a whole frame, without its header, into private memory: what is parsed must not change meanwhile.
   ///
   /// - Returns: the length of the frame, which is in `room` only if it fits.
-  func copyFrame(of chain: DescriptorChain, into room: UnsafeMutableRawBufferPointer) -> Int {
+  public func copyFrame(of chain: DescriptorChain, into room: UnsafeMutableRawBufferPointer) -> Int {
     let length = chain.readableLength - format.headerLength
     if length <= room.count { _ = unsafe chain.copyBytes(from: format.headerLength, into: room) }
     return length
@@ -14,7 +14,7 @@ extension EngineRings {
   /// Copies a frame from private memory into receive buffers and finishes it.
   ///
   /// - Returns: why it could not be delivered; nothing has been used up then.
-  mutating func deliver(_ frame: UnsafeRawBufferPointer) -> DropReason? {
+  public mutating func deliver(_ frame: UnsafeRawBufferPointer) -> DropReason? {
     let total = format.headerLength + frame.count
     let room = takeBuffers(for: total)
     guard room >= total else { return lack(of: room) }

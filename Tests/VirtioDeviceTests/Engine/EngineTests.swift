@@ -113,8 +113,9 @@ import Virtio
       func close() {}
       func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
         served += 1
-        _ = rings.beginTransmit()
-        if let chain = rings.nextTransmit() { rings.dropTransmit(chain, .refused) }
+        rings.beginTransmit()
+        var budget = budget
+        if let chain = rings.nextFrame(&budget) { rings.drop(chain, .refused) }
         if served == 1 { rig?.offerTransmit(frame: pattern(20)) }
         return []
       }

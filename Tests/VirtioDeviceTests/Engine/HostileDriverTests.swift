@@ -1,3 +1,6 @@
+import CNetdevSystem
+import Foundation
+import Synchronization
 import Testing
 import Virtio
 
@@ -80,7 +83,9 @@ import Virtio
     proveAlive(rig)
   }
 
-  @Test func `avail.idx that jumps by more than the ring breaks that ring only, once, and the device asks for a reset`() throws {
+  @Test func `avail.idx that jumps by more than the ring breaks that ring only, once, and the device asks for a reset`()
+    throws
+  {
     let rig = try Rig()
     rig.offerReceive([1526])
     rig.transmit.publish(index: 65)
@@ -133,10 +138,13 @@ import Virtio
     proveAlive(rig)
   }
 
-  @Test(arguments: [
-    [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 100, 0, 0, 0, 16, 0, 0, 0],
-    [0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-  ] as [[UInt8]])
+  @Test(
+    arguments: [
+      [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0],
+      [1, 1, 0, 0, 100, 0, 0, 0, 16, 0, 0, 0],
+      [0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+      [1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+    ] as [[UInt8]])
   func `an offload that was not negotiated is dropped and counted, §5.1.9.2.2`(_ header: [UInt8]) throws {
     let rig = try Rig()
     for pieces in [[], [3, 3, 3]] {
@@ -240,6 +248,75 @@ import Virtio
         }
       }
       rig.engine.stop()
+      #expect(rig.isFenceIntact)
     }
+  }
+
+  @Test func `a driver that rewrites descriptors and headers while they are read harms only itself`() throws {
+    let rig = try Rig(queueSize: 16, memorySize: 3 << 20)
+    let stop = Atomic<Bool>(false)
+    // Raw addresses: the other thread shares nothing with the rig but the driver's memory.
+    let receiveTable = unsafe UInt(bitPattern: rig.block)
+    let transmitTable = receiveTable + 1 << 20
+    let header = receiveTable + 2 << 20
+    let mutator = Thread {
+      var generator = SystemRandomNumberGenerator()
+      while !stop.load(ordering: .relaxed) {
+        for table in [receiveTable, transmitTable] {
+          let place = table + UInt(16 * Int.random(in: 0..<16, using: &generator))
+          guard let descriptor = unsafe UnsafeMutableRawPointer(bitPattern: place) else { return }
+          let lengths: [UInt32] = [0, 5, 12, 13, 1526, 1 << 20, .max]
+          unsafe netdev_store_relaxed_u32(descriptor + 8, lengths.randomElement(using: &generator) ?? 0)
+          let addresses: [UInt64] = [Rig.guestBase + 2 << 20, Rig.guestBase + (3 << 20) - 13, 0, .max]
+          unsafe netdev_store_relaxed_u64(descriptor, addresses.randomElement(using: &generator) ?? 0)
+          unsafe netdev_store_relaxed_u16(descriptor + 12, UInt16.random(in: 0...7, using: &generator))
+        }
+        guard let first = unsafe UnsafeMutableRawPointer(bitPattern: header) else { return }
+        unsafe netdev_store_relaxed_u32(first, UInt32.random(in: 0...UInt32.max, using: &generator))
+      }
+    }
+    mutator.start()
+    let end = ContinuousClock.now + .milliseconds(500)
+    for head in 0..<8 { rig.receive.offer(UInt16(head)) }
+    rig.receive.publish()
+    while ContinuousClock.now < end {
+      for head in 0..<8 { rig.transmit.offer(UInt16(head)) }
+      rig.transmit.publish()
+      rig.serve()
+      // Each chain comes back, whatever became of it.
+      #expect(rig.transmit.usedCount == 8)
+      while rig.transmit.takeUsed() != nil {}
+      while let used = rig.receive.takeUsed() { rig.receive.offer(UInt16(truncatingIfNeeded: used.id)) }
+      rig.receive.publish()
+      if rig.engine.receiveFailure != nil || rig.engine.transmitFailure != nil { break }
+    }
+    stop.store(true, ordering: .relaxed)
+    while !mutator.isFinished { usleep(100) }
+    #expect(rig.engine.receiveFailure == nil && rig.engine.transmitFailure == nil)
+    #expect(rig.isFenceIntact)
+  }
+
+  @Test func `memory that is mapped read-only is read and never written`() throws {
+    let page = unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    guard let start = unsafe page, unsafe start != MAP_FAILED else { throw POSIXError(.ENOMEM) }
+    defer { unsafe munmap(start, 4096) }
+    unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: 4096)
+    #expect(unsafe mprotect(start, 4096, PROT_READ) == 0)
+    let address: UInt64 = 0x9000_0000
+    let region = unsafe GuestRegion(address: address, length: 4096, host: start, isWritable: false)
+    let rig = try Rig(otherRegions: [region])
+    rig.receive.write(RawRing.Descriptor(address: address, length: 1526, flags: Self.writable), at: 40)
+    rig.receive.offer(40)
+    rig.receive.publish()
+    let buffer = rig.offerReceive([1526])
+    rig.transmit.write(RawRing.Descriptor(address: address + 100, length: 112), at: 40)
+    rig.transmit.offer(40)
+    rig.transmit.publish()
+    rig.serve()
+    rig.serve()
+    #expect(rig.transmit.takeUsed()?.id == 40)
+    let refused = rig.receive.takeUsed()
+    #expect(refused?.id == 40 && refused?.written == 0)
+    expectSame(rig.contents(buffer, 112), plainHeader() + [UInt8](repeating: 0, count: 100))
   }
 }

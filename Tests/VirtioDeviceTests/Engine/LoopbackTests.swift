@@ -29,7 +29,9 @@ import Virtio
   func `a header and a frame may be split over buffers in any way, §5.1.9.2.2`(_ pieces: [Int]) throws {
     let rig = try Rig()
     let frame = pattern(500)
-    for receivePieces in [[1526], [4, 4, 4, 600], [12, 600], [13, 99, 500], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 600]] {
+    for receivePieces in [
+      [1526], [4, 4, 4, 600], [12, 600], [13, 99, 500], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 600],
+    ] {
       let buffer = rig.offerReceive(receivePieces)
       rig.offerTransmit(frame: frame, pieces: pieces)
       rig.serve()
@@ -38,7 +40,9 @@ import Virtio
     }
   }
 
-  @Test func `with mergeable buffers a frame fills all but the last, the count is exact, and all are exposed together`() throws {
+  @Test func `with mergeable buffers a frame fills all but the last, the count is exact, and all are exposed together`()
+    throws
+  {
     let rig = try Rig()
     for (length, count) in [(100, 1), (244, 1), (245, 2), (500, 2), (501, 3), (1514, 6), (9014, 36)] {
       let buffers = (0..<40).map { _ in rig.offerReceive([256]) }
@@ -70,7 +74,8 @@ import Virtio
     }
   }
 
-  @Test func `without mergeable buffers a frame that does not fit its buffer is dropped, and the buffer stays`() throws {
+  @Test func `without mergeable buffers a frame that does not fit its buffer is dropped, and the buffer stays`() throws
+  {
     let rig = try Rig(features: [.version1, .mac])
     let buffer = rig.offerReceive([100])
     rig.offerReceive([1526])

@@ -79,7 +79,10 @@ private final class EchoDriver {
         clients[index % 4].send(wanted[index])
       }
       sent += 16
-      #expect(driver.rig.hand.wait { driver.turn(); return driver.echoed >= sent })
+      #expect(
+        driver.rig.hand.wait {
+          driver.turn(); return driver.echoed >= sent
+        })
       for index in 0..<16 { expectSame(clients[index % 4].receive() ?? [1], wanted[index]) }
     }
     #expect(driver.rig.engine.statistics.drops.total == 0)
@@ -93,7 +96,10 @@ private final class EchoDriver {
     let client = try Client(port: backend.port)
     client.send(pattern(1473))
     client.send(pattern(1472))
-    #expect(driver.rig.hand.wait { driver.turn(); return driver.echoed == 1 })
+    #expect(
+      driver.rig.hand.wait {
+        driver.turn(); return driver.echoed == 1
+      })
     expectSame(client.receive() ?? [], pattern(1472))
     #expect(driver.rig.engine.statistics.drops[.tooLong] == 1)
   }

@@ -34,12 +34,14 @@ final class TestLine: InterruptLine {
   init(
     backend: any NetworkBackend = LoopbackBackend(), queueSize: Int = 64, features: FeatureSet? = nil,
     startIndex: UInt16 = 0, budget: Int = 64, pair: Int = 0, hand: HandLoop? = nil,
-    configuration: VirtioNetDevice.Configuration = VirtioNetDevice.Configuration(), memorySize: Int = 16 << 20, start: Bool = true
+    configuration: VirtioNetDevice.Configuration = VirtioNetDevice.Configuration(), memorySize: Int = 16 << 20,
+    otherRegions: [GuestRegion] = [], start: Bool = true
   ) throws {
     let hand = try hand ?? HandLoop()
     let size = memorySize
-    let block = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 4096)
-    unsafe block.initializeMemory(as: UInt8.self, repeating: 0xEE, count: size)
+    let whole = UnsafeMutableRawPointer.allocate(byteCount: size + 2 * Self.fence, alignment: 4096)
+    unsafe whole.initializeMemory(as: UInt8.self, repeating: 0xEE, count: size + 2 * Self.fence)
+    let block = unsafe whole + Self.fence
     let half = 1 << 20
     let receive = unsafe try RawRing(size: queueSize, block: block, startIndex: startIndex)
     let transmit = unsafe try RawRing(size: queueSize, block: block + half, startIndex: startIndex)
@@ -55,7 +57,8 @@ final class TestLine: InterruptLine {
     transmitRing.startIndex = startIndex
     engine = try device.makeEngine(
       pair: pair, loop: hand.loop, receive: receiveRing, transmit: transmitRing,
-      memory: GuestMemory([unsafe GuestRegion(address: Self.guestBase, length: UInt64(size), host: block)]),
+      memory: GuestMemory(
+        [unsafe GuestRegion(address: Self.guestBase, length: UInt64(size), host: block)] + otherRegions),
       receiveLine: receiveLine, transmitLine: transmitLine, budget: budget)
     self.hand = hand
     self.receive = receive
@@ -68,7 +71,17 @@ final class TestLine: InterruptLine {
 
   deinit {
     engine.stop()
-    unsafe block.deallocate()
+    unsafe (block - Self.fence).deallocate()
+  }
+
+  /// Bytes before and behind the driver's memory that nobody may write.
+  private static let fence = 65536
+
+  /// Whether nothing has been written just outside the driver's memory.
+  var isFenceIntact: Bool {
+    [-Self.fence, size].allSatisfy { offset in
+      unsafe UnsafeRawBufferPointer(start: block + offset, count: Self.fence).allSatisfy { $0 == 0xEE }
+    }
   }
 
   // MARK: Memory

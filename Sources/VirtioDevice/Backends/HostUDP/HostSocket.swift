@@ -33,7 +33,8 @@ final class HostSocket: Sendable {
         .inUse, operation, errno: errno, advice: "another program has this port: take another, or 0 for any free one")
     case EACCES, EPERM:
       return BackendError(
-        .permission, operation, errno: errno, advice: "ports below 1024 need CAP_NET_BIND_SERVICE: take one from 1024 on")
+        .permission, operation, errno: errno,
+        advice: "ports below 1024 need CAP_NET_BIND_SERVICE: take one from 1024 on")
     case EADDRNOTAVAIL:
       return BackendError(
         .invalidConfiguration, operation, errno: errno,

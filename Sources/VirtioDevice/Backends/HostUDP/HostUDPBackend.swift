@@ -82,7 +82,9 @@ public final class HostUDPBackend: NetworkBackend {
     for address in [configuration.gateway, configuration.device] where !address.isHost {
       throw refuse("\(address) is no address of a host")
     }
-    guard configuration.gateway != configuration.device else { throw refuse("gateway and device need different addresses") }
+    guard configuration.gateway != configuration.device else {
+      throw refuse("gateway and device need different addresses")
+    }
     guard configuration.maximumSenders >= 1, configuration.maximumSenders <= 65534 else {
       throw refuse("the number of senders is from 1 to 65534, not \(configuration.maximumSenders)")
     }

@@ -98,7 +98,7 @@ internal import Virtio
 
   func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
     let now = loop?.now ?? 0
-    _ = rings.beginReceive()
+    rings.beginReceive()
     return transmit(&rings, budget: budget, now: now).union(
       mayRead ? receive(&rings, budget: budget, now: now) : [])
   }
@@ -106,35 +106,25 @@ internal import Virtio
   /// Frames of the device: each is copied, its buffer released, and what it amounts to done.
   private func transmit(_ rings: inout EngineRings, budget: Int, now: UInt64) -> ServeResult {
     if waitingStart != waitingEnd, !flush(&rings) { return .transmitBlocked }
-    let available = rings.beginTransmit()
-    var done = 0
-    while done < budget {
-      if waitingEnd == Self.burst, !flush(&rings) { return .transmitBlocked }
-      guard let chain = rings.nextTransmit() else { break }
-      done += 1
-      guard let header = VirtioNetHeader(copying: chain) else {
-        rings.dropTransmit(chain, .shorterThanHeader)
-        continue
-      }
+    rings.beginTransmit()
+    var budget = budget
+    while waitingEnd < Self.burst || flush(&rings) {
+      guard let chain = rings.nextFrame(&budget) else { break }
       let slot = unsafe UnsafeMutableRawBufferPointer(
         start: outgoing + waitingEnd * Self.slotLength, count: Self.slotLength)
       let length = unsafe rings.copyFrame(of: chain, into: slot)
-      if let reason = rings.format.objection(to: header, frameLength: length) {
-        rings.dropTransmit(chain, reason)
-        continue
-      }
       guard length <= Self.slotLength else {
-        rings.dropTransmit(chain, .tooLong)
+        rings.drop(chain, .tooLong)
         continue
       }
       if let reason = unsafe carry(slot, length: length, &rings, now: now) {
-        rings.dropTransmit(chain, reason)
+        rings.drop(chain, reason)
       } else {
-        rings.transmit.pushUsed(head: chain.head, written: 0)
+        rings.release(chain, frameLength: length)
       }
     }
     if waitingStart != waitingEnd, !flush(&rings) { return .transmitBlocked }
-    return available > budget || rings.transmit.seen > 0 ? .moreWork : []
+    return rings.hasMoreFrames ? .moreWork : []
   }
 
   /// Does what a private copy of a frame asks for; why not, if it is dropped.
@@ -154,10 +144,7 @@ internal import Virtio
       return nil
     case .reply(let replyLength):
       let reply = unsafe UnsafeRawBufferPointer(rebasing: slot[..<replyLength])
-      if let reason = unsafe rings.deliver(reply) { return reason }
-      rings.statistics.transmittedFrames &+= 1
-      rings.statistics.transmittedBytes &+= UInt64(length)
-      return nil
+      return unsafe rings.deliver(reply)
     case .drop(let reason):
       return reason
     }
@@ -170,10 +157,6 @@ internal import Virtio
       let count = unsafe netdev_udp_send(
         socket.descriptor, waiting + waitingStart, CInt(waitingEnd - waitingStart))
       if count > 0 {
-        for index in waitingStart..<(waitingStart + Int(count)) {
-          rings.statistics.transmittedFrames &+= 1
-          unsafe rings.statistics.transmittedBytes &+= UInt64(waiting[index].length) + UInt64(UDPFrame.headerLength)
-        }
         waitingStart += Int(count)
         continue
       }

@@ -17,7 +17,7 @@ final class LoopbackPort: BackendPort {
     let available = rings.beginTransmit()
     // Not before there is a frame: the driver's index shares a cache line with what it writes.
     guard available > 0 else { return [] }
-    _ = rings.beginReceive()
+    rings.beginReceive()
     let limit = min(available, budget)
     var result: ServeResult = available > limit ? .moreWork : []
     var left = limit
@@ -25,7 +25,7 @@ final class LoopbackPort: BackendPort {
       left -= relay(&rings, upTo: left)
       guard left > 0 else { return result }
       guard let chain = rings.nextTransmit() else {
-        if rings.transmit.seen > 0 { result.insert(.moreWork) }
+        if rings.hasMoreFrames { result.insert(.moreWork) }
         return result
       }
       left -= 1
@@ -61,28 +61,21 @@ final class LoopbackPort: BackendPort {
   @inline(never)
   private func carry(_ chain: DescriptorChain, _ rings: inout EngineRings) -> Bool {
     guard let header = VirtioNetHeader(copying: chain) else {
-      rings.dropTransmit(chain, .shorterThanHeader)
+      rings.drop(chain, .shorterThanHeader)
       return true
     }
     let frameLength = chain.readableLength - VirtioNetHeader.size
     if let reason = rings.format.objection(to: header, frameLength: frameLength) {
-      rings.dropTransmit(chain, reason)
+      rings.drop(chain, reason)
       return true
     }
     guard let reason = rings.deliver(frameOf: chain) else {
-      rings.transmit.pushUsed(head: chain.head, written: 0)
-      rings.statistics.transmittedFrames &+= 1
-      rings.statistics.transmittedBytes &+= UInt64(frameLength)
+      rings.release(chain, frameLength: frameLength)
       return true
     }
-    if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken {
-      // Taken last and not returned: it can be put back.
-      do throws(RingError) {
-        try rings.transmit.rewind(1)
-        return false
-      } catch {}
-    }
-    rings.dropTransmit(chain, reason)
+    // Taken last and not returned: it can be put back.
+    if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken, rings.putBack(chain) { return false }
+    rings.drop(chain, reason)
     return true
   }
 }

@@ -61,7 +61,8 @@ public final class TapBackend: NetworkBackend {
     let result = unsafe netdev_interface_set_up(name, true)
     guard result == 0 || result == -EPERM || result == -EACCES else {
       throw BackendError(
-        .system, "setting TAP interface \(name) up", errno: -result, advice: "set it up yourself: ip link set \(name) up")
+        .system, "setting TAP interface \(name) up", errno: -result,
+        advice: "set it up yourself: ip link set \(name) up")
     }
   }
 

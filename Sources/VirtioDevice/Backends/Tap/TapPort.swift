@@ -102,50 +102,38 @@ internal import Virtio
 
   private func transmit(_ rings: inout EngineRings, budget: Int) -> ServeResult {
     guard !isBlocked else { return .transmitBlocked }
-    let available = rings.beginTransmit()
-    var done = 0
-    while done < budget, let chain = rings.nextTransmit() {
-      done += 1
-      guard let header = VirtioNetHeader(copying: chain) else {
-        rings.dropTransmit(chain, .shorterThanHeader)
+    rings.beginTransmit()
+    var budget = budget
+    while let chain = rings.nextFrame(&budget) {
+      // One place for the header.
+      guard chain.readableCount < Self.vectorCapacity else {
+        rings.drop(chain, .tooManySegments)
         continue
       }
       let length = chain.readableLength - VirtioNetHeader.size
-      if let reason = rings.format.objection(to: header, frameLength: length) {
-        rings.dropTransmit(chain, reason)
-        continue
-      }
-      // One place for the header.
-      guard chain.readableCount < Self.vectorCapacity else {
-        rings.dropTransmit(chain, .tooManySegments)
-        continue
-      }
       switch write(chain) {
       case 0:
-        rings.transmit.pushUsed(head: chain.head, written: 0)
-        rings.statistics.transmittedFrames &+= 1
-        rings.statistics.transmittedBytes &+= UInt64(length)
         if let observer { report(chain, length: length, to: observer) }
+        rings.release(chain, frameLength: length)
       case EAGAIN, ENOBUFS, ENOMEM:
-        // Taken last and not returned, so that this is not refused. The frame stays on the ring.
-        do throws(RingError) { try rings.transmit.rewind(1) } catch {
-          rings.dropTransmit(chain, .refused)
+        guard rings.putBack(chain) else {
+          rings.drop(chain, .refused)
           continue
         }
         isBlocked = true
         writable?.resume()
         return .transmitBlocked
       case EIO, EBADFD, ENODEV, ENETDOWN:
-        rings.dropTransmit(chain, .linkDown)
+        rings.drop(chain, .linkDown)
       default:
-        rings.dropTransmit(chain, .refused)
+        rings.drop(chain, .refused)
       }
     }
-    return available > budget || rings.transmit.seen > 0 ? .moreWork : []
+    return rings.hasMoreFrames ? .moreWork : []
   }
 
   private func receive(_ rings: inout EngineRings, budget: Int) -> ServeResult {
-    _ = rings.beginReceive()
+    rings.beginReceive()
     var done = 0
     while done < budget {
       let room = rings.takeBuffers(for: longest)

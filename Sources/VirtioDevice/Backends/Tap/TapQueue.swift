@@ -76,7 +76,8 @@ final class TapQueue: Sendable {
     }
     guard result == 0 else {
       throw BackendError(
-        .system, "asking for the name of a TAP interface", errno: -result, advice: "the interface has gone; open it again")
+        .system, "asking for the name of a TAP interface", errno: -result,
+        advice: "the interface has gone; open it again")
     }
     return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
   }
@@ -114,7 +115,8 @@ final class TapQueue: Sendable {
           .permission, operation, errno: errno,
           advice: "run as a user that may read and write /dev/net/tun, or change its mode")
       default:
-        return BackendError(.system, operation, errno: errno, advice: "see the error number: is a limit of open files reached?")
+        return BackendError(
+          .system, operation, errno: errno, advice: "see the error number: is a limit of open files reached?")
       }
     }
     let operation = "attaching queue \(index) of \(count) of TAP interface \(name)"
@@ -122,8 +124,8 @@ final class TapQueue: Sendable {
     case EPERM, EACCES:
       return BackendError(
         .permission, operation, errno: errno,
-        advice: "run with CAP_NET_ADMIN, or let root make the interface for you: ip tuntap add dev \(name) mode tap user $USER"
-          + (count > 1 ? " multi_queue" : ""))
+        advice: "run with CAP_NET_ADMIN, or let root make the interface for you: "
+          + "ip tuntap add dev \(name) mode tap user $USER" + (count > 1 ? " multi_queue" : ""))
     case EBUSY:
       return BackendError(
         .inUse, operation, errno: errno,
@@ -132,8 +134,8 @@ final class TapQueue: Sendable {
       return BackendError(
         .invalidConfiguration, operation, errno: errno,
         advice: count > 1
-          ? "an interface of this name exists and is not a TAP interface with several queues: take another name or one queue, "
-            + "or make it with ip tuntap add dev \(name) mode tap multi_queue"
+          ? "an interface of this name exists and is not a TAP interface with several queues: take another name or one "
+            + "queue, or make it with ip tuntap add dev \(name) mode tap multi_queue"
           : "an interface of this name exists and is not a TAP interface: take another name")
     case E2BIG:
       return BackendError(
