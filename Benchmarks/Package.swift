@@ -35,5 +35,12 @@ let package = Package(
     .testTarget(
       name: "RingTwinTests", dependencies: ["CRingTwin", .product(name: "Virtio", package: "swift-netdev")],
       swiftSettings: rules),
+
+    // Echo over TAP, timed against the same in C and against kernel sockets: `time.sh` runs it.
+    .target(name: "CEchoTwin", cSettings: cRules),
+    .executableTarget(
+      name: "TimeEcho",
+      dependencies: ["CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
+      swiftSettings: rules),
   ]
 )
