@@ -105,7 +105,7 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet", "VirtioDevice",
+        "EchoServer", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet", "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
       ],
       swiftSettings: rules),

@@ -1,3 +1,4 @@
+import Glibc
 import Netdev
 import Responder
 import Synchronization
@@ -29,6 +30,7 @@ func printRates(_ device: NetworkDevice) async throws {
       let bits = (new.bytesReceived - old.bytesReceived) * 8
       print("queue \(index): \(received) packets/s in (\(bits) bit/s), \(sent) packets/s out")
     }
+    fflush(nil)
     before = now
   }
 }

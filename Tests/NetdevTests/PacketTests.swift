@@ -138,7 +138,7 @@ import Testing
           kept.append(packet)
           continue
         }
-        if seen == 100_000 { break }
+        if seen == 1_000_000 { break }
         packet.withMutableBytes { $0.storeBytes(of: 0xff, toByteOffset: 63, as: UInt8.self) }
         try await queue.submit(packet)
       }
