@@ -54,7 +54,7 @@ extension NetworkQueue {
 
   /// The packet of a slot that the queue owns: the object that travels with it, or a new one.
   @inlinable nonisolated func packet(_ entry: TransmitEntry) -> Packet {
-    let record = unsafe state.pointee.records.advanced(by: Int(entry.slot))
+    let record = unsafe records.advanced(by: Int(entry.slot))
     guard let object = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else {
       return unsafe Packet(object: PacketObject(record: record))
     }

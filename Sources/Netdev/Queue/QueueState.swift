@@ -1,10 +1,8 @@
 /// The hot state of a queue pair, behind one pointer: what the inlined fast paths read and write.
 ///
-/// Touched on the queue's loop only. Stored class properties would cost an exclusivity check and a reload at each use.
+/// Touched on the queue's loop only, constants included: whatever else needs those has them from the actor. Stored class properties would cost an exclusivity check and a reload at each use.
 @safe @frozen @usableFromInline
 struct QueueState {
-  /// The loop's identity; fast paths compare it with the thread's.
-  @usableFromInline let loop: UInt
   /// Records of the queue's pool, and their extent in bytes: a packet whose record lies there can be sent as it is.
   @usableFromInline let records: UnsafeMutablePointer<SlotRecord>
   @usableFromInline let recordBytes: UInt
@@ -31,8 +29,7 @@ struct QueueState {
   /// Frames that may go each way in one turn of the loop: some tens of microseconds of work.
   @usableFromInline static var turnBudget: Int { 512 }
 
-  init(loop: UInt, pool: PacketPool, maximumFrame: Int) {
-    self.loop = loop
+  init(pool: PacketPool, maximumFrame: Int) {
     unsafe records = pool.records
     recordBytes = UInt(pool.configuration.slots * MemoryLayout<SlotRecord>.stride)
     self.maximumFrame = UInt32(clamping: maximumFrame)
