@@ -50,7 +50,9 @@ import Testing
     }
   }
 
-  @Test(arguments: cases) func `frames of every size come back byte for byte, in order, each once`(one: Case) async throws {
+  @Test(arguments: cases) func `frames of every size come back byte for byte, in order, each once`(one: Case)
+    async throws
+  {
     let device = try await NetworkDevice.open(one.url)
     let pool = device.pool
     let sizes = Array(stride(from: 14, through: 1514, by: one.size < 256 ? 25 : 3)) + [1514]
@@ -113,7 +115,9 @@ import Testing
           for number in 0..<each {
             do {
               var packet = try Packet(count: 64, in: pool)
-              packet.withMutableBytes { $0.storeBytes(of: UInt64(task << 32 | number), toByteOffset: 0, as: UInt64.self) }
+              packet.withMutableBytes {
+                $0.storeBytes(of: UInt64(task << 32 | number), toByteOffset: 0, as: UInt64.self)
+              }
               try await queue.send(packet)
             } catch {
               errors.add(0)
@@ -154,7 +158,9 @@ import Testing
 
   /// How often a thread of this process went to sleep by itself; nil when it is gone.
   private static func sleeps(_ thread: String) -> Int? {
-    guard let status = try? String(contentsOfFile: "/proc/self/task/\(thread)/status", encoding: .utf8) else { return nil }
+    guard let status = try? String(contentsOfFile: "/proc/self/task/\(thread)/status", encoding: .utf8) else {
+      return nil
+    }
     let line = status.split(separator: "\n").first { $0.hasPrefix("voluntary_ctxt_switches") }
     return line.flatMap { $0.split(separator: "\t").last }.flatMap { Int($0) }
   }
