@@ -213,14 +213,16 @@ extension VirtioQueuePair {
     // Received frames may be longer than what may be sent (VIRTIO 1.4 §5.1.4.2); they are never plain.
     guard length <= maximumFrame else {
       throw NetworkDeviceError(
-        .frameTooLong, "submit", offered: "a frame of \(length) bytes", advice: "this device takes up to \(maximumFrame)")
+        .frameTooLong, "submit", offered: "a frame of \(length) bytes",
+        advice: "this device takes up to \(maximumFrame)")
     }
     do {
       let nothing: [RingBuffer] = []
       return try unsafe rings.pointee.transmit.add(
         readable: buffers.span, writable: nothing.span, token: entry.rawValue)
     } catch {
-      throw NetworkDeviceError(.frameTooLong, "submit", offered: "\(error)", advice: "use larger buffers or a larger queue")
+      throw NetworkDeviceError(
+        .frameTooLong, "submit", offered: "\(error)", advice: "use larger buffers or a larger queue")
     }
   }
 

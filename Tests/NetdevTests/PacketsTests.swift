@@ -145,7 +145,9 @@ import Testing
     for value in 0..<10 { await driver.deliver(numbered(value)) }
     func drop(_ burst: consuming PacketBurst) {}
     if let burst = await queue.receiveBurst() { drop(burst) }
-    if let late = await { await driver.deliver(numbered(1)); return await queue.receiveBurst() }() {
+    if let late = await {
+      await driver.deliver(numbered(1)); return await queue.receiveBurst()
+    }() {
       try await device.close()
       drop(late)
     }

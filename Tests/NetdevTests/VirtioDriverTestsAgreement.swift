@@ -31,7 +31,8 @@ import VirtioNet
     if case .failure(let error) = result { error.code } else { nil }
   }
 
-  @Test func `rules 1, 3, 8: reset, status by status, features read back, memory, queues, DRIVER_OK, and only then a kick`()
+  @Test
+  func `rules 1, 3, 8: reset, status by status, features read back, memory, queues, DRIVER_OK, and only then a kick`()
     async throws
   {
     let lying = try await Lying()

@@ -9,7 +9,8 @@ import Virtio
 /// How a virtio device ends: by a reset that it asks for, that it never confirms, or in the middle of everything
 /// (VIRTIO 1.4 §2.1.2, §3.3.1).
 @Suite(.timeLimit(.minutes(2))) struct VirtioDriverTestsEnd {
-  @Test func `rule 26: NEEDS_RESET in the middle of traffic ends every send once, brings every buffer home, and reopens`()
+  @Test
+  func `rule 26: NEEDS_RESET in the middle of traffic ends every send once, brings every buffer home, and reopens`()
     async throws
   {
     try await expectBroken(

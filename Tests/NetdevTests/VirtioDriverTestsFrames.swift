@@ -11,7 +11,8 @@ import VirtioNet
     let lying = try await Lying()
     let queue = lying.queue
     let header = VirtioNetHeader(
-      flags: .init(rawValue: 0xfe), headerLength: 77, segmentSize: 88, checksumStart: 99, checksumOffset: 11, numBuffers: 1)
+      flags: .init(rawValue: 0xfe), headerLength: 77, segmentSize: 88, checksumStart: 99, checksumOffset: 11,
+      numBuffers: 1)
     await lying.side.perform { pair in _ = pair.deliver(numbered(5), header: header, interrupt: .always) }
     for await packet in queue.packets {
       #expect(packet.array == numbered(5))
@@ -25,7 +26,9 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test func `rule 21: flags that were not negotiated are ignored, and with them offsets beyond the frame`() async throws {
+  @Test func `rule 21: flags that were not negotiated are ignored, and with them offsets beyond the frame`()
+    async throws
+  {
     let lying = try await Lying()
     let queue = lying.queue
     let headers: [VirtioNetHeader] = [
@@ -69,7 +72,8 @@ import VirtioNet
       // More in total than the ring has buffers.
       for _ in 0..<10 {
         try await eventually("there are buffers") {
-          await lying.side.perform { $0.deliver(numbered(1), pieces: pieces, header: header, interrupt: .always) } ?? false
+          await lying.side.perform { $0.deliver(numbered(1), pieces: pieces, header: header, interrupt: .always) }
+            ?? false
         }
         dropped += 1
       }
@@ -82,7 +86,8 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test(arguments: [2, 3, 7, 16]) func `rule 19: a frame in several buffers is one packet, shown with and without a copy`(
+  @Test(arguments: [2, 3, 7, 16])
+  func `rule 19: a frame in several buffers is one packet, shown with and without a copy`(
     buffers: Int
   ) async throws {
     let lying = try await Lying()
@@ -127,15 +132,16 @@ import VirtioNet
     var number = 0
     while number < 2000 {
       let first = number
-      number = await lying.side.perform { pair in
-        var next = first
-        while next < 2000 {
-          let pieces = [[300], [100, 200], [1, 298, 1], [300], [75, 75, 75, 75]][next % 5]
-          guard pair.deliver(numbered(next, count: 300), pieces: pieces) else { break }
-          next += 1
-        }
-        return next
-      } ?? 2000
+      number =
+        await lying.side.perform { pair in
+          var next = first
+          while next < 2000 {
+            let pieces = [[300], [100, 200], [1, 298, 1], [300], [75, 75, 75, 75]][next % 5]
+            guard pair.deliver(numbered(next, count: 300), pieces: pieces) else { break }
+            next += 1
+          }
+          return next
+        } ?? 2000
     }
     #expect(await consumer.value == 2000)
     try await lying.closeAndCheck()
@@ -250,7 +256,9 @@ import VirtioNet
   }
 
   @Test(arguments: [true, false])
-  func `a frame in more buffers than a small ring can send fails alone, and the queue goes on`(indirect: Bool) async throws {
+  func `a frame in more buffers than a small ring can send fails alone, and the queue goes on`(indirect: Bool)
+    async throws
+  {
     var configuration = LyingDevice.Configuration()
     if !indirect { configuration.features.remove(.indirectDesc) }
     let lying = try await Lying(configuration, queueSize: 2)
