@@ -52,29 +52,41 @@ let package = Package(
       swiftSettings: rules),
 
     // The virtio-net driver, the software device, and the transport that joins them in one process.
-    .target(name: "VirtioNet", dependencies: ["Netdev", "Virtio", "CNetdevSystem"], swiftSettings: rules),
+    .target(
+      name: "VirtioNet", dependencies: ["Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      swiftSettings: rules),
     .target(
       name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
       swiftSettings: rules),
-    .target(name: "InProcess", dependencies: ["VirtioNet", "VirtioDevice"], swiftSettings: rules),
+    .target(
+      name: "InProcess",
+      dependencies: ["VirtioNet", "VirtioDevice", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem"],
+      swiftSettings: rules),
 
     // What packets say, and who answers.
     .target(name: "PacketFormats", swiftSettings: rules),
     .target(name: "Responder", dependencies: ["Netdev", "PacketFormats"], swiftSettings: rules),
 
     // Every device of this build, by URL; and the tools to test with.
-    .target(name: "NetdevDevices", dependencies: ["InProcess", "Netdev"], swiftSettings: rules),
     .target(
-      name: "NetdevTesting", dependencies: ["NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "CNetdevSystem"],
+      name: "NetdevDevices", dependencies: ["InProcess", "VirtioNet", "VirtioDevice", "Virtio", "Netdev"],
+      swiftSettings: rules),
+    .target(
+      name: "NetdevTesting", dependencies: [
+        "Netdev", "NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem",
+      ],
       swiftSettings: rules),
 
     .executableTarget(
       name: "EchoServer",
       dependencies: [
-        "NetdevDevices", "Responder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "NetdevDevices", "Netdev", "Responder", "PacketFormats", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
 
+    .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
+    .target(
+      name: "TestSupport", dependencies: ["CTrafficSupport"], path: "Tests/TestSupport", swiftSettings: rules),
     .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
     .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
@@ -88,9 +100,17 @@ let package = Package(
       ],
       swiftSettings: rules),
     .testTarget(
-      name: "NetdevTests", dependencies: ["NetdevTesting", "NetdevDevices", "CNetdevSystem"], swiftSettings: rules),
+      name: "NetdevTests",
+      dependencies: [
+        "NetdevTesting", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+      ],
+      swiftSettings: rules),
     .testTarget(
-      name: "IntegrationTests", dependencies: ["NetdevTesting", "NetdevDevices", "Responder", "CNetdevSystem"],
+      name: "IntegrationTests",
+      dependencies: [
+        "EchoServer", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet", "VirtioDevice",
+        "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
+      ],
       swiftSettings: rules),
   ]
 )

@@ -38,7 +38,13 @@ void *netdev_map_shared(int descriptor, size_t length) {
   return address == MAP_FAILED ? NULL : address;
 }
 
-void netdev_poison(const void *address, size_t length) {
+#ifdef NETDEV_ASAN
+const bool netdev_poisoning = true;
+#else
+const bool netdev_poisoning = false;
+#endif
+
+void netdev_poison_region(const void *address, size_t length) {
 #ifdef NETDEV_ASAN
   __asan_poison_memory_region(address, length);
 #else
@@ -47,19 +53,11 @@ void netdev_poison(const void *address, size_t length) {
 #endif
 }
 
-void netdev_unpoison(const void *address, size_t length) {
+void netdev_unpoison_region(const void *address, size_t length) {
 #ifdef NETDEV_ASAN
   __asan_unpoison_memory_region(address, length);
 #else
   (void)address;
   (void)length;
-#endif
-}
-
-bool netdev_poisoning_works(void) {
-#ifdef NETDEV_ASAN
-  return true;
-#else
-  return false;
 #endif
 }

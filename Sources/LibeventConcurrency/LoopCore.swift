@@ -13,6 +13,8 @@ internal import CNetdevSystem
   /// Shared words: 1 while the loop sleeps, and 1 once it shall end.
   let sleeping: UnsafeMutablePointer<UInt32>
   let stopRequest: UnsafeMutablePointer<UInt32>
+  /// 1 when somebody asked for a turn since the last one began.
+  let wakeRequest: UnsafeMutablePointer<UInt32>
   let stallBound: UInt64
   var jobs = JobList()
   var hooks: [(token: TurnHook.Token, hook: TurnHook)] = []
@@ -37,6 +39,8 @@ internal import CNetdevSystem
     unsafe sleeping.initialize(to: 0)
     unsafe stopRequest = .allocate(capacity: 1)
     unsafe stopRequest.initialize(to: 0)
+    unsafe wakeRequest = .allocate(capacity: 1)
+    unsafe wakeRequest.initialize(to: 0)
   }
 
   static func allocate(
@@ -68,6 +72,7 @@ internal import CNetdevSystem
     unsafe core.pointee.inbox.deallocate()
     unsafe core.pointee.sleeping.deallocate()
     unsafe core.pointee.stopRequest.deallocate()
+    unsafe core.pointee.wakeRequest.deallocate()
     unsafe core.pointee.activeHooks.deallocate()
     unsafe core.deinitialize(count: 1)
     unsafe core.deallocate()
@@ -78,6 +83,8 @@ internal import CNetdevSystem
     unsafe core.pointee.turns &+= 1
     if unsafe core.pointee.hooksChanged { unsafe core.pointee.rebuildHooks() }
     unsafe core.pointee.turnRequested = false
+    let wakeRequest = unsafe core.pointee.wakeRequest
+    if unsafe netdev_load_acquire_u32(wakeRequest) != 0 { unsafe netdev_store_release_u32(wakeRequest, 0) }
     let hooks = unsafe core.pointee.activeHooks
     for unsafe hook in unsafe hooks { unsafe hook.begin(hook.context) }
 
@@ -98,6 +105,13 @@ internal import CNetdevSystem
       || !core.pointee.inbox.isEmpty
   }
 
+  /// The device hooks' `end`, between a turn's jobs; what they leave is served at the turn's own end.
+  static func serveDevices(_ core: UnsafeMutablePointer<LoopCore>) {
+    for unsafe hook in unsafe core.pointee.activeHooks where hook.stage == .device {
+      if unsafe hook.end(hook.context) { unsafe core.pointee.turnRequested = true }
+    }
+  }
+
   private static func run(_ address: UInt, _ core: UnsafeMutablePointer<LoopCore>) {
     let job = JobLinks.job(at: address)
     if let executor = unsafe UnsafeRawPointer(bitPattern: JobLinks.tag(address)) {
@@ -115,7 +129,8 @@ internal import CNetdevSystem
     let sleeping = unsafe core.pointee.sleeping
     unsafe netdev_store_release_u32(sleeping, 1)
     netdev_full_fence()
-    if unsafe core.pointee.inbox.isEmpty, unsafe netdev_load_relaxed_u32(core.pointee.stopRequest) == 0 {
+    let wanted = unsafe netdev_load_relaxed_u32(core.pointee.wakeRequest) | netdev_load_relaxed_u32(core.pointee.stopRequest)
+    if unsafe core.pointee.inbox.isEmpty, wanted == 0 {
       unsafe core.pointee.statistics.sleeps &+= 1
       unsafe core.pointee.backend.wait()
     }
@@ -139,13 +154,23 @@ internal import CNetdevSystem
       unsafe core.pointee.jobs.append(address)
       return
     }
-    // Copies of constants: `core.pointee` itself belongs to the loop's thread.
-    let inbox = unsafe core.pointee.inbox
+    // Constants of the core: the rest of it belongs to the loop's thread.
+    unsafe core.pointee.inbox.push(address)
+    unsafe wakeIfSleeping(core)
+  }
+
+  /// From any thread: asks for a turn.
+  static func requestTurn(_ core: UnsafeMutablePointer<LoopCore>) {
+    unsafe netdev_store_release_u32(core.pointee.wakeRequest, 1)
+    unsafe wakeIfSleeping(core)
+  }
+
+  private static func wakeIfSleeping(_ core: UnsafeMutablePointer<LoopCore>) {
     let sleeping = unsafe core.pointee.sleeping
-    let backend = unsafe core.pointee.backend
-    inbox.push(address)
     netdev_full_fence()
-    if unsafe netdev_load_relaxed_u32(sleeping) != 0, unsafe netdev_exchange_u32(sleeping, 0) != 0 { backend.wake() }
+    if unsafe netdev_load_relaxed_u32(sleeping) != 0, unsafe netdev_exchange_u32(sleeping, 0) != 0 {
+      unsafe core.pointee.backend.wake()
+    }
   }
 
   /// From any thread: asks the loop to end after its turn.

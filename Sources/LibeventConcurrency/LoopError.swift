@@ -20,6 +20,9 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
   /// The system's error number, or 0 where there is none.
   public let errno: CInt
 
+  /// No eventfd could be had.
+  public static func noDescriptor(errno: CInt) -> LoopError { LoopError(.system, "eventfd", errno: errno) }
+
   init(_ code: Code, _ operation: String, errno: CInt = 0) {
     self.code = code
     self.operation = operation

@@ -126,11 +126,24 @@ extension LoopExecutor {
     unsafe core.pointee.removeHook(token)
   }
 
+  /// Runs the `end` of every device hook now, in the middle of a turn: a device of this loop serves what a driver has just
+  /// rung for. On the loop only, not from a hook; elsewhere it does nothing.
+  public func serveDevices() {
+    guard isOnLoop else { return }
+    unsafe LoopCore.serveDevices(core)
+  }
+
   /// Asks for another turn before the loop sleeps. On the loop only; elsewhere it does nothing.
   public func requestTurn() {
     guard isOnLoop else { return }
     unsafe core.pointee.turnRequested = true
   }
+
+  /// Asks for a turn, from any thread; a sleeping loop wakes.
+  public func wake() { unsafe LoopCore.requestTurn(core) }
+
+  /// The loop's address as its thread knows it: equal to `netdev_current_loop()` there and nowhere else.
+  public var identity: UInt { UInt(bitPattern: unsafe core) }
 
   /// The number of the present turn. On the loop only; 0 elsewhere.
   public var turn: UInt64 { isOnLoop ? unsafe core.pointee.turns : 0 }

@@ -141,33 +141,33 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
 
   /// Adds up to `count` buffers, each a chain of its own, and says how many there was room for.
   ///
-  /// `buffer` is called once for each that is added, from zero up: the indices of the whole burst stay in registers.
+  /// `buffer` is called once for each, from zero up, and ends the burst with nil: the indices of the whole burst stay in
+  /// registers.
   @inlinable
   @inline(__always)
-  public mutating func add(count: Int, writable: Bool, _ buffer: (Int) -> RingBuffer) -> Int {
+  public mutating func add(count: Int, writable: Bool, _ buffer: (Int) -> RingBuffer?) -> Int {
     let room = min(max(count, 0), Int(shadow.free))
     let descriptors = unsafe descriptors
-    let avail = unsafe availEntries
     let entries = unsafe shadow.entries
-    let freeIds = unsafe shadow.freeIds
-    let mask = mask
-    var taken = shadow.taken
-    var index = availIndex
-    var position = 0
-    while position < room {
-      let next = buffer(position)
-      // Both positions are masked to the capacity; ids in the circle are below it.
-      let head = unsafe freeIds[Int(taken & mask)]
-      unsafe Self.write(
-        head: head, address: next.address, length: next.length, writable: writable, token: next.token,
-        descriptors: descriptors, entries: entries, avail: avail + 2 * Int(index & mask))
-      taken &+= 1
-      index &+= 1
-      position &+= 1
+    var done = 0
+    while done != room {
+      // Up to where one of the two circles comes round: so far pointers go straight on. Ids in the circle are below the size.
+      let run = min(room &- done, mask.straightRun(from: shadow.taken), mask.straightRun(from: availIndex))
+      let freeIds = unsafe shadow.freeIds + Int(shadow.taken & mask)
+      let avail = unsafe availEntries + 2 * Int(availIndex & mask)
+      var position = 0
+      while position != run, let next = buffer(done &+ position) {
+        unsafe Self.write(
+          head: freeIds[position], address: next.address, length: next.length, writable: writable, token: next.token,
+          descriptors: descriptors, entries: entries, avail: avail + 2 * position)
+        position &+= 1
+      }
+      shadow.taken &+= UInt32(truncatingIfNeeded: position)
+      availIndex &+= UInt32(truncatingIfNeeded: position)
+      done &+= position
+      if position != run { break }
     }
-    shadow.taken = taken
-    availIndex = index
-    return room
+    return done
   }
 
   /// Writes the descriptor, the shadow entry and the available entry of a chain of one buffer.
@@ -263,34 +263,64 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
   @inlinable
   @inline(__always)
   mutating func reapSingles(into output: UnsafeMutablePointer<UsedBuffer>, until end: UInt32) -> Int {
-    let elements = unsafe usedEntries
-    let entries = unsafe shadow.entries
-    let freeIds = unsafe shadow.freeIds
-    let mask = mask
-    var returned = shadow.returned
-    var index = usedIndex
-    var place = unsafe output
-    while index != end {
-      let element = unsafe elements + 8 * Int(index & mask)
-      // Read once each, then only the copies are looked at.
-      let id = unsafe netdev_load_relaxed_u32(element)
-      let written = unsafe netdev_load_relaxed_u32(element + 4)
-      guard id <= mask else { break }
-      // Below the size.
-      let entry = unsafe entries + Int(id)
-      guard unsafe entry.pointee.count == 1 else { break }
-      guard unsafe written <= entry.pointee.writable else { break }
-      unsafe entry.pointee.count = 0
-      unsafe place.initialize(to: UsedBuffer(token: entry.pointee.token, written: written))
-      unsafe place += 1
-      // The circle takes as many ids as it gave.
-      unsafe freeIds[Int(returned & mask)] = UInt16(truncatingIfNeeded: id)
-      returned &+= 1
-      index &+= 1
+    reapSingles(until: end) { position, token, written in
+      unsafe (output + position).initialize(to: UsedBuffer(token: token, written: written))
+      return true
     }
-    shadow.returned = returned
-    usedIndex = index
-    return unsafe place - output
+  }
+
+  /// Takes back up to `max` used chains of one buffer, as long as they come, nothing is wrong and `body` says yes; says how
+  /// many. Throws what broke the ring.
+  ///
+  /// `body` gets each one's position from zero up, its token and its length, and a no leaves it on the ring. What is left
+  /// there, chains of several buffers and violations included, is for `nextUsed`: with IN_ORDER that is everything.
+  @inlinable
+  @inline(__always)
+  public mutating func reapSingles(
+    max: Int, _ body: (_ position: Int, _ token: UInt64, _ written: UInt32) -> Bool
+  ) throws(RingError) -> Int {
+    if inOrder { return 0 }
+    try refreshUsed()
+    let limit = min(Int(usedSeen &- usedIndex), Swift.max(max, 0))
+    return reapSingles(until: usedIndex &+ UInt32(truncatingIfNeeded: limit), body)
+  }
+
+  @inlinable
+  @inline(__always)
+  mutating func reapSingles(
+    until end: UInt32, _ body: (_ position: Int, _ token: UInt64, _ written: UInt32) -> Bool
+  ) -> Int {
+    let entries = unsafe shadow.entries
+    let mask = mask
+    let count = Int(end &- usedIndex)
+    var done = 0
+    while done != count {
+      // Up to where one of the two circles comes round: so far pointers go straight on. The free one takes as many ids as
+      // it gave.
+      let run = min(count &- done, mask.straightRun(from: usedIndex), mask.straightRun(from: shadow.returned))
+      let elements = unsafe usedEntries + 8 * Int(usedIndex & mask)
+      let freeIds = unsafe shadow.freeIds + Int(shadow.returned & mask)
+      var position = 0
+      while position != run {
+        // Read once each, then only the copies are looked at.
+        let id = unsafe netdev_load_relaxed_u32(elements + 8 * position)
+        let written = unsafe netdev_load_relaxed_u32(elements + 8 * position + 4)
+        guard id <= mask else { break }
+        // Below the size.
+        let entry = unsafe entries + Int(id)
+        guard unsafe entry.pointee.count == 1, unsafe written <= entry.pointee.writable,
+          body(done &+ position, unsafe entry.pointee.token, written)
+        else { break }
+        unsafe entry.pointee.count = 0
+        unsafe freeIds[position] = UInt16(truncatingIfNeeded: id)
+        position &+= 1
+      }
+      shadow.returned &+= UInt32(truncatingIfNeeded: position)
+      usedIndex &+= UInt32(truncatingIfNeeded: position)
+      done &+= position
+      if position != run { break }
+    }
+    return done
   }
 
   /// Loads `used.idx` and checks that it advanced by no more than what is in flight.

@@ -15,7 +15,7 @@ internal import Virtio
   private var receiveReported = false
   private var transmitReported = false
   let budget: Int
-  let port: any BackendPort
+  let port: Port
   let receiveLine: any InterruptLine
   let transmitLine: any InterruptLine
   let onFailure: (QueuePairEngine.Failure) -> Void
@@ -25,7 +25,7 @@ internal import Virtio
     transmitLine: any InterruptLine, budget: Int, onFailure: @escaping (QueuePairEngine.Failure) -> Void
   ) {
     self.rings = rings
-    self.port = port
+    self.port = Port(port)
     self.receiveLine = receiveLine
     self.transmitLine = transmitLine
     self.budget = budget
@@ -41,13 +41,12 @@ internal import Virtio
   static func turn(_ core: UnsafeMutablePointer<EngineCore>) -> Bool {
     guard unsafe core.pointee.pending || core.pointee.isPolling else { return false }
     unsafe core.pointee.pending = false
-    let port = unsafe core.pointee.port
     unsafe core.pointee.suppressKicks()
     unsafe core.pointee.rings.statistics.services &+= 1
     let before = unsafe core.pointee.rings.progress
     var result: ServeResult
     if unsafe core.pointee.isEnabled {
-      result = unsafe port.serve(&core.pointee.rings, budget: core.pointee.budget)
+      result = unsafe core.pointee.port.serve(&core.pointee.rings, budget: core.pointee.budget)
     } else {
       result = unsafe core.pointee.rings.discardTransmit(budget: core.pointee.budget) ? .moreWork : []
     }
@@ -115,6 +114,20 @@ internal import Virtio
       unsafe core.pointee.transmitReported = true
       unsafe core.pointee.onFailure(QueuePairEngine.Failure(ring: .transmit, error: error))
     }
+  }
+}
+
+extension EngineCore {
+  /// The back-end's end of the pair. It cannot be copied, so that a turn borrows it where it is and retains nothing.
+  struct Port: ~Copyable {
+    private let port: any BackendPort
+
+    init(_ port: any BackendPort) { self.port = port }
+
+    borrowing func start(_ bell: ServiceBell) throws(BackendError) { try port.start(bell) }
+    borrowing func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult { port.serve(&rings, budget: budget) }
+    borrowing func setEnabled(_ enabled: Bool) { port.setEnabled(enabled) }
+    borrowing func close() { port.close() }
   }
 }
 

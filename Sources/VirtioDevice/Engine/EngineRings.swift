@@ -29,8 +29,6 @@ public import Virtio
   /// What has been done so far.
   public var statistics = QueuePairStatistics()
 
-  /// Room for a burst of transmit chains: one place for every chain of the ring. Owned; trivial elements.
-  let frames: UnsafeMutablePointer<DescriptorChain>
   /// Receive chains taken in this burst and not used yet: places `handStart..<handEnd` of `hand`, which has a place for
   /// every chain of the ring. Owned; trivial elements.
   let hand: UnsafeMutablePointer<DescriptorChain>
@@ -41,7 +39,6 @@ public import Virtio
     receive: consuming SplitDeviceRing, transmit: consuming SplitDeviceRing, memory: consuming GuestMemory,
     format: FrameFormat
   ) {
-    unsafe frames = .allocate(capacity: transmit.size)
     unsafe hand = .allocate(capacity: receive.size)
     self.receive = receive
     self.transmit = transmit
@@ -49,10 +46,7 @@ public import Virtio
     self.format = format
   }
 
-  deinit {
-    unsafe frames.deallocate()
-    unsafe hand.deallocate()
-  }
+  deinit { unsafe hand.deallocate() }
 }
 
 // MARK: - The transmit ring
@@ -118,17 +112,6 @@ extension EngineRings {
     }
   }
 
-  /// Takes a burst of up to `max` frames into `frames`; how many. Chains that broke a rule are skipped.
-  @inline(__always)
-  mutating func popFrames(max: Int) -> Int {
-    do throws(RingError) {
-      return try unsafe transmit.pop(into: frames, max: min(max, transmit.size), in: memory)
-    } catch {
-      // That chain has been returned, or the ring is broken; the next burst goes on behind it.
-      return 0
-    }
-  }
-
   /// Discards up to `budget` frames, as a disabled pair does. True when there may be more.
   mutating func discardTransmit(budget: Int) -> Bool {
     beginTransmit()
@@ -152,23 +135,6 @@ extension EngineRings {
     while true {
       do throws(RingError) { return try receive.next(in: memory) } catch {
         if receive.isBroken { return nil }
-      }
-    }
-  }
-
-  /// Begins a burst on the receive ring and takes up to `max` buffers in hand, which was empty.
-  @inline(__always)
-  mutating func popBuffers(max: Int) {
-    handStart = 0
-    handEnd = 0
-    // Each attempt that throws leaves a chain that broke a rule behind. A driver that offers only such chains is not
-    // followed for ever.
-    for _ in 0..<4 {
-      do throws(RingError) {
-        handEnd = try unsafe receive.pop(into: hand, max: min(max, receive.size), in: memory)
-        return
-      } catch {
-        if receive.isBroken { return }
       }
     }
   }

@@ -14,84 +14,49 @@ final class LoopbackPort: BackendPort {
   func close() {}
 
   func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
-    let count = rings.popFrames(max: budget)
     // The receive ring is not looked at before there is a frame: the driver writes in its cache lines.
-    if count > 0 { rings.popBuffers(max: count) }
-    var index = 0
-    while index < count {
-      index += carryPlain(from: index, to: count, &rings)
-      guard index < count else { break }
-      let chain = unsafe rings.frames[index]
-      if !carry(chain, &rings) {
-        // It waits for buffers, and those behind it do.
-        do throws(RingError) {
-          try rings.transmit.rewind(count - index)
-          return [.transmitBlocked, .needsReceiveBuffers]
-        } catch {
-          // A chain that broke a rule lies behind them and has been returned: they cannot be put back.
-          rings.drop(chain, .noReceiveBuffer)
-        }
-      }
-      index += 1
+    guard rings.beginTransmit() > 0 else { return [] }
+    rings.beginReceive()
+    var budget = budget
+    while true {
+      budget -= relay(&rings, upTo: budget)
+      guard let chain = rings.nextFrame(&budget) else { return rings.hasMoreFrames ? .moreWork : [] }
+      if !carry(chain, &rings) { return [.transmitBlocked, .needsReceiveBuffers] }
     }
-    return rings.hasMoreFrames ? .moreWork : []
   }
 
-  /// Carries frames of the burst as long as they are what nearly every frame is: one buffer that asks for no offload, and
-  /// goes into one buffer. How many.
+  /// Nearly every frame of a driver is one buffer that asks for no offload, and goes into one buffer: carries those that
+  /// come first, and says how many there were.
   @inline(__always)
-  private func carryPlain(from first: Int, to end: Int, _ rings: inout EngineRings) -> Int {
-    let frames = unsafe rings.frames + first
-    let buffers = unsafe rings.hand + rings.handStart
-    let limit = min(end - first, rings.handEnd - rings.handStart)
+  private func relay(_ rings: inout EngineRings, upTo limit: Int) -> Int {
+    // Buffers in hand were taken first and are used first.
+    guard rings.handStart == rings.handEnd else { return 0 }
     let headerLength = VirtioNetHeader.size
-    var count = 0
     var bytes = 0
-    while count < limit {
-      // Both indices are below what was taken.
-      let frame = unsafe frames[count]
-      let buffer = unsafe buffers[count]
-      let source = unsafe frame.segments.pointee
-      let room = unsafe buffer.segments.pointee
-      guard frame.readableCount == 1, buffer.readableCount == 0, buffer.writableCount == 1,
-        source.length > headerLength, room.length >= source.length,
-        unsafe VirtioNetHeader(copying: source.base).isPlain
-      else { break }
+    let count = rings.transmit.relay(to: &rings.receive, max: limit, in: rings.memory) { source, room in
+      let length = source.length
+      guard length > headerLength, room.length >= length,
+        unsafe VirtioNetHeader.isPlain(copied: source.base.loadUnaligned(as: UInt64.self))
+      else { return nil }
       unsafe VirtioNetHeader(numBuffers: 1).store(to: room.base)
       // Memory of the driver on both sides, checked to these lengths; it may overlap, which is the driver's affair.
-      unsafe (room.base + headerLength).copyMemory(
-        from: source.base + headerLength, byteCount: source.length - headerLength)
-      bytes &+= source.length
-      count &+= 1
+      unsafe (room.base + headerLength).copyFrame(from: source.base + headerLength, byteCount: length &- headerLength)
+      bytes &+= length
+      return UInt32(truncatingIfNeeded: length)
     }
-    guard count > 0 else { return 0 }
-    rings.receive.pushUsed(count: count) {
-      // The segments are the ring's private copy: the lengths are those that were copied.
-      unsafe (buffers[$0].head, UInt32(truncatingIfNeeded: frames[$0].segments.pointee.length))
-    }
-    rings.transmit.pushUsed(count: count) { unsafe (frames[$0].head, 0) }
-    rings.handStart += count
-    rings.statistics.countLoop(frames: UInt64(count), bytes: UInt64(bytes - count * headerLength))
+    rings.statistics.countLoop(frames: UInt64(count), bytes: UInt64(bytes &- count &* headerLength))
     return count
   }
 
-  /// A frame in pieces, or with a header that asks for something, or for which there is no single buffer. False when it
-  /// shall wait for buffers.
+  /// A frame in pieces, or with a header to be judged, or for which there is no single buffer. False when it has been left
+  /// on the ring to wait for buffers.
+  @inline(never)
   private func carry(_ chain: DescriptorChain, _ rings: inout EngineRings) -> Bool {
-    guard let header = VirtioNetHeader(copying: chain) else {
-      rings.drop(chain, .shorterThanHeader)
-      return true
-    }
-    let frameLength = chain.readableLength - VirtioNetHeader.size
-    if let reason = rings.format.objection(to: header, frameLength: frameLength) {
-      rings.drop(chain, reason)
-      return true
-    }
     guard let reason = rings.deliver(frameOf: chain) else {
-      rings.release(chain, frameLength: frameLength)
+      rings.release(chain, frameLength: chain.readableLength - VirtioNetHeader.size)
       return true
     }
-    if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken { return false }
+    if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken, rings.putBack(chain) { return false }
     rings.drop(chain, reason)
     return true
   }

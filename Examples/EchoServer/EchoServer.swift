@@ -1,0 +1,64 @@
+import ArgumentParser
+import Netdev
+import NetdevDevices
+import PacketFormats
+import Responder
+
+/// Answers ARP, ping and UDP echo on any network device of this build.
+@main struct EchoServer: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "EchoServer", abstract: "Answers ARP, ping and UDP echo on a network device.",
+    discussion: """
+      Without arguments it listens on 127.0.0.1:7007 and needs no rights:
+          printf hello | nc -u -w1 127.0.0.1 7007
+      On a TAP interface (as root), one queue pair a CPU:
+          EchoServer 'tap:tap0?queues=2' --address 10.0.0.2/24
+      """)
+
+  @Argument(help: "The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, loopback:")
+  var device = "host-udp:127.0.0.1:7007"
+
+  @Option(help: "An address to answer for, such as 10.0.0.2/24; may be repeated.")
+  var address: [String] = []
+
+  @Flag(help: "Print each queue's rates once a second.")
+  var rates = false
+
+  mutating func run() async throws {
+    do {
+      try await serve()
+    } catch let error as NetworkDeviceError {
+      throw exit(for: error)
+    }
+  }
+
+  private func serve() async throws {
+    let networks = try networks()
+    let device = try await NetworkDevice.open(device)
+    let template = try Responder(macAddress: try hardwareAddress(of: device), addresses: networks)
+    let report = Report()
+    let server = Task { try await answer(device, template, report) }
+    let signals = EndingSignals { server.cancel() }
+    defer { signals.stop() }
+    greet(device, networks)
+    let printer = rates ? Task { try await printRates(device) } : nil
+    let result = await server.result
+    printer?.cancel()
+    report.print(await device.statistics)
+    do {
+      try result.get()
+    } catch is CancellationError {}
+  }
+
+  /// The heart: each received packet becomes its answer, and `send` returns when the device has released it.
+  private func answer(_ device: NetworkDevice, _ template: Responder, _ report: Report) async throws {
+    try await device.run { queue in
+      var responder = template
+      defer { report.add(responder.statistics) }
+      for await var packet in queue.packets {
+        guard responder.answer(&packet) else { continue }
+        try await queue.send(packet)
+      }
+    }
+  }
+}

@@ -1,0 +1,48 @@
+# Two commands do everything: `make echo` runs the echo server, `make test` builds and tests.
+# Both install the one system package they need, or say exactly what to type.
+
+SHELL := /bin/bash
+APT_PACKAGES := libevent-dev pkg-config
+TEST_PACKAGES := iproute2 iputils-ping
+
+.PHONY: echo test test-sanitized bench bench-count lint format deps test-deps
+
+echo: deps
+	swift run EchoServer
+
+test: deps test-deps
+	swift test --disable-xctest
+	swift test --disable-xctest -c release --package-path Benchmarks
+
+# The system package of the library: found, installed by root, or named.
+deps:
+	@pkg-config --exists libevent_core 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="$(APT_PACKAGES)"
+
+# What the tests with real kernels need; without it they skip and say so.
+test-deps:
+	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ping; } >/dev/null; then \
+	  $(MAKE) --no-print-directory install PACKAGES="$(TEST_PACKAGES)"; fi
+
+.PHONY: install
+install:
+	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PACKAGES) >/dev/null; \
+	else echo "Missing system packages; type:  sudo apt-get install $(PACKAGES)"; exit 1; fi
+
+lint:
+	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks
+
+format:
+	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks
+
+# Exact counts: instructions, mallocs, retains and releases a packet.
+bench-count: deps
+	Benchmarks/count.sh
+
+# Times, as ratios against peers measured in the same run.
+bench: deps
+	Benchmarks/time.sh
+
+# The tests once under each sanitizer.
+test-sanitized: deps
+	swift test --disable-xctest --sanitize=address --scratch-path .build-asan
+	swift test --disable-xctest --sanitize=thread --scratch-path .build-tsan -c release -Xswiftc -enable-testing

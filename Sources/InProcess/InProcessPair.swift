@@ -1,0 +1,173 @@
+internal import CNetdevSystem
+internal import Glibc
+internal import LibeventConcurrency
+internal import Netdev
+internal import Virtio
+internal import VirtioDevice
+internal import VirtioNet
+
+/// One pair between driver and device: the engine on its loop, and the wires between the two.
+final class InProcessPair: @unchecked Sendable {
+  // Proof of Sendable: `engine` and `kickSources` are touched on the engine's loop only, `callSource`, `onInterrupt` and
+  // `onFailure` on the driver's, each inside a `LoopScope` of that loop; everything else is a constant.
+  let doorbells: any VirtioDoorbells
+  private let placement: VirtioPairPlacement
+  private let device: VirtioNetDevice
+  private let memory: PairMemory
+  private let driver: LoopScope
+  private let engineLoop: LoopExecutor
+  private let engineScope: LoopScope
+  private let wires: Wires?
+  private let inline: InlineDoorbells?
+  private let onInterrupt: () -> Void
+  private let onFailure: (NetworkDeviceError) -> Void
+  private var engine: QueuePairEngine?
+  private var kickSources: [LoopSource] = []
+  private var callSource: LoopSource?
+
+  /// On the driver's loop.
+  init(
+    placement: VirtioPairPlacement, device: VirtioNetDevice, driverLoop: LoopExecutor,
+    engines: InProcessTransport.Placement, memory: PairMemory, onInterrupt: @escaping () -> Void,
+    onFailure: @escaping (NetworkDeviceError) -> Void
+  ) throws(NetworkDeviceError) {
+    self.placement = placement
+    self.device = device
+    self.memory = memory
+    self.onInterrupt = onInterrupt
+    self.onFailure = onFailure
+    driver = LoopScope(driverLoop)
+    switch engines {
+    case .inline:
+      let bells = InlineDoorbells()
+      doorbells = bells
+      inline = bells
+      wires = nil
+      engineLoop = driverLoop
+      engineScope = driver
+    case .ownLoop(let cpu):
+      do throws(LoopError) {
+        let loop = try LoopExecutor(name: "device/\(placement.index)", cpu: cpu)
+        let wires = try Wires()
+        doorbells = wires
+        self.wires = wires
+        inline = nil
+        engineLoop = loop
+        engineScope = LoopScope(loop)
+        let source = try driverLoop.makeSource(descriptor: wires.call, readiness: .readable) {
+          _ = netdev_eventfd_drain(wires.call)
+          onInterrupt()
+        }
+        source.resume()
+        callSource = source
+      } catch {
+        throw NetworkDeviceError(.system, "starting the device's loop", offered: "\(error)")
+      }
+    }
+  }
+
+  /// Makes the engine and lets it serve.
+  func start() async throws(NetworkDeviceError) {
+    try await engineScope.run { _ throws(NetworkDeviceError) in try self.startEngine() }
+  }
+
+  private func startEngine() throws(NetworkDeviceError) {
+    guard engine == nil else { return }
+    let line: any InterruptLine = wires ?? InlineLine(onInterrupt)
+    do {
+      let map = try memory.map()
+      let receive = try configuration(placement.receive, map)
+      let transmit = try configuration(placement.transmit, map)
+      let made = try device.makeEngine(
+        pair: placement.index, loop: engineLoop, receive: receive, transmit: transmit, memory: map, receiveLine: line,
+        transmitLine: line)
+      if let wires { kickSources = try watch(wires, made) }
+      try made.start()
+      engine = made
+      inline?.engine = made
+    } catch {
+      throw NetworkDeviceError(
+        .system, "starting queue pair \(placement.index) of \(device.backend.description)", offered: "\(error)")
+    }
+  }
+
+  private func configuration(
+    _ ring: VirtioPairPlacement.Ring, _ map: borrowing GuestMemory
+  ) throws(RingError) -> SplitDeviceRing.Configuration {
+    try SplitDeviceRing.Configuration(
+      size: ring.size, descriptorAddress: ring.descriptors, availAddress: ring.available, usedAddress: ring.used,
+      memory: map)
+  }
+
+  private func watch(_ wires: Wires, _ engine: QueuePairEngine) throws(LoopError) -> [LoopSource] {
+    let receive = try engineLoop.makeSource(descriptor: wires.kickReceiveDescriptor, readiness: .readable) {
+      _ = netdev_eventfd_drain(wires.kickReceiveDescriptor)
+      engine.kickReceive()
+    }
+    let transmit = try engineLoop.makeSource(descriptor: wires.kickTransmitDescriptor, readiness: .readable) {
+      _ = netdev_eventfd_drain(wires.kickTransmitDescriptor)
+      engine.kickTransmit()
+    }
+    receive.resume()
+    transmit.resume()
+    return [receive, transmit]
+  }
+
+  /// When this returns, the device touches nothing of the driver's any more.
+  func stop() async {
+    await engineScope.run { _ in
+      self.engine?.stop()
+      self.engine = nil
+      self.inline?.engine = nil
+      for source in self.kickSources { source.cancel() }
+      self.kickSources = []
+    }
+    await driver.run { _ in
+      self.callSource?.cancel()
+      self.callSource = nil
+    }
+  }
+
+  /// The device is of no more use.
+  func report(_ error: NetworkDeviceError) async {
+    await driver.run { _ in self.onFailure(error) }
+  }
+}
+
+/// Doorbells of an engine on the same loop: a function call.
+private final class InlineDoorbells: VirtioDoorbells {
+  var engine: QueuePairEngine?
+  func kickReceive() { engine?.kickReceive() }
+  func kickTransmit() { engine?.kickTransmit() }
+}
+
+/// The interrupt of an engine on the same loop.
+private final class InlineLine: InterruptLine {
+  private let onInterrupt: () -> Void
+  init(_ onInterrupt: @escaping () -> Void) { self.onInterrupt = onInterrupt }
+  func raise() { onInterrupt() }
+}
+
+/// Three eventfds between two loops: a kick for each ring, one call for both.
+private final class Wires: VirtioDoorbells, InterruptLine, Sendable {
+  let kickReceiveDescriptor: CInt
+  let kickTransmitDescriptor: CInt
+  let call: CInt
+
+  init() throws(LoopError) {
+    let descriptors = (0..<3).map { _ in netdev_eventfd_create() }
+    guard descriptors.allSatisfy({ $0 >= 0 }) else {
+      for descriptor in descriptors where descriptor >= 0 { close(descriptor) }
+      throw LoopError.noDescriptor(errno: -(descriptors.min() ?? 0))
+    }
+    kickReceiveDescriptor = descriptors[0]
+    kickTransmitDescriptor = descriptors[1]
+    call = descriptors[2]
+  }
+
+  deinit { for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call] { close(descriptor) } }
+
+  func kickReceive() { _ = netdev_eventfd_signal(kickReceiveDescriptor) }
+  func kickTransmit() { _ = netdev_eventfd_signal(kickTransmitDescriptor) }
+  func raise() { _ = netdev_eventfd_signal(call) }
+}

@@ -1,0 +1,179 @@
+public import LibeventConcurrency
+public import Netdev
+internal import Synchronization
+public import Virtio
+public import VirtioDevice
+public import VirtioNet
+
+/// Joins the virtio-net driver to a software device of the same process.
+///
+/// The ring protocol is the one that an outside device sees; only doorbells and interrupts are short. **Inline**, the
+/// engine of a pair takes turns with its driver on the same loop and a doorbell is a function call. On a **loop of its
+/// own** it runs beside the driver, on its own thread, and both sides wake each other through eventfds.
+public final class InProcessTransport: VirtioTransport {
+  /// Where the device's engines run.
+  public enum Placement: Sendable, Hashable {
+    /// On the loop of the pair's driver.
+    case inline
+    /// On a loop of its own a pair, pinned to a CPU if one is named.
+    case ownLoop(cpu: Int? = nil)
+  }
+
+  private let device: VirtioNetDevice
+  private let placement: Placement
+  private let state = Mutex(State())
+
+  struct State {
+    var pools: [PacketPool] = []
+    var memories: [RingMemory] = []
+    var pairs: [InProcessPair] = []
+  }
+
+  /// Where pools begin in the device's address space, each on its own 2⁴⁰ bytes; ring memory lies below.
+  private static let poolSpacing: UInt64 = 1 << 40
+
+  /// A transport to `device`, which it owns from here on.
+  public init(device: VirtioNetDevice, placement: Placement = .inline) {
+    self.device = device
+    self.placement = placement
+  }
+
+  /// What stands behind the device.
+  public var name: String { device.backend.description }
+
+  /// Pairs are switched by function calls: there is no control virtqueue.
+  public var pairSwitching: FeatureSet.PairSwitching { .transport }
+}
+
+// MARK: - Agreeing
+
+extension InProcessTransport {
+  /// The device is here already.
+  public func connect() async throws(NetworkDeviceError) {
+    device.setConfigurationLine { [weak self] in
+      guard let self else { return }
+      Task { await self.configurationChanged() }
+    }
+  }
+
+  /// What the device offers.
+  public func offeredFeatures() async throws(NetworkDeviceError) -> FeatureSet { device.offeredFeatures }
+
+  /// The device's limit.
+  public func maximumQueueSize() async throws(NetworkDeviceError) -> Int? { device.maximumQueueSize }
+
+  /// Reads the configuration space.
+  public func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig {
+    do {
+      return try NetConfig(reading: device, features: offered)
+    } catch {
+      throw NetworkDeviceError(.broken, "reading the configuration of \(name)", offered: "\(error)")
+    }
+  }
+
+  /// Tells the device what the driver accepts.
+  public func setFeatures(_ features: FeatureSet) async throws(NetworkDeviceError) { device.setDriverFeatures(features) }
+
+  /// The device's status.
+  public func status() async throws(NetworkDeviceError) -> DeviceStatus { device.status }
+
+  /// Writes the status; DRIVER_OK starts the engines.
+  public func setStatus(_ status: DeviceStatus) async throws(NetworkDeviceError) {
+    device.setStatus(status)
+    guard status.contains(.driverOK) else { return }
+    for pair in state.withLock({ $0.pairs }) { try await pair.start() }
+  }
+
+  /// NEEDS_RESET, or a link that changed.
+  private func configurationChanged() async {
+    guard device.status.contains(.needsReset) else { return }
+    let error = NetworkDeviceError(
+      .broken, name, offered: "the device needs a reset", advice: "close it and open it again")
+    for pair in state.withLock({ $0.pairs }) { await pair.report(error) }
+  }
+}
+
+// MARK: - Memory and queues
+
+extension InProcessTransport {
+  /// The device sees the pool's memory where it is mapped already.
+  public func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64 {
+    state.withLock { state in
+      state.pools.append(pool)
+      return UInt64(state.pools.count) * Self.poolSpacing
+    }
+  }
+
+  /// Memory of this process, kept until the device is quiet.
+  public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory {
+    let memory = RingMemory(bytes: bytes)
+    let address = state.withLock { state in
+      // Each piece on its own megabytes below the first pool.
+      let address = state.memories.reduce(UInt64(1 << 20)) { $0 + (UInt64($1.length) + 0xf_ffff) / 0x10_0000 * 0x10_0000 }
+      memory.address = address
+      state.memories.append(memory)
+      return address
+    }
+    return unsafe SharedRingMemory(pointer: memory.pointer, address: address, length: memory.length)
+  }
+
+  /// The pair's engine is made when the driver says DRIVER_OK.
+  public func attachPair(
+    _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+    onFailure: @escaping (NetworkDeviceError) -> Void
+  ) throws(NetworkDeviceError) -> any VirtioDoorbells {
+    let (pools, memories) = state.withLock { ($0.pools, $0.memories) }
+    let made = try InProcessPair(
+      placement: pair, device: device, driverLoop: loop, engines: placement,
+      memory: PairMemory(pools: pools, rings: memories, poolSpacing: Self.poolSpacing), onInterrupt: onInterrupt,
+      onFailure: onFailure)
+    state.withLock { $0.pairs.append(made) }
+    return made.doorbells
+  }
+}
+
+// MARK: - The end
+
+extension InProcessTransport {
+  /// Stops the engines, each on its loop: when that has happened, nothing touches the driver's memory any more.
+  public func reset(timeout: Duration) async throws(NetworkDeviceError) {
+    let pairs = state.withLock { $0.pairs }
+    let stopped = await finishes(within: timeout) { for pair in pairs { await pair.stop() } }
+    guard stopped else {
+      throw NetworkDeviceError(
+        .resetNotConfirmed, "resetting \(name)", offered: "its loop did not answer within \(timeout)",
+        advice: "look for a job that blocks the loop")
+    }
+    device.reset()
+    state.withLock { $0.pairs = [] }
+  }
+
+  /// Gives back the back-end, and the ring memory if the device is known to be quiet.
+  public func shutDown() async {
+    device.setConfigurationLine(nil)
+    device.close()
+    state.withLock { state in
+      if !state.pairs.isEmpty { for memory in state.memories { memory.keepForEver() } }
+      state = State()
+    }
+  }
+}
+
+/// Runs `work` in a task of its own and waits for it, but no longer than `limit`.
+private func finishes(within limit: Duration, _ work: @escaping @Sendable () async -> Void) async -> Bool {
+  let (results, continuation) = AsyncStream.makeStream(of: Bool.self)
+  let working = Task {
+    await work()
+    continuation.yield(true)
+  }
+  let timing = Task {
+    try await Task.sleep(for: limit)
+    continuation.yield(false)
+  }
+  defer { timing.cancel() }
+  for await finished in results {
+    if !finished { working.cancel() }
+    return finished
+  }
+  return false
+}

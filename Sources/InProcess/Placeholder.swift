@@ -1,1 +1,0 @@
-// InProcess: placeholder until its first file lands.

@@ -1,0 +1,46 @@
+internal import Logging
+
+/// Closes a device exactly once, whoever asks first: the program, a cancelled `run`, a broken queue, the last reference.
+actor DeviceCloser {
+  private let driver: any NetworkDriver
+  private let timeout: Duration
+  private let logger: Logger
+  private var queues: [NetworkQueue] = []
+  private var closing: Task<NetworkDeviceError?, Never>?
+
+  /// Why the device ended, if not because the program closed it.
+  private(set) var brokenCause: NetworkDeviceError?
+
+  init(driver: any NetworkDriver, timeout: Duration, logger: Logger) {
+    self.driver = driver
+    self.timeout = timeout
+    self.logger = logger
+  }
+
+  func add(_ queue: NetworkQueue) { queues.append(queue) }
+
+  func close(_ cause: NetworkDeviceError) async throws(NetworkDeviceError) {
+    if closing == nil {
+      if cause.code != .closed { brokenCause = cause }
+      // A task of its own: the reset goes on although whoever asked for it is cancelled.
+      closing = Task { await perform(cause) }
+    }
+    if let failure = await closing?.value { throw failure }
+  }
+
+  private func perform(_ cause: NetworkDeviceError) async -> NetworkDeviceError? {
+    let queues = queues
+    for queue in queues { await queue.stopAccepting(cause) }
+    var failure: NetworkDeviceError?
+    do {
+      try await driver.reset(timeout: timeout)
+    } catch {
+      failure = error
+      logger.error("reset not confirmed; memory is quarantined", metadata: ["error": "\(error)"])
+    }
+    for queue in queues { await queue.finish(failure ?? cause, confirmed: failure == nil) }
+    await driver.shutDown()
+    self.queues = []
+    return failure
+  }
+}

@@ -1,0 +1,91 @@
+public import LibeventConcurrency
+
+/// A driver of one network device: what `NetworkDevice.open(driver:)` drives.
+///
+/// The order of calls: `start` (find out and agree with the device), `attach(pool:)` once a pool, `makeQueue` once a pair
+/// on the pair's loop, `activate` (the device may use the rings from here on), and at the end `reset` and `shutDown`,
+/// whatever failed before. `reset` may be called at any time after `start`, from any task, more than once.
+public protocol NetworkDriver: AnyObject, Sendable {
+  /// Agrees on features and sizes with the device.
+  func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation
+
+  /// The pool's memory will hold this device's frames.
+  func attach(pool: PacketPool) async throws(NetworkDeviceError)
+
+  /// Makes queue pair `index` for the loop it will live on; called on that loop.
+  ///
+  /// - Parameter signal: calls back into the queue: interrupts and failures.
+  func makeQueue(
+    index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
+  ) throws(NetworkDeviceError) -> any QueueDriver
+
+  /// All pairs exist and their first buffers are posted: the device may begin.
+  func activate() async throws(NetworkDeviceError)
+
+  /// Stops the device and returns when it has confirmed that it touches no buffer any more.
+  ///
+  /// - Throws: `resetNotConfirmed` when the device does not confirm within `timeout`.
+  func reset(timeout: Duration) async throws(NetworkDeviceError)
+
+  /// Releases descriptors and threads; after `reset`.
+  func shutDown() async
+}
+
+/// What `NetworkDevice` asks a driver for.
+public struct NetworkDriverRequest: Sendable, Hashable {
+  /// Queue pairs wanted; nil takes what the device recommends, at least one.
+  public var queuePairs: Int?
+  /// Descriptors a ring; nil takes the device's or 256.
+  public var queueSize: Int?
+
+  /// A request.
+  public init(queuePairs: Int? = nil, queueSize: Int? = nil) {
+    self.queuePairs = queuePairs
+    self.queueSize = queueSize
+  }
+}
+
+/// What a device turned out to be.
+public struct NetworkDeviceInformation: Sendable, Hashable {
+  /// A name for logs and statistics.
+  public var name: String
+  /// The device's hardware address, six bytes.
+  public var hardwareAddress: [UInt8]
+  /// Largest layer-3 packet in bytes; a frame may be 14 bytes longer.
+  public var mtu: Int
+  /// Queue pairs in use.
+  public var queuePairs: Int
+  /// Descriptors a ring.
+  public var queueSize: Int
+  /// Headroom in bytes that the device's net header needs.
+  public var headroom: Int
+  /// Smallest buffer in bytes that reception can use, headroom not included.
+  public var receiveBufferSize: Int
+
+  /// What a driver fills in.
+  public init(
+    name: String, hardwareAddress: [UInt8], mtu: Int, queuePairs: Int, queueSize: Int, headroom: Int,
+    receiveBufferSize: Int
+  ) {
+    self.name = name
+    self.hardwareAddress = hardwareAddress
+    self.mtu = mtu
+    self.queuePairs = queuePairs
+    self.queueSize = queueSize
+    self.headroom = headroom
+    self.receiveBufferSize = receiveBufferSize
+  }
+}
+
+/// How a driver calls its queue: a value, usable on the queue's loop until the device is shut down.
+@safe public struct QueueSignal {
+  private unowned(unsafe) let queue: NetworkQueue
+
+  init(_ queue: NetworkQueue) { unsafe self.queue = queue }
+
+  /// The device interrupted: the queue looks at its rings in the next turn. Spurious calls are harmless. On the loop.
+  public func interrupt() { unsafe queue.noteInterrupt() }
+
+  /// The device broke the protocol or asked for a reset: the queue is broken. On the loop.
+  public func fail(_ error: NetworkDeviceError) { unsafe queue.breakQueue(error) }
+}

@@ -1,0 +1,80 @@
+/// One queue pair of a driver: the asynchronous `uknetdev` operations, one call a burst.
+///
+/// Everything is synchronous and happens on the queue's loop. Slots go in, slots come out; who holds which buffer is
+/// `Netdev`'s knowledge. Publishing never rings: `ring` does, once a turn. A driver that meets a peer which breaks the
+/// protocol throws; the queue is then broken and the device is reset.
+public protocol QueueDriver: AnyObject {
+  /// Frames that can be in flight at once if each lies in one buffer.
+  var transmitCapacity: Int { get }
+
+  /// Publishes frames in order, as many as fit; the device owns them now. No doorbell.
+  ///
+  /// - Returns: how many were published, from the front.
+  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int
+
+  /// Takes back frames whose buffers the device has released, in the order of their release.
+  ///
+  /// - Returns: how many were written to `entries`.
+  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
+
+  /// Takes received frames: their slots, the records filled in through the slot table.
+  ///
+  /// - Returns: how many were written to `entries`.
+  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
+
+  /// Buffers that reception wants now.
+  var receiveRoom: Int { get }
+
+  /// Gives the device empty buffers, as many as fit. No doorbell.
+  ///
+  /// - Returns: how many were taken, from the front.
+  func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int
+
+  /// Rings the doorbells that what was published since the last call needs: at most one a direction.
+  func ring()
+
+  /// Asks for interrupts, then looks again.
+  ///
+  /// - Parameters:
+  ///   - received: interrupt for the next received frame.
+  ///   - released: when to interrupt for released buffers.
+  /// - Returns: true when there is something to take already.
+  func arm(received: Bool, released: ReleaseInterrupt) -> Bool
+
+  /// Interrupts are not needed: the loop is polling.
+  func disarm()
+
+  /// Frames and buffers that the device has not given back, for after a confirmed reset: calls `transmitted` with each
+  /// frame in flight and `posted` with each empty buffer, once.
+  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void)
+
+  /// What the driver counted.
+  var statistics: QueueDriverStatistics { get }
+}
+
+/// When a device should interrupt for transmit buffers it releases.
+public enum ReleaseInterrupt: Sendable, Hashable {
+  /// Not at all.
+  case never
+  /// For the next one: a task waits for it.
+  case next
+  /// After most of what is in flight: nobody waits for a particular one.
+  case most
+}
+
+/// Counters that only a driver can keep.
+public struct QueueDriverStatistics: Sendable, Hashable {
+  /// Doorbells rung.
+  public var kicks: UInt64 = 0
+  /// Doorbells that the device did not want.
+  public var kicksSuppressed: UInt64 = 0
+  /// Interrupts received.
+  public var interrupts: UInt64 = 0
+  /// Bytes of the frames received, without net headers.
+  public var bytesReceived: UInt64 = 0
+  /// Received frames dropped because they broke the net header's rules.
+  public var receiveDrops: UInt64 = 0
+
+  /// All zero.
+  public init() {}
+}

@@ -1,0 +1,25 @@
+internal import CNetdevSystem
+
+/// Free slots at hand for one queue: a plain stack that only its loop's thread touches.
+///
+/// `loop` is read from any thread (a packet may be dropped anywhere) but equals the reader's own loop only on that loop,
+/// so whoever finds itself equal is the owner. It is cleared when the queue closes, before its loop can end.
+@safe @frozen @usableFromInline
+struct LocalSlots {
+  @usableFromInline static var capacity: Int { 512 }
+  /// Address of the owning loop, 0 when nobody owns the list.
+  @usableFromInline var loop: UInt
+  @usableFromInline var count: Int
+  @usableFromInline let slots: UnsafeMutablePointer<UInt32>
+
+  /// The pool that the slots belong to, unretained: it frees this list as its last act.
+  @usableFromInline let pool: Unmanaged<PacketPool>
+
+  @usableFromInline init(pool: Unmanaged<PacketPool>) {
+    unsafe self.pool = pool
+    loop = 0
+    count = 0
+    unsafe slots = .allocate(capacity: Self.capacity)
+    unsafe slots.initialize(repeating: 0, count: Self.capacity)
+  }
+}

@@ -1,0 +1,208 @@
+public import CNetdevSystem
+
+/// One frame: a value with copy-on-write storage in a packet pool, as `Array` is a value.
+///
+/// Keep it, forget it, pass it to another task, send it twice or through two queues: each holder sees the bytes that it
+/// was given. Changing a packet that somebody else holds, a device included, changes a copy. When the last reference
+/// goes, on whatever thread, the buffer is back in its pool. Reading needs no lock; changing one variable from two
+/// threads is a race, as with any value.
+///
+/// Functions that change a packet should take it `consuming`: a borrowed argument is still held by the caller, and the
+/// change then copies the buffer.
+@frozen @safe @_eagerMove
+public struct Packet: Sendable {
+  @usableFromInline var object: PacketObject
+
+  /// Takes over the reference that the owner of a slot has.
+  @inlinable init(object: PacketObject) { self.object = object }
+
+  @inlinable var record: UnsafeMutablePointer<SlotRecord> { unsafe object.record }
+
+  /// A packet of `count` zero bytes in a buffer of `pool`, or, when the pool is empty, on the heap.
+  ///
+  /// - Parameter count: bytes, 0 to 65 535.
+  /// - Throws: `NetworkDeviceError` with code `frameTooLong`.
+  public init(count: Int, in pool: PacketPool) throws(NetworkDeviceError) {
+    guard (0...65_535).contains(count) else {
+      throw NetworkDeviceError(
+        .frameTooLong, "Packet", offered: "\(count) bytes", advice: "a frame has 0 to 65535 bytes")
+    }
+    let record = unsafe pool.makeBuffer(count: count)
+    unsafe record.pointee.start.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+    object = unsafe PacketObject(record: record)
+  }
+
+  /// A packet with a copy of `bytes`.
+  ///
+  /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
+  public init(copying bytes: RawSpan, in pool: PacketPool) throws(NetworkDeviceError) {
+    try self.init(count: bytes.byteCount, in: pool)
+    unsafe bytes.withUnsafeBytes { source in
+      guard let base = source.baseAddress else { return }
+      unsafe record.pointee.start.copyMemory(from: base, byteCount: source.count)
+    }
+  }
+
+  /// A packet with a copy of `bytes`.
+  ///
+  /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
+  public init(copying bytes: [UInt8], in pool: PacketPool) throws(NetworkDeviceError) {
+    try unsafe self.init(copying: bytes.span.bytes, in: pool)
+  }
+
+  /// Bytes of the frame.
+  @inlinable public var count: Int { unsafe Int(record.pointee.frameLength) }
+
+  /// Buffers that the frame lies in; more than one only for received frames larger than a buffer.
+  @inlinable public var segmentCount: Int { unsafe Int(record.pointee.segments) }
+
+  /// True when the frame lies in its pool's shared memory, so that sending it copies nothing.
+  @inlinable public var isInPool: Bool { unsafe record.pointee.slot != SlotRecord.heapSlot }
+}
+
+// MARK: - Reading
+
+extension Packet {
+  /// The frame's bytes. A frame in several buffers is copied into one piece, once, and counted by its pool.
+  ///
+  /// Costs one retain pair; `withBytes` costs none.
+  @inlinable public var bytes: RawSpan {
+    @_lifetime(borrow self) borrowing get {
+      let record = unsafe record
+      let start = unsafe record.pointee.segments == 1 ? record.pointee.start : Self.contiguousBytes(record)
+      // The packet's reference keeps the buffer, and nobody writes to it while the span borrows that reference.
+      let span = unsafe RawSpan(_unsafeStart: start, byteCount: Int(record.pointee.frameLength))
+      return unsafe _overrideLifetime(span, borrowing: self)
+    }
+  }
+
+  @usableFromInline
+  static func contiguousBytes(_ record: UnsafeMutablePointer<SlotRecord>) -> UnsafeMutableRawPointer {
+    unsafe SlotRecord.contiguousBytes(record)
+  }
+
+  /// Reads the frame's bytes; as `bytes`, without a retain.
+  @inlinable public borrowing func withBytes<Result: ~Copyable, Failure: Error>(
+    _ body: (RawSpan) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let record = unsafe record
+    let start = unsafe record.pointee.segments == 1 ? record.pointee.start : Self.contiguousBytes(record)
+    return try body(unsafe RawSpan(_unsafeStart: start, byteCount: Int(record.pointee.frameLength)))
+  }
+
+  /// Shows the frame's bytes buffer by buffer, in order, without copying.
+  public borrowing func withSegments<Failure: Error>(_ body: (RawSpan) throws(Failure) -> Void) throws(Failure) {
+    let records = unsafe record.pointee.pool.takeUnretainedValue().records
+    var current = unsafe record
+    for _ in 0..<segmentCount {
+      try body(unsafe RawSpan(_unsafeStart: current.pointee.start, byteCount: Int(current.pointee.length)))
+      let next = unsafe current.pointee.next
+      guard next != SlotRecord.noSlot else { return }
+      unsafe current = records.advanced(by: Int(next))
+    }
+  }
+}
+
+// MARK: - Changing
+
+extension Packet {
+  /// Changes the frame's bytes: in place if this is the only reference to them, else in a copy that this variable then holds.
+  @inlinable public mutating func withMutableBytes<Result: ~Copyable, Failure: Error>(
+    _ body: (inout MutableRawSpan) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    self = Packet.unique(consume self)
+    var span = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: Int(record.pointee.length))
+    return try body(&span)
+  }
+
+  /// The frame's bytes, to be changed; as `withMutableBytes`.
+  @inlinable public var mutableBytes: MutableRawSpan {
+    @_lifetime(&self) mutating get {
+      self = Packet.unique(consume self)
+      // The reference is unique and this variable is borrowed exclusively for as long as the span lives.
+      let span = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: Int(record.pointee.length))
+      return unsafe _overrideLifetime(span, mutating: &self)
+    }
+  }
+
+  /// The packet itself if nobody else refers to its buffer and it lies in one, else a copy.
+  @inlinable static func unique(_ packet: consuming Packet) -> Packet {
+    if isKnownUniquelyReferenced(&packet.object), unsafe packet.record.pointee.segments == 1 {
+      // Whoever let go of its reference on another thread did so before we write.
+      netdev_acquire_fence()
+      return packet
+    }
+    return packet.copied(growingTo: 0)
+  }
+
+  /// A copy in one buffer with room for at least `count` bytes.
+  @usableFromInline func copied(growingTo count: Int) -> Packet {
+    let length = self.count
+    let pool = unsafe record.pointee.pool.takeUnretainedValue()
+    let copy = unsafe pool.makeBuffer(count: max(length, count))
+    unsafe SlotRecord.copyFrame(record, to: copy.pointee.start)
+    unsafe copy.pointee.setFrame(offset: Int(copy.pointee.offset), length: length)
+    pool.noteCopy()
+    return unsafe Packet(object: PacketObject(record: copy))
+  }
+
+  /// Cuts the frame to its first `count` bytes; a shorter frame stays as it is.
+  @inlinable public mutating func truncate(to count: Int) {
+    guard count >= 0, count < self.count else { return }
+    self = Packet.unique(consume self)
+    unsafe record.pointee.setFrame(offset: Int(record.pointee.offset), length: count)
+  }
+
+  /// Makes the frame `count` bytes long: cut at its end, or grown by zero bytes.
+  ///
+  /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
+  public mutating func resize(to count: Int) throws(NetworkDeviceError) {
+    guard (0...65_535).contains(count) else {
+      throw NetworkDeviceError(
+        .frameTooLong, "resize", offered: "\(count) bytes", advice: "a frame has 0 to 65535 bytes")
+    }
+    self = Packet.unique(consume self)
+    if unsafe Int(record.pointee.offset) + count > Int(record.pointee.capacity) { self = copied(growingTo: count) }
+    let record = unsafe record
+    let old = unsafe Int(record.pointee.length)
+    if count > old {
+      unsafe record.pointee.start.advanced(by: old)
+        .initializeMemory(as: UInt8.self, repeating: 0, count: count - old)
+    }
+    unsafe record.pointee.setFrame(offset: Int(record.pointee.offset), length: count)
+  }
+
+  /// Removes bytes from the front of the frame (a header that has been read); never more than there are.
+  public mutating func removeFirst(_ count: Int) {
+    self = Packet.unique(consume self)
+    let record = unsafe record
+    let cut = unsafe min(max(count, 0), Int(record.pointee.length))
+    unsafe record.pointee.setFrame(
+      offset: Int(record.pointee.offset) + cut, length: Int(record.pointee.length) - cut)
+  }
+
+  /// Puts `count` zero bytes in front of the frame, in the buffer's headroom where it suffices.
+  ///
+  /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
+  public mutating func prepend(count: Int) throws(NetworkDeviceError) {
+    let length = self.count
+    guard count >= 0, length + count <= 65_535 else {
+      throw NetworkDeviceError(
+        .frameTooLong, "prepend", offered: "\(count) bytes before \(length)", advice: "a frame has 0 to 65535 bytes")
+    }
+    self = Packet.unique(consume self)
+    let headroom = unsafe record.pointee.pool.takeUnretainedValue().configuration.headroom
+    let offset = unsafe Int(record.pointee.offset)
+    // Half of the headroom stays for the net header of whichever device sends it.
+    if offset - count >= headroom / 2 {
+      unsafe record.pointee.setFrame(offset: offset - count, length: length + count)
+    } else {
+      let longer = copied(growingTo: length + count)
+      let record = unsafe longer.record
+      unsafe record.pointee.start.advanced(by: count).copyMemory(from: record.pointee.start, byteCount: length)
+      unsafe record.pointee.setFrame(offset: Int(record.pointee.offset), length: length + count)
+      self = longer
+    }
+    unsafe record.pointee.start.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+  }
+}

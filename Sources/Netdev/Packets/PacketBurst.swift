@@ -1,0 +1,161 @@
+internal import CNetdevSystem
+
+/// Up to 64 received frames as one value that can only be moved: the fast path, without an object a frame.
+///
+/// ```swift
+/// while var burst = await queue.receiveBurst() {
+///   burst.filter { frame in answer(&frame) }
+///   try await queue.submit(burst)
+/// }
+/// ```
+///
+/// Frames that are still in a burst when it goes are dropped: their buffers return to the pool.
+@safe public struct PacketBurst: ~Copyable, @unchecked Sendable {
+  // Proof of Sendable: who holds a burst owns its frames and its block alone; `takeBack` works on any thread.
+  // Unowned, because the queue stays alive until every block is back (`NetworkQueue.releaseSelfIfDone`).
+  @usableFromInline unowned(unsafe) let queue: NetworkQueue
+  @usableFromInline let block: UnsafeMutablePointer<BurstBlock>
+
+  /// The queue's core counts the block as out and keeps the queue alive until it is back.
+  init(queue: NetworkQueue, block: UnsafeMutablePointer<BurstBlock>) {
+    unsafe self.queue = queue
+    unsafe self.block = block
+  }
+
+  deinit {
+    unsafe queue.takeBack(block)
+  }
+
+  /// Frames in the burst.
+  public var count: Int { unsafe block.pointee.count }
+
+  /// Hands over block and duty.
+  consuming func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
+    let block = unsafe self.block
+    discard self
+    return unsafe block
+  }
+
+  private func record(_ position: Int) -> UnsafeMutablePointer<SlotRecord> {
+    unsafe queue.state.pointee.records.advanced(by: Int(block.pointee.entries[position].slot))
+  }
+
+  /// Reads frame `position`, 0 to `count - 1`.
+  public borrowing func withBytes<Result: ~Copyable, Failure: Error>(
+    at position: Int, _ body: (RawSpan) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    precondition(position >= 0 && position < count, "position outside the burst")
+    let record = unsafe record(position)
+    let start = unsafe SlotRecord.contiguousBytes(record)
+    return try body(unsafe RawSpan(_unsafeStart: start, byteCount: Int(record.pointee.frameLength)))
+  }
+
+  /// Changes each frame in place (the first buffer of frames that lie in several), in order.
+  @inline(__always) public mutating func forEach<Failure: Error>(
+    _ body: (inout MutableRawSpan) throws(Failure) -> Void
+  ) throws(Failure) {
+    for position in 0..<count {
+      let record = unsafe record(position)
+      var span = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: Int(record.pointee.length))
+      try body(&span)
+    }
+  }
+
+  /// Keeps the frames for which `isKept` says so, which may change them in place; the others are dropped.
+  @inline(__always) public mutating func filter(_ isKept: (inout MutableRawSpan) -> Bool) {
+    var kept = 0
+    for position in 0..<count {
+      let entry = unsafe block.pointee.entries[position]
+      let record = unsafe record(position)
+      var span = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: Int(record.pointee.length))
+      if isKept(&span) {
+        unsafe block.pointee.entries[kept] = entry
+        kept += 1
+      } else {
+        unsafe queue.dropBurstFrame(entry)
+      }
+    }
+    unsafe block.pointee.count = kept
+  }
+
+  /// Takes the last frame out as a packet; nil when the burst is empty.
+  public mutating func popLast() -> Packet? {
+    guard count > 0 else { return nil }
+    unsafe block.pointee.count -= 1
+    return unsafe queue.packet(block.pointee.entries[block.pointee.count])
+  }
+}
+
+extension NetworkQueue {
+  /// A burst went with what was left in it.
+  nonisolated func takeBack(_ block: UnsafeMutablePointer<BurstBlock>) {
+    for position in unsafe 0..<block.pointee.count { dropBurstFrame(unsafe block.pointee.entries[position]) }
+    unsafe block.pointee.count = 0
+    if isHere {
+      unsafe recycle(block)
+    } else {
+      // Dropped elsewhere: the block itself belongs to the queue's loop.
+      let address = UInt(bitPattern: block)
+      Task { await self.recycle(address: address) }
+    }
+  }
+
+  private func recycle(address: UInt) {
+    guard let block = unsafe UnsafeMutablePointer<BurstBlock>(bitPattern: address) else { return }
+    unsafe recycle(block)
+  }
+
+  /// On the loop: the block serves the next burst.
+  nonisolated func recycle(_ block: UnsafeMutablePointer<BurstBlock>) {
+    let isLast = unsafe state.pointee.withCore { core in
+      core.blocksOut -= 1
+      unsafe block.pointee.next = core.idleBlock
+      unsafe core.idleBlock = block
+      return core.isFinished && core.blocksOut == 0
+    }
+    if isLast == true { releaseSelfIfDone() }
+  }
+
+  /// From any thread: one frame of a burst is dropped.
+  nonisolated func dropBurstFrame(_ entry: TransmitEntry) {
+    if isHere, let core = unsafe core {
+      core.releaseBuffer(entry.slot)
+    } else {
+      // The packet's end is the frame's end, wherever it happens.
+      _ = packet(entry)
+    }
+  }
+
+  /// Submits all frames of a burst and returns once they are published.
+  ///
+  /// Suspends while the ring is full. One call of the driver a burst; at most one doorbell.
+  ///
+  /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped.
+  @inlinable nonisolated(nonsending)
+  public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
+    if isHere, hasRoom(for: burst.count) {
+      publish(burst)
+    } else {
+      try await submitSlowly(burst)
+    }
+  }
+
+  @inlinable nonisolated func hasRoom(for count: Int) -> Bool {
+    unsafe state.pointee.credits >= count
+  }
+
+  /// On the loop, with room for all: publishes in one call.
+  @usableFromInline nonisolated func publish(_ burst: consuming PacketBurst) {
+    let block = unsafe burst.takeBlock()
+    // A burst comes from a queue, whose core is there as long as the queue.
+    unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
+    unsafe block.pointee.count = 0
+    unsafe recycle(block)
+  }
+
+  @usableFromInline func submitSlowly(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
+    // Whatever this throws, the burst goes and drops its frames.
+    _ = try await reserve(burst.count)
+    publish(burst)
+  }
+}

@@ -1,0 +1,62 @@
+internal import CNetdevSystem
+
+/// The object behind a packet: 24 bytes that stand for one buffer.
+///
+/// It travels with its buffer. While the buffer is in flight the driver holds the same object; when the used entry comes
+/// back and that reference is the only one, the object stays with the slot and serves the next frame in it: a forwarded
+/// packet allocates nothing and retains nothing. When the last reference goes elsewhere, the object goes and the buffer is free.
+@safe @usableFromInline
+final class PacketObject: Sendable {
+  // Proof: the record is written only by the owner of the slot; a packet writes only while its reference is unique.
+  @usableFromInline nonisolated(unsafe) let record: UnsafeMutablePointer<SlotRecord>
+
+  /// The caller owns the slot and hands it over; the pool stays alive as long as the object.
+  @usableFromInline init(record: UnsafeMutablePointer<SlotRecord>) {
+    unsafe self.record = record
+    _ = unsafe record.pointee.pool.retain()
+    unsafe record.pointee.object = UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())
+  }
+
+  deinit {
+    let pool = unsafe record.pointee.pool
+    unsafe record.pointee.object = 0
+    unsafe record.pointee.dropLinearCopy()
+    if unsafe record.pointee.slot == SlotRecord.heapSlot {
+      unsafe HeapBuffer.free(record)
+    } else {
+      unsafe PacketPool.freeFrame(record)
+    }
+    unsafe pool.release()
+  }
+}
+
+extension PacketPool {
+  /// From any thread: the frame that begins in this slot is gone; its buffers are free.
+  static func freeFrame(_ first: UnsafeMutablePointer<SlotRecord>) {
+    let pool = unsafe first.pointee.pool.takeUnretainedValue()
+    var record = unsafe first
+    var remaining = unsafe first.pointee.segments
+    while true {
+      let next = unsafe record.pointee.next
+      unsafe pool.freeSlot(record)
+      remaining -= 1
+      guard remaining > 0, next != SlotRecord.noSlot else { return }
+      unsafe record = pool.records.advanced(by: Int(next))
+    }
+  }
+
+  /// From any thread: one buffer is free.
+  func freeSlot(_ record: UnsafeMutablePointer<SlotRecord>) {
+    unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
+    unsafe record.pointee.segments = 1
+    let home = unsafe record.pointee.home
+    let loop = unsafe netdev_load_relaxed_word(&home.pointee.loop)
+    if loop != 0, unsafe UInt(bitPattern: netdev_current_loop()) == loop {
+      if unsafe home.pointee.count == LocalSlots.capacity { unsafe spill(home, keeping: LocalSlots.capacity / 2) }
+      unsafe home.pointee.slots[home.pointee.count] = record.pointee.slot
+      unsafe home.pointee.count += 1
+    } else {
+      giveBack(unsafe record.pointee.slot)
+    }
+  }
+}

@@ -1,0 +1,262 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+internal import Glibc
+internal import Synchronization
+
+/// Packet buffers of equal size in one shared memory region (a memfd, on huge pages when there are some): one trust domain.
+///
+/// A pool can be registered with several devices; forwarding between them is then zero-copy. Buffers are taken by queues
+/// for reception and by programs for packets of their own, and return when the last reference goes, on whatever thread:
+/// to a plain list when that is the loop of the queue which took it, to a lock-free list elsewhere. The region stays mapped
+/// until the pool and every packet of it are gone.
+@safe public final class PacketPool: Sendable {
+  /// How to lay a pool out.
+  public struct Configuration: Sendable, Hashable {
+    /// Number of buffers, 1 to 1 048 575.
+    public var slots: Int
+    /// Size of a buffer in bytes, a multiple of 64 from 256 to 65 536 (headroom included).
+    public var slotSize: Int
+    /// Bytes kept free before a frame, for the net header and for headers that a program prepends; a multiple of 4.
+    public var headroom: Int
+    /// Buffers that programs cannot take, so that reception is never starved by packets of their own.
+    public var reserve: Int
+    /// Tries huge pages (2 MiB) and falls back to ordinary ones.
+    public var hugePages: Bool
+
+    /// A layout; the defaults fit Ethernet frames of 1514 bytes with room for every virtio-net header.
+    public init(slots: Int = 2048, slotSize: Int = 2048, headroom: Int = 128, reserve: Int = 0, hugePages: Bool = true) {
+      self.slots = slots
+      self.slotSize = slotSize
+      self.headroom = headroom
+      self.reserve = reserve
+      self.hugePages = hugePages
+    }
+  }
+
+  /// The layout, fixed for the pool's life.
+  public let configuration: Configuration
+  /// The memfd behind the region, sealed against shrinking; the pool owns it.
+  public let descriptor: CInt
+  /// Length of the region in bytes.
+  public let length: Int
+  /// True when the region lies on huge pages.
+  public let usesHugePages: Bool
+
+  // Proof for these: `records` and `memory` are set once; what they point to is written only by the owner of a slot.
+  @usableFromInline nonisolated(unsafe) let records: UnsafeMutablePointer<SlotRecord>
+  nonisolated(unsafe) let memory: UnsafeMutableRawPointer
+  private let shared: SharedSlots
+  private let locals = Mutex<[LocalList]>([])
+  private let orphan: LocalList
+  private let starving = Mutex<[LoopExecutor]>([])
+  private let starvingCount = Atomic<Int>(0)
+  private let copyCount = Atomic<Int>(0)
+  private let linearCopyCount = Atomic<Int>(0)
+
+  /// A list as the pool keeps it: an address, so that it can sit behind a lock.
+  @safe private struct LocalList: @unchecked Sendable {
+    // Proof of Sendable: an address only; what it points to is used under the rule of `LocalSlots`.
+    let list: UnsafeMutablePointer<LocalSlots>
+  }
+
+  /// Makes a pool.
+  ///
+  /// - Throws: `NetworkDeviceError` with code `invalidConfiguration` or `outOfMemory`.
+  public init(_ configuration: Configuration = Configuration()) throws(NetworkDeviceError) {
+    try configuration.validate()
+    let ordinary = configuration.slots * configuration.slotSize
+    let huge = (ordinary + (2 << 20) - 1) & ~((2 << 20) - 1)
+    var mapped: (descriptor: CInt, length: Int, address: UnsafeMutableRawPointer, huge: Bool)?
+    if configuration.hugePages { unsafe mapped = Self.map(length: huge, hugePages: true) }
+    if unsafe mapped == nil { unsafe mapped = Self.map(length: ordinary, hugePages: false) }
+    guard let region = unsafe mapped else {
+      throw NetworkDeviceError(
+        .outOfMemory, "PacketPool", offered: "\(ordinary) bytes of shared memory were asked for (errno \(errno))",
+        advice: "ask for fewer or smaller buffers")
+    }
+    self.configuration = configuration
+    descriptor = unsafe region.descriptor
+    length = unsafe region.length
+    unsafe memory = region.address
+    usesHugePages = unsafe region.huge
+    let list = UnsafeMutablePointer<LocalSlots>.allocate(capacity: 1)
+    orphan = unsafe LocalList(list: list)
+    let records = UnsafeMutablePointer<SlotRecord>.allocate(capacity: configuration.slots)
+    unsafe self.records = records
+    shared = unsafe SharedSlots(records: records)
+    unsafe list.initialize(to: LocalSlots(pool: .passUnretained(self)))
+    for slot in 0..<configuration.slots {
+      let record = unsafe SlotRecord(
+        base: memory.advanced(by: slot * configuration.slotSize), home: list, slot: UInt32(slot), capacity: UInt32(configuration.slotSize))
+      unsafe records.advanced(by: slot).initialize(to: record)
+    }
+    for slot in stride(from: configuration.slots - 1, through: 0, by: -1) { shared.push(UInt32(slot)) }
+    unsafe netdev_poison(memory, ordinary)
+  }
+
+  deinit {
+    unsafe netdev_unpoison(memory, length)
+    unsafe munmap(memory, length)
+    close(descriptor)
+    unsafe records.deallocate()
+    for entry in locals.withLock({ $0 }) + [orphan] {
+      unsafe entry.list.pointee.slots.deallocate()
+      unsafe entry.list.deallocate()
+    }
+  }
+
+  /// Buffers that are free and in nobody's list. A queue's own list holds up to a few hundred more.
+  public var available: Int { shared.count }
+
+  /// Buffers that are free, those in queues' lists included; exact while the queues of this pool are closed or quiet.
+  public var free: Int {
+    shared.count + locals.withLock { lists in lists.reduce(0) { unsafe $0 + $1.list.pointee.count } }
+  }
+
+  /// The region as transports map it for a device. The memory lives as long as the pool; who looks at it keeps to the
+  /// slots it owns.
+  @unsafe public func withMemory<Result>(_ body: (UnsafeMutableRawPointer, Int) -> Result) -> Result {
+    unsafe body(memory, length)
+  }
+
+  private static func map(
+    length: Int, hugePages: Bool
+  ) -> (descriptor: CInt, length: Int, address: UnsafeMutableRawPointer, huge: Bool)? {
+    let descriptor = unsafe netdev_memfd_create("netdev-pool", length, hugePages)
+    guard descriptor >= 0 else { return nil }
+    guard let address = unsafe netdev_map_shared(descriptor, length) else {
+      close(descriptor)
+      return nil
+    }
+    return unsafe (descriptor, length, address, hugePages)
+  }
+}
+
+// MARK: - Slots in and out
+
+extension PacketPool {
+  /// A list for a queue whose loop is at `loop`; it lives as long as the pool.
+  func makeLocalList(loop: UInt) -> UnsafeMutablePointer<LocalSlots> {
+    unsafe locals.withLock { lists in
+      // A closed queue's list serves the next one: a pool that outlives many devices does not grow.
+      for entry in lists where unsafe netdev_load_acquire_word(&entry.list.pointee.loop) == 0 {
+        unsafe netdev_store_release_word(&entry.list.pointee.loop, loop)
+        return unsafe entry.list
+      }
+      let list = UnsafeMutablePointer<LocalSlots>.allocate(capacity: 1)
+      unsafe list.initialize(to: LocalSlots(pool: .passUnretained(self)))
+      unsafe list.pointee.loop = loop
+      unsafe lists.append(LocalList(list: list))
+      return unsafe list
+    }
+  }
+
+  /// On the owner's loop: gives everything back and nobody owns the list any more.
+  func retire(_ list: UnsafeMutablePointer<LocalSlots>) {
+    unsafe spill(list, keeping: 0)
+    unsafe netdev_store_release_word(&list.pointee.loop, 0)
+  }
+
+  /// On the owner's loop: moves all but `keeping` slots to the shared list.
+  func spill(_ list: UnsafeMutablePointer<LocalSlots>, keeping: Int) {
+    while unsafe list.pointee.count > keeping {
+      unsafe list.pointee.count -= 1
+      giveBack(unsafe list.pointee.slots[list.pointee.count])
+    }
+  }
+
+  /// On the owner's loop: takes up to `wanted` slots from the shared list; true when there was at least one.
+  func replenish(_ list: UnsafeMutablePointer<LocalSlots>, wanted: Int) -> Bool {
+    let room = unsafe LocalSlots.capacity - list.pointee.count
+    let taken = unsafe shared.pop(
+      into: list.pointee.slots.advanced(by: list.pointee.count), max: min(wanted, room), leaving: 0)
+    unsafe list.pointee.count += taken
+    return taken > 0
+  }
+
+  /// From any thread: takes a slot for a packet of the program's own; nil leaves the reserve to reception.
+  func takeSlot() -> UnsafeMutablePointer<SlotRecord>? {
+    var slot: UInt32 = 0
+    guard unsafe shared.pop(into: &slot, max: 1, leaving: configuration.reserve) == 1 else { return nil }
+    let record = unsafe records.advanced(by: Int(slot))
+    unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
+    unsafe record.pointee.home = orphan.list
+    return unsafe record
+  }
+
+  /// From any thread: a buffer for a packet of the program's own with room for `count` bytes after the headroom: a slot,
+  /// or, when the pool is empty or the frame too large for one, memory of the heap.
+  func makeBuffer(count: Int) -> UnsafeMutablePointer<SlotRecord> {
+    let headroom = configuration.headroom
+    if count <= configuration.slotSize - headroom, let record = unsafe takeSlot() {
+      unsafe record.pointee.setFrame(offset: headroom, length: count)
+      return unsafe record
+    }
+    let record = unsafe HeapBuffer.make(capacity: headroom + count, home: orphan.list)
+    unsafe record.pointee.setFrame(offset: headroom, length: count)
+    return unsafe record
+  }
+
+  /// From any thread: the slot is free; a queue that starves for one is woken.
+  func giveBack(_ slot: UInt32) {
+    shared.push(slot)
+    netdev_full_fence()
+    if starvingCount.load(ordering: .relaxed) != 0 { wakeStarving() }
+  }
+}
+
+// MARK: - Counts
+
+extension PacketPool {
+  /// Copies that packets made because somebody else held the bytes.
+  public var copies: Int { copyCount.load(ordering: .relaxed) }
+
+  /// Frames in several buffers that somebody asked to see in one piece.
+  public var linearCopies: Int { linearCopyCount.load(ordering: .relaxed) }
+
+  func noteCopy() { copyCount.add(1, ordering: .relaxed) }
+
+  func noteLinearCopy() { linearCopyCount.add(1, ordering: .relaxed) }
+}
+
+// MARK: - Starving queues
+
+extension PacketPool {
+  /// A queue without buffers asks to be woken by the next one that is given back anywhere. It looks again after asking.
+  func wakeWhenAvailable(_ loop: LoopExecutor) {
+    starving.withLock { waiting in
+      guard !waiting.contains(where: { $0 === loop }) else { return }
+      waiting.append(loop)
+    }
+    starvingCount.add(1, ordering: .sequentiallyConsistent)
+    netdev_full_fence()
+  }
+
+  private func wakeStarving() {
+    starvingCount.store(0, ordering: .sequentiallyConsistent)
+    let waiting = starving.withLock { waiting in
+      let all = waiting
+      waiting.removeAll()
+      return all
+    }
+    for loop in waiting { loop.wake() }
+  }
+}
+
+// MARK: - Validation
+
+extension PacketPool.Configuration {
+  func validate() throws(NetworkDeviceError) {
+    func refuse(_ what: String, _ advice: String) -> NetworkDeviceError {
+      NetworkDeviceError(.invalidConfiguration, "PacketPool", offered: what, advice: advice)
+    }
+    guard (1...1_048_575).contains(slots) else { throw refuse("\(slots) buffers", "1 to 1048575 are possible") }
+    guard (256...65_536).contains(slotSize), slotSize % 64 == 0 else {
+      throw refuse("buffers of \(slotSize) bytes", "use a multiple of 64 from 256 to 65536")
+    }
+    guard (32...slotSize / 2).contains(headroom), headroom % 4 == 0 else {
+      throw refuse("headroom of \(headroom) bytes", "use a multiple of 4 from 32 to half a buffer")
+    }
+    guard (0...slots).contains(reserve) else { throw refuse("a reserve of \(reserve)", "0 to \(slots) are possible") }
+  }
+}

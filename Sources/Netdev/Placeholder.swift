@@ -1,1 +1,0 @@
-// Netdev: placeholder until its first file lands.

@@ -1,0 +1,138 @@
+// Every path in: the inlined one takes a frame on the loop while there is room; all else goes the slow way.
+extension NetworkQueue {
+  /// Submits a packet and returns once it is published: the queue's loop has taken it and the device will see it at the
+  /// latest at the end of the loop's turn.
+  ///
+  /// Suspends while the ring is full, first in first out. The buffer returns to its pool when the device has released it
+  /// and nobody else holds the packet.
+  ///
+  /// - Throws: `cancelled` if the task was cancelled while it waited for room, `closed` or the cause when the queue has
+  ///   ended, `frameTooLong`.
+  @inlinable nonisolated(nonsending)
+  public func submit(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+    if isHere, canAccept(packet) {
+      accept(packet)
+      return
+    }
+    try await submitSlowly(packet)
+  }
+
+  /// On the loop: the packet can be taken as it is, now.
+  @inlinable nonisolated func canAccept(_ packet: borrowing Packet) -> Bool {
+    let record = unsafe packet.record
+    return unsafe state.pointee.credits > 0 && state.pointee.owns(record)
+      && record.pointee.frameLength <= state.pointee.maximumFrame
+  }
+
+  /// On the loop: takes the packet; its reference is the driver's now.
+  @inlinable nonisolated func accept(_ packet: consuming Packet, cookie: UInt32 = 0) {
+    // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
+    let isPlain = unsafe isKnownUniquelyReferenced(&packet.object) && packet.record.pointee.segments == 1
+    let slot = unsafe packet.record.pointee.slot
+    _ = unsafe Unmanaged.passRetained(packet.object)
+    appendPending(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain))
+  }
+
+  /// On the loop, with room: one accepted frame joins those to be published.
+  @inlinable nonisolated func appendPending(_ entry: TransmitEntry) {
+    let pending = unsafe state.pointee.pending
+    let count = unsafe pending.pointee.count
+    unsafe pending.pointee.entries[count] = entry
+    unsafe pending.pointee.count = count &+ 1
+    unsafe state.pointee.credits &-= 1
+    if count &+ 1 >= 32 { flush() }
+  }
+
+  @usableFromInline nonisolated func flush() {
+    unsafe state.pointee.core?._withUnsafeGuaranteedRef { $0.flush() }
+  }
+
+  @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+    let core = try await reserve()
+    let sendable = try core.prepareToSend(packet)
+    accept(sendable)
+  }
+
+  /// Sends a packet and returns when the device has released its buffer.
+  ///
+  /// - Throws: `cancelled` if the task was cancelled before publication (the packet was not sent), `closed` or the cause
+  ///   when the queue ended before the device released the buffer, `frameTooLong`. After publication cancellation has no
+  ///   effect: virtio has no way to take a single buffer back.
+  public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+    let core = try await reserve()
+    let sendable = try core.prepareToSend(packet)
+    let waiter = core.waiters.take(.release)
+    core.releaseWaiters += 1
+    accept(sendable, cookie: waiter.index)
+    core.interestChanged()
+    await park(waiter)
+    let outcome = waiter.outcome
+    core.waiters.putBack(waiter)
+    if case .failed(let error) = outcome { throw error }
+  }
+
+  /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
+  func reserve(_ count: Int = 1) async throws(NetworkDeviceError) -> QueueCore {
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
+    if Task.isCancelled { throw .cancelledBeforePublication }
+    if let end = core.end { throw end }
+    let need = min(count, core.driver.transmitCapacity)
+    if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
+    if unsafe state.pointee.credits < need, core.senders.isEmpty, core.ringRoom >= need {
+      // There is room, but the turn's budget is used up: goes on in the next one.
+      await waitForNextTurn(core)
+      if let end = core.end { throw end }
+    }
+    if unsafe state.pointee.credits >= need, core.senders.isEmpty { return core }
+    core.statistics.ringFull &+= 1
+    let waiter = core.waiters.take(.space)
+    waiter.need = need
+    core.senders.append(waiter)
+    unsafe state.pointee.credits = 0
+    core.interestChanged()
+    let outcome = await wait(waiter, core)
+    if case .failed(let error) = outcome { throw error }
+    // The room was counted as granted; `accept` takes it from the credits.
+    core.granted -= need
+    unsafe state.pointee.credits += need
+    if let end = core.end { throw end }
+    return core
+  }
+}
+
+extension NetworkDeviceError {
+  static var cancelledBeforePublication: NetworkDeviceError {
+    NetworkDeviceError(.cancelled, "submit", offered: "the task was cancelled before the packet was published")
+  }
+}
+
+extension QueueCore {
+  /// A packet that this device can transmit from where it lies; others are copied into a buffer of this queue's pool.
+  func prepareToSend(_ packet: consuming Packet) throws(NetworkDeviceError) -> Packet {
+    let length = packet.count
+    guard unsafe length <= Int(state.pointee.maximumFrame) else {
+      throw giveUpRoom(
+        NetworkDeviceError(
+          .frameTooLong, "submit", offered: "a frame of \(length) bytes",
+          advice: "this device takes up to \(unsafe state.pointee.maximumFrame)"))
+    }
+    if unsafe state.pointee.owns(packet.record) { return packet }
+    let record = unsafe pool.makeBuffer(count: length)
+    guard unsafe record.pointee.slot != SlotRecord.heapSlot else {
+      unsafe HeapBuffer.free(record)
+      throw giveUpRoom(
+        NetworkDeviceError(
+          .outOfMemory, "submit", offered: "the pool has no buffer for a packet that is not in it",
+          advice: "make the pool larger, or make packets in this device's pool"))
+    }
+    statistics.copiedToSend &+= 1
+    unsafe SlotRecord.copyFrame(packet.record, to: record.pointee.start)
+    return unsafe Packet(object: PacketObject(record: record))
+  }
+
+  /// Room that a frame reserved and does not use goes to the next.
+  private func giveUpRoom(_ error: NetworkDeviceError) -> NetworkDeviceError {
+    updateCredits()
+    return error
+  }
+}

@@ -1,0 +1,42 @@
+internal import LibeventConcurrency
+
+// How a task waits on its queue.
+extension NetworkQueue {
+  /// Waits until the waiter is settled, or the task is cancelled while it stands in a line; the waiter is then idle again.
+  func wait(_ waiter: Waiter, _ core: QueueCore) async -> Waiter.Outcome {
+    let index = waiter.index
+    let generation = waiter.generation
+    await withTaskCancellationHandler {
+      // Through `self`: a closure that does not use it would leave the actor, and the gate belongs to the loop.
+      await self.park(waiter)
+    } onCancel: {
+      Task { await self.cancelWait(index, generation) }
+    }
+    let outcome = waiter.outcome
+    core.waiters.putBack(waiter)
+    return outcome
+  }
+
+  /// Lets the loop's turn end, and goes on in the next one: what a task does that has used up a budget.
+  func waitForNextTurn(_ core: QueueCore) async {
+    core.loop.requestTurn()
+    await core.nextTurn.pass()
+  }
+
+  /// Suspends at the waiter's gate, unless it has been settled already.
+  func park(_ waiter: Waiter) async {
+    if case .pending = waiter.outcome { await waiter.gate.pass() }
+  }
+
+  /// A waiting task was cancelled: it goes on at once, unless what it waits for has just come.
+  func cancelWait(_ index: UInt32, _ generation: UInt64) {
+    guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
+    if core.senders.remove(waiter) {
+      core.updateCredits()
+      waiter.settle(.failed(.cancelledBeforePublication))
+    } else if core.consumers.remove(waiter) {
+      unsafe state.pointee.consumersWait = !core.consumers.isEmpty
+      waiter.settle(.failed(.cancelledBeforePublication))
+    }
+  }
+}

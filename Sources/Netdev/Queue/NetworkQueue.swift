@@ -1,0 +1,119 @@
+public import CNetdevSystem
+public import LibeventConcurrency
+
+/// One queue pair of a network device: an actor pinned to one event loop, which is one thread on one CPU.
+///
+/// ```swift
+/// for await packet in queue.packets {
+///   try await queue.send(packet)   // returns when the device has released the buffer
+/// }
+/// ```
+///
+/// Code that runs on the queue (`NetworkDevice.run`'s body) pays for no hop, lock or allocation a packet. Every operation
+/// also works from anywhere else, at the price of a hop.
+@safe public final actor NetworkQueue {
+  /// Position of the pair in its device, from 0.
+  public nonisolated let index: Int
+  /// The loop that the queue lives on.
+  public nonisolated let loop: LoopExecutor
+  /// The pool that its frames lie in.
+  public nonisolated let pool: PacketPool
+  /// Longest frame in bytes that can be sent.
+  public nonisolated let maximumFrameLength: Int
+
+  // Proof: touched on the loop's thread only, as the actor's isolated state is; it lives as long as the actor.
+  @usableFromInline nonisolated(unsafe) let state: UnsafeMutablePointer<QueueState>
+  // Proof: set once, on the loop, before anything else happens there; read on the loop.
+  nonisolated(unsafe) private(set) var core: QueueCore?
+  // Proof: touched on the loop only; keeps the actor alive from its start until it is closed and every burst is back.
+  nonisolated(unsafe) private var selfReference: NetworkQueue?
+
+  /// The queue's loop.
+  public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+
+  init(index: Int, loop: LoopExecutor, pool: PacketPool, maximumFrameLength: Int) {
+    self.index = index
+    self.loop = loop
+    self.pool = pool
+    self.maximumFrameLength = maximumFrameLength
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(to: QueueState(loop: loop.identity, pool: pool, maximumFrame: maximumFrameLength))
+  }
+
+  deinit {
+    unsafe BurstBlock.free(state.pointee.ready)
+    unsafe BurstBlock.free(state.pointee.pending)
+    unsafe state.deallocate()
+  }
+
+  /// True when the caller is on the queue's loop.
+  @inlinable nonisolated var isHere: Bool { unsafe UInt(bitPattern: netdev_current_loop()) == state.pointee.loop }
+}
+
+// MARK: - Life
+
+extension NetworkQueue {
+  /// Makes the driver's part and joins the loop.
+  func prepare(
+    driver: any NetworkDriver, busyPoll: Duration, onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
+  ) throws(NetworkDeviceError) {
+    let part = try driver.makeQueue(index: index, loop: loop, slots: SlotTable(pool), signal: QueueSignal(self))
+    let core = unsafe QueueCore(
+      driver: part, state: state, loop: loop, pool: pool, busyPoll: busyPoll, onBroken: onBroken)
+    unsafe self.core = core
+    unsafe state.pointee.core = Unmanaged.passUnretained(core)
+    unsafe selfReference = self
+    do {
+      try core.start()
+    } catch {
+      throw NetworkDeviceError(.system, "joining the loop \(loop.name)", offered: "\(error)")
+    }
+  }
+
+  /// Takes no more work; who waits without a published frame goes on at once.
+  func stopAccepting(_ cause: NetworkDeviceError) { unsafe core?.stopAccepting(cause) }
+
+  /// The device is quiet (`confirmed`), or is not known to be: ends everything that waits.
+  func finish(_ cause: NetworkDeviceError, confirmed: Bool) {
+    guard let core = unsafe core else { return }
+    if confirmed { core.finish(cause) } else { core.quarantine(cause) }
+    releaseSelfIfDone()
+  }
+
+  nonisolated func noteInterrupt() { unsafe core?.noteInterrupt() }
+
+  nonisolated func breakQueue(_ error: NetworkDeviceError) { unsafe core?.breakQueue(error) }
+
+  /// On the loop: a burst came back, or the queue is closed.
+  nonisolated func releaseSelfIfDone() {
+    guard let core = unsafe core, core.isFinished, core.blocksOut == 0 else { return }
+    unsafe selfReference = nil
+  }
+
+  /// Runs a program on the queue.
+  func perform(_ body: @Sendable (isolated NetworkQueue) async throws -> Void) async throws {
+    try await body(self)
+  }
+
+  /// What the queue has done so far.
+  public var statistics: QueueStatistics {
+    guard let core = unsafe core else { return QueueStatistics() }
+    var statistics = core.statistics
+    if !core.isFinished { statistics.driver = core.driver.statistics }
+    return statistics
+  }
+
+  /// Waits until the queue is closed.
+  ///
+  /// - Throws: the cause, when the queue broke; returns when the device was closed by the program.
+  public func closed() async throws(NetworkDeviceError) {
+    guard let core = unsafe core else { return }
+    if !core.isFinished {
+      let waiter = core.waiters.take(.closing)
+      core.closers.append(waiter)
+      await park(waiter)
+      core.waiters.putBack(waiter)
+    }
+    if let cause = core.end, cause.code != .closed { throw cause }
+  }
+}

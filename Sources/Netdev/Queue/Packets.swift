@@ -1,0 +1,117 @@
+// Reception: a sequence of packets, and bursts.
+extension NetworkQueue {
+  /// Frames as they arrive, until the queue ends. Consumers compete, first come first served; frames that were taken from
+  /// the device but not fetched belong to the queue: leaving a loop loses none.
+  public nonisolated var packets: Packets { Packets(queue: self) }
+
+  /// An asynchronous sequence of received packets; `for await` fetches them. It ends when the queue ends (the cause is
+  /// thrown by `NetworkDevice.run` and `closed()`) or when the iterating task is cancelled.
+  public struct Packets: AsyncSequence, Sendable {
+    public typealias Element = Packet
+    public typealias Failure = Never
+    @usableFromInline let queue: NetworkQueue
+
+    @usableFromInline init(queue: NetworkQueue) { self.queue = queue }
+
+    /// An iterator; any number may be in use.
+    @inlinable public func makeAsyncIterator() -> Iterator { Iterator(queue: queue) }
+
+    /// Fetches packets one by one.
+    public struct Iterator: AsyncIteratorProtocol {
+      @usableFromInline let queue: NetworkQueue
+
+      @usableFromInline init(queue: NetworkQueue) { self.queue = queue }
+
+      /// The next packet, or nil at the end.
+      @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
+        if let packet = queue.takeReady() ?? queue.pumpAndTake() { return packet }
+        return await queue.nextSlowly()
+      }
+
+      /// The next packet, or nil at the end; what `for await` calls.
+      @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
+        if let packet = queue.takeReady() ?? queue.pumpAndTake() { return packet }
+        return await queue.nextSlowly()
+      }
+    }
+  }
+
+  /// A frame that is at hand, if the caller is on the loop and nobody waits.
+  @inlinable nonisolated func takeReady() -> Packet? {
+    guard isHere else { return nil }
+    let block = unsafe state.pointee.ready
+    let head = unsafe state.pointee.readyHead
+    guard unsafe head < block.pointee.count, unsafe !state.pointee.consumersWait else { return nil }
+    unsafe state.pointee.readyHead = head &+ 1
+    return packet(unsafe block.pointee.entries[head])
+  }
+
+  /// Nothing at hand: looks once more, without suspending, if the caller is on the loop.
+  @usableFromInline nonisolated func pumpAndTake() -> Packet? {
+    guard isHere, unsafe state.pointee.withCore({ $0.pump() }) == true else { return nil }
+    return takeReady()
+  }
+
+  /// The packet of a slot that the queue owns: the object that travels with it, or a new one.
+  @inlinable nonisolated func packet(_ entry: TransmitEntry) -> Packet {
+    let record = unsafe state.pointee.records.advanced(by: Int(entry.slot))
+    guard let object = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else {
+      return unsafe Packet(object: PacketObject(record: record))
+    }
+    // The slot's owner owns one reference to its object; it becomes the packet's.
+    return unsafe Packet(object: Unmanaged<PacketObject>.fromOpaque(object).takeRetainedValue())
+  }
+
+  @usableFromInline func nextSlowly() async -> Packet? {
+    guard let outcome = await fetch(.packet) else { return nil }
+    guard case .frame(let entry) = outcome else { return nil }
+    return packet(entry)
+  }
+
+  /// Waits for frames: one, or a burst. Nil at the end or when the task is cancelled.
+  func fetch(_ wish: Waiter.Wish) async -> Waiter.Outcome? {
+    guard let core = unsafe core else { return nil }
+    if core.consumers.isEmpty, core.isOpen {
+      // A loop body that never suspends must still let its turn end: after a budget of frames it goes on in the next one.
+      if core.readyCount == 0, core.turnIsSpent { await waitForNextTurn(core) }
+    }
+    if core.consumers.isEmpty, core.isOpen {
+      if core.readyCount == 0 { _ = core.pump() }
+      if core.readyCount > 0 {
+        if Task.isCancelled { return nil }
+        if case .burst = wish { return unsafe .block(core.takeReadyBlock()) }
+        return .frame(core.takeReady())
+      }
+    }
+    if core.end != nil || Task.isCancelled { return nil }
+    let waiter = core.waiters.take(wish)
+    core.consumers.append(waiter)
+    unsafe state.pointee.consumersWait = true
+    core.interestChanged()
+    let outcome = await wait(waiter, core)
+    if case .failed = outcome { return nil }
+    return outcome
+  }
+
+  /// Takes a burst of received frames, up to 64; suspends until there is at least one.
+  ///
+  /// - Returns: nil when the queue has ended or the task is cancelled.
+  @inlinable nonisolated(nonsending) public func receiveBurst() async -> PacketBurst? {
+    if isHere, let burst = takeReadyBurst() { return burst }
+    return await receiveBurstSlowly()
+  }
+
+  @usableFromInline nonisolated func takeReadyBurst() -> PacketBurst? {
+    let block: UnsafeMutablePointer<BurstBlock>?? = unsafe state.pointee.withCore { core in
+      unsafe core.consumers.isEmpty && (core.readyCount > 0 || core.pump()) ? core.takeReadyBlock() : nil
+    }
+    guard case let block?? = unsafe block else { return nil }
+    return unsafe PacketBurst(queue: self, block: block)
+  }
+
+  @usableFromInline func receiveBurstSlowly() async -> sending PacketBurst? {
+    guard let outcome = await fetch(.burst) else { return nil }
+    guard case .block(let block) = outcome else { return nil }
+    return unsafe PacketBurst(queue: self, block: block)
+  }
+}

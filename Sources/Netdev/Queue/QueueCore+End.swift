@@ -1,0 +1,97 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+
+/// How a queue ends: broken, closing, closed.
+extension QueueCore {
+  /// The peer broke the protocol: no more work, and the device is told to reset. Frames in flight wait for its confirmation.
+  func breakQueue(_ cause: NetworkDeviceError) {
+    guard end == nil else { return }
+    stopAccepting(cause)
+    onBroken(cause)
+  }
+
+  /// No more work from here on. Who waits without a published frame goes on at once.
+  func stopAccepting(_ cause: NetworkDeviceError) {
+    guard end == nil else { return }
+    end = cause
+    isOpen = false
+    unsafe state.pointee.credits = 0
+    while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
+    while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
+    unsafe state.pointee.consumersWait = false
+    loop.requestTurn()
+  }
+
+  /// The reset is confirmed: whatever the device released completes, everything else fails, and every buffer is home.
+  func finish(_ cause: NetworkDeviceError) {
+    guard !isFinished else { return }
+    stopAccepting(cause)
+    takeReleasedAtEnd()
+    failPending(cause)
+    driver.drain(
+      transmitted: { entry in
+        unsafe self.state.pointee.inFlight -= 1
+        self.statistics.packetsFailed &+= 1
+        self.releaseBuffer(entry.slot)
+        if entry.cookie != 0 { self.settleSend(entry.cookie, .failed(cause)) }
+      },
+      posted: { slot in self.releaseBuffer(slot) })
+    dropReady()
+    end(cause)
+  }
+
+  /// The reset was not confirmed: what the device may still write to is never used again, and the waiters are told.
+  func quarantine(_ cause: NetworkDeviceError) {
+    guard !isFinished else { return }
+    stopAccepting(cause)
+    failPending(cause)
+    driver.drain(
+      transmitted: { entry in
+        unsafe self.state.pointee.inFlight -= 1
+        self.statistics.packetsFailed &+= 1
+        self.statistics.quarantined &+= 1
+        if entry.cookie != 0 { self.settleSend(entry.cookie, .failed(cause)) }
+      },
+      posted: { _ in self.statistics.quarantined &+= 1 })
+    // Never given back: the region stays mapped for good.
+    _ = unsafe Unmanaged.passRetained(pool)
+    dropReady()
+    end(cause)
+  }
+
+  /// What the device had released before it was reset was released.
+  private func takeReleasedAtEnd() {
+    var before = -1
+    while unsafe state.pointee.inFlight > 0, unsafe state.pointee.inFlight != before {
+      before = unsafe state.pointee.inFlight
+      takeReleased()
+    }
+  }
+
+  /// Frames accepted and never published.
+  private func failPending(_ cause: NetworkDeviceError) {
+    let pending = unsafe state.pointee.pending
+    for position in unsafe 0..<pending.pointee.count {
+      let entry = unsafe pending.pointee.entries[position]
+      statistics.packetsFailed &+= 1
+      releaseBuffer(entry.slot)
+      if entry.cookie != 0 { settleSend(entry.cookie, .failed(cause)) }
+    }
+    unsafe pending.pointee.count = 0
+  }
+
+  /// Frames taken from the device that nobody fetched.
+  private func dropReady() {
+    while readyCount > 0 { releaseBuffer(takeReady().slot) }
+  }
+
+  private func end(_ cause: NetworkDeviceError) {
+    isFinished = true
+    statistics.driver = driver.statistics
+    unsafe pool.retire(local)
+    if let hook { try? loop.removeHook(hook) }
+    hook = nil
+    nextTurn.openAll()
+    while let closer = closers.popFirst() { closer.settle(.granted) }
+  }
+}

@@ -1,0 +1,138 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+
+/// Reception: frames are taken from the driver when somebody wants them, so a slow consumer leaves them on the ring and
+/// the device drops, as with a NIC.
+extension QueueCore {
+  /// Fills the ready block from the driver; false when nothing came.
+  @discardableResult func takeReceived() -> Bool {
+    guard isOpen else { return false }
+    let block = unsafe state.pointee.ready
+    do {
+      var entries = unsafe MutableSpan(_unsafeStart: block.pointee.entries, count: BurstBlock.capacity)
+      let count = try driver.takeReceived(into: &entries)
+      unsafe state.pointee.readyHead = 0
+      unsafe block.pointee.count = count
+      guard count > 0 else { return false }
+      noteReceived(count)
+      return true
+    } catch {
+      unsafe state.pointee.readyHead = 0
+      unsafe block.pointee.count = 0
+      breakQueue(error)
+      return false
+    }
+  }
+
+  private func noteReceived(_ count: Int) {
+    noteActivity()
+    receivedThisTurn += count
+    statistics.packetsReceived &+= UInt64(count)
+  }
+
+  var readyCount: Int { unsafe state.pointee.ready.pointee.count - state.pointee.readyHead }
+
+  /// The turn's budget of received frames is used up.
+  var turnIsSpent: Bool { receivedThisTurn >= QueueState.turnBudget }
+
+  /// Looks once more before a consumer suspends: publishes and rings, lets devices of this loop take their turn, and takes
+  /// what has come. Within the turn's budget, so that a body that never suspends still ends its turn.
+  func pump() -> Bool {
+    guard isOpen, consumers.isEmpty, !turnIsSpent else { return false }
+    if takeReceived() { return true }
+    guard unsafe active || state.pointee.pending.pointee.count > 0 else { return false }
+    flush()
+    takeReleased()
+    refill()
+    driver.ring()
+    loop.serveDevices()
+    return takeReceived()
+  }
+
+  /// Gives what there is to those who wait, first come first served: a frame to whoever asked for one, all that is left
+  /// to whoever asked for a burst.
+  func serveConsumers() {
+    if readyCount == 0 { takeReceived() }
+    while readyCount > 0, let consumer = consumers.popFirst() {
+      if case .burst = consumer.wish {
+        unsafe consumer.settle(.block(unsafe takeReadyBlock()))
+      } else {
+        consumer.settle(.frame(takeReady()))
+      }
+    }
+    unsafe state.pointee.consumersWait = !consumers.isEmpty
+  }
+
+  /// The next ready frame; there is one.
+  func takeReady() -> TransmitEntry {
+    let entry = unsafe state.pointee.ready.pointee.entries[state.pointee.readyHead]
+    unsafe state.pointee.readyHead += 1
+    return entry
+  }
+
+  /// The ready frames as a block of their own; an empty block takes its place.
+  func takeReadyBlock() -> UnsafeMutablePointer<BurstBlock> {
+    let block = unsafe state.pointee.ready
+    let head = unsafe state.pointee.readyHead
+    if head > 0 {
+      let left = unsafe block.pointee.count - head
+      unsafe block.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: left)
+      unsafe block.pointee.count = left
+    }
+    unsafe state.pointee.ready = takeBlock()
+    unsafe state.pointee.readyHead = 0
+    blocksOut += 1
+    return unsafe block
+  }
+
+  /// An empty block; they are made once and come back.
+  private func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
+    guard let block = idleBlock else { return unsafe BurstBlock.make() }
+    idleBlock = unsafe block.pointee.next
+    unsafe block.pointee.count = 0
+    return unsafe block
+  }
+
+  /// Gives the device empty buffers for what it consumed; wakes nobody, rings nothing.
+  func refill() {
+    guard isOpen else { return }
+    // In fair-sized batches: the ring is large, and a few free places are no reason to touch it.
+    let room = driver.receiveRoom
+    guard room >= refillBatch else { return }
+    if unsafe local.pointee.count < room {
+      guard unsafe pool.replenish(local, wanted: unsafe room - local.pointee.count) || local.pointee.count > 0 else {
+        return starve()
+      }
+    }
+    post(min(room, unsafe local.pointee.count))
+  }
+
+  private func post(_ count: Int) {
+    let first = unsafe local.pointee.count - count
+    let slots = unsafe local.pointee.slots.advanced(by: first)
+    let headroom = pool.configuration.headroom
+    for position in 0..<count {
+      let record = unsafe state.pointee.records.advanced(by: Int(slots[position]))
+      unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
+      unsafe record.pointee.home = local
+      unsafe record.pointee.setFrame(offset: headroom, length: 0)
+    }
+    do {
+      let posted = try driver.post(unsafe Span(_unsafeStart: slots, count: count))
+      guard posted > 0 else { return }
+      // The driver takes from the front; what it left stays on the list.
+      unsafe slots.update(from: slots.advanced(by: posted), count: count - posted)
+      unsafe local.pointee.count -= posted
+      noteActivity()
+    } catch {
+      breakQueue(error)
+    }
+  }
+
+  /// No buffer anywhere: whoever gives one back wakes this loop. Looks again after asking.
+  private func starve() {
+    statistics.starved &+= 1
+    pool.wakeWhenAvailable(loop)
+    if unsafe pool.replenish(local, wanted: driver.receiveRoom) { post(unsafe local.pointee.count) }
+  }
+}

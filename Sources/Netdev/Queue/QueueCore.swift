@@ -1,0 +1,347 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+
+/// What a queue does on its loop, synchronously: the turn, publication, completion, reception, refilling.
+///
+/// Owned by its `NetworkQueue`, made on the queue's loop and touched there only. `driver` is a constant of a final class,
+/// so that reaching it costs one witness call a burst and no retain. Its variables are `@exclusivity(unchecked)`: one thread
+/// touches them, and no access spans a call that could come back to them.
+@safe @usableFromInline
+final class QueueCore {
+  let driver: any QueueDriver
+  let state: UnsafeMutablePointer<QueueState>
+  let loop: LoopExecutor
+  let pool: PacketPool
+  let local: UnsafeMutablePointer<LocalSlots>
+  let busyPoll: UInt64
+  /// Free places that make refilling worth touching the ring.
+  let refillBatch: Int
+  /// Room to take released frames.
+  let released: UnsafeMutablePointer<TransmitEntry>
+  static let releasedCapacity = 64
+  /// Called once when the queue breaks by itself, with the cause.
+  let onBroken: @Sendable (NetworkDeviceError) -> Void
+
+  @safe @exclusivity(unchecked) var waiters = WaiterTable()
+  @safe @exclusivity(unchecked) var senders = WaiterLine()
+  @safe @exclusivity(unchecked) var consumers = WaiterLine()
+  @safe @exclusivity(unchecked) var closers = WaiterLine()
+  @safe @exclusivity(unchecked) var releaseWaiters = 0
+  /// Room promised to senders that have not used it yet.
+  @safe @exclusivity(unchecked) var granted = 0
+  @safe @exclusivity(unchecked) var statistics = QueueStatistics()
+
+  /// Frames accepted up to the beginning of this turn, against the budget that makes a turn end.
+  @safe @exclusivity(unchecked) var acceptedBefore: UInt64 = 0
+  /// Frames accepted so far.
+  var accepted: UInt64 { unsafe statistics.packetsSubmitted &+ UInt64(state.pointee.pending.pointee.count) }
+  /// Frames taken from the driver in this turn, against the budget that makes a turn end.
+  @safe @exclusivity(unchecked) var receivedThisTurn = 0
+  /// Where tasks wait for the next turn when they have used up the budget of this one.
+  let nextTurn = Gate()
+
+  /// Set when the queue takes no more work: closed, or broken with this cause.
+  @safe @exclusivity(unchecked) var end: NetworkDeviceError?
+  /// False from when `end` is set: to ask this costs no copy of an error.
+  @safe @exclusivity(unchecked) var isOpen = true
+  @safe @exclusivity(unchecked) var isFinished = false
+  @safe @exclusivity(unchecked) var hook: TurnHook.Token?
+  /// Empty blocks, linked.
+  @safe @exclusivity(unchecked) var idleBlock: UnsafeMutablePointer<BurstBlock>?
+  /// Bursts that a program holds.
+  @safe @exclusivity(unchecked) var blocksOut = 0
+
+  @safe @exclusivity(unchecked) var active = false
+  @safe @exclusivity(unchecked) private var armed = false
+  @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
+  @safe @exclusivity(unchecked) private var releaseTimer: LoopTimer?
+  @safe @exclusivity(unchecked) private var releaseTimerRuns = false
+
+  init(
+    driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor, pool: PacketPool,
+    busyPoll: Duration, onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
+  ) {
+    self.driver = driver
+    unsafe self.state = state
+    self.loop = loop
+    self.pool = pool
+    unsafe local = pool.makeLocalList(loop: loop.identity)
+    self.busyPoll = UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
+      &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
+    self.onBroken = onBroken
+    unsafe released = .allocate(capacity: Self.releasedCapacity)
+    unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
+    refillBatch = min(16, max(1, driver.receiveRoom / 4))
+    unsafe state.pointee.credits = driver.transmitCapacity
+  }
+
+  deinit {
+    unsafe released.deallocate()
+    while let block = idleBlock {
+      idleBlock = unsafe block.pointee.next
+      unsafe BurstBlock.free(block)
+    }
+  }
+}
+
+// MARK: - The turn
+
+extension QueueCore {
+  /// Begins turning with the loop.
+  func start() throws(LoopError) {
+    releaseTimer = try loop.makeTimer { [weak self] in
+      self?.releaseTimerRuns = false
+      self?.loop.requestTurn()
+    }
+    refill()
+    let context = unsafe Unmanaged.passUnretained(self).toOpaque()
+    hook = try loop.addHook(
+      unsafe TurnHook(
+        stage: .driver, context: context,
+        // The hook is removed before the core goes.
+        begin: { context in
+          unsafe Unmanaged<QueueCore>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.beginTurn() }
+        },
+        end: { context in
+          unsafe Unmanaged<QueueCore>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.endTurn() }
+        }))
+  }
+
+  /// Before the jobs: completions, then reception, each within its budget.
+  private func beginTurn() {
+    acceptedBefore = accepted
+    receivedThisTurn = 0
+    takeReleased()
+    updateCredits()
+    nextTurn.openAll()
+    if !consumers.isEmpty { serveConsumers() }
+  }
+
+  /// After the jobs: publish, refill, ring. True while there is something to poll for.
+  private func endTurn() -> Bool {
+    guard !isFinished else { return false }
+    flush()
+    refill()
+    driver.ring()
+    if active {
+      active = false
+      statistics.activeTurns &+= 1
+      if armed {
+        armed = false
+        driver.disarm()
+      }
+      if busyPoll > 0 { polledSince = loop.now }
+      return true
+    }
+    if busyPoll > 0, loop.now &- polledSince < busyPoll { return true }
+    return arm()
+  }
+
+  /// Nothing to do: asks for interrupts, and looks again. True when something had come meanwhile.
+  private func arm() -> Bool {
+    if armed { return false }
+    let released = releaseInterrupt()
+    if driver.arm(received: !consumers.isEmpty, released: released) { return true }
+    armed = true
+    if released == .most, !releaseTimerRuns {
+      // Nobody waits for these, but a buffer must not stay unreported because its neighbours are held.
+      releaseTimerRuns = true
+      releaseTimer?.schedule(after: .milliseconds(2))
+    }
+    return false
+  }
+
+  private func releaseInterrupt() -> ReleaseInterrupt {
+    if unsafe state.pointee.inFlight == 0 { return .never }
+    if releaseWaiters > 0 || !senders.isEmpty { return .next }
+    return unsafe state.pointee.inFlight >= 32 ? .most : .next
+  }
+
+  /// What the loop should wait for has changed: arm anew at the end of this turn.
+  func interestChanged() {
+    armed = false
+    loop.requestTurn()
+  }
+
+  func noteInterrupt() {
+    armed = false
+    loop.requestTurn()
+  }
+
+  func noteActivity() { active = true }
+}
+
+// MARK: - Transmission
+
+extension QueueCore {
+  /// Publishes what has been accepted. Rings nothing: `endTurn` does.
+  @usableFromInline func flush() {
+    let pending = unsafe state.pointee.pending
+    let count = unsafe pending.pointee.count
+    guard count > 0 else { return }
+    let published = publish(unsafe Span(_unsafeStart: pending.pointee.entries, count: count))
+    let left = count - published
+    if left > 0 {
+      // Frames of several descriptors took the room: these wait for releases, in order.
+      unsafe pending.pointee.entries.update(from: pending.pointee.entries.advanced(by: published), count: left)
+      unsafe state.pointee.credits = 0
+    }
+    unsafe pending.pointee.count = left
+  }
+
+  /// Hands frames to the driver; the number published.
+  private func publish(_ entries: Span<TransmitEntry>) -> Int {
+    guard isOpen else { return 0 }
+    do {
+      let published = try driver.transmit(entries)
+      unsafe state.pointee.inFlight += published
+      statistics.packetsSubmitted &+= UInt64(published)
+      if published > 0 { active = true }
+      return published
+    } catch {
+      breakQueue(error)
+      return 0
+    }
+  }
+
+  /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
+  /// may leave a rest, which waits in order.
+  func publishBurst(_ block: UnsafeMutablePointer<BurstBlock>) {
+    flush()
+    let count = unsafe block.pointee.count
+    let pending = unsafe state.pointee.pending
+    var published = 0
+    if unsafe pending.pointee.count == 0 {
+      published = publish(unsafe Span(_unsafeStart: block.pointee.entries, count: count))
+      unsafe state.pointee.credits -= count
+    }
+    guard published < count else { return }
+    for position in published..<count { restOfBurst(unsafe block.pointee.entries[position]) }
+    unsafe state.pointee.credits = 0
+  }
+
+  /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
+  private func restOfBurst(_ entry: TransmitEntry) {
+    let pending = unsafe state.pointee.pending
+    guard isOpen, unsafe pending.pointee.count < BurstBlock.capacity else {
+      statistics.packetsFailed &+= 1
+      return releaseBuffer(entry.slot)
+    }
+    unsafe pending.pointee.entries[pending.pointee.count] = entry
+    unsafe pending.pointee.count += 1
+  }
+
+  /// Takes back what the device has released: buffers go home, waiting senders go on.
+  func takeReleased() {
+    var taken = 0
+    do throws(NetworkDeviceError) {
+      // A turn takes at most its budget, so that a fast device does not hold the loop.
+      while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
+        var entries = unsafe MutableSpan(_unsafeStart: released, count: Self.releasedCapacity)
+        let count = try driver.takeReleased(into: &entries)
+        guard count > 0 else { break }
+        unsafe state.pointee.inFlight -= count
+        complete(count)
+        taken += count
+        if count < Self.releasedCapacity { break }
+      }
+    } catch {
+      breakQueue(error)
+    }
+    guard taken > 0 else { return }
+    active = true
+    statistics.packetsReleased &+= UInt64(taken)
+    updateCredits()
+  }
+
+  /// The first `count` frames in `released` are released: the driver's references end, and with the last one a buffer is free.
+  private func complete(_ count: Int) {
+    var position = 0
+    while true {
+      position = completeSimple(from: position, to: count)
+      guard position < count else { return }
+      let entry = unsafe released[position]
+      releaseBuffer(entry.slot)
+      if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
+      position += 1
+    }
+  }
+
+  /// The common frames: nobody waits, one buffer of this queue, and no reference but the driver's. Goes up to the first that
+  /// is not so, and says where that is.
+  @inline(__always) private func completeSimple(from start: Int, to end: Int) -> Int {
+    let records = unsafe state.pointee.records
+    let local = unsafe local
+    let released = unsafe released
+    let free = unsafe local.pointee.count
+    // Where the next free slot goes, counted as the released frames are.
+    let places = unsafe local.pointee.slots + (free - start)
+    let last = min(end, start + (LocalSlots.capacity - free))
+    var position = start
+    while position < last {
+      let entry = unsafe released[position]
+      let record = unsafe records.advanced(by: Int(entry.slot))
+      guard entry.isSimple, unsafe record.pointee.home == local, unsafe isLast(record) else { break }
+      unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
+      unsafe places[position] = entry.slot
+      position &+= 1
+    }
+    unsafe local.pointee.count = free + (position - start)
+    return position
+  }
+
+  /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.
+  @inline(__always) private func isLast(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
+    guard let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else { return true }
+    // The in-flight entry owns one reference to this object: it is alive.
+    var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
+    guard unsafe Self.isUnique(&reference) else { return false }
+    netdev_acquire_fence()
+    return true
+  }
+
+  func settleSend(_ cookie: UInt32, _ outcome: Waiter.Outcome) {
+    guard let waiter = waiters[cookie], waiter.wish == .release else { return }
+    releaseWaiters -= 1
+    waiter.settle(outcome)
+  }
+
+  /// The driver's reference to the frame in `slot` ends.
+  @inline(never) func releaseBuffer(_ slot: UInt32) {
+    let record = unsafe state.pointee.records.advanced(by: Int(slot))
+    if unsafe isLast(record) {
+      unsafe record.pointee.dropLinearCopy()
+      unsafe PacketPool.freeFrame(record)
+    } else if let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) {
+      unsafe Unmanaged<PacketObject>.fromOpaque(pointer).release()
+    }
+  }
+
+  @inline(__always) private static func isUnique(_ reference: inout Unmanaged<PacketObject>) -> Bool {
+    // An unmanaged reference and a strong one have the same representation: no retain, only the count is read.
+    unsafe withUnsafeMutablePointer(to: &reference) { pointer in
+      unsafe pointer.withMemoryRebound(to: PacketObject.self, capacity: 1) { strong in
+        unsafe isKnownUniquelyReferenced(&strong.pointee)
+      }
+    }
+  }
+
+  /// Frames that the ring has room for, beside those that have been promised it.
+  var ringRoom: Int {
+    unsafe driver.transmitCapacity - state.pointee.inFlight - state.pointee.pending.pointee.count - granted
+  }
+
+  /// After releases or a refused publication: room goes to those who wait, then to whoever comes.
+  func updateCredits() {
+    guard isOpen else { return }
+    // A body that never suspends must still let its turn end.
+    var room = min(ringRoom, QueueState.turnBudget - Int(accepted &- acceptedBefore))
+    while let sender = senders.first, room >= sender.need {
+      senders.popFirst()
+      room -= sender.need
+      granted += sender.need
+      sender.settle(.granted)
+    }
+    unsafe state.pointee.credits = senders.isEmpty ? max(0, room) : 0
+  }
+}

@@ -1,0 +1,58 @@
+/// The hot state of a queue pair, behind one pointer: what the inlined fast paths read and write.
+///
+/// Touched on the queue's loop only. Stored class properties would cost an exclusivity check and a reload at each use.
+@safe @frozen @usableFromInline
+struct QueueState {
+  /// The loop's identity; fast paths compare it with the thread's.
+  @usableFromInline let loop: UInt
+  /// Records of the queue's pool, and their extent in bytes: a packet whose record lies there can be sent as it is.
+  @usableFromInline let records: UnsafeMutablePointer<SlotRecord>
+  @usableFromInline let recordBytes: UInt
+  /// Longest frame the device takes.
+  @usableFromInline let maximumFrame: UInt32
+
+  /// Received frames at hand, from `readyHead` on. Nobody waits while there are some.
+  @usableFromInline var ready: UnsafeMutablePointer<BurstBlock>
+  @usableFromInline var readyHead: Int
+  /// Set while consumers wait: who comes later waits behind them.
+  @usableFromInline var consumersWait: Bool
+
+  /// Frames accepted and not yet published.
+  @usableFromInline var pending: UnsafeMutablePointer<BurstBlock>
+  /// Frames that may be accepted now: room in the ring, within the turn's budget; 0 while senders wait, so that who comes
+  /// later waits behind them.
+  @usableFromInline var credits: Int
+  /// Frames published and not yet released.
+  @usableFromInline var inFlight: Int
+
+  /// The on-loop logic, once the queue is prepared; unretained, the actor owns it.
+  @usableFromInline var core: Unmanaged<QueueCore>?
+
+  /// Frames that may go each way in one turn of the loop: some tens of microseconds of work.
+  @usableFromInline static var turnBudget: Int { 512 }
+
+  init(loop: UInt, pool: PacketPool, maximumFrame: Int) {
+    self.loop = loop
+    unsafe records = pool.records
+    recordBytes = UInt(pool.configuration.slots * MemoryLayout<SlotRecord>.stride)
+    self.maximumFrame = UInt32(clamping: maximumFrame)
+    unsafe ready = BurstBlock.make()
+    readyHead = 0
+    consumersWait = false
+    unsafe pending = BurstBlock.make()
+    credits = 0
+    inFlight = 0
+    unsafe core = nil
+  }
+
+  /// Calls the core without a retain; nil before the queue is prepared. The actor owns the core, and the caller is on the
+  /// loop and holds the actor.
+  @inline(__always) func withCore<Result>(_ body: (QueueCore) -> Result) -> Result? {
+    unsafe core?._withUnsafeGuaranteedRef { body($0) }
+  }
+
+  /// True when the record is one of this queue's pool.
+  @inlinable func owns(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
+    unsafe UInt(bitPattern: record) &- UInt(bitPattern: records) < recordBytes
+  }
+}

@@ -1,0 +1,106 @@
+internal import LibeventConcurrency
+
+/// A task that waits for something of a queue, with the gate it waits at and what came of it.
+///
+/// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
+final class Waiter {
+  /// What a task waits for.
+  enum Wish { case space, release, packet, burst, closing }
+
+  /// What came of it.
+  @safe enum Outcome {
+    case pending
+    /// A sender may submit one frame; a send's buffer is released; the queue is closed.
+    case granted
+    /// The slot of a received frame.
+    case frame(TransmitEntry)
+    /// A burst of received frames.
+    case block(UnsafeMutablePointer<BurstBlock>)
+    /// The wait is over without it.
+    case failed(NetworkDeviceError)
+  }
+
+  /// Position in the table, from 1: 0 is "nobody" in a transmit entry.
+  let index: UInt32
+  let gate = Gate()
+  @safe @exclusivity(unchecked) var wish = Wish.release
+  @safe @exclusivity(unchecked) var outcome = Outcome.pending
+  /// Frames that a sender wants room for.
+  @safe @exclusivity(unchecked) var need = 1
+  /// Counts uses, so that a late cancellation does not hit the next one.
+  @safe @exclusivity(unchecked) var generation: UInt64 = 0
+
+  init(index: UInt32) { self.index = index }
+
+  /// Settles the wait, once, and lets the task go.
+  func settle(_ outcome: Outcome) {
+    self.outcome = outcome
+    gate.open()
+  }
+}
+
+/// All waiters of a queue.
+struct WaiterTable {
+  private(set) var all: [Waiter] = []
+  private var idle: [UInt32] = []
+
+  mutating func take(_ wish: Waiter.Wish) -> Waiter {
+    let waiter: Waiter
+    if let index = idle.popLast() {
+      waiter = all[Int(index) - 1]
+    } else {
+      waiter = Waiter(index: UInt32(all.count + 1))
+      all.append(waiter)
+    }
+    waiter.wish = wish
+    waiter.outcome = .pending
+    waiter.generation &+= 1
+    return waiter
+  }
+
+  mutating func putBack(_ waiter: Waiter) {
+    waiter.outcome = .pending
+    waiter.generation &+= 1
+    idle.append(waiter.index)
+  }
+
+  subscript(cookie: UInt32) -> Waiter? {
+    cookie >= 1 && cookie <= UInt32(all.count) ? all[Int(cookie) - 1] : nil
+  }
+}
+
+/// Waiters in order of arrival.
+struct WaiterLine {
+  private var waiters: [Waiter] = []
+  private var head = 0
+
+  var first: Waiter? { head < waiters.count ? waiters[head] : nil }
+  var isEmpty: Bool { head == waiters.count }
+
+  mutating func append(_ waiter: Waiter) { waiters.append(waiter) }
+
+  @discardableResult mutating func popFirst() -> Waiter? {
+    guard head < waiters.count else { return nil }
+    let waiter = waiters[head]
+    head += 1
+    if head == waiters.count {
+      waiters.removeAll(keepingCapacity: true)
+      head = 0
+    } else if head >= 64 {
+      waiters.removeFirst(head)
+      head = 0
+    }
+    return waiter
+  }
+
+  /// Takes one out of the middle; false when it is not here.
+  mutating func remove(_ waiter: Waiter) -> Bool {
+    guard let position = waiters[head...].firstIndex(where: { $0 === waiter }) else { return false }
+    waiters.remove(at: position)
+    if head == waiters.count {
+      waiters.removeAll(keepingCapacity: true)
+      head = 0
+    }
+    return true
+  }
+}

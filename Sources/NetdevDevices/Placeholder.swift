@@ -1,1 +1,0 @@
-// NetdevDevices: placeholder until its first file lands.

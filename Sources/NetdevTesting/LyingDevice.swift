@@ -1,0 +1,236 @@
+public import LibeventConcurrency
+public import Netdev
+internal import Synchronization
+public import Virtio
+public import VirtioNet
+
+/// A virtio-net device that does what a test tells it, honest or not: the other side of `VirtioNetDriver`.
+///
+/// ```swift
+/// let lying = LyingDevice()
+/// let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: lying))
+/// …
+/// await lying.perform { pair in pair.transmit.show([(id: 9999, length: 0)]); pair.interrupt() }   // never issued
+/// ```
+///
+/// It is a transport, so the driver's rings lie in memory that the test can read and write: `perform` runs a piece of the
+/// script on a pair's loop, between two turns of the driver; `ring` gives a pair's raw rings to another thread. What the
+/// driver does with the transport is recorded in order.
+public final class LyingDevice: VirtioTransport {
+  /// What the driver did, in order.
+  public enum Event: Sendable, Hashable {
+    case connect
+    case reset
+    case readFeatures
+    case setFeatures(FeatureSet)
+    case setStatus(DeviceStatus)
+    case readStatus
+    case readConfig
+    case share
+    case attach(pair: Int)
+    /// A doorbell while the status said that nobody may ring.
+    case misplacedKick(pair: Int)
+    case shutDown
+  }
+
+  /// What the device does with a reset.
+  public enum ResetBehaviour: Sendable, Hashable {
+    /// Confirms it at once.
+    case confirm
+    /// Never confirms: the driver's time-out passes.
+    case never
+  }
+
+  /// What it offers.
+  public let configuration: Configuration
+  private let state = Mutex(State())
+
+  private struct State {
+    var events: [Event] = []
+    var status = DeviceStatus()
+    var behaviour = ResetBehaviour.confirm
+    var regions: [LyingMemory.Region] = []
+    var pairs: [Reference] = []
+  }
+
+  /// Where the script finds a pair.
+  private struct Reference: @unchecked Sendable {
+    // Proof of Sendable: `pair` is used inside `scope.run` only, which is the loop it belongs to.
+    let pair: LyingPair
+    let scope: LoopScope
+  }
+
+  /// A device of this configuration.
+  public init(_ configuration: Configuration = Configuration()) { self.configuration = configuration }
+}
+
+// MARK: - The script
+
+extension LyingDevice {
+  /// What the driver has done so far.
+  public var events: [Event] { state.withLock { $0.events } }
+
+  /// What the device does with the next reset.
+  public var resetBehaviour: ResetBehaviour {
+    get { state.withLock { $0.behaviour } }
+    set { state.withLock { $0.behaviour = newValue } }
+  }
+
+  /// Runs a piece of the script on a pair's loop; nil when there is no such pair.
+  @discardableResult public func perform<Result: Sendable>(
+    pair index: Int = 0, _ body: @Sendable (LyingPair) -> Result
+  ) async -> Result? {
+    let pairs = state.withLock { $0.pairs }
+    guard pairs.indices.contains(index) else { return nil }
+    let reference = pairs[index]
+    return await reference.scope.run { _ in body(reference.pair) }
+  }
+
+  /// A pair's raw rings, for use on any thread; nil when there is no such pair.
+  public func rings(pair index: Int = 0) async -> (receive: LyingRing, transmit: LyingRing)? {
+    await perform(pair: index) { ($0.receive.ring, $0.transmit.ring) }
+  }
+
+  private func note(_ event: Event) { state.withLock { $0.events.append(event) } }
+
+  private func noteKick(_ pair: Int) {
+    state.withLock { state in
+      if !state.status.contains(.driverOK) { state.events.append(.misplacedKick(pair: pair)) }
+    }
+  }
+}
+
+// MARK: - Agreeing
+
+extension LyingDevice {
+  /// "lying".
+  public var name: String { "lying" }
+
+  /// As configured.
+  public var pairSwitching: FeatureSet.PairSwitching { configuration.pairSwitching }
+
+  /// Forgets what was before, except what it saw.
+  public func connect() async throws(NetworkDeviceError) {
+    state.withLock { state in
+      state.events.append(.connect)
+      state.pairs = []
+      state.regions = []
+    }
+  }
+
+  /// As configured.
+  public func offeredFeatures() async throws(NetworkDeviceError) -> FeatureSet {
+    note(.readFeatures)
+    return configuration.features
+  }
+
+  /// As configured.
+  public func maximumQueueSize() async throws(NetworkDeviceError) -> Int? { configuration.maximumQueueSize }
+
+  /// As configured, changes in the middle included.
+  public func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig {
+    note(.readConfig)
+    do {
+      return try NetConfig(reading: LyingConfigReader(configuration), features: offered)
+    } catch {
+      throw NetworkDeviceError(.broken, "reading the configuration of \(name)", offered: "\(error)")
+    }
+  }
+
+  /// Takes them as they are.
+  public func setFeatures(_ features: FeatureSet) async throws(NetworkDeviceError) { note(.setFeatures(features)) }
+
+  /// Sets the status, but for FEATURES_OK if it was told to refuse.
+  public func setStatus(_ status: DeviceStatus) async throws(NetworkDeviceError) {
+    state.withLock { state in
+      state.events.append(.setStatus(status))
+      state.status = configuration.refusesFeatures ? status.subtracting(.featuresOK) : status
+    }
+  }
+
+  /// The status.
+  public func status() async throws(NetworkDeviceError) -> DeviceStatus {
+    state.withLock { state in
+      state.events.append(.readStatus)
+      return state.status
+    }
+  }
+}
+
+// MARK: - Memory and queues
+
+extension LyingDevice {
+  /// Shows the pool at the configured address.
+  public func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64 {
+    let address = configuration.poolAddress
+    let region = unsafe pool.withMemory { base, length in
+      unsafe LyingMemory.Region(address: address, length: length, pointer: base, owner: pool)
+    }
+    state.withLock { state in
+      state.events.append(.share)
+      state.regions.append(region)
+    }
+    return address
+  }
+
+  /// Memory of this process, kept as long as anybody can write to it.
+  public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory {
+    let block = LyingBlock(bytes: bytes)
+    let address = state.withLock { state in
+      // Far below the pool, a gap between each.
+      let address = UInt64(state.regions.count + 1) << 28
+      let region = unsafe LyingMemory.Region(
+        address: address, length: block.length, pointer: block.pointer, owner: block)
+      state.regions.append(region)
+      return address
+    }
+    return unsafe SharedRingMemory(pointer: block.pointer, address: address, length: block.length)
+  }
+
+  /// Finds the rings in the memory that it was shown.
+  public func attachPair(
+    _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+    onFailure: @escaping (NetworkDeviceError) -> Void
+  ) throws(NetworkDeviceError) -> any VirtioDoorbells {
+    let memory = LyingMemory(state.withLock { $0.regions })
+    let index = pair.index
+    guard
+      let made = LyingPair(
+        pair, memory: memory, loop: loop, onInterrupt: onInterrupt, onFailure: onFailure,
+        onKick: { [weak self] in self?.noteKick(index) })
+    else {
+      throw NetworkDeviceError(.invalidConfiguration, "attachPair", offered: "rings outside the memory shown")
+    }
+    do {
+      try made.join()
+    } catch {
+      throw NetworkDeviceError(.system, "attachPair", offered: error.description)
+    }
+    let reference = Reference(pair: made, scope: LoopScope(loop))
+    state.withLock { state in
+      state.events.append(.attach(pair: index))
+      state.pairs.append(reference)
+    }
+    return made
+  }
+}
+
+// MARK: - The end
+
+extension LyingDevice {
+  /// Confirms or does not, as it was told. The script can go on writing to the rings.
+  public func reset(timeout: Duration) async throws(NetworkDeviceError) {
+    let (behaviour, pairs) = state.withLock { state in
+      state.events.append(.reset)
+      state.status = []
+      return (state.behaviour, state.pairs)
+    }
+    for reference in pairs { await reference.scope.run { _ in reference.pair.leave() } }
+    guard behaviour == .never else { return }
+    try? await Task.sleep(for: timeout)
+    throw NetworkDeviceError(.resetNotConfirmed, "resetting \(name)", offered: "no answer within \(timeout)")
+  }
+
+  /// The script can go on writing to the rings.
+  public func shutDown() async { note(.shutDown) }
+}

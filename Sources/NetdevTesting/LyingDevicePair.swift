@@ -1,0 +1,216 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+internal import Netdev
+public import Virtio
+public import VirtioNet
+
+/// One queue pair of a `LyingDevice`: reached by `LyingDevice.perform`, on the pair's loop.
+public final class LyingPair {
+  /// Whether the device interrupts after what it has done.
+  public enum Interrupt: Sendable, Hashable {
+    /// When the driver wants it, as the protocol says.
+    case whenWanted
+    /// Whether or not.
+    case always
+    /// Never: the interrupt is lost.
+    case never
+  }
+
+  /// Position of the pair, from 0.
+  public let index: Int
+  /// What was negotiated.
+  public let features: FeatureSet
+  /// The driver's receive ring.
+  public let receive: LyingQueue
+  /// The driver's transmit ring.
+  public let transmit: LyingQueue
+  /// Interrupts raised.
+  public private(set) var interrupts = 0
+  /// Doorbells of the transmit ring.
+  public private(set) var transmitKicks = 0
+  /// Doorbells of the receive ring.
+  public private(set) var receiveKicks = 0
+  /// Called at each doorbell.
+  public var whenKicked: ((LyingPair) -> Void)?
+  /// Called at the end of each turn of the loop, before the driver's own end of the turn: after its last look at the rings
+  /// and before it arms interrupts and waits.
+  public var beforeDriverEnds: ((LyingPair) -> Void)?
+
+  private let loop: LoopExecutor
+  private let onInterrupt: () -> Void
+  private let onFailure: (NetworkDeviceError) -> Void
+  private let onKick: () -> Void
+  private var hook: TurnHook.Token?
+
+  init?(
+    _ placement: VirtioPairPlacement, memory: LyingMemory, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+    onFailure: @escaping (NetworkDeviceError) -> Void, onKick: @escaping () -> Void
+  ) {
+    guard let receive = LyingRing(placement.receive, memory: memory),
+      let transmit = LyingRing(placement.transmit, memory: memory)
+    else { return nil }
+    index = placement.index
+    features = placement.features
+    let eventIndex = features.contains(.eventIndex)
+    self.receive = LyingQueue(ring: receive, eventIndex: eventIndex)
+    self.transmit = LyingQueue(ring: transmit, eventIndex: eventIndex)
+    self.loop = loop
+    self.onInterrupt = onInterrupt
+    self.onFailure = onFailure
+    self.onKick = onKick
+  }
+
+  /// On the loop, before the driver's queue joins it: this hook's `end` then comes before the driver's.
+  func join() throws(LoopError) {
+    let context = unsafe Unmanaged.passRetained(self).toOpaque()
+    hook = try loop.addHook(
+      unsafe TurnHook(
+        stage: .driver, context: context, begin: { _ in },
+        end: { context in
+          // Retained until `leave`.
+          unsafe Unmanaged<LyingPair>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.beforeDriverEnds?($0) }
+          return false
+        }))
+  }
+
+  /// On the loop: takes part in its turns no longer. The rings can still be written to.
+  func leave() {
+    whenKicked = nil
+    beforeDriverEnds = nil
+    guard let hook else { return }
+    self.hook = nil
+    guard (try? loop.removeHook(hook)) != nil else { return }
+    // The reference of `join`.
+    unsafe Unmanaged.passUnretained(self).release()
+  }
+}
+
+// MARK: - Interrupts and failures
+
+extension LyingPair {
+  /// Interrupts, whether or not there is a reason.
+  public func interrupt() {
+    interrupts += 1
+    onInterrupt()
+  }
+
+  func raise(_ queue: LyingQueue, _ interrupt: Interrupt) {
+    let wanted = queue.wantsInterrupt()
+    switch interrupt {
+    case .whenWanted: if wanted { self.interrupt() }
+    case .always: self.interrupt()
+    case .never: break
+    }
+  }
+
+  /// The device sets NEEDS_RESET.
+  public func needReset() {
+    onFailure(NetworkDeviceError(.broken, "the device", offered: "NEEDS_RESET", advice: "close it and open it again"))
+  }
+}
+
+// MARK: - Honest work
+
+extension LyingPair {
+  /// Releases a frame that the driver transmitted, by its position among those held; false when there is no such.
+  @discardableResult public func release(at position: Int = 0, interrupt: Interrupt = .whenWanted) -> Bool {
+    guard transmit.giveBack(at: position) else { return false }
+    raise(transmit, interrupt)
+    return true
+  }
+
+  /// Releases all frames that are held, oldest first, with one interrupt.
+  public func releaseAll(interrupt: Interrupt = .whenWanted) {
+    var count = 0
+    while transmit.giveBack() { count += 1 }
+    if count > 0 { raise(transmit, interrupt) }
+  }
+
+  /// The buffers of a held frame, header included, as descriptors.
+  public func transmittedChain(at position: Int = 0) -> [LyingRing.Descriptor] {
+    let held = transmit.held
+    return held.indices.contains(position) ? transmit.ring.chain(held[position]) : []
+  }
+
+  /// The net header and the bytes of a held frame as they are now; nil when there is none.
+  public func transmitted(at position: Int = 0) -> (header: VirtioNetHeader, frame: [UInt8])? {
+    let bytes = transmittedChain(at: position).flatMap { transmit.ring.bytes($0) }
+    guard bytes.count >= VirtioNetHeader.size, let header = unsafe VirtioNetHeader(copied: bytes.span.bytes) else {
+      return nil
+    }
+    return (header, Array(bytes[VirtioNetHeader.size...]))
+  }
+
+  /// Delivers a frame; false when there are too few buffers.
+  ///
+  /// - Parameters:
+  ///   - pieces: how many of the frame's bytes go to each buffer; nil puts all in one.
+  ///   - header: the net header; nil writes that of a plain frame in as many buffers.
+  @discardableResult public func deliver(
+    _ frame: [UInt8], pieces: [Int]? = nil, header: VirtioNetHeader? = nil, interrupt: Interrupt = .whenWanted
+  ) -> Bool {
+    let pieces = pieces ?? [frame.count]
+    let header = header ?? VirtioNetHeader(numBuffers: UInt16(truncatingIfNeeded: pieces.count))
+    guard let elements = fill(frame, pieces: pieces, header: header) else { return false }
+    receive.show(elements)
+    raise(receive, interrupt)
+    return true
+  }
+
+  /// Writes header and frame into the next receive buffers and returns the used elements that an honest device would show.
+  public func fill(
+    _ frame: [UInt8], pieces: [Int], header: VirtioNetHeader
+  ) -> [(id: UInt32, length: UInt32)]? {
+    guard receive.held.count >= pieces.count else { return nil }
+    var elements: [(id: UInt32, length: UInt32)] = []
+    var position = 0
+    for (number, piece) in pieces.enumerated() {
+      guard let head = receive.take(), let buffer = receive.ring.chain(head).first else { return nil }
+      var bytes = number == 0 ? Self.bytes(of: header) : []
+      bytes += frame[position..<min(position + piece, frame.count)]
+      position += piece
+      guard receive.ring.write(bytes, at: buffer.address) else { return nil }
+      elements.append((UInt32(head), UInt32(bytes.count)))
+    }
+    return elements
+  }
+
+  private static func bytes(of header: VirtioNetHeader) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: VirtioNetHeader.size)
+    unsafe bytes.withUnsafeMutableBytes { place in
+      guard let base = place.baseAddress else { return }
+      unsafe header.store(to: base)
+    }
+    return bytes
+  }
+
+  /// Becomes a loopback: each frame that is transmitted comes back in a receive buffer, and is then released.
+  public func loopBack() {
+    while let next = transmit.held.first {
+      let bytes = transmit.ring.chain(next).flatMap { transmit.ring.bytes($0) }
+      guard bytes.count >= VirtioNetHeader.size else { return }
+      guard deliver(Array(bytes[VirtioNetHeader.size...])) else { return }
+      release()
+    }
+    transmit.armKicks()
+    receive.armKicks()
+  }
+}
+
+// MARK: - Doorbells
+
+extension LyingPair: VirtioDoorbells {
+  /// The driver has posted receive buffers.
+  public func kickReceive() {
+    receiveKicks += 1
+    onKick()
+    whenKicked?(self)
+  }
+
+  /// The driver has published frames.
+  public func kickTransmit() {
+    transmitKicks += 1
+    onKick()
+    whenKicked?(self)
+  }
+}

@@ -1,1 +1,0 @@
-// NetdevTesting: placeholder until its first file lands.

@@ -1,0 +1,267 @@
+internal import CNetdevSystem
+public import LibeventConcurrency
+public import Netdev
+internal import Synchronization
+
+/// A driver whose device does what a test tells it: hold buffers, release exactly one, deliver a frame, never confirm a reset.
+///
+/// ```swift
+/// let driver = ScriptedDriver(mode: .hold)
+/// let device = try await NetworkDevice.open(driver: driver)
+/// …
+/// await driver.release(queue: 0, at: 3)    // the fourth frame in flight, and no other
+/// ```
+///
+/// It is written with `Netdev`'s public interface only, so it is an example of a driver too. Its methods may be called from
+/// anywhere; each hops to the queue's loop.
+public final class ScriptedDriver: NetworkDriver {
+  /// What the device does with a transmitted frame.
+  public enum Mode: Sendable, Hashable {
+    /// Keeps it until the test releases it.
+    case hold
+    /// Releases it in the next turn.
+    case release
+    /// Copies it into a receive buffer, as soon as there is one, and then releases it.
+    case loopback
+  }
+
+  /// What the device does with a reset.
+  public enum ResetBehaviour: Sendable, Hashable {
+    /// Confirms it at once.
+    case confirm
+    /// Never confirms; the driver reports so without waiting out the time-out.
+    case never
+  }
+
+  private let mode: Mode
+  private let resetBehaviour: ResetBehaviour
+  private let capacity: Int
+  private let pairs: Int
+  private let mtu: Int
+  private let parts = Mutex<[ScriptedQueue.Reference]>([])
+  private let resets = Atomic<Int>(0)
+  private let shutDowns = Atomic<Int>(0)
+
+  /// A device.
+  ///
+  /// - Parameters:
+  ///   - capacity: frames that each transmit ring holds.
+  ///   - mtu: largest layer-3 packet in bytes.
+  public init(
+    mode: Mode, queuePairs: Int = 1, capacity: Int = 256, mtu: Int = 1500, reset: ResetBehaviour = .confirm
+  ) {
+    self.mode = mode
+    pairs = queuePairs
+    self.capacity = capacity
+    self.mtu = mtu
+    resetBehaviour = reset
+  }
+
+  /// How often the device was reset.
+  public var resetCount: Int { resets.load(ordering: .acquiring) }
+  /// How often the driver was shut down.
+  public var shutDownCount: Int { shutDowns.load(ordering: .acquiring) }
+
+  // MARK: The driver
+
+  /// Accepts any number of pairs up to its own.
+  public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    let wanted = request.queuePairs ?? pairs
+    guard (1...pairs).contains(wanted) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, "open", offered: "\(wanted) queue pairs", advice: "this device has \(pairs)")
+    }
+    return NetworkDeviceInformation(
+      name: "scripted", hardwareAddress: [2, 0, 0, 0, 0, 1], mtu: mtu, queuePairs: wanted, queueSize: capacity,
+      headroom: 12, receiveBufferSize: mtu + 14)
+  }
+
+  /// Any pool will do: the device is this process.
+  public func attach(pool: PacketPool) async throws(NetworkDeviceError) {}
+
+  /// One scripted pair.
+  public func makeQueue(
+    index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
+  ) throws(NetworkDeviceError) -> any QueueDriver {
+    let queue = ScriptedQueue(mode: mode, capacity: capacity, slots: slots, signal: signal)
+    parts.withLock { $0.append(ScriptedQueue.Reference(queue: queue, scope: LoopScope(loop))) }
+    return queue
+  }
+
+  /// Nothing to start.
+  public func activate() async throws(NetworkDeviceError) {}
+
+  /// Confirms, or says that the device did not.
+  public func reset(timeout: Duration) async throws(NetworkDeviceError) {
+    resets.add(1, ordering: .acquiringAndReleasing)
+    if resetBehaviour == .never {
+      throw NetworkDeviceError(.resetNotConfirmed, "reset", offered: "no answer within \(timeout)")
+    }
+  }
+
+  /// Forgets its queues.
+  public func shutDown() async {
+    shutDowns.add(1, ordering: .acquiringAndReleasing)
+    parts.withLock { $0 = [] }
+  }
+
+  // MARK: The script
+
+  private func on<Result: Sendable>(
+    _ queue: Int, _ body: @Sendable (ScriptedQueue) -> Result
+  ) async -> Result? {
+    let parts = parts.withLock { $0 }
+    guard parts.indices.contains(queue) else { return nil }
+    let part = parts[queue]
+    return await part.scope.run { _ in body(part.queue) }
+  }
+
+  /// Frames that the device of this pair holds.
+  public func held(queue: Int = 0) async -> Int { await on(queue) { $0.held.count } ?? 0 }
+
+  /// Releases one held frame, by its position in order of transmission; nothing else happens.
+  public func release(queue: Int = 0, at position: Int) async {
+    _ = await on(queue) { $0.release(at: position) }
+  }
+
+  /// Releases everything that is held, oldest first.
+  public func releaseAll(queue: Int = 0) async {
+    _ = await on(queue) { part in while !part.held.isEmpty { part.release(at: 0) } }
+  }
+
+  /// Delivers a frame; false when no receive buffer is posted.
+  @discardableResult public func deliver(_ bytes: [UInt8], queue: Int = 0) async -> Bool {
+    await on(queue) { $0.deliver(bytes) } ?? false
+  }
+
+  /// The bytes of a held frame as the device sees them now.
+  public func heldBytes(queue: Int = 0, at position: Int) async -> [UInt8] {
+    await on(queue) { $0.bytes(at: position) } ?? []
+  }
+
+  /// The device breaks the protocol.
+  public func breakQueue(queue: Int = 0, _ error: NetworkDeviceError) async {
+    _ = await on(queue) { $0.signal.fail(error) }
+  }
+
+  /// An interrupt with nothing behind it.
+  public func spuriousInterrupt(queue: Int = 0) async { _ = await on(queue) { $0.signal.interrupt() } }
+}
+
+/// The scripted pair: plain arrays, on the queue's loop.
+final class ScriptedQueue: QueueDriver {
+  /// Where the script finds it.
+  struct Reference: @unchecked Sendable {
+    // Proof of Sendable: `queue` is used inside `scope.run` only, which is the loop it belongs to.
+    let queue: ScriptedQueue
+    let scope: LoopScope
+  }
+
+  let mode: ScriptedDriver.Mode
+  let capacity: Int
+  let slots: SlotTable
+  let signal: QueueSignal
+  var held: [TransmitEntry] = []
+  var released: [TransmitEntry] = []
+  var posted: [UInt32] = []
+  var received: [TransmitEntry] = []
+  var counts = QueueDriverStatistics()
+
+  init(mode: ScriptedDriver.Mode, capacity: Int, slots: SlotTable, signal: QueueSignal) {
+    self.mode = mode
+    self.capacity = capacity
+    self.slots = slots
+    self.signal = signal
+  }
+
+  // MARK: The device
+
+  func release(at position: Int) {
+    guard held.indices.contains(position) else { return }
+    released.append(held.remove(at: position))
+    counts.interrupts += 1
+    signal.interrupt()
+  }
+
+  func bytes(at position: Int) -> [UInt8] {
+    guard held.indices.contains(position) else { return [] }
+    let slot = held[position].slot
+    let start = unsafe slots.base(of: slot).advanced(by: slots.offset(of: slot))
+    return unsafe Array(UnsafeRawBufferPointer(start: start, count: slots.length(of: slot)))
+  }
+
+  func deliver(_ bytes: [UInt8]) -> Bool {
+    guard !posted.isEmpty, bytes.count <= slots.slotSize - slots.headroom else { return false }
+    let slot = posted.removeFirst()
+    unsafe bytes.withUnsafeBytes { source in
+      guard let base = source.baseAddress else { return }
+      unsafe slots.base(of: slot).advanced(by: slots.headroom).copyMemory(from: base, byteCount: source.count)
+    }
+    slots.setReceived(slot: slot, length: bytes.count)
+    received.append(TransmitEntry(receivedIn: slot))
+    counts.bytesReceived += UInt64(bytes.count)
+    counts.interrupts += 1
+    signal.interrupt()
+    return true
+  }
+
+  // MARK: QueueDriver
+
+  var transmitCapacity: Int { capacity }
+
+  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    let count = min(entries.count, capacity - held.count - released.count)
+    for position in 0..<count { held.append(entries[position]) }
+    return count
+  }
+
+  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    let count = min(entries.count, released.count)
+    for position in 0..<count { entries[position] = released[position] }
+    released.removeFirst(count)
+    return count
+  }
+
+  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    let count = min(entries.count, received.count)
+    for position in 0..<count { entries[position] = received[position] }
+    received.removeFirst(count)
+    return count
+  }
+
+  var receiveRoom: Int { max(0, capacity - posted.count - received.count) }
+
+  func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int {
+    for position in 0..<slots.count { posted.append(slots[position]) }
+    return slots.count
+  }
+
+  func ring() {
+    guard !held.isEmpty, mode != .hold else { return }
+    counts.kicks += 1
+    while let entry = held.first {
+      if mode == .loopback, !deliver(bytes(at: 0)) { break }
+      held.removeFirst()
+      released.append(entry)
+    }
+    signal.interrupt()
+  }
+
+  func arm(received: Bool, released: ReleaseInterrupt) -> Bool {
+    (received && !self.received.isEmpty) || (released != .never && !self.released.isEmpty)
+  }
+
+  func disarm() {}
+
+  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+    for entry in held + released { transmitted(entry) }
+    for slot in self.posted { posted(slot) }
+    for entry in received { posted(entry.slot) }
+    held = []
+    released = []
+    self.posted = []
+    received = []
+  }
+
+  var statistics: QueueDriverStatistics { counts }
+}

@@ -1,0 +1,93 @@
+public import CNetdevSystem
+
+/// From one ring straight to another, for a device that carries frames between the two.
+extension SplitDeviceRing {
+  /// Takes pairs of chains, one buffer to read from this ring and one buffer to write from `target`, gives each pair to
+  /// `body`, and puts both on their used rings: the first with a length of 0, the other with what `body` says was written.
+  ///
+  /// Both rings have begun a batch; at most `max` pairs are taken. It ends before the first pair that is not of this simple
+  /// kind, or that `body` answers with nil: those chains are as if nobody had looked, for `next` to take. One loop over both
+  /// rings keeps the indices of a burst in registers. The caller then publishes.
+  @inlinable
+  @inline(__always)
+  public mutating func relay(
+    to target: inout SplitDeviceRing, max: Int, in memory: borrowing GuestMemory,
+    _ body: (_ source: BufferSegment, _ destination: BufferSegment) -> UInt32?
+  ) -> Int {
+    // Where writing needs a closer look, everything goes step by step.
+    guard memory.firstIsWritable else { return 0 }
+    let limit = min(Swift.max(max, 0), seen, target.seen)
+    let (sourceTable, targetTable) = unsafe (descriptors, target.descriptors)
+    let (sourceMask, targetMask) = (mask, target.mask)
+    var done = 0
+    while done != limit {
+      // Up to where one of the four positions comes to its ring's end: so far pointers go straight on.
+      let run = min(
+        limit &- done, sourceMask.straightRun(from: availIndex), sourceMask.straightRun(from: usedIndex),
+        targetMask.straightRun(from: target.availIndex), targetMask.straightRun(from: target.usedIndex))
+      // Masked to the rings' sizes.
+      let sourceEntries = unsafe availEntries + 2 * Int(availIndex & sourceMask)
+      let sourceElements = unsafe usedEntries + 8 * Int(usedIndex & sourceMask)
+      let targetEntries = unsafe target.availEntries + 2 * Int(target.availIndex & targetMask)
+      let targetElements = unsafe target.usedEntries + 8 * Int(target.usedIndex & targetMask)
+      var position = 0
+      while position != run {
+        let sourceHead = UInt32(unsafe netdev_load_relaxed_u16(sourceEntries + 2 * position))
+        let targetHead = UInt32(unsafe netdev_load_relaxed_u16(targetEntries + 2 * position))
+        guard sourceHead <= sourceMask, targetHead <= targetMask,
+          let source = unsafe Self.buffer(sourceHead, sourceTable, flags: 0, in: memory),
+          let destination = unsafe Self.buffer(targetHead, targetTable, flags: DescriptorFlag.write, in: memory),
+          let written = body(source, destination)
+        else { break }
+        unsafe netdev_store_relaxed_u32(sourceElements + 8 * position, sourceHead)
+        unsafe netdev_store_relaxed_u32(sourceElements + 8 * position + 4, 0)
+        unsafe netdev_store_relaxed_u32(targetElements + 8 * position, targetHead)
+        unsafe netdev_store_relaxed_u32(targetElements + 8 * position + 4, written)
+        position &+= 1
+      }
+      let step = UInt32(truncatingIfNeeded: position)
+      availIndex &+= step
+      usedIndex &+= step
+      target.availIndex &+= step
+      target.usedIndex &+= step
+      done &+= position
+      if position != run { break }
+    }
+    return done
+  }
+
+  /// Copies descriptor `head`, which is below the size, once, in three loads of which each is checked by itself; its buffer,
+  /// if it has exactly these of the flags that matter, is not empty, and lies in the first region.
+  @inlinable
+  @inline(__always)
+  static func buffer(
+    _ head: UInt32, _ table: UnsafeMutableRawPointer, flags: UInt16, in memory: borrowing GuestMemory
+  ) -> BufferSegment? {
+    let descriptor = unsafe table + 16 * Int(head)
+    let address = unsafe netdev_load_relaxed_u64(descriptor)
+    let length = unsafe netdev_load_relaxed_u32(descriptor + 8)
+    let found = UInt16(truncatingIfNeeded: unsafe netdev_load_relaxed_u32(descriptor + 12))
+    let mattering = DescriptorFlag.next | DescriptorFlag.indirect | DescriptorFlag.write
+    guard found & mattering == flags, let base = unsafe memory.firstPlace(of: address, length: length) else { return nil }
+    return unsafe BufferSegment(base: base, length: Int(length))
+  }
+}
+
+extension UInt32 {
+  /// With this mask of a ring: how many places there are from `index` to the ring's end.
+  @inlinable
+  @inline(__always)
+  func straightRun(from index: UInt32) -> Int { Int(self &+ 1 &- (index & self)) }
+}
+
+extension GuestMemory {
+  /// As `firstPointer`; found by its end, which takes fewer steps where the largest region is the one that counts.
+  @inlinable
+  @inline(__always)
+  borrowing func firstPlace(of address: UInt64, length: UInt32) -> UnsafeMutableRawPointer? {
+    let (lastOffset, isLonger) = firstLength.subtractingReportingOverflow(UInt64(length))
+    let offset = address &- firstAddress
+    guard !isLonger, offset <= lastOffset, length != 0 else { return nil }
+    return unsafe firstHost + Int(truncatingIfNeeded: offset)
+  }
+}

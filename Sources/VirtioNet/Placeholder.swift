@@ -1,1 +1,0 @@
-// VirtioNet: placeholder until its first file lands.

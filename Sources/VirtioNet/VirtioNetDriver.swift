@@ -1,0 +1,168 @@
+public import LibeventConcurrency
+public import Netdev
+internal import Synchronization
+internal import Virtio
+
+/// The virtio-net driver: agrees with a device over any transport and makes its queue pairs (VIRTIO 1.4 §3.1.1, §5.1.5).
+public final class VirtioNetDriver: NetworkDriver {
+  /// Choices of the program.
+  public struct Options: Sendable, Hashable {
+    /// Accepts MRG_RXBUF when it is offered.
+    public var mergeableBuffers = true
+    /// Accepts EVENT_IDX when it is offered.
+    public var eventIndex = true
+    /// Accepts INDIRECT_DESC when it is offered.
+    public var indirect = true
+
+    /// All accepted.
+    public init() {}
+  }
+
+  private let transport: any VirtioTransport
+  private let options: Options
+  private let state = Mutex(State())
+
+  private struct State {
+    var agreed: Agreed?
+    var poolAddress: UInt64 = 0
+    var pairs: [VirtioQueuePair.Reference] = []
+    var isReset = false
+  }
+
+  /// What was agreed with the device; fixed before the first ring exists.
+  struct Agreed: Sendable {
+    var features: FeatureSet
+    var layout: SplitRingLayout
+    var mtu: Int
+  }
+
+  /// A driver for the device behind `transport`.
+  public init(transport: any VirtioTransport, options: Options = Options()) {
+    self.transport = transport
+    self.options = options
+  }
+
+  /// The features that this driver understands.
+  private var supported: FeatureSet {
+    var set: FeatureSet = [.version1, .mac, .status, .mtu, .mq, .ctrlVQ, .speedDuplex]
+    if options.mergeableBuffers { set.insert(.mrgRxbuf) }
+    if options.eventIndex { set.insert(.eventIndex) }
+    if options.indirect { set.insert(.indirectDesc) }
+    return set
+  }
+}
+
+// MARK: - Agreeing
+
+extension VirtioNetDriver {
+  /// Resets the device, agrees on features and sizes, and finds out what it is.
+  public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    try await transport.connect()
+    try await transport.reset(timeout: .seconds(5))
+    try await transport.setStatus(.acknowledge)
+    try await transport.setStatus([.acknowledge, .driver])
+    do throws(NetworkDeviceError) {
+      return try await agree(request)
+    } catch {
+      // The device learns that nobody will drive it (VIRTIO 1.4 §3.1.1).
+      try? await transport.setStatus([.acknowledge, .driver, .failed])
+      throw error
+    }
+  }
+
+  private func agree(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    let offered = try await transport.offeredFeatures()
+    guard offered.contains(.version1) else {
+      throw NetworkDeviceError(
+        .unsupported, "open \(transport.name)", offered: "a legacy device without VERSION_1",
+        advice: "use a device of VIRTIO 1.0 or later")
+    }
+    let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
+    try await transport.setFeatures(features)
+    let wanted: DeviceStatus = [.acknowledge, .driver, .featuresOK]
+    try await transport.setStatus(wanted)
+    guard try await transport.status().contains(.featuresOK) else {
+      throw NetworkDeviceError(
+        .unsupported, "open \(transport.name)", offered: "the device refused the features \(features)",
+        advice: "turn some of them off in the driver's options")
+    }
+    let config = try await transport.readConfig(offered: features)
+    let pairs = try queuePairs(request.queuePairs, config, features)
+    let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
+    let mtu = config.mtu.map { Int($0) } ?? 1500
+    state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu) }
+    // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3); with them any size will do, but one
+    // buffer for an ordinary frame is cheapest.
+    let bufferSize = features.contains(.mrgRxbuf) ? min(mtu, 1500) + 14 : max(mtu + 14, 1526 - VirtioNetHeader.size)
+    return NetworkDeviceInformation(
+      name: transport.name, hardwareAddress: config.macAddress.map { address in (0..<6).map { address[$0] } } ?? [], mtu: mtu, queuePairs: pairs,
+      queueSize: Int(layout.size), headroom: VirtioNetHeader.size, receiveBufferSize: bufferSize)
+  }
+
+  private func queuePairs(
+    _ requested: Int?, _ config: NetConfig, _ features: FeatureSet
+  ) throws(NetworkDeviceError) -> Int {
+    let offered = features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
+    let wanted = requested ?? 1
+    guard wanted >= 1, wanted <= offered else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, "open \(transport.name)",
+        offered: "\(wanted) queue pairs were asked for, the device offers \(offered)",
+        advice: "ask for fewer, or configure the device for more")
+    }
+    return wanted
+  }
+
+  private func queueSize(_ requested: Int?, _ maximum: Int?) throws(NetworkDeviceError) -> SplitRingLayout {
+    let size = requested ?? min(256, maximum ?? 256)
+    guard size <= maximum ?? 1024, let layout = try? SplitRingLayout(size: size) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, "open \(transport.name)", offered: "a queue size of \(size)",
+        advice: "a split ring has a power of two of descriptors, here up to \(maximum ?? 1024)")
+    }
+    return layout
+  }
+}
+
+// MARK: - Memory and queues
+
+extension VirtioNetDriver {
+  /// Shows the pool's memory to the device.
+  public func attach(pool: PacketPool) async throws(NetworkDeviceError) {
+    let address = try await transport.share(pool)
+    state.withLock { $0.poolAddress = address }
+  }
+
+  /// Lays out a pair's rings and hands them to the device.
+  public func makeQueue(
+    index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
+  ) throws(NetworkDeviceError) -> any QueueDriver {
+    let (agreed, poolAddress) = state.withLock { ($0.agreed, $0.poolAddress) }
+    guard let agreed else {
+      throw NetworkDeviceError(.invalidConfiguration, "makeQueue", advice: "call start first")
+    }
+    let pair = try VirtioQueuePair(
+      index: index, agreed: agreed, poolAddress: poolAddress, slots: slots, signal: signal, transport: transport,
+      loop: loop)
+    state.withLock { $0.pairs.append(VirtioQueuePair.Reference(pair: pair, scope: LoopScope(loop))) }
+    return pair
+  }
+
+  /// DRIVER_OK; from here on doorbells ring (VIRTIO 1.4 §3.1.1: never before).
+  public func activate() async throws(NetworkDeviceError) {
+    try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+    for reference in state.withLock({ $0.pairs }) { await reference.goLive() }
+  }
+
+  /// Resets the device; no doorbell rings any more.
+  public func reset(timeout: Duration) async throws(NetworkDeviceError) {
+    for reference in state.withLock({ $0.pairs }) { await reference.goQuiet() }
+    try await transport.reset(timeout: timeout)
+  }
+
+  /// Lets go of device and rings.
+  public func shutDown() async {
+    await transport.shutDown()
+    state.withLock { $0.pairs = [] }
+  }
+}

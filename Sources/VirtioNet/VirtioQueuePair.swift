@@ -1,0 +1,280 @@
+internal import LibeventConcurrency
+internal import Netdev
+internal import Virtio
+
+/// One virtio-net queue pair: a receive ring and a transmit ring, the net header in front of each frame.
+///
+/// Lives on its queue's loop. The rings sit behind one pointer, so that a burst works on them without exclusivity checks.
+@safe final class VirtioQueuePair: QueueDriver {
+  /// Where the driver finds it.
+  struct Reference: @unchecked Sendable {
+    // Proof of Sendable: `pair` is used inside `scope.run` only, which is the loop it belongs to.
+    let pair: VirtioQueuePair
+    let scope: LoopScope
+
+    func goLive() async { await scope.run { _ in pair.goLive() } }
+    func goQuiet() async { await scope.run { _ in pair.goQuiet() } }
+  }
+
+  /// Both rings.
+  struct Rings: ~Copyable {
+    var receive: SplitDriverRing
+    var transmit: SplitDriverRing
+  }
+
+  let rings: UnsafeMutablePointer<Rings>
+  let slots: SlotTable
+  private let signal: QueueSignal
+  let features: FeatureSet
+  let size: Int
+  let addressing: PoolAddressing
+  /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
+  private let zeroHeaderAddress: UInt64
+  @safe @exclusivity(unchecked) private var doorbells: (any VirtioDoorbells)?
+  @safe @exclusivity(unchecked) private var isLive = false
+  @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
+  /// First slots of received frames that could not be handed on because the queue broke.
+  @safe @exclusivity(unchecked) var limbo: [UInt32] = []
+
+  init(
+    index: Int, agreed: VirtioNetDriver.Agreed, poolAddress: UInt64, slots: SlotTable, signal: QueueSignal,
+    transport: any VirtioTransport, loop: LoopExecutor
+  ) throws(NetworkDeviceError) {
+    let layout = agreed.layout
+    let map = PairMemoryMap(layout: layout, indirect: agreed.features.contains(.indirectDesc))
+    let memory = try transport.makeRingMemory(bytes: map.totalBytes)
+    do throws(RingError) {
+      let made = try Self.makeRings(map, memory, eventIndex: agreed.features.contains(.eventIndex))
+      unsafe rings = .allocate(capacity: 1)
+      unsafe rings.initialize(to: made)
+    } catch {
+      throw NetworkDeviceError(.invalidConfiguration, "makeQueue", offered: "\(error)")
+    }
+    self.slots = slots
+    self.signal = signal
+    addressing = PoolAddressing(base: poolAddress, slots: slots)
+    features = agreed.features
+    size = Int(layout.size)
+    zeroHeaderAddress = memory.address &+ UInt64(map.headerOffset)
+    let placement = VirtioPairPlacement(
+      index: index, receive: .init(layout, at: memory.address),
+      transmit: .init(layout, at: memory.address &+ UInt64(map.ringStride)), features: agreed.features)
+    doorbells = try transport.attachPair(
+      placement, loop: loop,
+      onInterrupt: { [weak self] in
+        self?.counts.interrupts &+= 1
+        self?.signal.interrupt()
+      },
+      onFailure: { [weak self] error in self?.signal.fail(error) })
+  }
+
+  deinit {
+    unsafe rings.deinitialize(count: 1)
+    unsafe rings.deallocate()
+  }
+
+  private static func makeRings(
+    _ map: PairMemoryMap, _ memory: SharedRingMemory, eventIndex: Bool
+  ) throws(RingError) -> Rings {
+    let base = unsafe memory.pointer
+    let size = Int(map.layout.size)
+    var receive = try unsafe SplitDriverRing.Configuration(size: size, block: base)
+    receive.eventIndex = eventIndex
+    var transmit = try unsafe SplitDriverRing.Configuration(
+      size: size, block: base.advanced(by: map.ringStride))
+    transmit.eventIndex = eventIndex
+    if map.indirectCapacity >= 2 {
+      transmit.indirect = unsafe IndirectTables(
+        host: base.advanced(by: map.indirectOffset), address: memory.address &+ UInt64(map.indirectOffset),
+        capacity: map.indirectCapacity)
+    }
+    return Rings(receive: try receive.activate(), transmit: try transmit.activate())
+  }
+
+  /// The reset has begun.
+  private func goQuiet() { isLive = false }
+
+  /// DRIVER_OK is set: the first notifications are unconditional.
+  private func goLive() {
+    isLive = true
+    doorbells?.kickReceive()
+    doorbells?.kickTransmit()
+    counts.kicks &+= 2
+  }
+}
+
+/// Where buffers of the pool lie in the device's address space.
+@safe struct PoolAddressing {
+  /// From an address here to the device's: the pool is one region for both.
+  private let distance: UInt64
+  private let emptyOffset: Int
+  private let emptyLength: UInt32
+
+  init(base: UInt64, slots: SlotTable) {
+    distance = base &- UInt64(UInt(bitPattern: unsafe slots.base(of: 0)))
+    // The header goes before the place where the frame shall begin.
+    emptyOffset = slots.headroom - VirtioNetHeader.size
+    emptyLength = UInt32(slots.slotSize - slots.headroom + VirtioNetHeader.size)
+  }
+
+  /// The device's address of a place in the pool.
+  @inline(__always) func address(of place: UnsafeMutableRawPointer) -> UInt64 {
+    UInt64(UInt(bitPattern: place)) &+ distance
+  }
+
+  /// A buffer to receive into: `base` is the first byte of `slot`.
+  @inline(__always) func emptyBuffer(_ slot: UInt32, base: UnsafeMutableRawPointer) -> RingBuffer {
+    unsafe RingBuffer(address: address(of: base + emptyOffset), length: emptyLength, token: UInt64(slot))
+  }
+}
+
+/// Where a pair's parts lie in the memory that its transport gives: both rings, indirect tables, the header of zeros.
+private struct PairMemoryMap {
+  let layout: SplitRingLayout
+  let indirectCapacity: Int
+
+  init(layout: SplitRingLayout, indirect: Bool) {
+    self.layout = layout
+    indirectCapacity = indirect ? min(8, Int(layout.size)) : 0
+  }
+
+  /// From the receive ring to the transmit ring: whole cache lines.
+  var ringStride: Int { (layout.totalBytes + 63) & ~63 }
+  var indirectOffset: Int { 2 * ringStride }
+  var headerOffset: Int { indirectOffset + 16 * indirectCapacity * Int(layout.size) }
+  var totalBytes: Int { headerOffset + 64 }
+}
+
+// MARK: - Transmission
+
+extension VirtioQueuePair {
+  var transmitCapacity: Int { size }
+
+  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    var done = 0
+    while true {
+      done &+= addPlain(entries, from: done)
+      // Nothing left; or no room, which holds for a chain too; or a frame that is not plain.
+      guard done < entries.count, unsafe try addChain(entries[unchecked: done]) else { break }
+      done &+= 1
+    }
+    unsafe rings.pointee.transmit.publish()
+    return done
+  }
+
+  /// Frames in one buffer each, up to the first that is not so: the header in their headroom, one descriptor. The number
+  /// that was added.
+  @inline(__always)
+  private func addPlain(_ entries: Span<TransmitEntry>, from start: Int) -> Int {
+    let slots = slots
+    let addressing = addressing
+    return unsafe rings.pointee.transmit.add(count: entries.count &- start, writable: false) { position in
+      // Below the count.
+      let entry = unsafe entries[unchecked: start &+ position]
+      guard entry.isPlain else { return nil }
+      let slot = entry.slot
+      // In the headroom before the frame, which nobody else holds.
+      let place = unsafe slots.start(of: slot) - VirtioNetHeader.size
+      unsafe VirtioNetHeader().store(to: place)
+      return unsafe RingBuffer(
+        address: addressing.address(of: place),
+        length: UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size), token: entry.rawValue)
+    }
+  }
+
+  /// A frame in several buffers, or one whose buffer somebody else holds: the header of zeros, then the frame.
+  @inline(never)
+  private func addChain(_ entry: TransmitEntry) throws(NetworkDeviceError) -> Bool {
+    var buffers = [RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))]
+    var slot = entry.slot
+    for position in 0..<slots.segments(of: entry.slot) {
+      if position > 0 { slot = slots.next(after: slot) }
+      buffers.append(
+        RingBuffer(
+          address: unsafe addressing.address(of: slots.start(of: slot)),
+          length: UInt32(truncatingIfNeeded: slots.length(of: slot))))
+    }
+    do {
+      let nothing: [RingBuffer] = []
+      return try unsafe rings.pointee.transmit.add(
+        readable: buffers.span, writable: nothing.span, token: entry.rawValue)
+    } catch {
+      throw NetworkDeviceError(.frameTooLong, "submit", offered: "\(error)", advice: "use larger buffers or a larger queue")
+    }
+  }
+
+  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    let room = entries.count
+    var count = 0
+    do throws(RingError) {
+      while count < room {
+        let start = count
+        count &+= try unsafe rings.pointee.transmit.reapSingles(max: room &- start) { position, token, _ in
+          // Below the room.
+          unsafe entries[unchecked: start &+ position] = TransmitEntry(rawValue: token)
+          return true
+        }
+        guard count < room, let used = try unsafe rings.pointee.transmit.nextUsed() else { break }
+        unsafe entries[unchecked: count] = TransmitEntry(rawValue: used.token)
+        count &+= 1
+      }
+    } catch {
+      // What came before the violation is good; the ring, once broken, throws again at the next call.
+      if count == 0 { throw broken("the transmit ring", "\(error)") }
+    }
+    return count
+  }
+
+  @inline(never)
+  func broken(_ what: String, _ how: String) -> NetworkDeviceError {
+    NetworkDeviceError(.broken, what, offered: how, advice: "the device breaks the virtio protocol; it is reset")
+  }
+}
+
+// MARK: - Notifications and the end
+
+extension VirtioQueuePair {
+  func ring() {
+    // Before DRIVER_OK no notification is sent (VIRTIO 1.4 §3.1.1), after the reset began none either.
+    guard isLive else { return }
+    if unsafe rings.pointee.transmit.needsKick() {
+      counts.kicks &+= 1
+      doorbells?.kickTransmit()
+    }
+    if unsafe rings.pointee.receive.needsKick() {
+      counts.kicks &+= 1
+      doorbells?.kickReceive()
+    }
+  }
+
+  func arm(received: Bool, released: ReleaseInterrupt) -> Bool {
+    var pending = false
+    if received {
+      pending = unsafe rings.pointee.receive.armInterrupt()
+    } else {
+      unsafe rings.pointee.receive.disarmInterrupt()
+    }
+    switch released {
+    case .never: unsafe rings.pointee.transmit.disarmInterrupt()
+    case .next: if unsafe rings.pointee.transmit.armInterrupt() { pending = true }
+    case .most: if unsafe rings.pointee.transmit.armInterruptDelayed() { pending = true }
+    }
+    return pending
+  }
+
+  func disarm() {
+    unsafe rings.pointee.receive.disarmInterrupt()
+    unsafe rings.pointee.transmit.disarmInterrupt()
+  }
+
+  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+    isLive = false
+    doorbells = nil
+    unsafe rings.pointee.transmit.drain { transmitted(TransmitEntry(rawValue: $0)) }
+    unsafe rings.pointee.receive.drain { posted(UInt32(truncatingIfNeeded: $0)) }
+    for slot in limbo { posted(slot) }
+    limbo = []
+  }
+
+  var statistics: QueueDriverStatistics { counts }
+}

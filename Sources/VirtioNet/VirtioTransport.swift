@@ -1,0 +1,121 @@
+public import LibeventConcurrency
+public import Netdev
+public import Virtio
+
+/// How a virtio device is reached: features, configuration, memory, queues, doorbells, interrupts.
+///
+/// One implementation a way: this process, vhost-user, vhost-net, vhost-vdpa, PCI. The driver above it knows none of them.
+/// The order of calls is `VirtioNetDriver`'s: `connect`, `reset`, status and features, `share`, `attachPair` a pair,
+/// `setStatus(driverOK)`, and at the end `reset` and `shutDown`.
+public protocol VirtioTransport: AnyObject, Sendable {
+  /// A name for logs and statistics.
+  var name: String { get }
+
+  /// Who switches queue pairs on and off, and with that whether MQ needs a control virtqueue.
+  var pairSwitching: FeatureSet.PairSwitching { get }
+
+  /// Reaches the device.
+  ///
+  /// - Throws: whatever keeps it from being reached, in the words of what was asked for.
+  func connect() async throws(NetworkDeviceError)
+
+  /// What the device offers.
+  func offeredFeatures() async throws(NetworkDeviceError) -> FeatureSet
+
+  /// Largest queue size; nil where the transport cannot tell.
+  func maximumQueueSize() async throws(NetworkDeviceError) -> Int?
+
+  /// The device's configuration, read as `NetConfig.read` does.
+  func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig
+
+  /// Tells the device what the driver accepts.
+  func setFeatures(_ features: FeatureSet) async throws(NetworkDeviceError)
+
+  /// Writes the device status.
+  func setStatus(_ status: DeviceStatus) async throws(NetworkDeviceError)
+
+  /// Reads the device status.
+  func status() async throws(NetworkDeviceError) -> DeviceStatus
+
+  /// Shows a pool's memory to the device.
+  ///
+  /// - Returns: the address that the device knows the pool's first byte by.
+  func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64
+
+  /// Makes memory for a pair's rings that the device can see, zeroed; it lives as long as the device may use it.
+  func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory
+
+  /// Hands a pair's rings to the device. On the pair's loop.
+  ///
+  /// - Parameter onInterrupt: called on the loop whenever the device interrupts for one of the pair's rings.
+  /// - Parameter onFailure: called on the loop when the device is gone or needs a reset.
+  func attachPair(
+    _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+    onFailure: @escaping (NetworkDeviceError) -> Void
+  ) throws(NetworkDeviceError) -> any VirtioDoorbells
+
+  /// Resets the device and returns when it touches no memory any more.
+  ///
+  /// - Throws: `resetNotConfirmed` when that is not known within `timeout`.
+  func reset(timeout: Duration) async throws(NetworkDeviceError)
+
+  /// Lets go of the device.
+  func shutDown() async
+}
+
+/// The doorbells of one pair. On the pair's loop.
+public protocol VirtioDoorbells: AnyObject {
+  /// There are new receive buffers.
+  func kickReceive()
+  /// There are new frames.
+  func kickTransmit()
+}
+
+/// Memory for rings, as the driver writes it and as the device finds it.
+@safe public struct SharedRingMemory {
+  /// First byte here, aligned to a page.
+  public let pointer: UnsafeMutableRawPointer
+  /// The same byte's address for the device.
+  public let address: UInt64
+  /// Length in bytes.
+  public let length: Int
+
+  /// A piece of memory; whoever makes it keeps it mapped while the device may use it.
+  @unsafe public init(pointer: UnsafeMutableRawPointer, address: UInt64, length: Int) {
+    unsafe self.pointer = pointer
+    self.address = address
+    self.length = length
+  }
+}
+
+/// Where the rings of a pair lie, and what was negotiated for them.
+public struct VirtioPairPlacement: Sendable, Hashable {
+  /// A ring's three parts by the addresses that the device knows.
+  public struct Ring: Sendable, Hashable {
+    /// Descriptors.
+    public let size: Int
+    /// Address of the descriptor table.
+    public let descriptors: UInt64
+    /// Address of the available ring.
+    public let available: UInt64
+    /// Address of the used ring.
+    public let used: UInt64
+
+    /// A ring whose three parts lie in one piece at `address`, as `layout` places them.
+    public init(_ layout: SplitRingLayout, at address: UInt64) {
+      size = Int(layout.size)
+      descriptors = address
+      available = address &+ UInt64(layout.availOffset)
+      used = address &+ UInt64(layout.usedOffset)
+    }
+  }
+
+  /// Position of the pair, from 0.
+  public let index: Int
+  /// The receive ring, queue 2 × index.
+  public let receive: Ring
+  /// The transmit ring, queue 2 × index + 1.
+  public let transmit: Ring
+  /// The negotiated features.
+  public let features: FeatureSet
+}

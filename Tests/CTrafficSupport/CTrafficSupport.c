@@ -1,0 +1,126 @@
+#include "CTrafficSupport.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAXIMUM_FLOWS 256
+#define MAXIMUM_WINDOW 256
+
+struct flow {
+  int descriptor;
+  // Numbers of the datagrams that are not answered yet, oldest first.
+  long unanswered[MAXIMUM_WINDOW];
+  int first;
+  int count;
+};
+
+static int size_of(const struct test_window *wanted, long number) {
+  int span = wanted->largest - wanted->smallest + 1;
+  return wanted->smallest + (int)(number * 7919 % span);
+}
+
+static void fill(uint8_t *bytes, int size, long number) {
+  for (int i = 0; i < size; i++) bytes[i] = (uint8_t)(number * 31 + i + (number >> 8));
+}
+
+static int open_flow(const struct test_window *wanted, struct flow *flow, uint16_t *port) {
+  flow->descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (flow->descriptor < 0) return -errno;
+  struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = htons(wanted->port)};
+  if (inet_pton(AF_INET, wanted->address, &peer.sin_addr) != 1) return -EINVAL;
+  if (connect(flow->descriptor, (struct sockaddr *)&peer, sizeof peer) < 0) return -errno;
+  struct sockaddr_in own;
+  socklen_t length = sizeof own;
+  if (getsockname(flow->descriptor, (struct sockaddr *)&own, &length) < 0) return -errno;
+  *port = ntohs(own.sin_port);
+  return 0;
+}
+
+static int send_next(const struct test_window *wanted, struct flow *flow, struct test_window_result *result) {
+  uint8_t bytes[65536];
+  long number = result->sent;
+  int size = size_of(wanted, number);
+  fill(bytes, size, number);
+  if (send(flow->descriptor, bytes, (size_t)size, 0) < 0) {
+    // ECONNREFUSED tells of an earlier datagram; a full queue is no failure either.
+    if (errno == EAGAIN || errno == ENOBUFS || errno == EINTR) return 0;
+    return -errno;
+  }
+  flow->unanswered[(flow->first + flow->count) % MAXIMUM_WINDOW] = number;
+  flow->count++;
+  result->sent++;
+  return 1;
+}
+
+static void take_answers(const struct test_window *wanted, struct flow *flow, struct test_window_result *result) {
+  uint8_t bytes[65536], expected[65536];
+  for (;;) {
+    ssize_t size = recv(flow->descriptor, bytes, sizeof bytes, 0);
+    if (size < 0) return;
+    if (flow->count == 0) {
+      result->wrong++;
+      continue;
+    }
+    long number = flow->unanswered[flow->first];
+    flow->first = (flow->first + 1) % MAXIMUM_WINDOW;
+    flow->count--;
+    fill(expected, size_of(wanted, number), number);
+    if (size == size_of(wanted, number) && memcmp(bytes, expected, (size_t)size) == 0)
+      result->right++;
+    else
+      result->wrong++;
+  }
+}
+
+int test_udp_window(const struct test_window *wanted, struct test_window_result *result) {
+  memset(result, 0, sizeof *result);
+  if (wanted->flows < 1 || wanted->flows > MAXIMUM_FLOWS || wanted->window < 1 || wanted->window > MAXIMUM_WINDOW)
+    return -EINVAL;
+  struct flow *flows = calloc((size_t)wanted->flows, sizeof *flows);
+  struct pollfd *polls = calloc((size_t)wanted->flows, sizeof *polls);
+  int opened = 0;
+  while (opened < wanted->flows && result->error == 0) {
+    int status = open_flow(wanted, &flows[opened], &result->ports[opened]);
+    if (status < 0) result->error = -status;
+    polls[opened].fd = flows[opened].descriptor;
+    polls[opened].events = POLLIN;
+    opened++;
+  }
+  while (result->error == 0 && result->right + result->wrong < wanted->total) {
+    for (int i = 0; i < wanted->flows && result->error == 0; i++) {
+      while (flows[i].count < wanted->window && result->sent < wanted->total) {
+        int status = send_next(wanted, &flows[i], result);
+        if (status < 0) result->error = -status;
+        if (status <= 0) break;
+      }
+    }
+    int ready = poll(polls, (nfds_t)wanted->flows, wanted->patience_milliseconds);
+    if (ready == 0) break;
+    if (ready < 0 && errno != EINTR) result->error = errno;
+    for (int i = 0; i < wanted->flows; i++)
+      if (polls[i].revents != 0) take_answers(wanted, &flows[i], result);
+  }
+  for (int i = 0; i < opened; i++)
+    if (flows[i].descriptor >= 0) close(flows[i].descriptor);
+  free(flows);
+  free(polls);
+  return result->error == 0 && result->right == wanted->total && result->wrong == 0 ? 0 : -1;
+}
+
+int test_shell(const char *command) {
+  int status = system(command);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int test_new_network(void) {
+  if (unshare(CLONE_NEWNET) < 0) return -errno;
+  return test_shell("ip link set lo up") == 0 ? 0 : -EIO;
+}

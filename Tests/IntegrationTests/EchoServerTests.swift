@@ -1,0 +1,83 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// The program itself, as a person starts it.
+@Suite(.serialized, .timeLimit(.minutes(5))) struct EchoServerTests {
+  @Test(arguments: [SIGINT, SIGTERM])
+  func `it says what to type, answers, and ends cleanly with a summary when asked`(_ signal: CInt) async throws {
+    let port = Int.random(in: 50_001...60_000)
+    let server = try RunningProgram(["host-udp:127.0.0.1:\(port)"])
+    try await server.waitForOutput("try:  printf hello | nc -u -w1 127.0.0.1 \(port)")
+    let exchange = try await hostExchange(port: UInt16(port), total: 100, sizes: 0...1472)
+    #expect(exchange.isComplete, "\(exchange)")
+    let end = await server.end(with: signal)
+    #expect(end.status == 0)
+    #expect(end.output.contains("queue 0: 100 received, 100 sent, 0 failed"))
+    #expect(end.output.contains("udp echo 100"))
+    #expect(end.errors.isEmpty)
+  }
+
+  @Test func `rates are printed a queue when asked`() async throws {
+    let port = Int.random(in: 50_001...60_000)
+    let server = try RunningProgram(["host-udp:127.0.0.1:\(port)", "--rates"])
+    try await server.waitForOutput("queue 0: 0 packets/s in")
+    #expect(await server.end(with: SIGINT).status == 0)
+  }
+
+  @Test(arguments: [
+    ("nonsense", "write it as loopback:"), ("tap:", "name one"), ("loopback:?queue=2", "no such option"),
+    ("host-udp:127.0.0.1:99999", "write address and port"), ("loopback:?queues=0", "a number from 1 to 256"),
+    ("loopback:?queue_size=100", "power of two"),
+  ])
+  func `a bad URL is one clear line and EX_USAGE`(_ url: String, _ advice: String) async throws {
+    let end = await (try RunningProgram([url, "--address", "10.0.0.2/24"])).end(with: nil)
+    #expect(end.status == EX_USAGE)
+    #expect(end.errors.contains(advice), "\(end.errors)")
+    #expect(end.errors.split(separator: "\n").count == 1)
+  }
+
+  @Test func `a device of a later build is named, with EX_UNAVAILABLE`() async throws {
+    let end = await (try RunningProgram(["vhost-user:/tmp/x", "--address", "10.0.0.2/24"])).end(with: nil)
+    #expect(end.status == EX_UNAVAILABLE)
+    #expect(end.errors.contains("vhost-user: devices are not in this build"))
+  }
+
+  @Test func `an address that is none is EX_USAGE`() async throws {
+    let end = await (try RunningProgram(["loopback:", "--address", "10.0.0.300/24"])).end(with: nil)
+    #expect(end.status == EX_USAGE)
+    #expect(end.errors.contains("10.0.0.300/24"))
+  }
+
+  @Test func `a port that is taken is EX_CANTCREAT`() async throws {
+    let port = Int.random(in: 50_001...60_000)
+    let first = try RunningProgram(["host-udp:127.0.0.1:\(port)"])
+    try await first.waitForOutput("try:")
+    let second = await (try RunningProgram(["host-udp:127.0.0.1:\(port)"])).end(with: nil)
+    #expect(second.status == EX_CANTCREAT)
+    #expect(second.errors.split(separator: "\n").count == 1)
+    #expect(await first.end(with: SIGINT).status == 0)
+  }
+
+  @Test(.enabled(if: NamespaceThread.isAvailable, "needs root, to take rights away"))
+  func `missing rights are EX_NOPERM and an interface that is taken is EX_CANTCREAT`() async throws {
+    let ordinary = await
+      (try RunningProgram(["tap:tap0", "--address", "10.0.0.2/24"], before: ["setpriv", "--reuid=65534", "--clear-groups"]))
+      .end(with: nil)
+    #expect(ordinary.status == EX_NOPERM, "\(ordinary.errors)")
+    #expect(ordinary.errors.split(separator: "\n").count == 1)
+    // In a namespace of its own, the interface exists and somebody has its only queue.
+    let script = "ip tuntap add dev tap9 mode tap && exec \(RunningProgram.path.path) tap:tap9?queues=2 --address 10.0.0.2/24"
+    let taken = await (try RunningProgram(command: ["unshare", "-n", "sh", "-c", script])).end(with: nil)
+    #expect([EX_CANTCREAT, EX_USAGE].contains(taken.status), "\(taken.status) \(taken.errors)")
+    #expect(taken.errors.contains("tap9"))
+  }
+
+  @Test(.enabled(if: NamespaceThread.isAvailable, "needs root, to hide /dev/net/tun"))
+  func `a machine without /dev/net/tun is told so, with EX_UNAVAILABLE`() async throws {
+    let script = "mount -t tmpfs none /dev/net && exec \(RunningProgram.path.path) tap:tap0 --address 10.0.0.2/24"
+    let end = await (try RunningProgram(command: ["unshare", "-m", "sh", "-c", script])).end(with: nil)
+    #expect(end.status == EX_UNAVAILABLE, "\(end.errors)")
+    #expect(end.errors.contains("/dev/net/tun"))
+  }
+}

@@ -1,0 +1,82 @@
+import InProcess
+import Netdev
+import NetdevDevices
+import TestSupport
+import Testing
+import VirtioDevice
+
+/// The whole way on real input: kernel → TAP → virtio rings → `for await packet in queue.packets` → back.
+@Suite(.serialized, .timeLimit(.minutes(10)), .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+struct TapTests {
+  @Test func `the kernel's ping is answered, small and large`() async throws {
+    let echo = try await TapEcho.start()
+    try await echo.namespace.shell("ping -q -c 20 -i 0.01 -W 5 \(TapEcho.address) > /dev/null")
+    try await echo.namespace.shell("ping -q -c 20 -i 0.01 -W 5 -s 1472 -M do \(TapEcho.address) > /dev/null")
+    // A fragmented ping is dropped and counted, not answered and not fatal.
+    try await echo.namespace.shell("! ping -q -c 1 -W 1 -s 3000 \(TapEcho.address) > /dev/null")
+    try await echo.namespace.shell("ping -q -c 1 -W 5 \(TapEcho.address) > /dev/null")
+    try await echo.stop()
+  }
+
+  @Test(arguments: [InProcessTransport.Placement.inline, .ownLoop()])
+  func `datagrams of every size come back unchanged`(_ placement: InProcessTransport.Placement) async throws {
+    let echo = try await TapEcho.start(placement: placement)
+    // 7919 is prime to 1473: every size occurs.
+    let exchange = try await echo.namespace.exchange(with: TapEcho.address, total: 10_000, sizes: 0...1472)
+    #expect(exchange.isComplete, "\(exchange)")
+    try await echo.stop()
+    #expect(echo.device.pool.free == echo.device.pool.configuration.slots)
+  }
+
+  @Test func `a million datagrams over 64 flows and two queues: all answered, each flow on one queue`() async throws {
+    let record = FlowRecord(queues: 2)
+    let echo = try await TapEcho.start(queues: 2, observer: record)
+    // Once round, so that the kernel's flow table knows where each flow was answered.
+    let first = try await echo.namespace.exchange(with: TapEcho.address, flows: 64, window: 1, total: 64, sizes: 18...18)
+    #expect(first.isComplete, "\(first)")
+    let exchange = try await echo.namespace.exchange(
+      with: TapEcho.address, flows: 64, window: 4, total: 1_000_000, sizes: 0...1472)
+    #expect(exchange.isComplete, "\(exchange)")
+    try await echo.stop()
+
+    let counts = record.snapshot
+    #expect(counts.frames.reduce(0, +) >= 2_000_000)
+    for (port, written) in counts.written {
+      // An answer goes out on the queue that the question came in on, and never on another.
+      #expect(written == counts.read[port], "flow \(port)")
+      #expect(written.count { $0 > 0 } == 1, "flow \(port) used \(written)")
+    }
+    let total = counts.frames.reduce(0, +)
+    for frames in counts.frames { #expect(frames * 4 >= total, "\(counts.frames)") }
+  }
+
+  @Test func `an idle server sleeps: no voluntary context switch of any loop in ten seconds`() async throws {
+    let echo = try await TapEcho.start(queues: 2)
+    try await echo.namespace.shell("ping -q -c 3 -i 0.01 -W 5 \(TapEcho.address) > /dev/null")
+    try await Task.sleep(for: .seconds(2))
+    let before = voluntarySwitches(ofThreadsNamed: "tap tap0/")
+    #expect(before.count == 2)
+    try await Task.sleep(for: .seconds(10))
+    #expect(voluntarySwitches(ofThreadsNamed: "tap tap0/") == before)
+    try await echo.namespace.shell("ping -q -c 1 -W 5 \(TapEcho.address) > /dev/null")
+    try await echo.stop()
+  }
+
+  @Test func `what cannot be opened says what to do and leaves nothing`() async throws {
+    let namespace = NamespaceThread()
+    try await namespace.shell("ip tuntap add dev single mode tap")
+    let before = openTunDescriptors()
+    let codes = try await namespace.run {
+      ["single?queues=2", "much-too-long-a-name", "lo"].map { target -> String in
+        do {
+          _ = try TapBackend(String(target.split(separator: "?")[0]), queues: target.contains("?") ? 2 : 1)
+          return "opened"
+        } catch {
+          return (error as? BackendError)?.advice.isEmpty != false ? "no advice" : "refused"
+        }
+      }
+    }
+    #expect(codes == ["refused", "refused", "refused"])
+    #expect(openTunDescriptors() == before)
+  }
+}
