@@ -242,4 +242,11 @@ private func noMemory() -> GuestMemory {
     bad.segmentation = VirtioNetHeader.Segmentation(rawValue: 0x81)
     #expect(objection(bad, features) == .offloadNotNegotiated)
   }
+
+  @Test func `every reason to drop a frame has a counter of its own`() {
+    var drops = DropCounts()
+    for (index, reason) in DropReason.allCases.enumerated() { drops[reason] = UInt64(1) << UInt64(index) }
+    for (index, reason) in DropReason.allCases.enumerated() { #expect(drops[reason] == UInt64(1) << UInt64(index)) }
+    #expect(drops.total == UInt64(1) << UInt64(DropReason.allCases.count) - 1)
+  }
 }

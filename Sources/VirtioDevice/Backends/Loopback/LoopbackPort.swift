@@ -14,21 +14,13 @@ final class LoopbackPort: BackendPort {
   func close() {}
 
   func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
-    let available = rings.beginTransmit()
-    // Not before there is a frame: the driver's index shares a cache line with what it writes.
-    guard available > 0 else { return [] }
+    // The receive ring is not looked at before there is a frame: the driver writes in its cache lines.
+    guard rings.beginTransmit() > 0 else { return [] }
     rings.beginReceive()
-    let limit = min(available, budget)
-    var result: ServeResult = available > limit ? .moreWork : []
-    var left = limit
+    var budget = budget
     while true {
-      left -= relay(&rings, upTo: left)
-      guard left > 0 else { return result }
-      guard let chain = rings.nextTransmit() else {
-        if rings.hasMoreFrames { result.insert(.moreWork) }
-        return result
-      }
-      left -= 1
+      budget -= relay(&rings, upTo: budget)
+      guard let chain = rings.nextFrame(&budget) else { return rings.hasMoreFrames ? .moreWork : [] }
       if !carry(chain, &rings) { return [.transmitBlocked, .needsReceiveBuffers] }
     }
   }
@@ -56,24 +48,14 @@ final class LoopbackPort: BackendPort {
     return count
   }
 
-  /// A frame in pieces, or with a header that asks for something, or for which there is no single buffer. False when it
-  /// has been left on the ring to wait for buffers.
+  /// A frame in pieces, or with a header to be judged, or for which there is no single buffer. False when it has been left
+  /// on the ring to wait for buffers.
   @inline(never)
   private func carry(_ chain: DescriptorChain, _ rings: inout EngineRings) -> Bool {
-    guard let header = VirtioNetHeader(copying: chain) else {
-      rings.drop(chain, .shorterThanHeader)
-      return true
-    }
-    let frameLength = chain.readableLength - VirtioNetHeader.size
-    if let reason = rings.format.objection(to: header, frameLength: frameLength) {
-      rings.drop(chain, reason)
-      return true
-    }
     guard let reason = rings.deliver(frameOf: chain) else {
-      rings.release(chain, frameLength: frameLength)
+      rings.release(chain, frameLength: chain.readableLength - VirtioNetHeader.size)
       return true
     }
-    // Taken last and not returned: it can be put back.
     if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken, rings.putBack(chain) { return false }
     rings.drop(chain, reason)
     return true
