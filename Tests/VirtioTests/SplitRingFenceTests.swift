@@ -18,9 +18,9 @@ import Virtio
     var lost = 0
   }
 
-  /// A pause of a few nanoseconds that the optimizer leaves alone.
+  /// A short pause, sometimes a longer one, that the optimizer leaves alone: it moves the threads against each other.
   private static func pause(_ random: inout SeededRandom, _ block: RingBlock) {
-    for _ in 0..<random.next() % 12 { _ = block.availFlags }
+    for _ in 0..<random.next() % 12 * (random.next() % 16) { _ = block.availFlags }
   }
 
   @Test(
