@@ -19,13 +19,13 @@ table='
        ring-c-8        CountRing   c,pop,8          -      0        0    -      -
        ring-8          CountRing   swift,pop,8      145    0        0    1.10   ring-c-8
        ring-c-1        CountRing   c,pop,1          -      0        0    -      -
-       ring-1          CountRing   swift,pop,1      440    0        0    1.40   ring-c-1
+       ring-1          CountRing   swift,pop,1      500    0        0    1.40   ring-c-1
        serve-c-32      CountRing   c,serve,32       -      0        0    -      -
        serve-32        CountRing   swift,serve,32   108    0        0    1.05   serve-c-32
        serve-c-8       CountRing   c,serve,8        -      0        0    -      -
        serve-8         CountRing   swift,serve,8    130    0        0    1.10   serve-c-8
        serve-c-1       CountRing   c,serve,1        -      0        0    -      -
-       serve-1         CountRing   swift,serve,1    400    0        0    1.40   serve-c-1
+       serve-1         CountRing   swift,serve,1    430    0        0    1.55   serve-c-1
        burst           CountQueue  burst,64         280    0        0    -      -
        burst-swap      CountQueue  burst-swap,64    300    0        0    -      -
        burst-32        CountQueue  burst,32         320    0        0    -      -
@@ -90,7 +90,8 @@ count() {
     }
     /^fn=/ { caller = plain(substr($0, 4)); next }
     /^cfn=/ { name = plain(substr($0, 5)); next }
-    /^calls=/ { if (name == caller) next; split($1, call, "="); if (name ~ arc) a += call[2]; else if (name ~ allocations) m += call[2]; next }
+    /^calls=/ { if (name == caller) next; split($1, call, "=")
+                if (name ~ arc) a += call[2]; else if (name ~ allocations) m += call[2]; next }
     /^(summary|totals):/ { total = $2 }
     END { printf "%d %d %d\n", total, m, a }' "$output"
 }

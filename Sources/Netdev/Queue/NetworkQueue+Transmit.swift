@@ -8,8 +8,10 @@ extension NetworkQueue {
   ///
   /// - Throws: `cancelled` if the task was cancelled while it waited for room, `closed` or the cause when the queue has
   ///   ended, `frameTooLong`.
-  @inlinable nonisolated(nonsending)
-  public func submit(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+  @inlinable
+  nonisolated(nonsending)
+    public func submit(_ packet: consuming Packet) async throws(NetworkDeviceError)
+  {
     if isHere, canAccept(packet) {
       acceptSingle(packet)
       return
@@ -64,6 +66,7 @@ extension NetworkQueue {
   ///   when the queue ended before the device released the buffer, `frameTooLong`. After publication cancellation has no
   ///   effect: virtio has no way to take a single buffer back.
   public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+    if Task.isCancelled { throw .cancelledBeforePublication }
     let core = try await reserve()
     let sendable = try core.prepareToSend(packet)
     let waiter = core.waiters.take(.release)
@@ -79,7 +82,6 @@ extension NetworkQueue {
   /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
   func reserve(_ count: Int = 1) async throws(NetworkDeviceError) -> QueueCore {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
-    if Task.isCancelled { throw .cancelledBeforePublication }
     if let end = core.end { throw end }
     let need = min(count, core.driver.transmitCapacity)
     if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
@@ -89,6 +91,7 @@ extension NetworkQueue {
       if let end = core.end { throw end }
     }
     if unsafe state.pointee.credits >= need, core.senders.isEmpty { return core }
+    if Task.isCancelled { throw .cancelledBeforePublication }
     core.statistics.ringFull &+= 1
     let waiter = core.waiters.take(.space)
     waiter.need = need

@@ -25,7 +25,9 @@ extension NetworkQueue {
       /// The next packet, or nil at the end.
       @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
         let state = unsafe queue.state
-        if unsafe QueueState.isHere(state), let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state) {
+        if unsafe QueueState.isHere(state),
+          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+        {
           return packet
         }
         return await queue.nextSlowly()
@@ -34,7 +36,9 @@ extension NetworkQueue {
       /// The next packet, or nil at the end; what `for await` calls.
       @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
         let state = unsafe queue.state
-        if unsafe QueueState.isHere(state), let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state) {
+        if unsafe QueueState.isHere(state),
+          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+        {
           return packet
         }
         return await queue.nextSlowly()

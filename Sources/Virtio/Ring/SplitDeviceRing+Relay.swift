@@ -68,7 +68,9 @@ extension SplitDeviceRing {
     let length = unsafe netdev_load_relaxed_u32(descriptor + 8)
     let found = UInt16(truncatingIfNeeded: unsafe netdev_load_relaxed_u32(descriptor + 12))
     let mattering = DescriptorFlag.next | DescriptorFlag.indirect | DescriptorFlag.write
-    guard found & mattering == flags, let base = unsafe memory.firstPlace(of: address, length: length) else { return nil }
+    guard found & mattering == flags, let base = unsafe memory.firstPlace(of: address, length: length) else {
+      return nil
+    }
     return unsafe BufferSegment(base: base, length: Int(length))
   }
 }
