@@ -36,6 +36,13 @@ let package = Package(
       name: "CountRing",
       dependencies: ["CRingTwin", "CAllocationCounter", .product(name: "Virtio", package: "swift-netdev")],
       swiftSettings: rules),
+    .executableTarget(
+      name: "CountQueue",
+      dependencies: [
+        "CAllocationCounter", .product(name: "Netdev", package: "swift-netdev"),
+        .product(name: "NetdevDevices", package: "swift-netdev"),
+      ],
+      swiftSettings: rules),
 
     // Both rings through the same vectors: the twin is only a measure while it does the same work.
     .testTarget(

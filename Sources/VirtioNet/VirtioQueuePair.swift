@@ -16,6 +16,13 @@ internal import Virtio
     func goQuiet() async { await scope.run { _ in pair.goQuiet() } }
   }
 
+  /// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
+  struct Doorbells: ~Copyable {
+    let bells: any VirtioDoorbells
+    borrowing func kickReceive() { bells.kickReceive() }
+    borrowing func kickTransmit() { bells.kickTransmit() }
+  }
+
   /// Both rings.
   struct Rings: ~Copyable {
     var receive: SplitDriverRing
@@ -23,6 +30,9 @@ internal import Virtio
   }
 
   let rings: UnsafeMutablePointer<Rings>
+  /// Room to put a chain together: the header and as many buffers as a ring has descriptors.
+  private let chain: UnsafeMutablePointer<RingBuffer>
+  private let chainCapacity: Int
   let slots: SlotTable
   private let signal: QueueSignal
   let features: FeatureSet
@@ -31,7 +41,7 @@ internal import Virtio
   let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
   private let zeroHeaderAddress: UInt64
-  @safe @exclusivity(unchecked) private var doorbells: (any VirtioDoorbells)?
+  @safe @exclusivity(unchecked) private var doorbells: Doorbells?
   @safe @exclusivity(unchecked) private var isLive = false
   @safe @exclusivity(unchecked) private var isQuiet = false
   @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
@@ -52,6 +62,9 @@ internal import Virtio
     } catch {
       throw NetworkDeviceError(.invalidConfiguration, "makeQueue", offered: "\(error)")
     }
+    chainCapacity = Int(layout.size) + 1
+    unsafe chain = .allocate(capacity: chainCapacity)
+    unsafe chain.initialize(repeating: RingBuffer(address: 0, length: 0), count: chainCapacity)
     self.slots = slots
     self.signal = signal
     addressing = PoolAddressing(base: poolAddress, slots: slots)
@@ -62,18 +75,20 @@ internal import Virtio
     let placement = VirtioPairPlacement(
       index: index, receive: .init(layout, at: memory.address),
       transmit: .init(layout, at: memory.address &+ UInt64(map.ringStride)), features: agreed.features)
-    doorbells = try transport.attachPair(
+    let doorbells = try transport.attachPair(
       placement, loop: loop,
       onInterrupt: { [weak self] in
         self?.counts.interrupts &+= 1
         self?.signal.interrupt()
       },
       onFailure: { [weak self] error in self?.signal.fail(error) })
+    self.doorbells = Doorbells(bells: doorbells)
   }
 
   deinit {
     unsafe rings.deinitialize(count: 1)
     unsafe rings.deallocate()
+    unsafe chain.deallocate()
   }
 
   private static func makeRings(
@@ -199,31 +214,31 @@ extension VirtioQueuePair {
   /// A frame in several buffers, or one whose buffer somebody else holds: the header of zeros, then the frame.
   @inline(never)
   private func addChain(_ entry: TransmitEntry) throws(NetworkDeviceError) -> Bool {
-    var buffers = [RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))]
+    let segments = slots.segments(of: entry.slot)
+    guard segments < chainCapacity else { throw frameTooLong("a frame in \(segments) buffers") }
+    unsafe chain[0] = RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))
     var slot = entry.slot
     var length = 0
-    for position in 0..<slots.segments(of: entry.slot) {
-      if position > 0 { slot = slots.next(after: slot) }
+    for position in 1...segments {
       length += slots.length(of: slot)
-      buffers.append(
-        RingBuffer(
-          address: unsafe addressing.address(of: slots.start(of: slot)),
-          length: UInt32(truncatingIfNeeded: slots.length(of: slot))))
+      unsafe chain[position] = RingBuffer(
+        address: addressing.address(of: slots.start(of: slot)),
+        length: UInt32(truncatingIfNeeded: slots.length(of: slot)))
+      slot = slots.next(after: slot)
     }
     // Received frames may be longer than what may be sent (VIRTIO 1.4 §5.1.4.2); they are never plain.
-    guard length <= maximumFrame else {
-      throw NetworkDeviceError(
-        .frameTooLong, "submit", offered: "a frame of \(length) bytes",
-        advice: "this device takes up to \(maximumFrame)")
-    }
+    guard length <= maximumFrame else { throw frameTooLong("\(length) bytes; this device takes up to \(maximumFrame)") }
     do {
-      let nothing: [RingBuffer] = []
-      return try unsafe rings.pointee.transmit.add(
-        readable: buffers.span, writable: nothing.span, token: entry.rawValue)
+      // Below the capacity.
+      let buffers = unsafe Span(_unsafeStart: chain, count: segments + 1)
+      return try unsafe rings.pointee.transmit.add(readable: buffers, writable: Span(), token: entry.rawValue)
     } catch {
-      throw NetworkDeviceError(
-        .frameTooLong, "submit", offered: "\(error)", advice: "use larger buffers or a larger queue")
+      throw frameTooLong("\(error)")
     }
+  }
+
+  private func frameTooLong(_ how: String) -> NetworkDeviceError {
+    NetworkDeviceError(.frameTooLong, "submit", offered: how, advice: "use larger buffers or a larger queue")
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {

@@ -1,4 +1,3 @@
-public import CNetdevSystem
 public import LibeventConcurrency
 
 /// One queue pair of a network device: an actor pinned to one event loop, which is one thread on one CPU.
@@ -53,7 +52,7 @@ public import LibeventConcurrency
   }
 
   /// True when the caller is on the queue's loop.
-  @inlinable nonisolated var isHere: Bool { unsafe UInt(bitPattern: netdev_current_loop()) == loopIdentity }
+  @inlinable nonisolated var isHere: Bool { QueueState.isHere(loopIdentity) }
 }
 
 // MARK: - Life

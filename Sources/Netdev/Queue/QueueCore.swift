@@ -284,8 +284,9 @@ extension QueueCore {
     }
   }
 
-  /// The common frames: nobody waits, one buffer of this queue, and no reference but the driver's. Goes up to the first that
-  /// is not so, and says where that is.
+  /// The common frames: nobody waits, and one buffer of this queue that nobody else held when it was submitted. Nobody else
+  /// holds it now: whoever submitted it gave the only reference there was, and others are made from one. Its object, if
+  /// there is one, stays with the slot. Goes up to the first frame that is not so, and says where that is.
   @inline(__always) private func completeSimple(from start: Int, to end: Int) -> Int {
     let records = unsafe state.pointee.records
     let local = unsafe local
@@ -298,7 +299,7 @@ extension QueueCore {
     while position < last {
       let entry = unsafe released[position]
       let record = unsafe records.advanced(by: Int(entry.slot))
-      guard entry.isSimple, unsafe record.pointee.home == local, unsafe isLast(record) else { break }
+      guard entry.isSimple, unsafe record.pointee.home == local else { break }
       unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
       unsafe places[position] = entry.slot
       position &+= 1
@@ -351,6 +352,11 @@ extension QueueCore {
   /// After releases or a refused publication: room goes to those who wait, then to whoever comes.
   func updateCredits() {
     guard isOpen else { return }
+    // What waits for publication fills its block: nothing can join it until the ring takes some.
+    if unsafe state.pointee.pending.pointee.count >= BurstBlock.capacity {
+      unsafe state.pointee.credits = 0
+      return
+    }
     // A body that never suspends must still let its turn end.
     var room = min(ringRoom, QueueState.turnBudget - Int(accepted &- acceptedBefore))
     while let sender = senders.first, room >= sender.need {
