@@ -30,6 +30,4 @@ else
 fi
 
 echo
-# A scratch path of its own: what it builds with the trait is not what count.sh builds without.
-swift package --package-path . --scratch-path .build-timing --traits Timing \
-  benchmark --target TimeQueue --scale --no-progress
+swift package --package-path . --traits Timing benchmark --target TimeQueue --scale --no-progress

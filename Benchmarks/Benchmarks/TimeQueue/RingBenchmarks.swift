@@ -56,7 +56,7 @@ private struct Rings: ~Copyable {
   let memory: GuestMemory
 
   init(_ block: RingBlock) throws {
-    memory = try GuestMemory([
+    let map = try GuestMemory([
       GuestRegion(address: 0, length: UInt64(RingBlock.bufferBytes), host: block.buffers)
     ])
     var driver = try SplitDriverRing.Configuration(size: ringSize, block: block.block)
@@ -64,6 +64,7 @@ private struct Rings: ~Copyable {
     var device = try SplitDeviceRing.Configuration(size: ringSize, block: block.block)
     device.eventIndex = true
     let made = Pair(driver: try driver.activate(), device: try device.activate())
+    memory = map
     pair = .allocate(capacity: 1)
     pair.initialize(to: made)
   }

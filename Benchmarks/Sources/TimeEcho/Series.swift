@@ -29,7 +29,7 @@ struct Series {
 /// The table, and each contender's ratios to the C loop and to the kernel's sockets where those took part.
 func printTable(_ results: [(contender: Contender, series: Series)]) {
   let columns = ["p50 µs", "p99 µs", "1000 packets/s", "p50/C", "p50/sockets", "rate/C", "rate/sockets"]
-  let widths = [22, 22, 22, 8, 12, 8, 13]
+  let widths = [24, 27, 24, 8, 13, 8, 14]
   print(zip(columns, widths).reduce(padded("", 32)) { $0 + paddedLeft($1.0, $1.1) })
   func reference(_ contender: Contender) -> Series? { results.first { $0.contender.name == contender.name }?.series }
   let references = [reference(.loopInC), reference(.kernelSockets)]

@@ -72,7 +72,7 @@ import NetdevDevices
       """
       UDP echo over TAP, \(Self.payload) bytes; client on CPU \(options.clientCPU), server on CPU \(options.serverCPU); \
       \(options.rounds) interleaved rounds
-      of \(options.roundTrips) round trips and \(options.packets) datagrams with \(Self.window) under way. \
+      of \(options.roundTrips) round trips and up to \(options.packets) datagrams with \(Self.window) under way. \
       Medians (lowest-highest round).
 
       """)

@@ -53,7 +53,8 @@ void echo_client_close(struct echo_client *client);
 // Returns 0, or -errno: -ETIMEDOUT when an answer did not come within a second.
 int echo_client_ping(struct echo_client *client, int cpu, uint32_t *nanoseconds, size_t count);
 
-// Up to `window` datagrams under way, `count` in all; the time of all of them in nanoseconds. Returns 0 or -errno.
-int echo_client_stream(struct echo_client *client, int cpu, size_t window, size_t count, uint64_t *nanoseconds);
+// Up to `window` datagrams under way, `*count` in all or as many as a second allows: `*count` says how many it were and
+// `*nanoseconds` how long they took. Returns 0 or -errno.
+int echo_client_stream(struct echo_client *client, int cpu, size_t window, size_t *count, uint64_t *nanoseconds);
 
 #endif
