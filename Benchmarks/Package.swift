@@ -16,8 +16,14 @@ let cRules: [CSetting] = [.define("_GNU_SOURCE"), .treatAllWarnings(as: .error)]
 
 let package = Package(
   name: "swift-netdev-benchmarks",
+  traits: [
+    .default(enabledTraits: []),
+    .trait(name: "Timing", description: "Benchmarks by ordo-one/benchmark, which is fetched for this alone."),
+  ],
   dependencies: [
-    .package(name: "swift-netdev", path: "..")
+    .package(name: "swift-netdev", path: ".."),
+    // Without its interposers: the exact counts come from `count.sh`.
+    .package(url: "https://github.com/ordo-one/benchmark", from: "1.38.1", traits: []),
   ],
   targets: [
     // The same ring core written in C: what Swift is measured against, instruction by instruction.
@@ -30,10 +36,34 @@ let package = Package(
       name: "CountRing",
       dependencies: ["CRingTwin", "CAllocationCounter", .product(name: "Virtio", package: "swift-netdev")],
       swiftSettings: rules),
+    .executableTarget(
+      name: "CountQueue",
+      dependencies: [
+        "CAllocationCounter", .product(name: "Netdev", package: "swift-netdev"),
+        .product(name: "NetdevDevices", package: "swift-netdev"),
+      ],
+      swiftSettings: rules),
 
     // Both rings through the same vectors: the twin is only a measure while it does the same work.
     .testTarget(
       name: "RingTwinTests", dependencies: ["CRingTwin", .product(name: "Virtio", package: "swift-netdev")],
       swiftSettings: rules),
+
+    // Echo over TAP, timed against the same in C and against kernel sockets: `time.sh` runs it.
+    .target(name: "CEchoTwin", cSettings: cRules),
+    .executableTarget(
+      name: "TimeEcho",
+      dependencies: ["CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
+      swiftSettings: rules),
+
+    // The tool looks for its targets in a folder of this name.
+    .executableTarget(
+      name: "TimeQueue",
+      dependencies: [
+        "CRingTwin", .product(name: "Virtio", package: "swift-netdev"),
+        .product(name: "NetdevDevices", package: "swift-netdev"),
+        .product(name: "Benchmark", package: "benchmark", condition: .when(traits: ["Timing"])),
+      ],
+      path: "Benchmarks/TimeQueue", swiftSettings: rules),
   ]
 )

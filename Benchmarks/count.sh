@@ -7,7 +7,8 @@
 # Each row of the table below is one executable with arguments, to which the number of packets is added. It runs for n and
 # for 10 n packets; the difference, divided by 9 n, is the cost of a packet without that of starting. A row may have bounds:
 # instructions a packet, allocations a packet, retains and releases a packet, and a ratio of instructions to another row.
-# The exit status is 1 when a bound is exceeded.
+# A bound after `>` must be exceeded: such a row shows that the counter reports what it is there to report.
+# The exit status is 1 when a bound is not kept.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -18,13 +19,23 @@ table='
        ring-c-8        CountRing   c,pop,8          -      0        0    -      -
        ring-8          CountRing   swift,pop,8      145    0        0    1.10   ring-c-8
        ring-c-1        CountRing   c,pop,1          -      0        0    -      -
-       ring-1          CountRing   swift,pop,1      440    0        0    1.40   ring-c-1
+       ring-1          CountRing   swift,pop,1      500    0        0    1.40   ring-c-1
        serve-c-32      CountRing   c,serve,32       -      0        0    -      -
        serve-32        CountRing   swift,serve,32   108    0        0    1.05   serve-c-32
        serve-c-8       CountRing   c,serve,8        -      0        0    -      -
        serve-8         CountRing   swift,serve,8    130    0        0    1.10   serve-c-8
        serve-c-1       CountRing   c,serve,1        -      0        0    -      -
-       serve-1         CountRing   swift,serve,1    400    0        0    1.40   serve-c-1
+       serve-1         CountRing   swift,serve,1    430    0        0    1.55   serve-c-1
+       burst           CountQueue  burst,64         280    0        0    -      -
+       burst-swap      CountQueue  burst-swap,64    300    0        0    -      -
+       burst-32        CountQueue  burst,32         320    0        0    -      -
+       await           CountQueue  await,64         350    0        0    1.25   burst
+       await-swap      CountQueue  await-swap,64    390    0        0    -      -
+       await-32        CountQueue  await,32         400    0        0    1.25   burst-32
+       kept            CountQueue  kept,64          -      1        -    -      -
+       dropped         CountQueue  dropped,64       -      1        -    -      -
+       send            CountQueue  send,64          -      0        -    -      -
+       planted         CountQueue  planted,64       -      >0.9     -    -      -
 '
 packets=${PACKETS:-20000}
 
@@ -54,10 +65,11 @@ for executable in $executables; do
   strip --strip-debug -o "$work/$executable" "$products/$executable"
 done
 
-# The runtime's functions that change a reference count, and those that allocate, in callgrind's list of calls.
+# The runtime's functions that change a reference count, and those that allocate, in callgrind's list of calls. What the
+# runtime allocates goes through malloc and is counted there.
 arc='swift_retain|swift_release|swift_retain_n|swift_release_n|swift_bridgeObjectRetain|swift_bridgeObjectRelease'
 arc="$arc|swift_unknownObjectRetain|swift_unknownObjectRelease|swift_nonatomic_retain|swift_nonatomic_release"
-allocations='malloc|calloc|realloc|posix_memalign|aligned_alloc|swift_allocObject|swift_slowAlloc'
+allocations='malloc|calloc|realloc|posix_memalign|aligned_alloc'
 
 # count EXECUTABLE ARGUMENTS PACKETS: prints "instructions mallocs arc" of one run.
 count() {
@@ -70,10 +82,16 @@ count() {
     exit 2
   }
   awk -v arc="^($arc)\$" -v allocations="^($allocations)\$" '
-    # cfn= names the function called by the calls= line that follows it.
-    /^cfn=/ { name = substr($0, 5); sub(/@.*/, "", name); sub(/^_?swift_retain_$/, "swift_retain", name)
-              gsub(/\047.*/, "", name); next }
-    /^calls=/ { split($1, call, "="); if (name ~ arc) a += call[2]; else if (name ~ allocations) m += call[2]; next }
+    # cfn= names the function called by the calls= line that follows it, from the function of the last fn=. The linkage
+    # stub of a function has the name of the function: what it calls has been counted when it was called.
+    function plain(name) {
+      sub(/@.*/, "", name); sub(/^_?swift_retain_$/, "swift_retain", name); gsub(/\047.*/, "", name)
+      return name
+    }
+    /^fn=/ { caller = plain(substr($0, 4)); next }
+    /^cfn=/ { name = plain(substr($0, 5)); next }
+    /^calls=/ { if (name == caller) next; split($1, call, "=")
+                if (name ~ arc) a += call[2]; else if (name ~ allocations) m += call[2]; next }
     /^(summary|totals):/ { total = $2 }
     END { printf "%d %d %d\n", total, m, a }' "$output"
 }
@@ -94,14 +112,16 @@ while read -r name executable arguments instr mallocs arc_bound ratio_bound othe
   ratio=-
   [ "$other" = - ] || [ -z "${instructions[$other]:-}" ] ||
     ratio=$(awk -v i="$i" -v o="${instructions[$other]}" 'BEGIN { printf "%.3f", i / o }')
-  # A bound of 0 allows what starting up spreads over a long run.
+  # A bound of 0 allows what starting up, and a turn of the loop now and then, spread over a long run.
   verdict=$(awk -v i="$i" -v m="$m" -v a="$a" -v r="$ratio" -v ib="$instr" -v mb="$mallocs" -v ab="$arc_bound" \
-    -v rb="$ratio_bound" 'BEGIN {
-      if (ib != "-" && i > ib) v = v " instructions>" ib
-      if (mb != "-" && m > mb + 0.001) v = v " mallocs>" mb
-      if (ab != "-" && a > ab + 0.001) v = v " arc>" ab
-      if (rb != "-" && r != "-" && r > rb) v = v " ratio>" rb
-      print v == "" ? "ok" : "EXCEEDED:" v }')
+    -v rb="$ratio_bound" -v allowance=0.01 'BEGIN {
+      v = judge("instructions", i, ib, 0) judge("mallocs", m, mb, allowance) judge("arc", a, ab, allowance)
+      if (r != "-") v = v judge("ratio", r, rb, 0)
+      print v == "" ? "ok" : "NOT KEPT:" v }
+    function judge(what, value, bound, more) {
+      if (bound == "-") return ""
+      if (sub(/^>/, "", bound)) return value > bound + 0 ? "" : " " what "<=" bound
+      return value <= bound + more ? "" : " " what ">" bound }')
   [ "$verdict" = ok ] || failed=1
   printf '%-16s %12.1f %9.3f %9.3f %8s   %s\n' "$name" "$i" "$m" "$a" "$ratio" "$verdict"
 done <<<"$table"

@@ -84,7 +84,7 @@ final class InProcessPair: @unchecked Sendable {
       if let wires { kickSources = try watch(wires, made) }
       try made.start()
       engine = made
-      inline?.engine = made
+      inline?.connect(made)
     } catch {
       throw NetworkDeviceError(
         .system, "starting queue pair \(placement.index) of \(device.backend.description)", offered: "\(error)")
@@ -117,8 +117,8 @@ final class InProcessPair: @unchecked Sendable {
   func stop() async {
     await engineScope.run { _ in
       self.engine?.stop()
+      self.inline?.connect(nil)
       self.engine = nil
-      self.inline?.engine = nil
       for source in self.kickSources { source.cancel() }
       self.kickSources = []
     }
@@ -135,10 +135,13 @@ final class InProcessPair: @unchecked Sendable {
 }
 
 /// Doorbells of an engine on the same loop: a function call.
-private final class InlineDoorbells: VirtioDoorbells {
-  var engine: QueuePairEngine?
-  func kickReceive() { engine?.kickReceive() }
-  func kickTransmit() { engine?.kickTransmit() }
+@safe private final class InlineDoorbells: VirtioDoorbells {
+  // Proof: the pair keeps the engine, and clears this before it lets go of it. Unmanaged, so that ringing retains nothing.
+  private var rung: Unmanaged<QueuePairEngine>?
+
+  func connect(_ engine: QueuePairEngine?) { unsafe rung = engine.map { unsafe Unmanaged.passUnretained($0) } }
+  func kickReceive() { unsafe rung?._withUnsafeGuaranteedRef { $0.kickReceive() } }
+  func kickTransmit() { unsafe rung?._withUnsafeGuaranteedRef { $0.kickTransmit() } }
 }
 
 /// The interrupt of an engine on the same loop.

@@ -1,5 +1,3 @@
-internal import CNetdevSystem
-
 /// Jobs waiting for their turn, linked through words that the Swift runtime reserves for schedulers.
 ///
 /// A job is a heap object whose header (two words) is followed by two words "reserved for the use of the scheduler"
@@ -51,45 +49,5 @@ struct JobList {
     head = JobLinks.next(first)
     if head == 0 { tail = 0 }
     return first
-  }
-}
-
-/// Jobs from other threads: a stack that anybody pushes to and the loop takes whole.
-@safe struct JobInbox {
-  private let head: UnsafeMutablePointer<UInt>
-
-  init() {
-    unsafe head = .allocate(capacity: 1)
-    unsafe head.initialize(to: 0)
-  }
-
-  func deallocate() { unsafe head.deallocate() }
-
-  /// From any thread. Everything stored before is visible to the loop that takes the job.
-  func push(_ address: UInt) {
-    var expected = unsafe netdev_load_relaxed_word(head)
-    repeat {
-      JobLinks.setNext(address, expected)
-    } while unsafe !netdev_compare_exchange_word(head, &expected, address)
-  }
-
-  var isEmpty: Bool { unsafe netdev_load_acquire_word(head) == 0 }
-
-  /// On the loop: moves what is there to the end of `list`, oldest first.
-  func drain(into list: inout JobList) {
-    guard unsafe netdev_load_relaxed_word(head) != 0 else { return }
-    var newest = unsafe netdev_exchange_word(head, 0)
-    var oldest: UInt = 0
-    while newest != 0 {
-      let next = JobLinks.next(newest)
-      JobLinks.setNext(newest, oldest)
-      oldest = newest
-      newest = next
-    }
-    while oldest != 0 {
-      let next = JobLinks.next(oldest)
-      list.append(oldest)
-      oldest = next
-    }
   }
 }

@@ -1,7 +1,7 @@
 internal import CNetdevSystem
 
-/// The state of a loop and what one turn does. It lives behind one pointer and is touched on the loop's thread only,
-/// except for the inbox, the sleeping flag and the backend's `wake`, which are made for other threads.
+/// The state of a loop and what one turn does. It lives behind one pointer and is touched on the loop's thread only; what
+/// other threads bring comes through the inlet.
 @safe struct LoopCore {
   /// Jobs run in one turn before hooks and the backend get theirs.
   static let jobBudget = 256
@@ -9,12 +9,8 @@ internal import CNetdevSystem
   static let turnsBetweenPolls: UInt64 = 16
 
   let backend: any LoopBackend
-  let inbox = JobInbox()
-  /// Shared words: 1 while the loop sleeps, and 1 once it shall end.
-  let sleeping: UnsafeMutablePointer<UInt32>
-  let stopRequest: UnsafeMutablePointer<UInt32>
-  /// 1 when somebody asked for a turn since the last one began.
-  let wakeRequest: UnsafeMutablePointer<UInt32>
+  /// Retained until the core is freed; unmanaged, so that a turn does not count references.
+  let inlet: Unmanaged<LoopInlet>
   let stallBound: UInt64
   var jobs = JobList()
   var hooks: [(token: TurnHook.Token, hook: TurnHook)] = []
@@ -35,12 +31,7 @@ internal import CNetdevSystem
     self.backend = backend
     self.stallBound = stallBound
     self.onStall = onStall
-    unsafe sleeping = .allocate(capacity: 1)
-    unsafe sleeping.initialize(to: 0)
-    unsafe stopRequest = .allocate(capacity: 1)
-    unsafe stopRequest.initialize(to: 0)
-    unsafe wakeRequest = .allocate(capacity: 1)
-    unsafe wakeRequest.initialize(to: 0)
+    unsafe inlet = .passRetained(LoopInlet(backend: backend))
   }
 
   static func allocate(
@@ -59,8 +50,8 @@ internal import CNetdevSystem
   /// Turns until stopped. The caller's thread is the loop's from here to the return.
   static func run(_ core: UnsafeMutablePointer<LoopCore>) {
     unsafe netdev_set_current_loop(core)
-    let stopRequest = unsafe core.pointee.stopRequest
-    while unsafe netdev_load_acquire_u32(stopRequest) == 0 {
+    let inlet = unsafe core.pointee.inlet
+    while unsafe !inlet._withUnsafeGuaranteedRef({ $0.shallStop }) {
       if unsafe !turn(core) { unsafe sleep(core) }
     }
     netdev_set_current_loop(nil)
@@ -69,10 +60,7 @@ internal import CNetdevSystem
 
   /// Ends the memory of a loop whose thread has ended or is ending.
   static func free(_ core: UnsafeMutablePointer<LoopCore>) {
-    unsafe core.pointee.inbox.deallocate()
-    unsafe core.pointee.sleeping.deallocate()
-    unsafe core.pointee.stopRequest.deallocate()
-    unsafe core.pointee.wakeRequest.deallocate()
+    unsafe core.pointee.inlet.release()
     unsafe core.pointee.activeHooks.deallocate()
     unsafe core.deinitialize(count: 1)
     unsafe core.deallocate()
@@ -83,13 +71,13 @@ internal import CNetdevSystem
     unsafe core.pointee.turns &+= 1
     if unsafe core.pointee.hooksChanged { unsafe core.pointee.rebuildHooks() }
     unsafe core.pointee.turnRequested = false
-    let wakeRequest = unsafe core.pointee.wakeRequest
-    if unsafe netdev_load_acquire_u32(wakeRequest) != 0 { unsafe netdev_store_release_u32(wakeRequest, 0) }
+    let inlet = unsafe core.pointee.inlet
+    unsafe inlet._withUnsafeGuaranteedRef { $0.beginTurn() }
     let hooks = unsafe core.pointee.activeHooks
     for unsafe hook in unsafe hooks { unsafe hook.begin(hook.context) }
 
     let started = netdev_coarse_nanoseconds()
-    unsafe core.pointee.inbox.drain(into: &core.pointee.jobs)
+    unsafe inlet._withUnsafeGuaranteedRef { unsafe $0.drain(into: &core.pointee.jobs) }
     var ran = 0
     while ran < jobBudget, let job = unsafe core.pointee.jobs.popFirst() {
       unsafe run(job, core)
@@ -102,7 +90,7 @@ internal import CNetdevSystem
     for unsafe hook in unsafe hooks where unsafe hook.end(hook.context) { busy = true }
     if unsafe core.pointee.turns % turnsBetweenPolls == 0 { unsafe core.pointee.backend.poll() }
     return unsafe busy || core.pointee.turnRequested || core.pointee.hooksChanged || !core.pointee.jobs.isEmpty
-      || !core.pointee.inbox.isEmpty
+      || inlet._withUnsafeGuaranteedRef { $0.hasJobs }
   }
 
   /// The device hooks' `end`, between a turn's jobs; what they leave is served at the turn's own end.
@@ -123,18 +111,13 @@ internal import CNetdevSystem
     }
   }
 
-  /// Sleeps until something happens. Who pushes a job after the second look at the inbox sees `sleeping` and wakes us:
-  /// each side stores, fences, then loads what the other stored.
+  /// Sleeps until something happens.
   private static func sleep(_ core: UnsafeMutablePointer<LoopCore>) {
-    let sleeping = unsafe core.pointee.sleeping
-    unsafe netdev_store_release_u32(sleeping, 1)
-    netdev_full_fence()
-    let wanted = unsafe netdev_load_relaxed_u32(core.pointee.wakeRequest) | netdev_load_relaxed_u32(core.pointee.stopRequest)
-    if unsafe core.pointee.inbox.isEmpty, wanted == 0 {
-      unsafe core.pointee.statistics.sleeps &+= 1
-      unsafe core.pointee.backend.wait()
-    }
-    unsafe netdev_store_release_u32(sleeping, 0)
+    let inlet = unsafe core.pointee.inlet
+    guard unsafe inlet._withUnsafeGuaranteedRef({ $0.beginSleep() }) else { return }
+    unsafe core.pointee.statistics.sleeps &+= 1
+    unsafe core.pointee.backend.wait()
+    unsafe inlet._withUnsafeGuaranteedRef { $0.endSleep() }
   }
 
   private mutating func noticeStall(since started: UInt64) {
@@ -146,38 +129,9 @@ internal import CNetdevSystem
 
   // MARK: Jobs
 
-  /// From any thread. The tag is 0, or the address of the task executor that the job came through.
-  static func enqueue(_ job: UnownedJob, tag: UInt, _ core: UnsafeMutablePointer<LoopCore>) {
-    let address = JobLinks.address(of: job)
-    JobLinks.setTag(address, tag)
-    if unsafe netdev_current_loop() == UnsafeMutableRawPointer(core) {
-      unsafe core.pointee.jobs.append(address)
-      return
-    }
-    // Constants of the core: the rest of it belongs to the loop's thread.
-    unsafe core.pointee.inbox.push(address)
-    unsafe wakeIfSleeping(core)
-  }
-
-  /// From any thread: asks for a turn.
-  static func requestTurn(_ core: UnsafeMutablePointer<LoopCore>) {
-    unsafe netdev_store_release_u32(core.pointee.wakeRequest, 1)
-    unsafe wakeIfSleeping(core)
-  }
-
-  private static func wakeIfSleeping(_ core: UnsafeMutablePointer<LoopCore>) {
-    let sleeping = unsafe core.pointee.sleeping
-    netdev_full_fence()
-    if unsafe netdev_load_relaxed_u32(sleeping) != 0, unsafe netdev_exchange_u32(sleeping, 0) != 0 {
-      unsafe core.pointee.backend.wake()
-    }
-  }
-
-  /// From any thread: asks the loop to end after its turn.
-  static func requestStop(_ core: UnsafeMutablePointer<LoopCore>) {
-    let backend = unsafe core.pointee.backend
-    unsafe netdev_store_release_u32(core.pointee.stopRequest, 1)
-    backend.wake()
+  /// On the loop: a job of its own.
+  static func append(_ address: UInt, _ core: UnsafeMutablePointer<LoopCore>) {
+    unsafe core.pointee.jobs.append(address)
   }
 
   // MARK: Hooks

@@ -6,9 +6,10 @@ internal import CNetdevSystem
 /// if the loop sleeps, one eventfd write. The loop ends when the last reference to this object goes: actors on it hold
 /// one, so no job is ever left behind.
 @safe public final class LoopExecutor: SerialExecutor {
-  // Proof: the pointee is touched on the loop's thread only, save for the parts made for other threads (LoopCore); it is
-  // freed after the thread has ended, or by the thread itself as its last act.
+  // Proof: the pointee is touched on the loop's thread only; it is freed after the thread has ended, or by the thread itself
+  // as its last act.
   nonisolated(unsafe) let core: UnsafeMutablePointer<LoopCore>
+  private let inlet: LoopInlet
   private let thread: UInt64?
   /// The loop's name: its thread carries it, and logs.
   public let name: String
@@ -27,6 +28,7 @@ internal import CNetdevSystem
   ) throws(LoopError) {
     let backend = try LibeventBackend()
     let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, onStall: onStall)
+    inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     var thread: UInt64 = 0
     let result = unsafe netdev_thread_start(
       &thread, name, CInt(clamping: cpu ?? -1),
@@ -48,6 +50,7 @@ internal import CNetdevSystem
   /// A loop that the caller turns on its own thread with `turn`: for simulated backends and tests.
   public init(name: String, backend: any LoopBackend) {
     unsafe core = LoopCore.allocate(backend: backend, stallBound: .seconds(Int64.max / 2_000_000_000), onStall: nil)
+    inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     thread = nil
     self.name = name
     unsafe core.pointee.serial = UnownedSerialExecutor(ordinary: self)
@@ -59,9 +62,9 @@ internal import CNetdevSystem
       // The last reference went in a job of this loop: the thread ends by itself after this turn.
       _ = netdev_thread_detach(thread)
       unsafe core.pointee.freesItself = true
-      unsafe LoopCore.requestStop(core)
+      inlet.requestStop()
     } else {
-      unsafe LoopCore.requestStop(core)
+      inlet.requestStop()
       _ = netdev_thread_join(thread)
       unsafe LoopCore.free(core)
     }
@@ -73,7 +76,14 @@ internal import CNetdevSystem
 extension LoopExecutor {
   /// Queues a job; from any thread.
   public func enqueue(_ job: consuming ExecutorJob) {
-    unsafe LoopCore.enqueue(UnownedJob(job), tag: 0, core)
+    enqueue(UnownedJob(job), tag: 0)
+  }
+
+  /// The tag is 0, or the address of the task executor that the job came through.
+  func enqueue(_ job: UnownedJob, tag: UInt) {
+    let address = JobLinks.address(of: job)
+    JobLinks.setTag(address, tag)
+    if isOnLoop { unsafe LoopCore.append(address, core) } else { inlet.push(address) }
   }
 
   /// The reference that actors on this loop return from `unownedExecutor`.
@@ -140,7 +150,7 @@ extension LoopExecutor {
   }
 
   /// Asks for a turn, from any thread; a sleeping loop wakes.
-  public func wake() { unsafe LoopCore.requestTurn(core) }
+  public func wake() { inlet.requestTurn() }
 
   /// The loop's address as its thread knows it: equal to `netdev_current_loop()` there and nowhere else.
   public var identity: UInt { UInt(bitPattern: unsafe core) }

@@ -13,6 +13,6 @@ public final class LoopTaskExecutor: TaskExecutor {
   /// Queues a job; from any thread.
   public func enqueue(_ job: consuming ExecutorJob) {
     let address = unsafe UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())
-    unsafe LoopCore.enqueue(UnownedJob(job), tag: address, loop.core)
+    loop.enqueue(UnownedJob(job), tag: address)
   }
 }

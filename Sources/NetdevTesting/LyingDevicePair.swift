@@ -94,6 +94,9 @@ extension LyingPair {
     onInterrupt()
   }
 
+  /// Asks the loop for another turn before it sleeps.
+  public func requestTurn() { loop.requestTurn() }
+
   func raise(_ queue: LyingQueue, _ interrupt: Interrupt) {
     let wanted = queue.wantsInterrupt()
     switch interrupt {

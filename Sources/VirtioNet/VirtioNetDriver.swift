@@ -26,7 +26,6 @@ public final class VirtioNetDriver: NetworkDriver {
     var agreed: Agreed?
     var poolAddress: UInt64 = 0
     var pairs: [VirtioQueuePair.Reference] = []
-    var isReset = false
   }
 
   /// What was agreed with the device; fixed before the first ring exists.
@@ -114,7 +113,10 @@ extension VirtioNetDriver {
   }
 
   private func queueSize(_ requested: Int?, _ maximum: Int?) throws(NetworkDeviceError) -> SplitRingLayout {
-    let size = requested ?? min(256, maximum ?? 256)
+    // A device may offer any number; the largest power of two in it is what a split ring can use (VIRTIO 1.4 §2.7).
+    let offered = max(0, min(maximum ?? 256, SplitRingLayout.maximumSize))
+    let largest = offered == 0 ? 0 : 1 << (Int.bitWidth - 1 - offered.leadingZeroBitCount)
+    let size = requested ?? min(256, largest)
     guard size <= maximum ?? 1024, let layout = try? SplitRingLayout(size: size) else {
       throw NetworkDeviceError(
         .invalidConfiguration, "open \(transport.name)", offered: "a queue size of \(size)",

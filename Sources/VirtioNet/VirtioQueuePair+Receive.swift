@@ -38,6 +38,7 @@ extension VirtioQueuePair {
   ) throws(NetworkDeviceError) -> Int {
     let slots = slots
     let headerOffset = slots.headroom &- VirtioNetHeader.size
+    let maximumLength = UInt32(truncatingIfNeeded: maximumFrame)
     var bytes = 0
     let taken: Int
     do throws(RingError) {
@@ -49,7 +50,10 @@ extension VirtioQueuePair {
           let header = unsafe slots.base(of: slot) + headerOffset
           let first = unsafe netdev_load_relaxed_u64(header)
           let buffers = unsafe netdev_load_relaxed_u32(header + 8) &>> 16
-          guard VirtioNetHeader.isPlain(copied: first), buffers == 1, written >= VirtioNetHeader.size else { return false }
+          // One comparison for both ends: what is shorter than a header wraps to a huge number.
+          guard VirtioNetHeader.isPlain(copied: first), buffers == 1,
+            written &- UInt32(VirtioNetHeader.size) <= maximumLength
+          else { return false }
           slots.setReceived(slot: slot, length: Int(written) &- VirtioNetHeader.size)
           bytes &+= Int(written)
           // Below the count.
@@ -86,7 +90,9 @@ extension VirtioQueuePair {
     let slot = UInt32(truncatingIfNeeded: first.token)
     do throws(FrameViolation) {
       guard try takeFrame(slot, written: Int(first.written)) else { return true }
-      entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: slots.segments(of: slot) == 1)
+      // A frame that is too long to be sent on is looked at once more where it would be sent.
+      let isOrdinary = slots.segments(of: slot) == 1 && slots.length(of: slot) <= maximumFrame
+      entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: isOrdinary)
       count += 1
       return true
     } catch {

@@ -16,6 +16,13 @@ internal import Virtio
     func goQuiet() async { await scope.run { _ in pair.goQuiet() } }
   }
 
+  /// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
+  struct Doorbells: ~Copyable {
+    let bells: any VirtioDoorbells
+    borrowing func kickReceive() { bells.kickReceive() }
+    borrowing func kickTransmit() { bells.kickTransmit() }
+  }
+
   /// Both rings.
   struct Rings: ~Copyable {
     var receive: SplitDriverRing
@@ -23,15 +30,20 @@ internal import Virtio
   }
 
   let rings: UnsafeMutablePointer<Rings>
+  /// Room to put a chain together: the header and as many buffers as a ring has descriptors.
+  private let chain: UnsafeMutablePointer<RingBuffer>
+  private let chainCapacity: Int
   let slots: SlotTable
   private let signal: QueueSignal
   let features: FeatureSet
   let size: Int
+  let maximumFrame: Int
   let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
   private let zeroHeaderAddress: UInt64
-  @safe @exclusivity(unchecked) private var doorbells: (any VirtioDoorbells)?
+  @safe @exclusivity(unchecked) private var doorbells: Doorbells?
   @safe @exclusivity(unchecked) private var isLive = false
+  @safe @exclusivity(unchecked) private var isQuiet = false
   @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
   /// First slots of received frames that could not be handed on because the queue broke.
   @safe @exclusivity(unchecked) var limbo: [UInt32] = []
@@ -50,27 +62,33 @@ internal import Virtio
     } catch {
       throw NetworkDeviceError(.invalidConfiguration, "makeQueue", offered: "\(error)")
     }
+    chainCapacity = Int(layout.size) + 1
+    unsafe chain = .allocate(capacity: chainCapacity)
+    unsafe chain.initialize(repeating: RingBuffer(address: 0, length: 0), count: chainCapacity)
     self.slots = slots
     self.signal = signal
     addressing = PoolAddressing(base: poolAddress, slots: slots)
     features = agreed.features
     size = Int(layout.size)
+    maximumFrame = agreed.mtu + 14
     zeroHeaderAddress = memory.address &+ UInt64(map.headerOffset)
     let placement = VirtioPairPlacement(
       index: index, receive: .init(layout, at: memory.address),
       transmit: .init(layout, at: memory.address &+ UInt64(map.ringStride)), features: agreed.features)
-    doorbells = try transport.attachPair(
+    let doorbells = try transport.attachPair(
       placement, loop: loop,
       onInterrupt: { [weak self] in
         self?.counts.interrupts &+= 1
         self?.signal.interrupt()
       },
       onFailure: { [weak self] error in self?.signal.fail(error) })
+    self.doorbells = Doorbells(bells: doorbells)
   }
 
   deinit {
     unsafe rings.deinitialize(count: 1)
     unsafe rings.deallocate()
+    unsafe chain.deallocate()
   }
 
   private static func makeRings(
@@ -92,10 +110,14 @@ internal import Virtio
   }
 
   /// The reset has begun.
-  private func goQuiet() { isLive = false }
+  private func goQuiet() {
+    isLive = false
+    isQuiet = true
+  }
 
-  /// DRIVER_OK is set: the first notifications are unconditional.
+  /// DRIVER_OK is set: the first notifications are unconditional. Unless a reset was quicker: a queue may break at once.
   private func goLive() {
+    guard !isQuiet else { return }
     isLive = true
     doorbells?.kickReceive()
     doorbells?.kickTransmit()
@@ -155,7 +177,14 @@ extension VirtioQueuePair {
     while true {
       done &+= addPlain(entries, from: done)
       // Nothing left; or no room, which holds for a chain too; or a frame that is not plain.
-      guard done < entries.count, unsafe try addChain(entries[unchecked: done]) else { break }
+      guard done < entries.count else { break }
+      do throws(NetworkDeviceError) {
+        guard try addChain(entries[done]) else { break }
+      } catch {
+        // What went before it is in the ring and counts; the next call begins with this frame.
+        guard done > 0 else { throw error }
+        break
+      }
       done &+= 1
     }
     unsafe rings.pointee.transmit.publish()
@@ -185,22 +214,31 @@ extension VirtioQueuePair {
   /// A frame in several buffers, or one whose buffer somebody else holds: the header of zeros, then the frame.
   @inline(never)
   private func addChain(_ entry: TransmitEntry) throws(NetworkDeviceError) -> Bool {
-    var buffers = [RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))]
+    let segments = slots.segments(of: entry.slot)
+    guard segments < chainCapacity else { throw frameTooLong("a frame in \(segments) buffers") }
+    unsafe chain[0] = RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))
     var slot = entry.slot
-    for position in 0..<slots.segments(of: entry.slot) {
-      if position > 0 { slot = slots.next(after: slot) }
-      buffers.append(
-        RingBuffer(
-          address: unsafe addressing.address(of: slots.start(of: slot)),
-          length: UInt32(truncatingIfNeeded: slots.length(of: slot))))
+    var length = 0
+    for position in 1...segments {
+      length += slots.length(of: slot)
+      unsafe chain[position] = RingBuffer(
+        address: addressing.address(of: slots.start(of: slot)),
+        length: UInt32(truncatingIfNeeded: slots.length(of: slot)))
+      slot = slots.next(after: slot)
     }
+    // Received frames may be longer than what may be sent (VIRTIO 1.4 §5.1.4.2); they are never plain.
+    guard length <= maximumFrame else { throw frameTooLong("\(length) bytes; this device takes up to \(maximumFrame)") }
     do {
-      let nothing: [RingBuffer] = []
-      return try unsafe rings.pointee.transmit.add(
-        readable: buffers.span, writable: nothing.span, token: entry.rawValue)
+      // Below the capacity.
+      let buffers = unsafe Span(_unsafeStart: chain, count: segments + 1)
+      return try unsafe rings.pointee.transmit.add(readable: buffers, writable: Span(), token: entry.rawValue)
     } catch {
-      throw NetworkDeviceError(.frameTooLong, "submit", offered: "\(error)", advice: "use larger buffers or a larger queue")
+      throw frameTooLong("\(error)")
     }
+  }
+
+  private func frameTooLong(_ how: String) -> NetworkDeviceError {
+    NetworkDeviceError(.frameTooLong, "submit", offered: how, advice: "use larger buffers or a larger queue")
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {

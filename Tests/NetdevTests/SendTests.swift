@@ -4,7 +4,9 @@ import Synchronization
 import Testing
 
 @Suite(.timeLimit(.minutes(3))) struct SendTests {
-  @Test func `send waits for the release of its own buffer, needs nothing else, and never returns earlier`() async throws {
+  @Test func `send waits for the release of its own buffer, needs nothing else, and never returns earlier`()
+    async throws
+  {
     let driver = ScriptedDriver(mode: .hold, capacity: 16)
     let device = try await NetworkDevice.open(driver: driver)
     let queue = device.queues[0]
@@ -193,17 +195,17 @@ import Testing
     let received = Atomic<Int>(0)
     let runner = Task {
       try await device.run { queue in
-      var seen = [Bool](repeating: false, count: 64 * each)
-      var count = 0
-      for await packet in queue.packets {
-        let bytes = packet.array
-        let number = (0..<8).reduce(0) { $0 | Int(bytes[$1]) << ($1 * 8) }
-        #expect(!seen[number])
-        seen[number] = true
-        count += 1
-        received.store(count, ordering: .relaxed)
-        if count == 64 * each { break }
-      }
+        var seen = [Bool](repeating: false, count: 64 * each)
+        var count = 0
+        for await packet in queue.packets {
+          let bytes = packet.array
+          let number = (0..<8).reduce(0) { $0 | Int(bytes[$1]) << ($1 * 8) }
+          #expect(!seen[number])
+          seen[number] = true
+          count += 1
+          received.store(count, ordering: .relaxed)
+          if count == 64 * each { break }
+        }
       }
     }
     await withTaskGroup(of: Void.self) { group in

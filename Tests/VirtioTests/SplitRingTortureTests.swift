@@ -18,7 +18,7 @@ import Virtio
 
   @Test("Barriers, driver rule 12: no wake-up is lost between two threads", arguments: [true, false], [1, 2, 8])
   func noLostWakeUp(eventIndex: Bool, inFlight: Int) throws {
-    let packets: UInt64 = 200_000
+    let packets: UInt64 = 50_000
     let block = try RingBlock(size: 8)
     let parking = Parking()
     let result = Result()

@@ -10,6 +10,9 @@ extern __thread void *netdev_thread_loop __attribute__((tls_model("initial-exec"
 
 static inline void *netdev_current_loop(void) { return netdev_thread_loop; }
 
+// The same as a number, 0 for none: to be compared without asking first whether there is one.
+static inline uintptr_t netdev_current_loop_identity(void) { return (uintptr_t)netdev_thread_loop; }
+
 static inline void netdev_set_current_loop(void *loop) { netdev_thread_loop = loop; }
 
 // A new non-blocking close-on-exec eventfd at zero, or -errno.

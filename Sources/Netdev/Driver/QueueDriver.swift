@@ -10,6 +10,7 @@ public protocol QueueDriver: AnyObject {
   /// Publishes frames in order, as many as fit; the device owns them now. No doorbell.
   ///
   /// - Returns: how many were published, from the front.
+  /// - Throws: `frameTooLong` when the first frame can never be published: it alone fails. Anything else breaks the queue.
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int
 
   /// Takes back frames whose buffers the device has released, in the order of their release.

@@ -16,6 +16,16 @@ public struct Packet: Sendable {
   /// Takes over the reference that the owner of a slot has.
   @inlinable init(object: PacketObject) { self.object = object }
 
+  /// The packet of a slot, or of a buffer on the heap, that the caller owns: the object that travels with it, or a new one.
+  @inlinable init(owning record: UnsafeMutablePointer<SlotRecord>) {
+    if let object = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) {
+      // The slot's owner owns one reference to its object; it becomes the packet's.
+      self.object = unsafe Unmanaged<PacketObject>.fromOpaque(object).takeRetainedValue()
+    } else {
+      object = unsafe PacketObject(record: record)
+    }
+  }
+
   @inlinable var record: UnsafeMutablePointer<SlotRecord> { unsafe object.record }
 
   /// A packet of `count` zero bytes in a buffer of `pool`, or, when the pool is empty, on the heap.
@@ -29,7 +39,7 @@ public struct Packet: Sendable {
     }
     let record = unsafe pool.makeBuffer(count: count)
     unsafe record.pointee.start.initializeMemory(as: UInt8.self, repeating: 0, count: count)
-    object = unsafe PacketObject(record: record)
+    self = unsafe Packet(owning: record)
   }
 
   /// A packet with a copy of `bytes`.
@@ -143,7 +153,7 @@ extension Packet {
     unsafe SlotRecord.copyFrame(record, to: copy.pointee.start)
     unsafe copy.pointee.setFrame(offset: Int(copy.pointee.offset), length: length)
     pool.noteCopy()
-    return unsafe Packet(object: PacketObject(record: copy))
+    return unsafe Packet(owning: copy)
   }
 
   /// Cuts the frame to its first `count` bytes; a shorter frame stays as it is.

@@ -37,7 +37,7 @@ internal import CNetdevSystem
   }
 
   private func record(_ position: Int) -> UnsafeMutablePointer<SlotRecord> {
-    unsafe queue.state.pointee.records.advanced(by: Int(block.pointee.entries[position].slot))
+    unsafe queue.records.advanced(by: Int(block.pointee.entries[position].slot))
   }
 
   /// Reads frame `position`, 0 to `count - 1`.

@@ -5,6 +5,9 @@ internal import CNetdevSystem
 /// It travels with its buffer. While the buffer is in flight the driver holds the same object; when the used entry comes
 /// back and that reference is the only one, the object stays with the slot and serves the next frame in it: a forwarded
 /// packet allocates nothing and retains nothing. When the last reference goes elsewhere, the object goes and the buffer is free.
+///
+/// An object keeps its pool, except while its slot lies in the pool's shared list: the pool owns it then, and frees it at
+/// its own end.
 @safe @usableFromInline
 final class PacketObject: Sendable {
   // Proof: the record is written only by the owner of the slot; a packet writes only while its reference is unique.
@@ -18,6 +21,8 @@ final class PacketObject: Sendable {
   }
 
   deinit {
+    // The pool frees what lies in its shared list, and its slot with it.
+    if unsafe record.pointee.object == 0 { return }
     let pool = unsafe record.pointee.pool
     unsafe record.pointee.object = 0
     unsafe record.pointee.dropLinearCopy()

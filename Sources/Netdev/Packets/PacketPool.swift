@@ -98,6 +98,12 @@ internal import Synchronization
     unsafe netdev_unpoison(memory, length)
     unsafe munmap(memory, length)
     close(descriptor)
+    for slot in 0..<configuration.slots {
+      guard let object = unsafe UnsafeRawPointer(bitPattern: records[slot].object) else { continue }
+      // One that lay in the shared list: nobody else refers to it.
+      unsafe records[slot].object = 0
+      unsafe Unmanaged<PacketObject>.fromOpaque(object).release()
+    }
     unsafe records.deallocate()
     for entry in locals.withLock({ $0 }) + [orphan] {
       unsafe entry.list.pointee.slots.deallocate()
@@ -168,8 +174,9 @@ extension PacketPool {
   /// On the owner's loop: takes up to `wanted` slots from the shared list; true when there was at least one.
   func replenish(_ list: UnsafeMutablePointer<LocalSlots>, wanted: Int) -> Bool {
     let room = unsafe LocalSlots.capacity - list.pointee.count
-    let taken = unsafe shared.pop(
-      into: list.pointee.slots.advanced(by: list.pointee.count), max: min(wanted, room), leaving: 0)
+    let first = unsafe list.pointee.slots.advanced(by: list.pointee.count)
+    let taken = unsafe shared.pop(into: first, max: min(wanted, room), leaving: 0)
+    for position in 0..<taken { keepAlive(for: unsafe first[position]) }
     unsafe list.pointee.count += taken
     return taken > 0
   }
@@ -179,9 +186,15 @@ extension PacketPool {
     var slot: UInt32 = 0
     guard unsafe shared.pop(into: &slot, max: 1, leaving: configuration.reserve) == 1 else { return nil }
     let record = unsafe records.advanced(by: Int(slot))
+    keepAlive(for: slot)
     unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
     unsafe record.pointee.home = orphan.list
     return unsafe record
+  }
+
+  /// A slot has left the shared list: the object that travels with it keeps the pool again.
+  private func keepAlive(for slot: UInt32) {
+    if unsafe records[Int(slot)].object != 0 { _ = unsafe Unmanaged.passRetained(self) }
   }
 
   /// From any thread: a buffer for a packet of the program's own with room for `count` bytes after the headroom: a slot,
@@ -199,9 +212,12 @@ extension PacketPool {
 
   /// From any thread: the slot is free; a queue that starves for one is woken.
   func giveBack(_ slot: UInt32) {
+    // An object that travels with the slot does not keep the pool while it lies here; the caller does until we return.
+    let hasObject = unsafe records[Int(slot)].object != 0
     shared.push(slot)
     netdev_full_fence()
     if starvingCount.load(ordering: .relaxed) != 0 { wakeStarving() }
+    if hasObject { unsafe Unmanaged.passUnretained(self).release() }
   }
 }
 

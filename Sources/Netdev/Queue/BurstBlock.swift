@@ -7,7 +7,8 @@ struct BurstBlock {
   /// The next one, while this one is idle.
   var next: UnsafeMutablePointer<BurstBlock>?
 
-  static func make() -> UnsafeMutablePointer<BurstBlock> {
+  /// Room for `capacity` frames: 64 unless it is to hold more than a burst.
+  static func make(capacity: Int = Self.capacity) -> UnsafeMutablePointer<BurstBlock> {
     let block = UnsafeMutablePointer<BurstBlock>.allocate(capacity: 1)
     let entries = UnsafeMutablePointer<TransmitEntry>.allocate(capacity: capacity)
     unsafe entries.initialize(repeating: TransmitEntry(rawValue: 0), count: capacity)

@@ -8,24 +8,35 @@ extension NetworkQueue {
   ///
   /// - Throws: `cancelled` if the task was cancelled while it waited for room, `closed` or the cause when the queue has
   ///   ended, `frameTooLong`.
-  @inlinable nonisolated(nonsending)
-  public func submit(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+  @inlinable
+  nonisolated(nonsending)
+    public func submit(_ packet: consuming Packet) async throws(NetworkDeviceError)
+  {
     if isHere, canAccept(packet) {
-      accept(packet)
+      acceptSingle(packet)
       return
     }
     try await submitSlowly(packet)
   }
 
-  /// On the loop: the packet can be taken as it is, now.
+  /// On the loop: the packet can be taken as it is, now, and lies in one buffer.
   @inlinable nonisolated func canAccept(_ packet: borrowing Packet) -> Bool {
     let record = unsafe packet.record
-    return unsafe state.pointee.credits > 0 && state.pointee.owns(record)
+    return unsafe state.pointee.credits > 0 && state.pointee.owns(record) && record.pointee.segments == 1
       && record.pointee.frameLength <= state.pointee.maximumFrame
   }
 
+  /// On the loop: takes a packet that lies in one buffer; its reference is the driver's now.
+  @inlinable nonisolated func acceptSingle(_ packet: consuming Packet) {
+    // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
+    let isPlain = isKnownUniquelyReferenced(&packet.object)
+    let slot = unsafe packet.record.pointee.slot
+    _ = unsafe Unmanaged.passRetained(packet.object)
+    appendPending(TransmitEntry(slot: slot, isPlain: isPlain))
+  }
+
   /// On the loop: takes the packet; its reference is the driver's now.
-  @inlinable nonisolated func accept(_ packet: consuming Packet, cookie: UInt32 = 0) {
+  nonisolated func accept(_ packet: consuming Packet, cookie: UInt32 = 0) {
     // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
     let isPlain = unsafe isKnownUniquelyReferenced(&packet.object) && packet.record.pointee.segments == 1
     let slot = unsafe packet.record.pointee.slot
@@ -40,11 +51,7 @@ extension NetworkQueue {
     unsafe pending.pointee.entries[count] = entry
     unsafe pending.pointee.count = count &+ 1
     unsafe state.pointee.credits &-= 1
-    if count &+ 1 >= 32 { flush() }
-  }
-
-  @usableFromInline nonisolated func flush() {
-    unsafe state.pointee.core?._withUnsafeGuaranteedRef { $0.flush() }
+    if count &+ 1 >= BurstBlock.capacity { unsafe QueueState.flush(state) }
   }
 
   @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {
@@ -59,6 +66,7 @@ extension NetworkQueue {
   ///   when the queue ended before the device released the buffer, `frameTooLong`. After publication cancellation has no
   ///   effect: virtio has no way to take a single buffer back.
   public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+    if Task.isCancelled { throw .cancelledBeforePublication }
     let core = try await reserve()
     let sendable = try core.prepareToSend(packet)
     let waiter = core.waiters.take(.release)
@@ -74,7 +82,6 @@ extension NetworkQueue {
   /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
   func reserve(_ count: Int = 1) async throws(NetworkDeviceError) -> QueueCore {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
-    if Task.isCancelled { throw .cancelledBeforePublication }
     if let end = core.end { throw end }
     let need = min(count, core.driver.transmitCapacity)
     if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
@@ -84,6 +91,7 @@ extension NetworkQueue {
       if let end = core.end { throw end }
     }
     if unsafe state.pointee.credits >= need, core.senders.isEmpty { return core }
+    if Task.isCancelled { throw .cancelledBeforePublication }
     core.statistics.ringFull &+= 1
     let waiter = core.waiters.take(.space)
     waiter.need = need
@@ -127,7 +135,7 @@ extension QueueCore {
     }
     statistics.copiedToSend &+= 1
     unsafe SlotRecord.copyFrame(packet.record, to: record.pointee.start)
-    return unsafe Packet(object: PacketObject(record: record))
+    return unsafe Packet(owning: record)
   }
 
   /// Room that a frame reserved and does not use goes to the next.

@@ -35,7 +35,6 @@ extension NetworkQueue {
       core.updateCredits()
       waiter.settle(.failed(.cancelledBeforePublication))
     } else if core.consumers.remove(waiter) {
-      unsafe state.pointee.consumersWait = !core.consumers.isEmpty
       waiter.settle(.failed(.cancelledBeforePublication))
     }
   }

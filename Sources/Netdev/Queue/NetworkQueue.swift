@@ -1,4 +1,3 @@
-public import CNetdevSystem
 public import LibeventConcurrency
 
 /// One queue pair of a network device: an actor pinned to one event loop, which is one thread on one CPU.
@@ -21,6 +20,10 @@ public import LibeventConcurrency
   /// Longest frame in bytes that can be sent.
   public nonisolated let maximumFrameLength: Int
 
+  /// The loop as its thread knows it; fast paths compare.
+  @usableFromInline nonisolated let loopIdentity: UInt
+  // Proof: set once; what it points to belongs to the owner of each slot, and lives as long as the pool.
+  @usableFromInline nonisolated(unsafe) let records: UnsafeMutablePointer<SlotRecord>
   // Proof: touched on the loop's thread only, as the actor's isolated state is; it lives as long as the actor.
   @usableFromInline nonisolated(unsafe) let state: UnsafeMutablePointer<QueueState>
   // Proof: set once, on the loop, before anything else happens there; read on the loop.
@@ -36,8 +39,10 @@ public import LibeventConcurrency
     self.loop = loop
     self.pool = pool
     self.maximumFrameLength = maximumFrameLength
+    loopIdentity = loop.identity
+    unsafe records = pool.records
     unsafe state = .allocate(capacity: 1)
-    unsafe state.initialize(to: QueueState(loop: loop.identity, pool: pool, maximumFrame: maximumFrameLength))
+    unsafe state.initialize(to: QueueState(pool: pool, maximumFrame: maximumFrameLength))
   }
 
   deinit {
@@ -47,7 +52,7 @@ public import LibeventConcurrency
   }
 
   /// True when the caller is on the queue's loop.
-  @inlinable nonisolated var isHere: Bool { unsafe UInt(bitPattern: netdev_current_loop()) == state.pointee.loop }
+  @inlinable nonisolated var isHere: Bool { QueueState.isHere(loopIdentity) }
 }
 
 // MARK: - Life

@@ -24,42 +24,31 @@ extension NetworkQueue {
 
       /// The next packet, or nil at the end.
       @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
-        if let packet = queue.takeReady() ?? queue.pumpAndTake() { return packet }
+        let state = unsafe queue.state
+        if QueueState.isHere(queue.loopIdentity),
+          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+        {
+          return packet
+        }
         return await queue.nextSlowly()
       }
 
       /// The next packet, or nil at the end; what `for await` calls.
       @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
-        if let packet = queue.takeReady() ?? queue.pumpAndTake() { return packet }
+        let state = unsafe queue.state
+        if QueueState.isHere(queue.loopIdentity),
+          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+        {
+          return packet
+        }
         return await queue.nextSlowly()
       }
     }
   }
 
-  /// A frame that is at hand, if the caller is on the loop and nobody waits.
-  @inlinable nonisolated func takeReady() -> Packet? {
-    guard isHere else { return nil }
-    let block = unsafe state.pointee.ready
-    let head = unsafe state.pointee.readyHead
-    guard unsafe head < block.pointee.count, unsafe !state.pointee.consumersWait else { return nil }
-    unsafe state.pointee.readyHead = head &+ 1
-    return packet(unsafe block.pointee.entries[head])
-  }
-
-  /// Nothing at hand: looks once more, without suspending, if the caller is on the loop.
-  @usableFromInline nonisolated func pumpAndTake() -> Packet? {
-    guard isHere, unsafe state.pointee.withCore({ $0.pump() }) == true else { return nil }
-    return takeReady()
-  }
-
   /// The packet of a slot that the queue owns: the object that travels with it, or a new one.
   @inlinable nonisolated func packet(_ entry: TransmitEntry) -> Packet {
-    let record = unsafe state.pointee.records.advanced(by: Int(entry.slot))
-    guard let object = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else {
-      return unsafe Packet(object: PacketObject(record: record))
-    }
-    // The slot's owner owns one reference to its object; it becomes the packet's.
-    return unsafe Packet(object: Unmanaged<PacketObject>.fromOpaque(object).takeRetainedValue())
+    unsafe Packet(owning: records.advanced(by: Int(entry.slot)))
   }
 
   @usableFromInline func nextSlowly() async -> Packet? {
@@ -86,7 +75,6 @@ extension NetworkQueue {
     if core.end != nil || Task.isCancelled { return nil }
     let waiter = core.waiters.take(wish)
     core.consumers.append(waiter)
-    unsafe state.pointee.consumersWait = true
     core.interestChanged()
     let outcome = await wait(waiter, core)
     if case .failed = outcome { return nil }

@@ -18,7 +18,6 @@ extension QueueCore {
     unsafe state.pointee.credits = 0
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
-    unsafe state.pointee.consumersWait = false
     loop.requestTurn()
   }
 

@@ -60,7 +60,6 @@ extension QueueCore {
         consumer.settle(.frame(takeReady()))
       }
     }
-    unsafe state.pointee.consumersWait = !consumers.isEmpty
   }
 
   /// The next ready frame; there is one.

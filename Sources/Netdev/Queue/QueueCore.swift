@@ -73,6 +73,10 @@ final class QueueCore {
     unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
     refillBatch = min(16, max(1, driver.receiveRoom / 4))
     unsafe state.pointee.credits = driver.transmitCapacity
+    // What may be accepted is counted in frames. When frames take several descriptors each, up to a whole ring of them
+    // waits here, and then a burst.
+    unsafe BurstBlock.free(state.pointee.pending)
+    unsafe state.pointee.pending = BurstBlock.make(capacity: driver.transmitCapacity + BurstBlock.capacity)
   }
 
   deinit {
@@ -189,7 +193,7 @@ extension QueueCore {
     unsafe pending.pointee.count = left
   }
 
-  /// Hands frames to the driver; the number published.
+  /// Hands frames to the driver; the number that is done with, which is that of the frames published, or of one that failed.
   private func publish(_ entries: Span<TransmitEntry>) -> Int {
     guard isOpen else { return 0 }
     do {
@@ -199,9 +203,22 @@ extension QueueCore {
       if published > 0 { active = true }
       return published
     } catch {
-      breakQueue(error)
-      return 0
+      guard error.code == .frameTooLong, entries.count > 0 else {
+        breakQueue(error)
+        return 0
+      }
+      // The program's mistake, not the device's: the queue goes on without this frame.
+      active = true
+      failFrame(entries[0], error)
+      return 1
     }
+  }
+
+  /// A frame that was accepted will not be published.
+  private func failFrame(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
+    statistics.packetsFailed &+= 1
+    releaseBuffer(entry.slot)
+    if entry.cookie != 0 { settleSend(entry.cookie, .failed(error)) }
   }
 
   /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
@@ -223,7 +240,7 @@ extension QueueCore {
   /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
   private func restOfBurst(_ entry: TransmitEntry) {
     let pending = unsafe state.pointee.pending
-    guard isOpen, unsafe pending.pointee.count < BurstBlock.capacity else {
+    guard isOpen else {
       statistics.packetsFailed &+= 1
       return releaseBuffer(entry.slot)
     }
@@ -267,8 +284,9 @@ extension QueueCore {
     }
   }
 
-  /// The common frames: nobody waits, one buffer of this queue, and no reference but the driver's. Goes up to the first that
-  /// is not so, and says where that is.
+  /// The common frames: nobody waits, and one buffer of this queue that nobody else held when it was submitted. Nobody else
+  /// holds it now: whoever submitted it gave the only reference there was, and others are made from one. Its object, if
+  /// there is one, stays with the slot. Goes up to the first frame that is not so, and says where that is.
   @inline(__always) private func completeSimple(from start: Int, to end: Int) -> Int {
     let records = unsafe state.pointee.records
     let local = unsafe local
@@ -281,7 +299,7 @@ extension QueueCore {
     while position < last {
       let entry = unsafe released[position]
       let record = unsafe records.advanced(by: Int(entry.slot))
-      guard entry.isSimple, unsafe record.pointee.home == local, unsafe isLast(record) else { break }
+      guard entry.isSimple, unsafe record.pointee.home == local else { break }
       unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
       unsafe places[position] = entry.slot
       position &+= 1
@@ -334,6 +352,11 @@ extension QueueCore {
   /// After releases or a refused publication: room goes to those who wait, then to whoever comes.
   func updateCredits() {
     guard isOpen else { return }
+    // What waits for publication fills its block: nothing can join it until the ring takes some.
+    if unsafe state.pointee.pending.pointee.count >= BurstBlock.capacity {
+      unsafe state.pointee.credits = 0
+      return
+    }
     // A body that never suspends must still let its turn end.
     var room = min(ringRoom, QueueState.turnBudget - Int(accepted &- acceptedBefore))
     while let sender = senders.first, room >= sender.need {

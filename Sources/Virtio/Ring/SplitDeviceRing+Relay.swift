@@ -32,17 +32,17 @@ extension SplitDeviceRing {
       let targetElements = unsafe target.usedEntries + 8 * Int(target.usedIndex & targetMask)
       var position = 0
       while position != run {
-        let sourceHead = UInt32(unsafe netdev_load_relaxed_u16(sourceEntries + 2 * position))
-        let targetHead = UInt32(unsafe netdev_load_relaxed_u16(targetEntries + 2 * position))
+        let sourceHead = UInt32(unsafe netdev_load_relaxed_u16(sourceEntries + 2 &* position))
+        let targetHead = UInt32(unsafe netdev_load_relaxed_u16(targetEntries + 2 &* position))
         guard sourceHead <= sourceMask, targetHead <= targetMask,
           let source = unsafe Self.buffer(sourceHead, sourceTable, flags: 0, in: memory),
           let destination = unsafe Self.buffer(targetHead, targetTable, flags: DescriptorFlag.write, in: memory),
           let written = body(source, destination)
         else { break }
-        unsafe netdev_store_relaxed_u32(sourceElements + 8 * position, sourceHead)
-        unsafe netdev_store_relaxed_u32(sourceElements + 8 * position + 4, 0)
-        unsafe netdev_store_relaxed_u32(targetElements + 8 * position, targetHead)
-        unsafe netdev_store_relaxed_u32(targetElements + 8 * position + 4, written)
+        unsafe netdev_store_relaxed_u32(sourceElements + 8 &* position, sourceHead)
+        unsafe netdev_store_relaxed_u32(sourceElements + 8 &* position + 4, 0)
+        unsafe netdev_store_relaxed_u32(targetElements + 8 &* position, targetHead)
+        unsafe netdev_store_relaxed_u32(targetElements + 8 &* position + 4, written)
         position &+= 1
       }
       let step = UInt32(truncatingIfNeeded: position)
@@ -68,7 +68,9 @@ extension SplitDeviceRing {
     let length = unsafe netdev_load_relaxed_u32(descriptor + 8)
     let found = UInt16(truncatingIfNeeded: unsafe netdev_load_relaxed_u32(descriptor + 12))
     let mattering = DescriptorFlag.next | DescriptorFlag.indirect | DescriptorFlag.write
-    guard found & mattering == flags, let base = unsafe memory.firstPlace(of: address, length: length) else { return nil }
+    guard found & mattering == flags, let base = unsafe memory.firstPlace(of: address, length: length) else {
+      return nil
+    }
     return unsafe BufferSegment(base: base, length: Int(length))
   }
 }

@@ -159,7 +159,7 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
       while position != run, let next = buffer(done &+ position) {
         unsafe Self.write(
           head: freeIds[position], address: next.address, length: next.length, writable: writable, token: next.token,
-          descriptors: descriptors, entries: entries, avail: avail + 2 * position)
+          descriptors: descriptors, entries: entries, avail: avail + 2 &* position)
         position &+= 1
       }
       shadow.taken &+= UInt32(truncatingIfNeeded: position)
@@ -303,8 +303,8 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
       var position = 0
       while position != run {
         // Read once each, then only the copies are looked at.
-        let id = unsafe netdev_load_relaxed_u32(elements + 8 * position)
-        let written = unsafe netdev_load_relaxed_u32(elements + 8 * position + 4)
+        let id = unsafe netdev_load_relaxed_u32(elements + 8 &* position)
+        let written = unsafe netdev_load_relaxed_u32(elements + 8 &* position + 4)
         guard id <= mask else { break }
         // Below the size.
         let entry = unsafe entries + Int(id)

@@ -80,7 +80,8 @@ extension EngineRings {
   /// Whether this batch has frames that have not been taken.
   public var hasMoreFrames: Bool { transmit.seen > 0 }
 
-  private mutating func nextTransmit() -> DescriptorChain? {
+  /// The next chain, whatever it holds; nil when this batch has no more.
+  mutating func nextTransmit() -> DescriptorChain? {
     while true {
       do throws(RingError) { return try transmit.next(in: memory) } catch {
         if transmit.isBroken { return nil }

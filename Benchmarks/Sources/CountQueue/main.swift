@@ -1,0 +1,168 @@
+// Receives and transmits a number of frames on one queue of the loopback device: what `count.sh` counts.
+//
+//     CountQueue MODE FRAMES PACKETS
+//
+// MODE is one of `Mode`; FRAMES, 1 to 256, are in flight at a time. The device works on the queue's own loop, so the counts
+// include it. It prints the allocations and the time of the loop. Its main is synchronous, and valgrind can follow.
+import CAllocationCounter
+import Dispatch
+import Glibc
+import Netdev
+import NetdevDevices
+
+/// What happens to each frame.
+enum Mode: String, CaseIterable {
+  /// Forwarded by the burst; with the addresses swapped.
+  case burst
+  case burstSwap = "burst-swap"
+  /// Forwarded from `for await`; with the addresses swapped.
+  case await
+  case awaitSwap = "await-swap"
+  /// Each transmission awaited by itself.
+  case send
+  /// Forwarded, and kept until 64 others have come.
+  case kept
+  /// Dropped; a new packet takes its place.
+  case dropped
+  /// As `burst`, with one allocation a frame that should not be there: it shows that the counter sees one.
+  case planted
+}
+
+/// The allocation of `planted`.
+final class Planted {}
+
+/// Exchanges the first two addresses of an Ethernet frame.
+@inline(__always)
+func swapAddresses(_ frame: inout MutableRawSpan) {
+  guard frame.byteCount >= 12 else { return }
+  let first = unsafe frame.unsafeLoadUnaligned(fromByteOffset: 0, as: UInt64.self)
+  let last = unsafe frame.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt32.self)
+  // Six bytes of destination, then six of source; the last two of the source are the upper half of `last`.
+  frame.storeBytes(of: first >> 48 | UInt64(last) << 16 | first << 48, toByteOffset: 0, as: UInt64.self)
+  frame.storeBytes(of: UInt32(truncatingIfNeeded: first >> 16), toByteOffset: 8, as: UInt32.self)
+}
+
+/// One loop over `packets` frames; each ends with as many frames in flight as there were.
+struct Work: Sendable {
+  let mode: Mode
+  let packets: Int
+
+  func run(on queue: isolated NetworkQueue) async throws {
+    switch mode {
+    case .burst: try await burst(queue)
+    case .burstSwap: try await burstSwap(queue)
+    case .await: try await forward(queue)
+    case .awaitSwap: try await forwardSwapped(queue)
+    case .send: try await send(queue)
+    case .kept: try await keep(queue)
+    case .dropped: try await drop(queue)
+    case .planted: try await plant(queue)
+    }
+  }
+
+  private func burst(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    while done < packets, let burst = await queue.receiveBurst() {
+      done += burst.count
+      try await queue.submit(burst)
+    }
+  }
+
+  private func burstSwap(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    while done < packets, var burst = await queue.receiveBurst() {
+      done += burst.count
+      burst.forEach { swapAddresses(&$0) }
+      try await queue.submit(burst)
+    }
+  }
+
+  private func forward(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    for await packet in queue.packets {
+      try await queue.submit(packet)
+      done += 1
+      if done == packets { return }
+    }
+  }
+
+  private func forwardSwapped(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    for await var packet in queue.packets {
+      packet.withMutableBytes { swapAddresses(&$0) }
+      try await queue.submit(consume packet)
+      done += 1
+      if done == packets { return }
+    }
+  }
+
+  private func send(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    for await packet in queue.packets {
+      try await queue.send(packet)
+      done += 1
+      if done == packets { return }
+    }
+  }
+
+  private func keep(_ queue: isolated NetworkQueue) async throws {
+    var kept = [Packet?](repeating: nil, count: 64)
+    var done = 0
+    for await packet in queue.packets {
+      kept[done % 64] = packet
+      try await queue.submit(packet)
+      done += 1
+      if done == packets { return }
+    }
+  }
+
+  private func drop(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    for await packet in queue.packets {
+      let length = packet.count
+      _ = consume packet
+      try await queue.submit(Packet(count: length, in: queue.pool))
+      done += 1
+      if done == packets { return }
+    }
+  }
+
+  private func plant(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    var planted = Planted()
+    while done < packets, let burst = await queue.receiveBurst() {
+      for _ in 0..<burst.count { planted = Planted() }
+      done += burst.count
+      try await queue.submit(burst)
+    }
+    withExtendedLifetime(planted) {}
+  }
+}
+
+let arguments = CommandLine.arguments
+guard arguments.count == 4, let mode = Mode(rawValue: arguments[1]), let frames = Int(arguments[2]),
+  (1...256).contains(frames), let packets = Int(arguments[3])
+else {
+  print("usage: CountQueue \(Mode.allCases.map(\.rawValue).joined(separator: "|")) FRAMES PACKETS")
+  exit(2)
+}
+let work = Work(mode: mode, packets: packets)
+let finished = DispatchSemaphore(value: 0)
+Task.detached {
+  do {
+    let device = try await NetworkDevice.open("loopback:")
+    try await device.run { queue in
+      for _ in 0..<frames { try await queue.submit(Packet(count: 64, in: queue.pool)) }
+      let allocations = netdev_allocation_count()
+      let start = DispatchTime.now().uptimeNanoseconds
+      try await work.run(on: queue)
+      let time = DispatchTime.now().uptimeNanoseconds - start
+      print("allocations \(netdev_allocation_count() - allocations) ns/packet \(Double(time) / Double(work.packets))")
+    }
+  } catch {
+    print("CountQueue: \(error)")
+    exit(1)
+  }
+  finished.signal()
+}
+finished.wait()

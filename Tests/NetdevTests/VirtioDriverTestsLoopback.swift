@@ -1,0 +1,193 @@
+import CNetdevSystem
+import Foundation
+import Glibc
+import LibeventConcurrency
+import Netdev
+import NetdevDevices
+import Synchronization
+import Testing
+
+/// The whole way round: driver, rings, software device, and back, in every combination of what can be negotiated.
+@Suite(.timeLimit(.minutes(3))) struct VirtioDriverTestsLoopback {
+  /// One combination.
+  struct Case: Sendable, CustomTestStringConvertible {
+    var placement: String
+    var features: Int
+    var size: Int
+    var queues: Int
+    var url: String {
+      "loopback:?lossless=1&placement=\(placement)&queue_size=\(size)&queues=\(queues)&mrg_rxbuf=\(features & 1)"
+        + "&event_idx=\(features >> 1 & 1)&indirect=\(features >> 2 & 1)"
+    }
+    var testDescription: String { url }
+  }
+
+  private static let cases = ["inline", "own"].flatMap { placement in
+    (0..<8).flatMap { features in
+      [2, 4, 256, 1024].flatMap { size in
+        [1, 2].map { Case(placement: placement, features: features, size: size, queues: $0) }
+      }
+    }
+  }
+
+  /// Frame `number` of a queue: its bytes are known from its number.
+  private static func frame(_ number: Int, count: Int) -> [UInt8] {
+    var bytes = Array(pattern[(number % 64)..<(number % 64) + count])
+    for position in 0..<8 { bytes[position] = UInt8(truncatingIfNeeded: number >> (8 * position)) }
+    return bytes
+  }
+  private static let pattern = (0..<2048).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
+
+  private static func equal(_ packet: borrowing Packet, _ bytes: [UInt8]) -> Bool {
+    packet.withBytes { span in
+      guard span.byteCount == bytes.count else { return false }
+      return unsafe span.withUnsafeBytes { here in
+        unsafe bytes.withUnsafeBytes { there in
+          guard let first = here.baseAddress, let second = there.baseAddress else { return bytes.isEmpty }
+          return unsafe memcmp(first, second, bytes.count) == 0
+        }
+      }
+    }
+  }
+
+  @Test(arguments: cases) func `frames of every size come back byte for byte, in order, each once`(one: Case)
+    async throws
+  {
+    let device = try await NetworkDevice.open(one.url)
+    let pool = device.pool
+    let sizes = Array(stride(from: 14, through: 1514, by: one.size < 256 ? 25 : 3)) + [1514]
+    let senders = device.queues.map { queue in
+      Task {
+        for (number, size) in sizes.enumerated() {
+          let packet = try Packet(copying: Self.frame(number + queue.index * 10_000, count: size), in: pool)
+          if number % 7 == 3 { try await queue.send(packet) } else { try await queue.submit(packet) }
+        }
+      }
+    }
+    let threads = Mutex<Set<UInt>>([])
+    try await device.run { queue in
+      threads.withLock { _ = $0.insert(queue.loop.identity) }
+      var number = 0
+      for await packet in queue.packets {
+        #expect(Self.equal(packet, Self.frame(number + queue.index * 10_000, count: sizes[number])))
+        number += 1
+        if number == sizes.count { break }
+      }
+      #expect(number == sizes.count)
+      // Its last frame has come: those that sent are done before the device is closed.
+      try await senders[queue.index].value
+    }
+    #expect(threads.withLock { $0.count } == one.queues)
+    try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
+    for queue in device.queues {
+      #expect(await queue.statistics.packetsReceived == UInt64(sizes.count))
+      #expect(await queue.statistics.packetsFailed == 0)
+    }
+  }
+
+  @Test(arguments: ["inline", "own"])
+  func `64 tasks send thousands of packets each through one queue that receives at the same time`(
+    placement: String
+  ) async throws {
+    let device = try await NetworkDevice.open("loopback:?lossless=1&placement=\(placement)")
+    let queue = device.queues[0]
+    let pool = device.pool
+    // Two threads that wake each other at every send are slow on a small machine: fewer of them say the same.
+    let each = placement == "inline" ? 10_000 : 2000
+    let errors = Tally(1)
+    let runner = Task {
+      try await device.run { queue in
+        var next = [Int](repeating: 0, count: 64)
+        var count = 0
+        for await packet in queue.packets {
+          let number = packet.withBytes { unsafe Int($0.unsafeLoad(fromByteOffset: 0, as: UInt64.self)) }
+          // In order, each once: a task sends its next frame when the device has released the one before.
+          if next[number >> 32] != number & 0xffff_ffff { errors.add(0) }
+          next[number >> 32] += 1
+          count += 1
+          if count == 64 * each { break }
+        }
+        while queue.statistics.packetsReleased < UInt64(64 * each) { await Task.yield() }
+      }
+    }
+    await withTaskGroup(of: Void.self) { group in
+      for task in 0..<64 {
+        group.addTask {
+          for number in 0..<each {
+            do {
+              var packet = try Packet(count: 64, in: pool)
+              packet.withMutableBytes {
+                $0.storeBytes(of: UInt64(task << 32 | number), toByteOffset: 0, as: UInt64.self)
+              }
+              try await queue.send(packet)
+            } catch {
+              errors.add(0)
+            }
+          }
+        }
+      }
+    }
+    try await runner.value
+    #expect(errors.total == 0)
+    try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
+  }
+
+  @Test(arguments: ["inline", "own"])
+  func `leaving a loop in the middle loses no frame: the next loop goes on where it left off`(
+    placement: String
+  ) async throws {
+    let device = try await NetworkDevice.open("loopback:?lossless=1&placement=\(placement)&queue_size=64")
+    let queue = device.queues[0]
+    let pool = device.pool
+    let sender = Task {
+      for number in 0..<2000 { try await queue.submit(Packet(copying: Self.frame(number, count: 100), in: pool)) }
+    }
+    try await device.run { queue in
+      var number = 0
+      while number < 2000 {
+        let stop = number + 1 + number % 37
+        for await packet in queue.packets {
+          #expect(Self.equal(packet, Self.frame(number, count: 100)))
+          number += 1
+          if number == stop || number == 2000 { break }
+        }
+      }
+      try await sender.value
+    }
+    try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
+  }
+
+  /// How often a thread of this process went to sleep by itself; nil when it is gone.
+  private static func sleeps(_ thread: String) -> Int? {
+    guard let status = try? String(contentsOfFile: "/proc/self/task/\(thread)/status", encoding: .utf8) else {
+      return nil
+    }
+    let line = status.split(separator: "\n").first { $0.hasPrefix("voluntary_ctxt_switches") }
+    return line.flatMap { $0.split(separator: "\t").last }.flatMap { Int($0) }
+  }
+
+  @Test func `an idle device sleeps: none of its threads wakes once`() async throws {
+    // Three pairs: no other test of this process has a thread named after a third one.
+    let device = try await NetworkDevice.open("loopback:?queues=3&placement=own&queue_size=64")
+    let pool = device.pool
+    for queue in device.queues {
+      let consumer = Task { for await _ in queue.packets { return } }
+      try await queue.send(Packet(copying: Self.frame(1, count: 64), in: pool))
+      await consumer.value
+    }
+    // Somebody waits for a frame that does not come: the usual idle state.
+    let waiting = device.queues.map { queue in Task { for await _ in queue.packets {} } }
+    try await Task.sleep(for: .milliseconds(500))
+    let threads = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").filter { thread in
+      let name = try? String(contentsOfFile: "/proc/self/task/\(thread)/comm", encoding: .utf8)
+      return ["loopback/2\n", "device/2\n"].contains(name)
+    }
+    #expect(threads.count == 2)
+    let before = threads.map { Self.sleeps($0) }
+    #expect(before.allSatisfy { $0 != nil })
+    try await Task.sleep(for: .seconds(3))
+    #expect(threads.map { Self.sleeps($0) } == before)
+    try await device.close()
+    for task in waiting { await task.value }
+  }
+}
