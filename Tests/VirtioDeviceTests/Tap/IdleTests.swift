@@ -42,7 +42,9 @@ import Virtio
   }
 
   /// Context switches of the loop's thread so far, and frames received.
-  func activity() -> (switches: Int, frames: UInt64) { (test_context_switches(), engine?.statistics.receivedFrames ?? 0) }
+  func activity() -> (switches: Int, frames: UInt64) {
+    (test_context_switches(), engine?.statistics.receivedFrames ?? 0)
+  }
 
   func stop() {
     engine?.stop()
