@@ -54,10 +54,11 @@ for executable in $executables; do
   strip --strip-debug -o "$work/$executable" "$products/$executable"
 done
 
-# The runtime's functions that change a reference count, and those that allocate, in callgrind's list of calls.
+# The runtime's functions that change a reference count, in callgrind's list of calls; and the C library's that allocate,
+# through which swift_allocObject goes too.
 arc='swift_retain|swift_release|swift_retain_n|swift_release_n|swift_bridgeObjectRetain|swift_bridgeObjectRelease'
 arc="$arc|swift_unknownObjectRetain|swift_unknownObjectRelease|swift_nonatomic_retain|swift_nonatomic_release"
-allocations='malloc|calloc|realloc|posix_memalign|aligned_alloc|swift_allocObject|swift_slowAlloc'
+allocations='malloc|calloc|realloc|posix_memalign|aligned_alloc'
 
 # count EXECUTABLE ARGUMENTS PACKETS: prints "instructions mallocs arc" of one run.
 count() {
@@ -70,9 +71,8 @@ count() {
     exit 2
   }
   awk -v arc="^($arc)\$" -v allocations="^($allocations)\$" '
-    # cfn= names the function called by the calls= line that follows it.
-    /^cfn=/ { name = substr($0, 5); sub(/@.*/, "", name); sub(/^_?swift_retain_$/, "swift_retain", name)
-              gsub(/\047.*/, "", name); next }
+    # cfn= names the function called by the calls= line that follows it; a quote begins the depth of a recursion.
+    /^cfn=/ { name = substr($0, 5); sub(/[@\047].*/, "", name); next }
     /^calls=/ { split($1, call, "="); if (name ~ arc) a += call[2]; else if (name ~ allocations) m += call[2]; next }
     /^(summary|totals):/ { total = $2 }
     END { printf "%d %d %d\n", total, m, a }' "$output"
