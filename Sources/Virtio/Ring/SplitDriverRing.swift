@@ -119,7 +119,7 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
   @inlinable public var unpublished: Int { Int(availIndex &- published) }
   /// True once a rule was broken or the ring was drained: it refuses work until `reset`.
   @inlinable public var isBroken: Bool { failure != nil }
-  /// The index after the last published chain: what NOTIFICATION_DATA puts in its upper half (§2.7.23).
+  /// The index after the last published chain: what NOTIFICATION_DATA puts in its upper half (§2.9).
   @inlinable public var publishedIndex: UInt16 { UInt16(truncatingIfNeeded: published) }
 
   // MARK: Adding
