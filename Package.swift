@@ -72,7 +72,8 @@ let package = Package(
       name: "NetdevDevices", dependencies: ["InProcess", "VirtioNet", "VirtioDevice", "Virtio", "Netdev"],
       swiftSettings: rules),
     .target(
-      name: "NetdevTesting", dependencies: [
+      name: "NetdevTesting",
+      dependencies: [
         "Netdev", "NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem",
       ],
       swiftSettings: rules),
@@ -80,7 +81,8 @@ let package = Package(
     .executableTarget(
       name: "EchoServer",
       dependencies: [
-        "NetdevDevices", "Netdev", "Responder", "PacketFormats", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "NetdevDevices", "Netdev", "Responder", "PacketFormats",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
 
@@ -108,7 +110,8 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "EchoServer", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet", "VirtioDevice",
+        "EchoServer", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet",
+        "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
       ],
       swiftSettings: rules),

@@ -12,7 +12,8 @@ final class Report: Sendable {
   func print(_ queues: [QueueStatistics]) {
     for (index, queue) in queues.enumerated() {
       Swift.print(
-        "queue \(index): \(queue.packetsReceived) received, \(queue.packetsReleased) sent, \(queue.packetsFailed) failed")
+        "queue \(index): \(queue.packetsReceived) received, \(queue.packetsReleased) sent, \(queue.packetsFailed) failed"
+      )
     }
     Swift.print(total.withLock { $0.description })
   }

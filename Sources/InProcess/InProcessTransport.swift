@@ -72,7 +72,9 @@ extension InProcessTransport {
   }
 
   /// Tells the device what the driver accepts.
-  public func setFeatures(_ features: FeatureSet) async throws(NetworkDeviceError) { device.setDriverFeatures(features) }
+  public func setFeatures(_ features: FeatureSet) async throws(NetworkDeviceError) {
+    device.setDriverFeatures(features)
+  }
 
   /// The device's status.
   public func status() async throws(NetworkDeviceError) -> DeviceStatus { device.status }
@@ -109,7 +111,9 @@ extension InProcessTransport {
     let memory = RingMemory(bytes: bytes)
     let address = state.withLock { state in
       // Each piece on its own megabytes below the first pool.
-      let address = state.memories.reduce(UInt64(1 << 20)) { $0 + (UInt64($1.length) + 0xf_ffff) / 0x10_0000 * 0x10_0000 }
+      let address = state.memories.reduce(UInt64(1 << 20)) {
+        $0 + (UInt64($1.length) + 0xf_ffff) / 0x10_0000 * 0x10_0000
+      }
       memory.address = address
       state.memories.append(memory)
       return address

@@ -40,9 +40,10 @@ struct PairMemory: Sendable {
   func map() throws(GuestMemoryError) -> GuestMemory {
     var regions: [GuestRegion] = []
     for (position, pool) in pools.enumerated() {
-      regions.append(unsafe pool.withMemory { base, length in
-        unsafe GuestRegion(address: UInt64(position + 1) * poolSpacing, length: UInt64(length), host: base)
-      })
+      regions.append(
+        unsafe pool.withMemory { base, length in
+          unsafe GuestRegion(address: UInt64(position + 1) * poolSpacing, length: UInt64(length), host: base)
+        })
     }
     for memory in rings {
       regions.append(

@@ -43,7 +43,8 @@ final class LoopInlet: Sendable {
   /// Who stored something for the loop looks whether it sleeps; who goes to sleep says so first and then looks for
   /// something stored. One of the two sees the other.
   private func wakeIfSleeping() {
-    if isSleeping.load(ordering: .sequentiallyConsistent), isSleeping.exchange(false, ordering: .sequentiallyConsistent) {
+    if isSleeping.load(ordering: .sequentiallyConsistent), isSleeping.exchange(false, ordering: .sequentiallyConsistent)
+    {
       unsafe backend.wake()
     }
   }

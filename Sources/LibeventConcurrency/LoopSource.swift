@@ -40,7 +40,8 @@ public final class LoopTimer {
     let (seconds, attoseconds) = delay.components
     guard seconds >= 0, attoseconds >= 0 else { return event.arm(afterNanoseconds: 0) }
     let whole = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
-    let nanoseconds = whole.overflow ? UInt64.max : whole.partialValue.addingSaturating(UInt64(attoseconds) / 1_000_000_000)
+    let nanoseconds =
+      whole.overflow ? UInt64.max : whole.partialValue.addingSaturating(UInt64(attoseconds) / 1_000_000_000)
     event.arm(afterNanoseconds: nanoseconds)
   }
 

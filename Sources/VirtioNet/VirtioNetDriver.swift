@@ -94,7 +94,8 @@ extension VirtioNetDriver {
     // buffer for an ordinary frame is cheapest.
     let bufferSize = features.contains(.mrgRxbuf) ? min(mtu, 1500) + 14 : max(mtu + 14, 1526 - VirtioNetHeader.size)
     return NetworkDeviceInformation(
-      name: transport.name, hardwareAddress: config.macAddress.map { address in (0..<6).map { address[$0] } } ?? [], mtu: mtu, queuePairs: pairs,
+      name: transport.name, hardwareAddress: config.macAddress.map { address in (0..<6).map { address[$0] } } ?? [],
+      mtu: mtu, queuePairs: pairs,
       queueSize: Int(layout.size), headroom: VirtioNetHeader.size, receiveBufferSize: bufferSize)
   }
 

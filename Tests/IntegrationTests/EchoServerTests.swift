@@ -62,12 +62,14 @@ import Testing
   @Test(.enabled(if: NamespaceThread.isAvailable, "needs root, to take rights away"))
   func `missing rights are EX_NOPERM and an interface that is taken is EX_CANTCREAT`() async throws {
     let ordinary = await
-      (try RunningProgram(["tap:tap0", "--address", "10.0.0.2/24"], before: ["setpriv", "--reuid=65534", "--clear-groups"]))
+      (try RunningProgram(
+        ["tap:tap0", "--address", "10.0.0.2/24"], before: ["setpriv", "--reuid=65534", "--clear-groups"]))
       .end(with: nil)
     #expect(ordinary.status == EX_NOPERM, "\(ordinary.errors)")
     #expect(ordinary.errors.split(separator: "\n").count == 1)
     // In a namespace of its own, the interface exists and somebody has its only queue.
-    let script = "ip tuntap add dev tap9 mode tap && exec \(RunningProgram.path.path) tap:tap9?queues=2 --address 10.0.0.2/24"
+    let script =
+      "ip tuntap add dev tap9 mode tap && exec \(RunningProgram.path.path) tap:tap9?queues=2 --address 10.0.0.2/24"
     let taken = await (try RunningProgram(command: ["unshare", "-n", "sh", "-c", script])).end(with: nil)
     #expect([EX_CANTCREAT, EX_USAGE].contains(taken.status), "\(taken.status) \(taken.errors)")
     #expect(taken.errors.contains("tap9"))

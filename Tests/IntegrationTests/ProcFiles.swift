@@ -7,7 +7,8 @@ func voluntarySwitches(ofThreadsNamed prefix: String) -> [String: Int] {
   for task in tasks {
     guard let text = try? String(contentsOfFile: "/proc/self/task/\(task)/status", encoding: .utf8) else { continue }
     let lines = text.split(separator: "\n")
-    guard let name = lines.first(where: { $0.hasPrefix("Name:") }), name.dropFirst(5).drop(while: { $0 == "\t" }).hasPrefix(prefix),
+    guard let name = lines.first(where: { $0.hasPrefix("Name:") }),
+      name.dropFirst(5).drop(while: { $0 == "\t" }).hasPrefix(prefix),
       let line = lines.first(where: { $0.hasPrefix("voluntary_ctxt_switches:") }),
       let count = Int(line.split(separator: "\t").last ?? "")
     else { continue }

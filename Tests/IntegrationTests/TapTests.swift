@@ -32,7 +32,8 @@ struct TapTests {
     let record = FlowRecord(queues: 2)
     let echo = try await TapEcho.start(queues: 2, observer: record)
     // Once round, so that the kernel's flow table knows where each flow was answered.
-    let first = try await echo.namespace.exchange(with: TapEcho.address, flows: 64, window: 1, total: 64, sizes: 18...18)
+    let first = try await echo.namespace.exchange(
+      with: TapEcho.address, flows: 64, window: 1, total: 64, sizes: 18...18)
     #expect(first.isComplete, "\(first)")
     let exchange = try await echo.namespace.exchange(
       with: TapEcho.address, flows: 64, window: 4, total: 1_000_000, sizes: 0...1472)

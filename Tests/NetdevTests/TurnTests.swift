@@ -63,7 +63,9 @@ import Testing
     }
   }
 
-  @Test func `a submitted frame is out at the end of its turn although its task goes on without the queue`() async throws {
+  @Test func `a submitted frame is out at the end of its turn although its task goes on without the queue`()
+    async throws
+  {
     let driver = ScriptedDriver(mode: .hold)
     let device = try await NetworkDevice.open(driver: driver)
     try await device.queues[0].submit(Packet(copying: numbered(1), in: device.pool))

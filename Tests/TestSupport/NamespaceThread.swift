@@ -8,7 +8,8 @@ import Synchronization
 public final class NamespaceThread: Sendable {
   /// Whether this process may make namespaces and TAP interfaces. In CI the tests run rather than being skipped.
   public static let isAvailable =
-    unsafe ProcessInfo.processInfo.environment["CI"] == "true" || (geteuid() == 0 && access("/dev/net/tun", R_OK | W_OK) == 0)
+    unsafe ProcessInfo.processInfo.environment["CI"] == "true"
+    || (geteuid() == 0 && access("/dev/net/tun", R_OK | W_OK) == 0)
   /// What is said when it may not.
   public static let reason = "needs root and /dev/net/tun"
 

@@ -131,8 +131,10 @@ extension NetworkQueue {
   /// Suspends while the ring is full. One call of the driver a burst; at most one doorbell.
   ///
   /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped.
-  @inlinable nonisolated(nonsending)
-  public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
+  @inlinable
+  nonisolated(nonsending)
+    public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError)
+  {
     if isHere, hasRoom(for: burst.count) {
       publish(burst)
     } else {

@@ -24,7 +24,8 @@ internal import Synchronization
     public var hugePages: Bool
 
     /// A layout; the defaults fit Ethernet frames of 1514 bytes with room for every virtio-net header.
-    public init(slots: Int = 2048, slotSize: Int = 2048, headroom: Int = 128, reserve: Int = 0, hugePages: Bool = true) {
+    public init(slots: Int = 2048, slotSize: Int = 2048, headroom: Int = 128, reserve: Int = 0, hugePages: Bool = true)
+    {
       self.slots = slots
       self.slotSize = slotSize
       self.headroom = headroom
@@ -87,7 +88,8 @@ internal import Synchronization
     unsafe list.initialize(to: LocalSlots(pool: .passUnretained(self)))
     for slot in 0..<configuration.slots {
       let record = unsafe SlotRecord(
-        base: memory.advanced(by: slot * configuration.slotSize), home: list, slot: UInt32(slot), capacity: UInt32(configuration.slotSize))
+        base: memory.advanced(by: slot * configuration.slotSize), home: list, slot: UInt32(slot),
+        capacity: UInt32(configuration.slotSize))
       unsafe records.advanced(by: slot).initialize(to: record)
     }
     for slot in stride(from: configuration.slots - 1, through: 0, by: -1) { shared.push(UInt32(slot)) }

@@ -7,7 +7,9 @@ extension NetworkQueue {
   /// An asynchronous sequence of received packets; `for await` fetches them. It ends when the queue ends (the cause is
   /// thrown by `NetworkDevice.run` and `closed()`) or when the iterating task is cancelled.
   public struct Packets: AsyncSequence, Sendable {
+    /// One frame.
     public typealias Element = Packet
+    /// The sequence only ends; why, `NetworkDevice.run` and `closed()` say.
     public typealias Failure = Never
     @usableFromInline let queue: NetworkQueue
 

@@ -66,7 +66,8 @@ final class QueueCore {
     self.loop = loop
     self.pool = pool
     unsafe local = pool.makeLocalList(loop: loop.identity)
-    self.busyPoll = UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
+    self.busyPoll =
+      UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
       &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
     self.onBroken = onBroken
     unsafe released = .allocate(capacity: Self.releasedCapacity)
