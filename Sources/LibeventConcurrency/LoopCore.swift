@@ -74,7 +74,7 @@ internal import CNetdevSystem
     let inlet = unsafe core.pointee.inlet
     unsafe inlet._withUnsafeGuaranteedRef { $0.beginTurn() }
     let hooks = unsafe core.pointee.activeHooks
-    for unsafehook in unsafe hooks { unsafe hook.begin(hook.context) }
+    for index in 0..<hooks.count { unsafe hooks[index].begin(hooks[index].context) }
 
     let started = netdev_coarse_nanoseconds()
     unsafe inlet._withUnsafeGuaranteedRef { unsafe $0.drain(into: &core.pointee.jobs) }
@@ -87,7 +87,7 @@ internal import CNetdevSystem
     if ran > 0 { unsafe core.pointee.noticeStall(since: started) }
 
     var busy = false
-    for unsafehook in unsafe hooks where unsafe hook.end(hook.context) { busy = true }
+    for index in 0..<hooks.count where unsafe hooks[index].end(hooks[index].context) { busy = true }
     if unsafe core.pointee.turns % turnsBetweenPolls == 0 { unsafe core.pointee.backend.poll() }
     return unsafe busy || core.pointee.turnRequested || core.pointee.hooksChanged || !core.pointee.jobs.isEmpty
       || inlet._withUnsafeGuaranteedRef { $0.hasJobs }
@@ -95,8 +95,9 @@ internal import CNetdevSystem
 
   /// The device hooks' `end`, between a turn's jobs; what they leave is served at the turn's own end.
   static func serveDevices(_ core: UnsafeMutablePointer<LoopCore>) {
-    for unsafehook in unsafe core.pointee.activeHooks where hook.stage == .device {
-      if unsafe hook.end(hook.context) { unsafe core.pointee.turnRequested = true }
+    let hooks = unsafe core.pointee.activeHooks
+    for index in 0..<hooks.count where unsafe hooks[index].stage == .device {
+      if unsafe hooks[index].end(hooks[index].context) { unsafe core.pointee.turnRequested = true }
     }
   }
 
