@@ -1,7 +1,8 @@
 import Foundation
+import Glibc
 import Synchronization
 
-/// The built EchoServer in a process of its own.
+/// The built EchoServer in a process of its own, started with posix_spawn: its output is collected by two threads.
 final class RunningProgram: Sendable {
   struct End: Sendable {
     let status: CInt
@@ -9,28 +10,37 @@ final class RunningProgram: Sendable {
     let errors: String
   }
 
-  /// Beside the test bundle, where the package manager puts executables.
+  /// Beside the test executable, where the package manager puts executables.
   static let path = URL(filePath: CommandLine.arguments[0]).deletingLastPathComponent().appending(path: "EchoServer")
 
-  private let process: Mutex<Process>
   private let identifier: pid_t
-  private let output = Collector()
-  private let errors = Collector()
+  private let output: Collector
+  private let errors: Collector
+  private let isReaped = Atomic<Bool>(false)
 
   convenience init(_ arguments: [String], before: [String] = []) throws {
     try self.init(command: before + [Self.path.path] + arguments)
   }
 
   init(command: [String]) throws {
-    let process = Process()
-    process.executableURL = URL(filePath: "/usr/bin/env")
-    process.arguments = command
-    process.standardOutput = output.pipe
-    process.standardError = errors.pipe
-    process.standardInput = FileHandle.nullDevice
-    try process.run()
-    identifier = process.processIdentifier
-    self.process = Mutex(process)
+    let output = try Collector()
+    let errors = try Collector()
+    var actions = unsafe posix_spawn_file_actions_t()
+    unsafe posix_spawn_file_actions_init(&actions)
+    defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+    unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    unsafe posix_spawn_file_actions_adddup2(&actions, output.writeEnd, 1)
+    unsafe posix_spawn_file_actions_adddup2(&actions, errors.writeEnd, 2)
+    var arguments = unsafe command.map { unsafe strdup($0) } + [nil]
+    defer { unsafe arguments.forEach { unsafe free($0) } }
+    var identifier: pid_t = 0
+    let result = unsafe posix_spawnp(&identifier, command[0], &actions, nil, &arguments, environ)
+    output.closeWriteEnd()
+    errors.closeWriteEnd()
+    guard result == 0 else { throw POSIXError(POSIXErrorCode(rawValue: result) ?? .EIO) }
+    self.identifier = identifier
+    self.output = output
+    self.errors = errors
   }
 
   func waitForOutput(_ text: String) async throws {
@@ -44,31 +54,51 @@ final class RunningProgram: Sendable {
   /// Sends a signal, if there is one, and waits for the end.
   func end(with signal: CInt?) async -> End {
     if let signal { kill(identifier, signal) }
-    while process.withLock({ $0.isRunning }) { try? await Task.sleep(for: .milliseconds(5)) }
-    let status = process.withLock { $0.terminationStatus }
-    return End(status: status, output: output.finish(), errors: errors.finish())
+    var status: CInt = 0
+    while unsafe waitpid(identifier, &status, WNOHANG) == 0 { try? await Task.sleep(for: .milliseconds(5)) }
+    isReaped.store(true, ordering: .releasing)
+    while !output.isFinished || !errors.isFinished { try? await Task.sleep(for: .milliseconds(5)) }
+    // The exit status is in the second byte; a signal's number, if that was the end, in the first.
+    return End(status: status & 0x7f == 0 ? status >> 8 & 0xff : -1, output: output.text, errors: errors.text)
   }
 
-  deinit { if process.withLock({ $0.isRunning }) { kill(identifier, SIGKILL) } }
+  deinit {
+    guard !isReaped.load(ordering: .acquiring) else { return }
+    kill(identifier, SIGKILL)
+    waitpid(identifier, nil, 0)
+  }
 }
 
-/// Everything that comes out of a pipe.
+/// Everything that comes out of a pipe, read by a thread until its end.
 private final class Collector: Sendable {
-  let pipe = Pipe()
-  private let data = Mutex(Data())
+  let writeEnd: CInt
+  private let state: Mutex<(data: [UInt8], isFinished: Bool)>
 
-  init() {
-    pipe.fileHandleForReading.readabilityHandler = { [weak self] handle in
-      let new = handle.availableData
-      self?.data.withLock { $0.append(new) }
+  init() throws {
+    var ends: (CInt, CInt) = (0, 0)
+    let result = unsafe withUnsafeMutablePointer(to: &ends) { pointer in
+      unsafe pointer.withMemoryRebound(to: CInt.self, capacity: 2) { unsafe pipe($0) }
+    }
+    guard result == 0 else { throw POSIXError(.EMFILE) }
+    for end in [ends.0, ends.1] { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    let readEnd = ends.0
+    writeEnd = ends.1
+    state = Mutex(([], false))
+    Thread.detachNewThread { [self] in
+      var buffer = [UInt8](repeating: 0, count: 4096)
+      while true {
+        let count = unsafe read(readEnd, &buffer, buffer.count)
+        guard count > 0 else { break }
+        let new = Array(buffer[..<count])
+        state.withLock { $0.data += new }
+      }
+      close(readEnd)
+      state.withLock { $0.isFinished = true }
     }
   }
 
-  var text: String { data.withLock { String(decoding: $0, as: UTF8.self) } }
+  func closeWriteEnd() { close(writeEnd) }
 
-  func finish() -> String {
-    pipe.fileHandleForReading.readabilityHandler = nil
-    if let rest = try? pipe.fileHandleForReading.readToEnd() { data.withLock { $0.append(rest) } }
-    return text
-  }
+  var text: String { state.withLock { String(decoding: $0.data, as: UTF8.self) } }
+  var isFinished: Bool { state.withLock { $0.isFinished } }
 }

@@ -1,6 +1,5 @@
 import Netdev
 import NetdevTesting
-import Synchronization
 import Testing
 
 @Suite(.timeLimit(.minutes(3))) struct PacketsTests {
@@ -62,27 +61,31 @@ import Testing
     try await device.close()
   }
 
-  @Test func `a consumer that sleeps in its body stops neither completions nor other tasks of its loop`() async throws {
+  @Test func `a consumer that waits in its body stops neither completions nor other tasks of its loop`() async throws {
     let driver = ScriptedDriver(mode: .release)
     let device = try await NetworkDevice.open(driver: driver)
     let queue = device.queues[0]
-    let slept = Atomic<Int>(0)
+    let taken = Tally(1)
+    let (permits, permit) = AsyncStream.makeStream(of: Void.self)
     let runner = Task {
       try await device.run { queue in
+        var permits = permits.makeAsyncIterator()
         for await _ in queue.packets {
+          taken.add(0)
+          await permits.next()
           try await Task.sleep(for: .milliseconds(100))
-          slept.add(1, ordering: .relaxed)
         }
       }
     }
     for value in 0..<5 { await driver.deliver(numbered(value)) }
-    var sent = 0
-    while slept.load(ordering: .relaxed) < 2 {
-      try await queue.send(Packet(copying: numbered(1), in: device.pool))
-      sent += 1
-    }
-    // If sends waited for the sleeper there would be one a nap.
-    #expect(sent >= 8)
+    try await eventually("the body waits with its first packet") { taken.total == 1 }
+    // It waits until it is told otherwise: if sends waited for it, none of these would return.
+    for value in 0..<500 { try await queue.send(Packet(copying: numbered(value), in: device.pool)) }
+    #expect(taken.total == 1)
+    permit.yield()
+    permit.yield()
+    try await eventually("it goes on") { taken.total == 3 }
+    permit.finish()
     try await device.close()
     _ = await runner.result
   }
