@@ -11,12 +11,12 @@ echo: deps
 	swift run EchoServer
 
 # In three runs: the ring tests keep both cores of a small machine busy on purpose, and the tests with real peers start
-# processes and time-outs of their own.
+# processes and time-outs of their own. One test at a time where loops of a test's own must not starve.
 test: deps test-deps
 	swift build --build-tests
 	swift test --disable-xctest --skip-build --filter '^VirtioTests[.]'
-	swift test --disable-xctest --skip-build --skip '^(VirtioTests|IntegrationTests)[.]'
-	swift test --disable-xctest --skip-build --filter '^IntegrationTests[.]'
+	swift test --disable-xctest --skip-build --no-parallel --skip '^(VirtioTests|IntegrationTests)[.]'
+	swift test --disable-xctest --skip-build --no-parallel --filter '^IntegrationTests[.]'
 	swift test --disable-xctest -c release --package-path Benchmarks
 
 # The system package of the library: found, installed by root, or named.

@@ -30,7 +30,16 @@ actor DeviceCloser {
 
   private func perform(_ cause: NetworkDeviceError) async -> NetworkDeviceError? {
     let queues = queues
-    for queue in queues { await queue.stopAccepting(cause) }
+    var cause = cause
+    for queue in queues {
+      let end = await queue.stopAccepting(cause)
+      // A queue that broke ends its consumers at once, and with them perhaps the program's `run`, which then asks for a
+      // normal close before the queue's own call is here: a broken queue must not look like a normal end.
+      if cause.code == .closed, end.code != .closed {
+        cause = end
+        brokenCause = end
+      }
+    }
     var failure: NetworkDeviceError?
     do {
       try await driver.reset(timeout: timeout)

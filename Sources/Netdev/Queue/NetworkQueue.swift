@@ -76,7 +76,13 @@ extension NetworkQueue {
   }
 
   /// Takes no more work; who waits without a published frame goes on at once.
-  func stopAccepting(_ cause: NetworkDeviceError) { unsafe core?.stopAccepting(cause) }
+  ///
+  /// - Returns: why the queue ends: `cause`, unless it broke before.
+  func stopAccepting(_ cause: NetworkDeviceError) -> NetworkDeviceError {
+    guard let core = unsafe core else { return cause }
+    core.stopAccepting(cause)
+    return core.end ?? cause
+  }
 
   /// The device is quiet (`confirmed`), or is not known to be: ends everything that waits.
   func finish(_ cause: NetworkDeviceError, confirmed: Bool) {
