@@ -40,6 +40,14 @@ internal import CNetdevSystem
     unsafe queue.records.advanced(by: Int(block.pointee.entries[position].slot))
   }
 
+  /// Who waits for the release of these frames.
+  mutating func mark(cookie: UInt32) {
+    for position in 0..<count {
+      let entry = unsafe block.pointee.entries[position]
+      unsafe block.pointee.entries[position] = TransmitEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
+    }
+  }
+
   /// Reads frame `position`, 0 to `count - 1`.
   public borrowing func withBytes<Result: ~Copyable, Failure: Error>(
     at position: Int, _ body: (RawSpan) throws(Failure) -> Result

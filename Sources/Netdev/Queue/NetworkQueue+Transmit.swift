@@ -27,12 +27,12 @@ extension NetworkQueue {
   }
 
   /// On the loop: takes a packet that lies in one buffer; its reference is the driver's now.
-  @inlinable nonisolated func acceptSingle(_ packet: consuming Packet) {
+  @inlinable nonisolated func acceptSingle(_ packet: consuming Packet, cookie: UInt32 = 0) {
     // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
     let isPlain = isKnownUniquelyReferenced(&packet.object)
     let slot = unsafe packet.record.pointee.slot
     _ = unsafe Unmanaged.passRetained(packet.object)
-    appendPending(TransmitEntry(slot: slot, isPlain: isPlain))
+    appendPending(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain))
   }
 
   /// On the loop: takes the packet; its reference is the driver's now.
@@ -109,7 +109,7 @@ extension NetworkQueue {
 }
 
 extension NetworkDeviceError {
-  static var cancelledBeforePublication: NetworkDeviceError {
+  @usableFromInline static var cancelledBeforePublication: NetworkDeviceError {
     NetworkDeviceError(.cancelled, "submit", offered: "the task was cancelled before the packet was published")
   }
 }

@@ -19,30 +19,33 @@ extension NetworkQueue {
     @inlinable public func makeAsyncIterator() -> Iterator { Iterator(queue: queue) }
 
     /// Fetches packets one by one.
-    public struct Iterator: AsyncIteratorProtocol {
+    public struct Iterator: PacketIterator {
       @usableFromInline let queue: NetworkQueue
 
       @usableFromInline init(queue: NetworkQueue) { self.queue = queue }
 
+      /// A packet that is at hand, on the queue's loop.
+      @inlinable public mutating func takePacket() -> Packet? {
+        guard QueueState.isHere(queue.loopIdentity) else { return nil }
+        let state = unsafe queue.state
+        return unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+      }
+
+      /// The next packet, or nil at the end.
+      @inlinable nonisolated(nonsending) public mutating func nextPacket() async -> Packet? {
+        if let packet = takePacket() { return packet }
+        return await queue.nextSlowly()
+      }
+
       /// The next packet, or nil at the end.
       @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
-        let state = unsafe queue.state
-        if QueueState.isHere(queue.loopIdentity),
-          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
-        {
-          return packet
-        }
+        if let packet = takePacket() { return packet }
         return await queue.nextSlowly()
       }
 
       /// The next packet, or nil at the end; what `for await` calls.
       @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
-        let state = unsafe queue.state
-        if QueueState.isHere(queue.loopIdentity),
-          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
-        {
-          return packet
-        }
+        if let packet = takePacket() { return packet }
         return await queue.nextSlowly()
       }
     }

@@ -49,6 +49,18 @@ extension QueueCore {
     return takeReceived()
   }
 
+  /// Looks for released buffers before a task suspends for them: publishes and rings, lets devices of this loop take their
+  /// turn, and takes what has been released. Within the turn's budget.
+  func pumpReleases() {
+    guard isOpen, !turnIsSpent else { return }
+    takeReleased()
+    flush()
+    refill()
+    driver.ring()
+    loop.serveDevices()
+    takeReleased()
+  }
+
   /// Gives what there is to those who wait, first come first served: a frame to whoever asked for one, all that is left
   /// to whoever asked for a burst.
   func serveConsumers() {

@@ -219,7 +219,7 @@ extension QueueCore {
   private func failFrame(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
     statistics.packetsFailed &+= 1
     releaseBuffer(entry.slot)
-    if entry.cookie != 0 { settleSend(entry.cookie, .failed(error)) }
+    if entry.cookie != 0 { settleFailed(entry.cookie, error) }
   }
 
   /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
@@ -241,108 +241,9 @@ extension QueueCore {
   /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
   private func restOfBurst(_ entry: TransmitEntry) {
     let pending = unsafe state.pointee.pending
-    guard isOpen else {
-      statistics.packetsFailed &+= 1
-      return releaseBuffer(entry.slot)
-    }
+    if let end { return failFrame(entry, end) }
     unsafe pending.pointee.entries[pending.pointee.count] = entry
     unsafe pending.pointee.count += 1
-  }
-
-  /// Takes back what the device has released: buffers go home, waiting senders go on.
-  func takeReleased() {
-    var taken = 0
-    do throws(NetworkDeviceError) {
-      // A turn takes at most its budget, so that a fast device does not hold the loop.
-      while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
-        var entries = unsafe MutableSpan(_unsafeStart: released, count: Self.releasedCapacity)
-        let count = try driver.takeReleased(into: &entries)
-        guard count > 0 else { break }
-        unsafe state.pointee.inFlight -= count
-        complete(count)
-        taken += count
-        if count < Self.releasedCapacity { break }
-      }
-    } catch {
-      breakQueue(error)
-    }
-    guard taken > 0 else { return }
-    active = true
-    statistics.packetsReleased &+= UInt64(taken)
-    updateCredits()
-  }
-
-  /// The first `count` frames in `released` are released: the driver's references end, and with the last one a buffer is free.
-  private func complete(_ count: Int) {
-    var position = 0
-    while true {
-      position = completeSimple(from: position, to: count)
-      guard position < count else { return }
-      let entry = unsafe released[position]
-      releaseBuffer(entry.slot)
-      if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
-      position += 1
-    }
-  }
-
-  /// The common frames: nobody waits, and one buffer of this queue that nobody else held when it was submitted. Nobody else
-  /// holds it now: whoever submitted it gave the only reference there was, and others are made from one. Its object, if
-  /// there is one, stays with the slot. Goes up to the first frame that is not so, and says where that is.
-  @inline(__always) private func completeSimple(from start: Int, to end: Int) -> Int {
-    let records = unsafe state.pointee.records
-    let local = unsafe local
-    let released = unsafe released
-    let free = unsafe local.pointee.count
-    // Where the next free slot goes, counted as the released frames are.
-    let places = unsafe local.pointee.slots + (free - start)
-    let last = min(end, start + (LocalSlots.capacity - free))
-    var position = start
-    while position < last {
-      let entry = unsafe released[position]
-      let record = unsafe records.advanced(by: Int(entry.slot))
-      guard entry.isSimple, unsafe record.pointee.home == local else { break }
-      unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
-      unsafe places[position] = entry.slot
-      position &+= 1
-    }
-    unsafe local.pointee.count = free + (position - start)
-    return position
-  }
-
-  /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.
-  @inline(__always) private func isLast(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
-    guard let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else { return true }
-    // The in-flight entry owns one reference to this object: it is alive.
-    var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
-    guard unsafe Self.isUnique(&reference) else { return false }
-    netdev_acquire_fence()
-    return true
-  }
-
-  func settleSend(_ cookie: UInt32, _ outcome: Waiter.Outcome) {
-    guard let waiter = waiters[cookie], waiter.wish == .release else { return }
-    releaseWaiters -= 1
-    waiter.settle(outcome)
-  }
-
-  /// The driver's reference to the frame in `slot` ends.
-  @inline(never) func releaseBuffer(_ slot: UInt32) {
-    let record = unsafe state.pointee.records.advanced(by: Int(slot))
-    if unsafe isLast(record) {
-      unsafe record.pointee.dropLinearCopy()
-      unsafe PacketPool.freeFrame(record)
-    } else if let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) {
-      unsafe Unmanaged<PacketObject>.fromOpaque(pointer).release()
-    }
-  }
-
-  @inline(__always) private static func isUnique(_ reference: inout Unmanaged<PacketObject>) -> Bool {
-    // An unmanaged reference and a strong one have the same representation: no retain, only the count is read.
-    unsafe withUnsafeMutablePointer(to: &reference) { pointer in
-      unsafe pointer.withMemoryRebound(to: PacketObject.self, capacity: 1) { strong in
-        unsafe isKnownUniquelyReferenced(&strong.pointee)
-      }
-    }
   }
 
   /// Frames that the ring has room for, beside those that have been promised it.
