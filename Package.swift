@@ -26,6 +26,7 @@ let package = Package(
     .library(name: "VirtioNet", targets: ["VirtioNet"]),
     .library(name: "VirtioDevice", targets: ["VirtioDevice"]),
     .library(name: "InProcess", targets: ["InProcess"]),
+    .library(name: "VhostUser", targets: ["VhostUser"]),
     .library(name: "PacketFormats", targets: ["PacketFormats"]),
     .library(name: "Responder", targets: ["Responder"]),
     .library(name: "LibeventConcurrency", targets: ["LibeventConcurrency"]),
@@ -63,13 +64,26 @@ let package = Package(
       dependencies: ["VirtioNet", "VirtioDevice", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem"],
       swiftSettings: rules),
 
+    // Devices of other programs: the front-end of the vhost-user protocol.
+    .target(
+      name: "VhostUser",
+      dependencies: [
+        "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: rules),
+
     // What packets say, and who answers.
     .target(name: "PacketFormats", swiftSettings: rules),
     .target(name: "Responder", dependencies: ["Netdev", "PacketFormats"], swiftSettings: rules),
 
     // Every device of this build, by URL; and the tools to test with.
     .target(
-      name: "NetdevDevices", dependencies: ["InProcess", "VirtioNet", "VirtioDevice", "Virtio", "Netdev"],
+      name: "NetdevDevices",
+      dependencies: [
+        "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev",
+        .product(name: "Logging", package: "swift-log"),
+      ],
       swiftSettings: rules),
     .target(
       name: "NetdevTesting",
@@ -113,6 +127,13 @@ let package = Package(
         "EchoServer", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet",
         "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
+      ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "InteropTests",
+      dependencies: [
+        "EchoServer", "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "Responder", "PacketFormats",
+        "LibeventConcurrency", "CNetdevSystem",
       ],
       swiftSettings: rules),
   ]

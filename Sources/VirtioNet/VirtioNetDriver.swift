@@ -24,7 +24,7 @@ public final class VirtioNetDriver: NetworkDriver {
 
   private struct State {
     var agreed: Agreed?
-    var poolAddress: UInt64 = 0
+    var memory: Memory?
     var pairs: [VirtioQueuePair.Reference] = []
   }
 
@@ -33,6 +33,18 @@ public final class VirtioNetDriver: NetworkDriver {
     var features: FeatureSet
     var layout: SplitRingLayout
     var mtu: Int
+    var pairs: Int
+
+    /// How each pair's piece of the ring memory is laid out.
+    var memoryMap: PairMemoryMap { PairMemoryMap(layout: layout, indirect: features.contains(.indirectDesc)) }
+  }
+
+  /// What the device is shown.
+  struct Memory: Sendable {
+    /// Address of the pool's first byte, as the device knows it.
+    var poolAddress: UInt64
+    /// The rings of all pairs in one region: some transports have few.
+    var rings: SharedRingMemory
   }
 
   /// A driver for the device behind `transport`.
@@ -89,7 +101,7 @@ extension VirtioNetDriver {
     let pairs = try queuePairs(request.queuePairs, config, features)
     let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
     let mtu = config.mtu.map { Int($0) } ?? 1500
-    state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu) }
+    state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs) }
     // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3); with them any size will do, but one
     // buffer for an ordinary frame is cheapest.
     let bufferSize = features.contains(.mrgRxbuf) ? min(mtu, 1500) + 14 : max(mtu + 14, 1526 - VirtioNetHeader.size)
@@ -130,23 +142,33 @@ extension VirtioNetDriver {
 // MARK: - Memory and queues
 
 extension VirtioNetDriver {
-  /// Shows the pool's memory to the device.
+  /// Shows the pool's memory to the device, and that of the rings.
   public func attach(pool: PacketPool) async throws(NetworkDeviceError) {
     let address = try await transport.share(pool)
-    state.withLock { $0.poolAddress = address }
+    let agreed = try agreed("attach")
+    let rings = try transport.makeRingMemory(bytes: agreed.pairs * agreed.memoryMap.totalBytes)
+    state.withLock { $0.memory = Memory(poolAddress: address, rings: rings) }
+  }
+
+  private func agreed(_ operation: String) throws(NetworkDeviceError) -> Agreed {
+    guard let agreed = state.withLock({ $0.agreed }) else {
+      throw NetworkDeviceError(.invalidConfiguration, operation, advice: "call start first")
+    }
+    return agreed
   }
 
   /// Lays out a pair's rings and hands them to the device.
   public func makeQueue(
     index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
   ) throws(NetworkDeviceError) -> any QueueDriver {
-    let (agreed, poolAddress) = state.withLock { ($0.agreed, $0.poolAddress) }
-    guard let agreed else {
-      throw NetworkDeviceError(.invalidConfiguration, "makeQueue", advice: "call start first")
+    let agreed = try agreed("makeQueue")
+    guard let memory = state.withLock({ $0.memory }), (0..<agreed.pairs).contains(index) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, "makeQueue", offered: "queue pair \(index) of \(agreed.pairs)",
+        advice: "attach a pool first")
     }
     let pair = try VirtioQueuePair(
-      index: index, agreed: agreed, poolAddress: poolAddress, slots: slots, signal: signal, transport: transport,
-      loop: loop)
+      index: index, agreed: agreed, memory: memory, slots: slots, signal: signal, transport: transport, loop: loop)
     state.withLock { $0.pairs.append(VirtioQueuePair.Reference(pair: pair, scope: LoopScope(loop))) }
     return pair
   }

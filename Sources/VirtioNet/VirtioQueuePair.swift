@@ -49,12 +49,13 @@ internal import Virtio
   @safe @exclusivity(unchecked) var limbo: [UInt32] = []
 
   init(
-    index: Int, agreed: VirtioNetDriver.Agreed, poolAddress: UInt64, slots: SlotTable, signal: QueueSignal,
+    index: Int, agreed: VirtioNetDriver.Agreed, memory: VirtioNetDriver.Memory, slots: SlotTable, signal: QueueSignal,
     transport: any VirtioTransport, loop: LoopExecutor
   ) throws(NetworkDeviceError) {
     let layout = agreed.layout
-    let map = PairMemoryMap(layout: layout, indirect: agreed.features.contains(.indirectDesc))
-    let memory = try transport.makeRingMemory(bytes: map.totalBytes)
+    let map = agreed.memoryMap
+    let poolAddress = memory.poolAddress
+    let memory = memory.rings.piece(index, of: map.totalBytes)
     do throws(RingError) {
       let made = try Self.makeRings(map, memory, eventIndex: agreed.features.contains(.eventIndex))
       unsafe rings = .allocate(capacity: 1)
@@ -123,48 +124,6 @@ internal import Virtio
     doorbells?.kickTransmit()
     counts.kicks &+= 2
   }
-}
-
-/// Where buffers of the pool lie in the device's address space.
-@safe struct PoolAddressing {
-  /// From an address here to the device's: the pool is one region for both.
-  private let distance: UInt64
-  private let emptyOffset: Int
-  private let emptyLength: UInt32
-
-  init(base: UInt64, slots: SlotTable) {
-    distance = base &- UInt64(UInt(bitPattern: unsafe slots.base(of: 0)))
-    // The header goes before the place where the frame shall begin.
-    emptyOffset = slots.headroom - VirtioNetHeader.size
-    emptyLength = UInt32(slots.slotSize - slots.headroom + VirtioNetHeader.size)
-  }
-
-  /// The device's address of a place in the pool.
-  @inline(__always) func address(of place: UnsafeMutableRawPointer) -> UInt64 {
-    UInt64(UInt(bitPattern: place)) &+ distance
-  }
-
-  /// A buffer to receive into: `base` is the first byte of `slot`.
-  @inline(__always) func emptyBuffer(_ slot: UInt32, base: UnsafeMutableRawPointer) -> RingBuffer {
-    unsafe RingBuffer(address: address(of: base + emptyOffset), length: emptyLength, token: UInt64(slot))
-  }
-}
-
-/// Where a pair's parts lie in the memory that its transport gives: both rings, indirect tables, the header of zeros.
-private struct PairMemoryMap {
-  let layout: SplitRingLayout
-  let indirectCapacity: Int
-
-  init(layout: SplitRingLayout, indirect: Bool) {
-    self.layout = layout
-    indirectCapacity = indirect ? min(8, Int(layout.size)) : 0
-  }
-
-  /// From the receive ring to the transmit ring: whole cache lines.
-  var ringStride: Int { (layout.totalBytes + 63) & ~63 }
-  var indirectOffset: Int { 2 * ringStride }
-  var headerOffset: Int { indirectOffset + 16 * indirectCapacity * Int(layout.size) }
-  var totalBytes: Int { headerOffset + 64 }
 }
 
 // MARK: - Transmission
