@@ -133,7 +133,7 @@ let package = Package(
       name: "InteropTests",
       dependencies: [
         "EchoServer", "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "Responder", "PacketFormats",
-        "LibeventConcurrency", "CNetdevSystem",
+        "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
   ]

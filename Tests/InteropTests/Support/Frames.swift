@@ -1,4 +1,5 @@
-import Netdev
+import Logging
+import NetdevDevices
 import Testing
 
 /// Frames that say which they are: addresses, a local EtherType, a number, and bytes that follow from it.
@@ -24,6 +25,13 @@ extension Packet {
   var array: [UInt8] {
     withBytes { bytes in (0..<bytes.byteCount).map { unsafe bytes.unsafeLoad(fromByteOffset: $0, as: UInt8.self) } }
   }
+}
+
+/// Opens a device that keeps warnings to itself: a test's bodies hold their loops for long.
+func open(_ url: String) async throws -> NetworkDevice {
+  var configuration = NetworkDevice.Configuration()
+  configuration.logger.logLevel = .error
+  return try await NetworkDevice.open(url, configuration: configuration)
 }
 
 /// Sends `total` frames in bursts and takes each burst back before the next: byte for byte, in order, none missing.

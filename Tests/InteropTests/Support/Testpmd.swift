@@ -33,7 +33,7 @@ final class Testpmd: Sendable {
     ["/usr/bin", "/usr/local/bin"].contains {
       FileManager.default.isExecutableFile(atPath: "\($0)/dpdk-testpmd")
     } || ProcessInfo.processInfo.environment["CI"] != nil
-  static let requirement: Comment = "needs dpdk-testpmd: apt-get install dpdk-dev librte-net-vhost23"
+  static let requirement: Comment = "needs dpdk-testpmd: apt-get install dpdk dpdk-dev"
 
   let process: ChildProcess
   private let ports: [Port]
