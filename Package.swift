@@ -130,6 +130,13 @@ let package = Package(
       ],
       swiftSettings: rules),
     .testTarget(
+      name: "VhostUserTests",
+      dependencies: [
+        "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: rules),
+    .testTarget(
       name: "InteropTests",
       dependencies: [
         "EchoServer", "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "Responder", "PacketFormats",
