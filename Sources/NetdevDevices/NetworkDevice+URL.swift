@@ -21,8 +21,8 @@ extension NetworkDevice {
   /// or on their own), and `loopback:` knows `lossless=1`: a frame waits for a receive buffer instead of being dropped.
   ///
   /// `vhost-user:` knows `server=1` (the switch connects to us), `connect_timeout` (seconds to wait for it), `timeout`
-  /// (seconds it may take for one answer), `mac` (the address to use), `mtu` (to tell the switch) and `kicks=0` (the switch
-  /// polls the rings).
+  /// (seconds it may take for one answer), `serve_timeout` (seconds until a queue pair that gives nothing back is an error),
+  /// `mac` (the address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings).
   ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
   ///   not have, or what keeps the device from being opened.
@@ -111,6 +111,7 @@ struct DeviceSpecification {
     if try url.flag("server") == true { options.role = .listen }
     if let seconds = try url.number("connect_timeout", in: 1...86_400) { options.connectTimeout = .seconds(seconds) }
     if let seconds = try url.number("timeout", in: 1...3600) { options.requestTimeout = .seconds(seconds) }
+    if let seconds = try url.number("serve_timeout", in: 1...3600) { options.serviceTimeout = .seconds(seconds) }
     options.mtu = try url.number("mtu", in: 68...9216)
     if let kicks = try url.flag("kicks") { options.kicks = kicks }
     options.hardwareAddress = try url.hardwareAddress("mac")

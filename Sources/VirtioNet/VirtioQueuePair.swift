@@ -45,6 +45,8 @@ internal import Virtio
   @safe @exclusivity(unchecked) private var isLive = false
   @safe @exclusivity(unchecked) private var isQuiet = false
   @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
+  /// Runs while it is not known whether the device serves this pair at all; nil when it is.
+  @safe @exclusivity(unchecked) private var service: ServiceWatch?
   /// First slots of received frames that could not be handed on because the queue broke.
   @safe @exclusivity(unchecked) var limbo: [UInt32] = []
 
@@ -84,6 +86,9 @@ internal import Virtio
       },
       onFailure: { [weak self] error in self?.signal.fail(error) })
     self.doorbells = Doorbells(bells: doorbells)
+    // The first pair is there by definition; a device may take its time to begin with it.
+    guard index > 0, let limit = transport.serviceTimeout else { return }
+    service = try ServiceWatch(loop: loop, limit: limit) { [weak self] in self?.checkService(index, transport.name) }
   }
 
   deinit {
@@ -237,11 +242,24 @@ extension VirtioQueuePair {
     if unsafe rings.pointee.transmit.needsKick() {
       counts.kicks &+= 1
       doorbells?.kickTransmit()
+      service?.begin()
     }
     if unsafe rings.pointee.receive.needsKick() {
       counts.kicks &+= 1
       doorbells?.kickReceive()
     }
+  }
+
+  /// The first frames have had their time.
+  private func checkService(_ index: Int, _ device: String) {
+    service = nil
+    guard unsafe rings.pointee.transmit.returnedIndex == 0, unsafe rings.pointee.transmit.inFlight > 0,
+      (try? unsafe rings.pointee.transmit.pendingUsed()) == 0
+    else { return }
+    signal.fail(
+      NetworkDeviceError(
+        .unsupported, device, offered: "queue pair \(index) is not served: nothing that was sent through it came back",
+        advice: "ask for fewer queue pairs, or give the switch's port more"))
   }
 
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool {
@@ -267,6 +285,7 @@ extension VirtioQueuePair {
   func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
     isLive = false
     doorbells = nil
+    service = nil
     unsafe rings.pointee.transmit.drain { transmitted(TransmitEntry(rawValue: $0)) }
     unsafe rings.pointee.receive.drain { posted(UInt32(truncatingIfNeeded: $0)) }
     for slot in limbo { posted(slot) }

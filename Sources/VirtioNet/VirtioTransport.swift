@@ -14,6 +14,10 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// Who switches queue pairs on and off, and with that whether MQ needs a control virtqueue.
   var pairSwitching: FeatureSet.PairSwitching { get }
 
+  /// How long the first frames of a queue pair other than the first may stay with the device before the pair counts as
+  /// not served; nil where the device's number of pairs can be believed.
+  var serviceTimeout: Duration? { get }
+
   /// Reaches the device.
   ///
   /// - Throws: whatever keeps it from being reached, in the words of what was asked for.
@@ -61,6 +65,11 @@ public protocol VirtioTransport: AnyObject, Sendable {
 
   /// Lets go of the device.
   func shutDown() async
+}
+
+extension VirtioTransport {
+  /// The device's number of pairs can be believed.
+  public var serviceTimeout: Duration? { nil }
 }
 
 /// The doorbells of one pair. On the pair's loop.

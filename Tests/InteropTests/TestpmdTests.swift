@@ -66,6 +66,23 @@ struct TestpmdTests {
     await peer.quit()
   }
 
+  @Test func `a pair that testpmd claims and does not serve is a typed error`() async throws {
+    let socket = socketPath()
+    let peer = try await Testpmd([.init(socket: socket, queues: 1)])
+    let device = try await open("vhost-user:\(socket)?queues=2&serve_timeout=1")
+    let error = await #expect(throws: NetworkDeviceError.self) {
+      try await device.run { queue in
+        if queue.index == 0 {
+          try await exchange(on: queue, total: 100, burst: 10, isSwapped: true)
+        } else {
+          try await queue.send(Packet(copying: Frames.bytes(0, count: 60), in: queue.pool))
+        }
+      }
+    }
+    #expect(error?.offered.contains("queue pair 1 is not served") == true, "\(String(describing: error))")
+    await peer.quit()
+  }
+
   @Test func `testpmd receives what is sent and we receive what it makes`() async throws {
     let socket = socketPath()
     let sink = try await Testpmd([.init(socket: socket)], mode: .rxonly)

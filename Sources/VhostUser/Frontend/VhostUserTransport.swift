@@ -30,6 +30,9 @@ public final class VhostUserTransport: VirtioTransport {
     public var connectTimeout: Duration = .seconds(60)
     /// How long the back-end may take for one answer.
     public var requestTimeout: Duration = .seconds(5)
+    /// How long the first frames of a queue pair other than the first may stay with the back-end before the pair counts as not
+    /// served. Back-ends claim more pairs than they serve: DPDK says 128, always.
+    public var serviceTimeout: Duration = .seconds(10)
     /// The hardware address to give the device when the back-end has none; nil makes a locally administered one of the path.
     public var hardwareAddress: MACAddress?
     /// The MTU to tell the back-end, 68 to 9216; nil leaves it at 1500.
@@ -83,6 +86,9 @@ public final class VhostUserTransport: VirtioTransport {
 
   /// The URL without its options.
   public var name: String { "vhost-user:\(options.path)" }
+
+  /// As in the options: no back-end's number of pairs can be believed.
+  public var serviceTimeout: Duration? { options.serviceTimeout }
 
   /// Pairs are switched by messages: there is no control virtqueue.
   public var pairSwitching: FeatureSet.PairSwitching { .transport }
