@@ -119,6 +119,7 @@ let package = Package(
       name: "NetdevTests",
       dependencies: [
         "NetdevTesting", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
     .testTarget(

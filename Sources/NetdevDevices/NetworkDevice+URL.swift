@@ -22,7 +22,9 @@ extension NetworkDevice {
   ///
   /// `vhost-user:` knows `server=1` (the switch connects to us), `connect_timeout` (seconds to wait for it), `timeout`
   /// (seconds it may take for one answer), `serve_timeout` (seconds until a queue pair that gives nothing back is an error),
-  /// `mac` (the address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings).
+  /// `mac` (the address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings). A switch that goes
+  /// away is awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead,
+  /// `in_flight=fail` lets the sends of such frames fail.
   ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
   ///   not have, or what keeps the device from being opened.
@@ -110,6 +112,8 @@ struct DeviceSpecification {
     var options = VhostUserTransport.Options(path: url.target)
     if try url.flag("server") == true { options.role = .listen }
     if let seconds = try url.number("connect_timeout", in: 1...86_400) { options.connectTimeout = .seconds(seconds) }
+    if try url.flag("reconnect") == false { options.recovery = nil }
+    if try url.word("in_flight", of: ["resubmit", "fail"]) == "fail" { options.recovery?.inFlight = .fail }
     if let seconds = try url.number("timeout", in: 1...3600) { options.requestTimeout = .seconds(seconds) }
     if let seconds = try url.number("serve_timeout", in: 1...3600) { options.serviceTimeout = .seconds(seconds) }
     options.mtu = try url.number("mtu", in: 68...9216)

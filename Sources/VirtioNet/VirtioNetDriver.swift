@@ -18,14 +18,17 @@ public final class VirtioNetDriver: NetworkDriver {
     public init() {}
   }
 
-  private let transport: any VirtioTransport
+  let transport: any VirtioTransport
   private let options: Options
-  private let state = Mutex(State())
+  let state = Mutex(State())
 
-  private struct State {
+  struct State {
     var agreed: Agreed?
+    var pool: PacketPool?
     var memory: Memory?
     var pairs: [VirtioQueuePair.Reference] = []
+    var onLinkChange: (@Sendable (LinkChange) -> Void)?
+    var recovery = Recovery()
   }
 
   /// What was agreed with the device; fixed before the first ring exists.
@@ -66,8 +69,14 @@ public final class VirtioNetDriver: NetworkDriver {
 // MARK: - Agreeing
 
 extension VirtioNetDriver {
+  /// The link is what the transport's device is: there, lost, back.
+  public func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) {
+    state.withLock { $0.onLinkChange = onChange }
+  }
+
   /// Resets the device, agrees on features and sizes, and finds out what it is.
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    transport.watchLoss { [weak self] loss in self?.noteLoss(loss) }
     try await transport.connect()
     try await transport.reset(timeout: .seconds(5))
     try await transport.setStatus(.acknowledge)
@@ -147,7 +156,10 @@ extension VirtioNetDriver {
     let address = try await transport.share(pool)
     let agreed = try agreed("attach")
     let rings = try transport.makeRingMemory(bytes: agreed.pairs * agreed.memoryMap.totalBytes)
-    state.withLock { $0.memory = Memory(poolAddress: address, rings: rings) }
+    state.withLock { state in
+      state.pool = pool
+      state.memory = Memory(poolAddress: address, rings: rings)
+    }
   }
 
   private func agreed(_ operation: String) throws(NetworkDeviceError) -> Agreed {
@@ -181,6 +193,7 @@ extension VirtioNetDriver {
 
   /// Resets the device; no doorbell rings any more.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
+    await endRecovery()
     for reference in state.withLock({ $0.pairs }) { await reference.goQuiet() }
     try await transport.reset(timeout: timeout)
   }
@@ -188,6 +201,9 @@ extension VirtioNetDriver {
   /// Lets go of device and rings.
   public func shutDown() async {
     await transport.shutDown()
-    state.withLock { $0.pairs = [] }
+    state.withLock { state in
+      state.pairs = []
+      state.onLinkChange = nil
+    }
   }
 }

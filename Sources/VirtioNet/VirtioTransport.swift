@@ -18,7 +18,13 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// not served; nil where the device's number of pairs can be believed.
   var serviceTimeout: Duration? { get }
 
-  /// Reaches the device.
+  /// What to do when the device is lost; nil where a lost device stays lost, and its queues break.
+  var recovery: VirtioRecovery? { get }
+
+  /// Tells, from any thread, of the loss of a device that was driven: its connection ended, its process exited.
+  func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void)
+
+  /// Reaches the device; after a loss, reaches it again, or whatever has taken its place.
   ///
   /// - Throws: whatever keeps it from being reached, in the words of what was asked for.
   func connect() async throws(NetworkDeviceError)
@@ -70,6 +76,45 @@ public protocol VirtioTransport: AnyObject, Sendable {
 extension VirtioTransport {
   /// The device's number of pairs can be believed.
   public var serviceTimeout: Duration? { nil }
+  /// A lost device stays lost.
+  public var recovery: VirtioRecovery? { nil }
+  /// No device is ever lost.
+  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) {}
+}
+
+/// What to do when a device is lost: look for it again, and go on.
+public struct VirtioRecovery: Sendable, Hashable {
+  /// What becomes of frames that the lost device had not released.
+  public enum InFlight: Sendable, Hashable {
+    /// They are submitted again, before anything newer: each at least once on the wire, perhaps twice.
+    case resubmit
+    /// Their sends fail with the cause of the loss: each at most once on the wire.
+    case fail
+  }
+
+  /// What becomes of frames in flight.
+  public var inFlight = InFlight.resubmit
+  /// Time between the first two attempts to reach the device; it doubles from one to the next.
+  public var firstDelay = Duration.milliseconds(10)
+  /// The longest such time.
+  public var longestDelay = Duration.seconds(1)
+
+  /// Submit again, try for as long as it takes.
+  public init() {}
+}
+
+/// A device that was lost.
+public struct VirtioLoss: Sendable {
+  /// Why.
+  public let cause: NetworkDeviceError
+  /// Says whether the lost device is known to touch no memory any more, and waits for that no longer than it is told.
+  public let isGone: @Sendable (_ within: Duration) async -> Bool
+
+  /// A loss.
+  public init(cause: NetworkDeviceError, isGone: @escaping @Sendable (_ within: Duration) async -> Bool) {
+    self.cause = cause
+    self.isGone = isGone
+  }
 }
 
 /// The doorbells of one pair. On the pair's loop.

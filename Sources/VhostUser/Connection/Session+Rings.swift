@@ -51,10 +51,12 @@ extension Session {
     try await setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     // A back-end that does not acknowledge has nevertheless read everything before this question when it answers.
     _ = try await ask(.getFeatures)
+    isDriven = true
   }
 
   /// Stops every started ring and resets the status. When this returns, the back-end touches no memory any more.
   func stop(within limit: Duration) async throws(NetworkDeviceError) {
+    isDriven = false
     let clock = ContinuousClock()
     let deadline = clock.now + limit
     while let index = startedRings.first {

@@ -13,8 +13,7 @@ actor Session {
   nonisolated let name: String
   nonisolated let logger: Logger
   private let requestTimeout: Duration
-  private let onLoss: @Sendable (NetworkDeviceError) -> Void
-  private let onConfigurationChange: @Sendable () -> Void
+  private let onLoss: @Sendable (Session, NetworkDeviceError) -> Void
 
   private var socket: MessageSocket?
   private var peer: PeerProcess?
@@ -36,6 +35,9 @@ actor Session {
   var agreement = Agreement()
   /// Rings that were started and not stopped.
   var startedRings: [UInt32] = []
+  /// The back-end has everything that it needs: its loss is an event, and no longer the failure of what is being done.
+  var isDriven = false
+  private var wasGone = false
 
   private struct Exchange {
     let message: FrontendMessage
@@ -48,14 +50,13 @@ actor Session {
   /// A session that `open` brings to life.
   init(
     loop: LoopExecutor, name: String, logger: Logger, requestTimeout: Duration,
-    onLoss: @escaping @Sendable (NetworkDeviceError) -> Void, onConfigurationChange: @escaping @Sendable () -> Void
+    onLoss: @escaping @Sendable (Session, NetworkDeviceError) -> Void
   ) {
     self.loop = loop
     self.name = name
     self.logger = logger
     self.requestTimeout = requestTimeout
     self.onLoss = onLoss
-    self.onConfigurationChange = onConfigurationChange
   }
 
   /// Begins on a connected socket, which it takes over.
@@ -187,7 +188,7 @@ extension Session {
     channel = nil
     settle(.failure(cause))
     if peer?.hasExited == true { wakeExitWaiters() }
-    onLoss(cause)
+    if isDriven { onLoss(self, cause) }
   }
 
   /// Ends the session without anybody being told.
@@ -201,13 +202,14 @@ extension Session {
     exchangeTimer = nil
     exchange?.continuation.resume(returning: .failure(NetworkDeviceError(.closed, name, offered: "it was closed")))
     exchange = nil
+    wasGone = isGone
     peer = nil
     wakeExitWaiters()
   }
 
   /// True when the connection is over and the process behind it has exited: nobody touches the memory any more. An exit
   /// under a connection that still works is no proof: somebody else holds the other end.
-  var isGone: Bool { failure != nil && peer?.hasExited == true }
+  var isGone: Bool { wasGone || failure != nil && peer?.hasExited == true }
 
   private func noteExit() {
     guard failure != nil else { return }
@@ -272,9 +274,9 @@ extension Session {
     let code = BackendCode(rawValue: incoming.header.request)
     trace("←", "\(code)", incoming.descriptors)
     for descriptor in incoming.descriptors { close(descriptor) }
-    // Everything else that the document knows needs features that this front-end does not accept.
+    // A changed configuration is none that this front-end looks at twice. Everything else that the document knows needs
+    // features that it does not accept.
     let isUnderstood = code == .configChange && incoming.payload.isEmpty && incoming.descriptors.isEmpty
-    if isUnderstood { onConfigurationChange() }
     guard incoming.header.needsReply, !incoming.header.isReply else { return }
     var writer = PayloadWriter()
     writer.append(UInt64(isUnderstood ? 0 : 1))

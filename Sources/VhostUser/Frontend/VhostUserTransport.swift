@@ -39,6 +39,8 @@ public final class VhostUserTransport: VirtioTransport {
     public var mtu: Int?
     /// Kicks the back-end. False tells it to poll the rings instead (the document's "no file descriptor" bit).
     public var kicks = true
+    /// What to do when the back-end goes away; nil lets the device break.
+    public var recovery: VirtioRecovery? = VirtioRecovery()
     /// Where the messages are traced, in the document's words, at level `trace`.
     public var logger = Logger(label: "netdev.vhost-user")
 
@@ -60,8 +62,11 @@ public final class VhostUserTransport: VirtioTransport {
     var pools: [PacketPool] = []
     var rings: [RingFile] = []
     var wires: [PairWires] = []
-    /// Sessions that are over while the process behind them may still touch memory.
+    /// The last session that was driven: the buffers in the driver's rings are known to its back-end.
+    var driven: Session?
+    /// Earlier sessions, while it is not known that the processes behind them are gone.
     var lost: [Session] = []
+    var onLoss: (@Sendable (VirtioLoss) -> Void)?
   }
 
   /// Where the rings begin in the device's address space; pools each have 2⁴⁰ bytes of their own above.
@@ -90,6 +95,9 @@ public final class VhostUserTransport: VirtioTransport {
   /// As in the options: no back-end's number of pairs can be believed.
   public var serviceTimeout: Duration? { options.serviceTimeout }
 
+  /// As in the options.
+  public var recovery: VirtioRecovery? { options.recovery }
+
   /// Pairs are switched by messages: there is no control virtqueue.
   public var pairSwitching: FeatureSet.PairSwitching { .transport }
 }
@@ -101,11 +109,11 @@ extension VhostUserTransport {
   public func connect() async throws(NetworkDeviceError) {
     let (loop, old) = try prepare()
     for wires in old.wires { await wires.disconnect() }
+    await retire(old)
     let descriptor = try await dial(loop)
     let session = Session(
       loop: loop, name: name, logger: options.logger, requestTimeout: options.requestTimeout,
-      onLoss: { [weak self] cause in self?.noteLoss(cause) },
-      onConfigurationChange: {})
+      onLoss: { [weak self] session, cause in self?.noteLoss(session, cause) })
     state.withLock { $0.session = session }
     let result = await withTaskCancellationHandler { () async -> Result<Void, NetworkDeviceError> in
       do throws(NetworkDeviceError) {
@@ -165,9 +173,27 @@ extension VhostUserTransport {
     return session
   }
 
-  private func noteLoss(_ cause: NetworkDeviceError) {
-    _ = cause
+  /// Sessions that are over: the driven ones stay until their processes are gone.
+  private func retire(_ old: State) async {
+    if let session = old.session, session !== old.driven { await session.shutDown() }
+    var left: [Session] = []
+    for session in old.lost where session !== old.driven {
+      if await session.isGone { await session.shutDown() } else { left.append(session) }
+    }
+    if let driven = old.driven { left.append(driven) }
+    state.withLock { state in
+      state.session = nil
+      state.lost = left
+    }
   }
+
+  private func noteLoss(_ session: Session, _ cause: NetworkDeviceError) {
+    let onLoss = state.withLock { $0.onLoss }
+    onLoss?(VirtioLoss(cause: cause) { limit in await session.isGone(within: limit) })
+  }
+
+  /// Tells of back-ends that went away while they were driven.
+  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) { state.withLock { $0.onLoss = onLoss } }
 }
 
 // MARK: - Agreeing
@@ -243,6 +269,7 @@ extension VhostUserTransport {
     let (regions, wires) = state.withLock { (Self.regions($0), $0.wires) }
     try await session.share(regions)
     try await session.start(wires.flatMap { $0.rings })
+    state.withLock { $0.driven = session }
   }
 
   private static func regions(_ state: State) -> [MemoryRegion] {
@@ -309,20 +336,25 @@ extension VhostUserTransport {
   /// Stops the rings: the answers say that the back-end is done with them. Without a connection the exit of the process
   /// behind it says so, and nothing else does.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
-    guard let session = state.withLock({ $0.session }) else { return }
-    let clock = ContinuousClock()
-    let deadline = clock.now + timeout
+    let deadline = ContinuousClock.now + timeout
+    let (session, driven, wires) = state.withLock { ($0.session, $0.driven, $0.wires) }
+    if let session { try await stop(session, deadline) }
+    // Between two connections it is the lost back-end that knows the buffers.
+    if let driven, driven !== session { try await stop(driven, deadline) }
+    for wires in wires { await wires.disconnect() }
+  }
+
+  private func stop(_ session: Session, _ deadline: ContinuousClock.Instant) async throws(NetworkDeviceError) {
     do throws(NetworkDeviceError) {
-      try await session.stop(within: timeout)
+      try await session.stop(within: deadline - ContinuousClock.now)
     } catch {
       guard await !session.startedRings.isEmpty else { return }
-      guard await session.isGone(within: deadline - clock.now) else {
+      guard await session.isGone(within: deadline - ContinuousClock.now) else {
         throw NetworkDeviceError(
           .resetNotConfirmed, "resetting \(name)", offered: "\(error)",
           advice: "the process behind the socket may still write to this device's buffers; end it")
       }
     }
-    for wires in state.withLock({ $0.wires }) { await wires.disconnect() }
   }
 
   /// Closes the connection.
@@ -333,7 +365,7 @@ extension VhostUserTransport {
       return old
     }
     for wires in old.wires { await wires.disconnect() }
-    for session in old.lost + (old.session.map { [$0] } ?? []) { await session.shutDown() }
+    for session in old.lost + [old.driven, old.session].compactMap({ $0 }) { await session.shutDown() }
     await old.listener?.close()
   }
 }

@@ -29,6 +29,9 @@ final class Testpmd: Sendable {
     var sent = 0
   }
 
+  /// CPUs that the instances take in turn: the next one starts beside the present one, not behind it.
+  private static let cpus = max(1, ProcessInfo.processInfo.activeProcessorCount)
+
   static let isAvailable =
     ["/usr/bin", "/usr/local/bin"].contains {
       FileManager.default.isExecutableFile(atPath: "\($0)/dpdk-testpmd")
@@ -38,13 +41,16 @@ final class Testpmd: Sendable {
   let process: ChildProcess
   private let ports: [Port]
   private let prefix: String
+  private let isCleanedUp = Atomic<Bool>(false)
   private static let prompt = "testpmd> "
   private static let count = Atomic<Int>(0)
 
-  /// Starts it and waits for its prompt; it forwards from then on.
-  init(_ ports: [Port], mode: Mode = .macswap, arguments: [String] = []) async throws {
+  /// Starts it and, unless told otherwise, waits for its prompt; it forwards from then on.
+  init(_ ports: [Port], mode: Mode = .macswap, arguments: [String] = [], waitsForPrompt: Bool = true) async throws {
     self.ports = ports
-    prefix = "netdev-\(getpid())-\(Self.count.add(1, ordering: .relaxed).newValue)"
+    let number = Self.count.add(1, ordering: .relaxed).newValue
+    let cpu = number % Self.cpus
+    prefix = "netdev-\(getpid())-\(number)"
     // A killed one leaves its sockets behind.
     for port in ports where !port.isClient { unsafe unlink(port.socket) }
     let queues = ports.map { $0.queues }.max() ?? 1
@@ -56,10 +62,10 @@ final class Testpmd: Sendable {
     }
     process = try ChildProcess(
       ["stdbuf", "-oL", "dpdk-testpmd", "--no-pci", "--no-huge", "-m", "256", "--no-telemetry"]
-        + ["--file-prefix=\(prefix)", "--lcores", "0@0,1@0"] + devices
+        + ["--file-prefix=\(prefix)", "--lcores", "0@\(cpu),1@\(cpu)"] + devices
         + ["--", "-i", "--auto-start", "--total-num-mbufs=8192", "--forward-mode=\(mode.rawValue)"]
         + ["--rxq=\(queues)", "--txq=\(queues)"] + arguments)
-    try await waitForPrompts(1)
+    if waitsForPrompt { try await waitForPrompts(1) }
   }
 
   private func waitForPrompts(_ count: Int) async throws {
@@ -95,18 +101,24 @@ final class Testpmd: Sendable {
     process.type("stop")
     process.type("quit")
     await process.waitForEnd(within: .seconds(20))
+    cleanUp()
   }
 
   /// Ends it as a crash would, and waits until it is gone.
   func kill() async {
     process.signal(SIGKILL)
     await process.waitForEnd(within: .seconds(20))
+    cleanUp()
   }
 
-  deinit {
+  /// Once: the next one may have made the same files anew when this object goes.
+  private func cleanUp() {
+    guard !isCleanedUp.exchange(true, ordering: .acquiringAndReleasing) else { return }
     for port in ports where !port.isClient { unsafe unlink(port.socket) }
     try? FileManager.default.removeItem(atPath: "/var/run/dpdk/\(prefix)")
   }
+
+  deinit { cleanUp() }
 }
 
 /// A path for a socket of one test; a directory of its own would make it too long.
