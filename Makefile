@@ -48,7 +48,20 @@ bench-count: deps
 bench: deps
 	Benchmarks/time.sh
 
-# The tests once under each sanitizer.
-test-sanitized: deps
-	swift test --disable-xctest --sanitize=address --scratch-path .build-asan
-	swift test --disable-xctest --sanitize=thread --scratch-path .build-tsan -c release -Xswiftc -enable-testing
+# The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
+# The runner is called by itself: a library preloaded for the tests would not fit the compiler.
+TSAN_BUILD := swift build --build-tests --sanitize=thread --scratch-path .build-tsan -c release -Xswiftc -enable-testing
+TSAN_RUN := LD_PRELOAD=$(CURDIR)/.build-tsan/tsan_mutex.so .build-tsan/release/swift-netdevPackageTests.xctest \
+  --testing-library swift-testing --no-parallel
+
+.PHONY: test-address test-thread
+test-sanitized: test-address test-thread
+
+test-address: deps test-deps
+	swift build --build-tests --sanitize=address --scratch-path .build-asan
+	swift test --disable-xctest --skip-build --no-parallel --sanitize=address --scratch-path .build-asan
+
+test-thread: deps test-deps
+	$(TSAN_BUILD)
+	clang -O1 -shared -fPIC Tests/Sanitizers/tsan_mutex.c -o .build-tsan/tsan_mutex.so
+	$(TSAN_RUN)

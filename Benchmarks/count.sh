@@ -19,13 +19,13 @@ table='
        ring-c-8        CountRing   c,pop,8          -      0        0    -      -
        ring-8          CountRing   swift,pop,8      145    0        0    1.10   ring-c-8
        ring-c-1        CountRing   c,pop,1          -      0        0    -      -
-       ring-1          CountRing   swift,pop,1      500    0        0    1.40   ring-c-1
+       ring-1          CountRing   swift,pop,1      460    0        0    1.40   ring-c-1
        serve-c-32      CountRing   c,serve,32       -      0        0    -      -
        serve-32        CountRing   swift,serve,32   108    0        0    1.05   serve-c-32
        serve-c-8       CountRing   c,serve,8        -      0        0    -      -
        serve-8         CountRing   swift,serve,8    130    0        0    1.10   serve-c-8
        serve-c-1       CountRing   c,serve,1        -      0        0    -      -
-       serve-1         CountRing   swift,serve,1    430    0        0    1.55   serve-c-1
+       serve-1         CountRing   swift,serve,1    400    0        0    1.40   serve-c-1
        burst           CountQueue  burst,64         280    0        0    -      -
        burst-swap      CountQueue  burst-swap,64    300    0        0    -      -
        burst-32        CountQueue  burst,32         320    0        0    -      -
@@ -52,7 +52,7 @@ command -v valgrind >/dev/null || { echo "count.sh: valgrind is not installed" >
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-executables=$(awk 'NF { print $2 }' <<<"$table" | sort -u)
+executables=$(awk -v pattern="$pattern" 'NF && $1 ~ pattern { print $2 }' <<<"$table" | sort -u)
 for executable in $executables; do
   if [ "$build" = 1 ]; then swift build -c release --product "$executable" >"$work/build.log" 2>&1 || {
     cat "$work/build.log" >&2

@@ -60,14 +60,6 @@ int netdev_tap_set_queue(int descriptor, bool attached) {
   return ioctl(descriptor, TUNSETQUEUE, &request) < 0 ? -errno : 0;
 }
 
-int netdev_tap_hardware_address(int descriptor, uint8_t *address) {
-  struct ifreq request;
-  memset(&request, 0, sizeof request);
-  if (ioctl(descriptor, SIOCGIFHWADDR, &request) < 0) return -errno;
-  memcpy(address, request.ifr_hwaddr.sa_data, 6);
-  return 0;
-}
-
 // Runs one interface ioctl by name on a short-lived socket.
 static int interface_ioctl(struct ifreq *request, unsigned long operation) {
   int descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -157,7 +157,7 @@ extension InProcessTransport {
     device.setConfigurationLine(nil)
     device.close()
     state.withLock { state in
-      if !state.pairs.isEmpty { for memory in state.memories { memory.keepForEver() } }
+      if !state.pairs.isEmpty { for memory in state.memories { Quarantine.keep(memory) } }
       state = State()
     }
   }

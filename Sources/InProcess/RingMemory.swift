@@ -8,7 +8,6 @@ internal import Virtio
   nonisolated(unsafe) let pointer: UnsafeMutableRawPointer
   let length: Int
   private let place = Atomic<UInt64>(0)
-  private let isKept = Atomic<Bool>(false)
 
   init(bytes: Int) {
     length = (max(bytes, 1) + 4095) & ~4095
@@ -16,18 +15,14 @@ internal import Virtio
     unsafe pointer.initializeMemory(as: UInt8.self, repeating: 0, count: length)
   }
 
-  deinit {
-    // A device that did not confirm its reset may still write here.
-    if !isKept.load(ordering: .acquiring) { unsafe pointer.deallocate() }
-  }
+  // A device that did not confirm its reset may still write here: `Quarantine` then keeps it.
+  deinit { unsafe pointer.deallocate() }
 
   /// Where the device finds it.
   var address: UInt64 {
     get { place.load(ordering: .acquiring) }
     set { place.store(newValue, ordering: .releasing) }
   }
-
-  func keepForEver() { isKept.store(true, ordering: .releasing) }
 }
 
 /// What a pair's engine may touch: the pools and the ring memory that existed when the pair was made.

@@ -117,3 +117,12 @@ int test_udp_client(uint16_t port, int milliseconds) {
   }
   return descriptor;
 }
+
+int test_thread_sanitizer(void) {
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+  return 1;
+#endif
+#endif
+  return 0;
+}

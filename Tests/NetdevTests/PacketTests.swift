@@ -189,4 +189,23 @@ import Testing
       }
     }
   }
+
+  /// What the address sanitizer's silence over all other tests is worth.
+  @Test(.enabled(if: netdev_poisoning, "only where the address sanitizer watches: make test-address"))
+  func `a buffer used after its release is reported by the address sanitizer`() async {
+    let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      try readReleasedBuffer()
+    }
+    let report = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(report.contains("use-after-poison"))
+  }
+}
+
+/// What must never be done: keeps a buffer's address and reads there after the buffer has gone back to its pool.
+private func readReleasedBuffer() throws {
+  let pool = try PacketPool(.init(slots: 8))
+  var packet: Packet? = try Packet(copying: numbered(1), in: pool)
+  let address = packet?.withBytes { bytes in unsafe bytes.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) } }
+  packet = nil
+  print(unsafe UnsafePointer<UInt8>(bitPattern: address ?? 0)?.pointee ?? 0)
 }

@@ -16,10 +16,6 @@ static inline uint32_t netdev_load_acquire_u32(const void *address) {
   return __atomic_load_n((const uint32_t *)address, __ATOMIC_ACQUIRE);
 }
 
-static inline uint64_t netdev_load_acquire_u64(const void *address) {
-  return __atomic_load_n((const uint64_t *)address, __ATOMIC_ACQUIRE);
-}
-
 static inline void netdev_store_release_u16(void *address, uint16_t value) {
   __atomic_store_n((uint16_t *)address, value, __ATOMIC_RELEASE);
 }
@@ -58,13 +54,7 @@ static inline void netdev_full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_
 
 static inline void netdev_acquire_fence(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
 
-static inline void netdev_release_fence(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
-
-// Word-sized read-modify-write, for lists that several threads push to and one takes from.
-static inline uintptr_t netdev_exchange_word(uintptr_t *address, uintptr_t value) {
-  return __atomic_exchange_n(address, value, __ATOMIC_ACQ_REL);
-}
-
+// Replaces `*expected` by `desired`, or says what is there instead; may fail for no reason, as a loop around it expects.
 static inline bool netdev_compare_exchange_word(uintptr_t *address, uintptr_t *expected, uintptr_t desired) {
   return __atomic_compare_exchange_n(address, expected, desired, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
@@ -83,10 +73,6 @@ static inline void netdev_store_release_word(uintptr_t *address, uintptr_t value
 
 static inline uint32_t netdev_exchange_u32(uint32_t *address, uint32_t value) {
   return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);
-}
-
-static inline uint64_t netdev_fetch_add_u64(uint64_t *address, uint64_t value) {
-  return __atomic_fetch_add(address, value, __ATOMIC_ACQ_REL);
 }
 
 #endif

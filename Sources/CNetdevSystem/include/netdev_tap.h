@@ -22,9 +22,6 @@ int netdev_tap_set_offload(int descriptor, unsigned int bits);
 // Attaches or detaches a queue of a multi-queue interface. Returns 0 or -errno.
 int netdev_tap_set_queue(int descriptor, bool attached);
 
-// Hardware address of the interface into `address` (6 bytes). Returns 0 or -errno.
-int netdev_tap_hardware_address(int descriptor, uint8_t *address);
-
 // Brings the interface up or down by name. Returns 0 or -errno.
 int netdev_interface_set_up(const char *name, bool up);
 

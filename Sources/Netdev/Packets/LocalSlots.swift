@@ -7,9 +7,10 @@ internal import CNetdevSystem
 @safe @frozen @usableFromInline
 struct LocalSlots {
   @usableFromInline static var capacity: Int { 512 }
-  /// Address of the owning loop, 0 when nobody owns the list.
-  @usableFromInline var loop: UInt
   @usableFromInline var count: Int
+  /// Address of the owning loop, 0 when nobody owns the list. Not the first field: an access to the whole list is noted at
+  /// its first byte, and this word, which other threads read by atomic loads, is no part of what the owner changes.
+  @usableFromInline var loop: UInt
   @usableFromInline let slots: UnsafeMutablePointer<UInt32>
 
   /// The pool that the slots belong to, unretained: it frees this list as its last act.

@@ -52,8 +52,7 @@ extension QueueCore {
         if entry.cookie != 0 { self.settleSend(entry.cookie, .failed(cause)) }
       },
       posted: { _ in self.statistics.quarantined &+= 1 })
-    // Never given back: the region stays mapped for good.
-    _ = unsafe Unmanaged.passRetained(pool)
+    Quarantine.keep(pool)
     dropReady()
     end(cause)
   }

@@ -242,6 +242,12 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
     try refreshUsed()
     let limit = min(Int(usedSeen &- usedIndex), Swift.max(max, 0))
     if inOrder { return try unsafe reapInOrder(into: output, max: limit) }
+    if limit == 1 {
+      // Alone, the common case of a lightly loaded ring: what a run costs to begin pays off from the second one.
+      guard let used = try nextUsed() else { return 0 }
+      unsafe output.initialize(to: used)
+      return 1
+    }
     let end = usedIndex &+ UInt32(truncatingIfNeeded: limit)
     var place = unsafe output
     while usedIndex != end {

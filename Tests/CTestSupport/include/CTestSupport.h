@@ -31,6 +31,9 @@ long test_context_switches(void);
 // Waits up to `milliseconds` for a descriptor to be readable. Returns 1 when it is.
 int test_wait_readable(int descriptor, int milliseconds);
 
+// 1 in a build with ThreadSanitizer, else 0.
+int test_thread_sanitizer(void);
+
 // A blocking UDP socket connected to 127.0.0.1:port whose reads give up after `milliseconds`, or -errno.
 int test_udp_client(uint16_t port, int milliseconds);
 

@@ -1,0 +1,190 @@
+import Testing
+import Virtio
+
+// Frames over several buffers, batches, and what is put back (device rules 7, 9 to 11).
+extension SplitDeviceRingTests {
+  @Test("Device rule 7: the net header is gathered from pieces of one byte")
+  func gather() throws {
+    let block = try RingBlock(size: 16)
+    let memory = try block.memory()
+    var ring = try block.device()
+    for byte: UInt16 in 0..<14 {
+      unsafe block.buffers.storeBytes(of: UInt8(byte + 1), toByteOffset: Int(byte) * 3, as: UInt8.self)
+      let flags = byte < 13 ? RawDescriptor.next : 0
+      block.setDescriptor(byte, RawDescriptor(base + 3 * UInt64(byte), byte == 13 ? 0 : 1, flags, next: byte + 1))
+    }
+    offer(block, 0)
+    _ = try ring.begin()
+    let chain = try #require(try ring.next(in: memory))
+    #expect(chain.readableLength == 13)
+    var bytes = [UInt8](repeating: 0, count: 12)
+    let count = unsafe bytes.withUnsafeMutableBytes { unsafe chain.copyBytes(from: 0, into: $0) }
+    #expect(count == 12 && bytes == Array(1...12))
+    let rest = unsafe bytes.withUnsafeMutableBytes { unsafe chain.copyBytes(from: 12, into: $0) }
+    #expect(rest == 1 && bytes[0] == 13)
+    let none = unsafe bytes.withUnsafeMutableBytes { unsafe chain.copyBytes(from: 13, into: $0) }
+    #expect(none == 0)
+  }
+
+  @Test("Device rule 11: writing fills the writable segments in turn, and stops at their end")
+  func scatter() throws {
+    let block = try RingBlock(size: 8)
+    let memory = try block.memory()
+    var ring = try block.device()
+    unsafe block.buffers.initializeMemory(as: UInt8.self, repeating: 0xcc, count: 64)
+    block.setDescriptor(0, RawDescriptor(base, 3, RawDescriptor.next, next: 1))
+    block.setDescriptor(1, RawDescriptor(base + 8, 3, RawDescriptor.next | RawDescriptor.write, next: 2))
+    block.setDescriptor(2, RawDescriptor(base + 16, 4, RawDescriptor.write))
+    offer(block, 0)
+    _ = try ring.begin()
+    let chain = try #require(try ring.next(in: memory))
+    let frame: [UInt8] = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    let written = unsafe frame.withUnsafeBytes { unsafe chain.write($0, at: 1) }
+    #expect(written == 6)
+    let bytes = (0..<24).map { unsafe block.buffers.load(fromByteOffset: $0, as: UInt8.self) }
+    #expect(bytes[0..<9].allSatisfy { $0 == 0xcc } && Array(bytes[9..<11]) == [1, 2])
+    #expect(Array(bytes[11..<16]).allSatisfy { $0 == 0xcc } && Array(bytes[16..<20]) == [3, 4, 5, 6])
+    #expect(bytes[20..<24].allSatisfy { $0 == 0xcc })
+  }
+
+  @Test("Device rule 9: the buffers of a merged frame become visible together")
+  func exposedTogether() throws {
+    let block = try RingBlock(size: 8)
+    let memory = try block.memory()
+    var ring = try block.device()
+    for id: UInt16 in 0..<8 {
+      block.setDescriptor(id, RawDescriptor(base + 100 * UInt64(id), 100, RawDescriptor.write))
+    }
+    for index: UInt16 in 0..<8 { offer(block, 7 - index, at: index) }
+    _ = try ring.begin()
+    var heads: [UInt16] = []
+    var lengths = 0
+    // 250 bytes want three buffers; all of them stay at hand until the frame is whole.
+    var chains: [DescriptorChain] = []
+    while lengths < 250, let chain = try ring.next(in: memory) {
+      chains.append(chain)
+      lengths += chain.writableLength
+      heads.append(chain.head)
+    }
+    #expect(heads == [7, 6, 5])
+    #expect(chains.map(\.writableLength) == [100, 100, 100])
+    for (position, chain) in chains.enumerated() {
+      ring.pushUsed(head: chain.head, written: position < 2 ? 100 : 50)
+      #expect(block.usedIdx == 0)
+    }
+    ring.publishUsed()
+    #expect(block.usedIdx == 3)
+    #expect(block.usedElement(2).id == 5 && block.usedElement(2).length == 50)
+  }
+
+  @Test("Device rule 10: what does not suffice is put back, and comes again")
+  func rewind() throws {
+    let block = try RingBlock(size: 8)
+    let memory = try block.memory()
+    var ring = try block.device()
+    for id: UInt16 in 0..<8 { block.setDescriptor(id, RawDescriptor(base, 100, RawDescriptor.write)) }
+    for index: UInt16 in 0..<3 { offer(block, index, at: index) }
+    _ = try ring.begin()
+    while try ring.next(in: memory) != nil {}
+    #expect(ring.outstanding == 3)
+    let tooMany = violation { () throws(RingError) in try ring.rewind(4) }
+    #expect(tooMany == RingError(.rewind, 4))
+    try ring.rewind(2)
+    #expect(ring.outstanding == 1 && ring.nextAvailIndex == 1)
+    let available = try ring.begin()
+    let chain = try ring.next(in: memory)
+    #expect(available == 2 && chain?.head == 1)
+    ring.publishUsed()
+    #expect(block.usedIdx == 0)
+    // Not beyond this batch: the segments of the one before are gone.
+    let earlier = violation { () throws(RingError) in try ring.rewind(2) }
+    #expect(earlier == RingError(.rewind, 2))
+  }
+
+  @Test("Device rule 10: nothing is put back across a malformed chain, which has been returned")
+  func rewindMalformed() throws {
+    let block = try RingBlock(size: 8)
+    let memory = try block.memory()
+    var ring = try block.device()
+    block.setDescriptor(0, RawDescriptor(base, 1))
+    block.setDescriptor(1, RawDescriptor(0, 1))
+    block.setDescriptor(2, RawDescriptor(base, 1))
+    for index: UInt16 in 0..<3 { offer(block, index, at: index) }
+    _ = try ring.begin()
+    _ = try ring.next(in: memory)
+    let error = violation { () throws(RingError) in _ = try ring.next(in: memory) }
+    #expect(error?.rule == .bufferUnmapped)
+    _ = try ring.next(in: memory)
+    let across = violation { () throws(RingError) in try ring.rewind(2) }
+    #expect(across == RingError(.rewind, 2))
+    try ring.rewind(1)
+    let chain = try ring.next(in: memory)
+    #expect(chain?.head == 2)
+  }
+
+  @Test("Batches: singles, chains and a malformed one; the good ones first, the error next time, the rest after that")
+  func batches() throws {
+    for serves in [false, true] {
+      let block = try RingBlock(size: 16)
+      let memory = try block.memory()
+      var ring = try block.device()
+      for id: UInt16 in 0..<16 { block.setDescriptor(id, RawDescriptor(base, UInt32(id) + 1, RawDescriptor.write)) }
+      block.setDescriptor(2, RawDescriptor(base, 1, RawDescriptor.next, next: 3))
+      block.setDescriptor(5, RawDescriptor(1, 1))
+      for (index, head) in ([0, 1, 2, 4, 5, 6, 7] as [UInt16]).enumerated() { offer(block, head, at: UInt16(index)) }
+      let output = UnsafeMutablePointer<DescriptorChain>.allocate(capacity: 16)
+      defer { unsafe output.deallocate() }
+      var heads: [UInt16] = []
+      func batch(_ ring: inout SplitDeviceRing, _ memory: borrowing GuestMemory) throws(RingError) -> Int {
+        if serves {
+          return try ring.serve(max: 16, in: memory) { chain in
+            heads.append(chain.head)
+            return UInt32(chain.writableLength)
+          }
+        }
+        let count = try unsafe ring.pop(into: output, max: 16, in: memory)
+        for index in 0..<count {
+          let chain = unsafe output[index]
+          heads.append(chain.head)
+          ring.pushUsed(head: chain.head, written: UInt32(chain.writableLength))
+        }
+        return count
+      }
+      let first = try batch(&ring, memory)
+      #expect(first == 4 && heads == [0, 1, 2, 4])
+      var error: RingError?
+      do throws(RingError) { _ = try batch(&ring, memory) } catch let thrown { error = thrown }
+      #expect(error == RingError(.bufferUnmapped, 1))
+      let second = try batch(&ring, memory)
+      #expect(second == 2 && heads == [0, 1, 2, 4, 6, 7])
+      ring.publishUsed()
+      #expect(block.usedIdx == 7)
+      var returned: [UInt32: UInt32] = [:]
+      for index: UInt16 in 0..<7 { returned[block.usedElement(index).id] = block.usedElement(index).length }
+      #expect(returned == [0: 1, 1: 2, 2: 4, 4: 5, 5: 0, 6: 7, 7: 8])
+    }
+  }
+
+  @Test("A batch whose chains have more segments than there is room for goes on in the next one")
+  func segmentRoom() throws {
+    let block = try RingBlock(size: 4)
+    let memory = try block.memory()
+    var ring = try block.device { $0.indirect = true }
+    // Four heads with a table of three each, into room for four segments.
+    for id: UInt16 in 0..<4 {
+      block.setDescriptor(id, RawDescriptor(base + 64 * UInt64(id), 48, RawDescriptor.indirect))
+      block.setTable(
+        at: 64 * Int(id),
+        (1...3).map { RawDescriptor(base + 4096, 1, $0 < 3 ? RawDescriptor.next : 0, next: UInt16($0)) })
+      offer(block, id, at: id)
+    }
+    let output = UnsafeMutablePointer<DescriptorChain>.allocate(capacity: 4)
+    defer { unsafe output.deallocate() }
+    for id: UInt16 in 0..<4 {
+      let count = try unsafe ring.pop(into: output, max: 4, in: memory)
+      #expect(unsafe count == 1 && output[0].head == id && output[0].readableCount == 3)
+    }
+    let none = try unsafe ring.pop(into: output, max: 4, in: memory)
+    #expect(none == 0)
+  }
+}
