@@ -179,7 +179,7 @@ struct IPv6ResponderAnswerTests {
 
   @Test("RFC 6724 §5: to a group, the source of the answer is the address of the asker's network, or one of its scope")
   func sourceSelection() throws {
-    var responder = try makeIPv6Responder(["fd00:1::1/64", "fd00:2::1/64", "fe80::5/64"])
+    var responder = try makeIPv6Responder(["fd00:1::1/64", "fd00:2::1/64", "fe80::5/128"])
     let cases = [
       ("fe80::2", "fe80::5"), ("fd00:1::2", "fd00:1::1"), ("fd00:2::2", "fd00:2::1"), ("2001:db8::2", "fd00:1::1"),
     ]
