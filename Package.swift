@@ -120,7 +120,8 @@ let package = Package(
     .testTarget(
       name: "LibeventConcurrencyTests", dependencies: ["LibeventConcurrency", "CNetdevSystem"],
       swiftSettings: rules),
-    .testTarget(name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder"], swiftSettings: rules),
+    .testTarget(
+      name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder", "Netdev"], swiftSettings: rules),
     .testTarget(
       name: "VirtioDeviceTests",
       dependencies: [
