@@ -3,29 +3,35 @@
 
 SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
-TEST_PACKAGES := iproute2 iputils-ping
+TEST_PACKAGES := iproute2 iputils-ping dpdk dpdk-dev
 
-.PHONY: echo test test-sanitized bench bench-count lint format deps test-deps
+.PHONY: echo test test-traits test-sanitized bench bench-count lint format deps test-deps
 
 echo: deps
 	swift run EchoServer
 
-# In three runs: the ring tests keep both cores of a small machine busy on purpose, and the tests with real peers start
-# processes and time-outs of their own. One test at a time where loops of a test's own must not starve.
+# In four runs: the ring tests keep both cores of a small machine busy on purpose, and the tests with real kernels and with
+# DPDK start processes and time-outs of their own. One test at a time where loops of a test's own must not starve.
 test: deps test-deps
 	swift build --build-tests
 	swift test --disable-xctest --skip-build --filter '^VirtioTests[.]'
-	swift test --disable-xctest --skip-build --no-parallel --skip '^(VirtioTests|IntegrationTests)[.]'
+	swift test --disable-xctest --skip-build --no-parallel --skip '^(VirtioTests|IntegrationTests|InteropTests)[.]'
 	swift test --disable-xctest --skip-build --no-parallel --filter '^IntegrationTests[.]'
+	swift test --disable-xctest --skip-build --no-parallel --filter '^InteropTests[.]'
 	swift test --disable-xctest -c release --package-path Benchmarks
+
+# The products that are empty without their traits. A build of its own: other traits mean other objects.
+test-traits: deps
+	swift test --disable-xctest --traits ServiceLifecycle,Metrics --scratch-path .build-traits \
+	  --filter '^(NetdevServiceTests|NetdevMetricsTests)[.]'
 
 # The system package of the library: found, installed by root, or named.
 deps:
 	@pkg-config --exists libevent_core 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="$(APT_PACKAGES)"
 
-# What the tests with real kernels need; without it they skip and say so.
+# What the tests with real kernels and with DPDK need; without it they skip and say so.
 test-deps:
-	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ping; } >/dev/null; then \
+	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ping && command -v dpdk-testpmd; } >/dev/null; then \
 	  $(MAKE) --no-print-directory install PACKAGES="$(TEST_PACKAGES)"; fi
 
 .PHONY: install

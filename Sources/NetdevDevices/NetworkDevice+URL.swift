@@ -1,5 +1,8 @@
 internal import InProcess
+internal import Logging
 @_exported public import Netdev
+internal import VhostUser
+internal import Virtio
 internal import VirtioDevice
 internal import VirtioNet
 
@@ -11,10 +14,17 @@ extension NetworkDevice {
   /// | `loopback:` | a wire from each queue pair's transmit ring back to its receive ring |
   /// | `tap:NAME?queues=N` | a TAP interface of this host, one queue of it a pair |
   /// | `host-udp:ADDRESS:PORT` | a UDP port of this host, patched onto the virtual wire; needs no rights |
+  /// | `vhost-user:PATH?server=1` | a port of a switch, behind its socket |
   ///
   /// Options of all: `queues` (pairs), `queue_size`, `mrg_rxbuf`, `event_idx`, `indirect` (0 or 1: what the driver
-  /// accepts), `placement` (`inline` or `own`: the device's engines on the queues' loops or on their own).
-  /// `loopback:` also knows `lossless=1`: a frame waits for a receive buffer instead of being dropped.
+  /// accepts). Devices of this process also know `placement` (`inline` or `own`: the device's engines on the queues' loops
+  /// or on their own), and `loopback:` knows `lossless=1`: a frame waits for a receive buffer instead of being dropped.
+  ///
+  /// `vhost-user:` knows `server=1` (the switch connects to us), `connect_timeout` (seconds to wait for it), `timeout`
+  /// (seconds it may take for one answer), `serve_timeout` (seconds until a queue pair that gives nothing back is an error),
+  /// `mac` (the address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings). A switch that goes
+  /// away is awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead,
+  /// `in_flight=fail` lets the sends of such frames fail.
   ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
   ///   not have, or what keeps the device from being opened.
@@ -25,7 +35,7 @@ extension NetworkDevice {
     var configuration = configuration
     if let pairs = specification.queuePairs { configuration.queuePairs = pairs }
     if let size = specification.queueSize { configuration.queueSize = size }
-    let driver = try specification.makeDriver(pairs: configuration.queuePairs ?? 1)
+    let driver = try specification.makeDriver(pairs: configuration.queuePairs ?? 1, logger: configuration.logger)
     return try await open(driver: driver, configuration: configuration)
   }
 }
@@ -42,6 +52,7 @@ struct DeviceSpecification {
     case loopback(lossless: Bool)
     case tap(name: String)
     case hostUDP(address: String, port: UInt16)
+    case vhostUser(VhostUserTransport.Options)
   }
 
   init(_ text: String) throws(NetworkDeviceError) {
@@ -54,7 +65,13 @@ struct DeviceSpecification {
     if let flag = try url.flag("event_idx") { options.eventIndex = flag }
     if let flag = try url.flag("indirect") { options.indirect = flag }
     self.options = options
-    placement = try url.word("placement", of: ["inline", "own"]) == "own" ? .ownLoop() : .inline
+    // A device of another program has no engine here to place.
+    var placement = InProcessTransport.Placement.inline
+    if case .vhostUser = kind {
+    } else if try url.word("placement", of: ["inline", "own"]) == "own" {
+      placement = .ownLoop()
+    }
+    self.placement = placement
     try url.finish()
   }
 
@@ -68,12 +85,14 @@ struct DeviceSpecification {
       return .tap(name: url.target)
     case "host-udp":
       return try hostUDP(url)
-    case "vhost-user", "vhost-net", "vhost-vdpa", "vfio":
+    case "vhost-user":
+      return try vhostUser(&url)
+    case "vhost-net", "vhost-vdpa", "vfio":
       throw NetworkDeviceError(
         .unsupported, "open '\(url.text)'", offered: "\(url.scheme): devices are not in this build",
-        advice: "use loopback:, tap: or host-udp:")
+        advice: "use loopback:, tap:, host-udp: or vhost-user:")
     default:
-      throw url.refuse("the scheme '\(url.scheme)'", "use loopback:, tap: or host-udp:")
+      throw url.refuse("the scheme '\(url.scheme)'", "use loopback:, tap:, host-udp: or vhost-user:")
     }
   }
 
@@ -84,19 +103,47 @@ struct DeviceSpecification {
     return .hostUDP(address: String(url.target[..<colon]), port: port)
   }
 
-  /// The driver of the device: back-end, device, transport, driver.
-  func makeDriver(pairs: Int) throws(NetworkDeviceError) -> VirtioNetDriver {
-    let device = VirtioNetDevice(backend: try makeBackend(pairs))
-    return VirtioNetDriver(transport: InProcessTransport(device: device, placement: placement), options: options)
+  private static func vhostUser(_ url: inout DeviceURL) throws(NetworkDeviceError) -> Kind {
+    guard !url.target.isEmpty, url.target.utf8.count <= 107 else {
+      throw url.refuse(
+        "a path of \(url.target.utf8.count) bytes", "name the socket in at most 107, as in vhost-user:/run/switch/port0"
+      )
+    }
+    var options = VhostUserTransport.Options(path: url.target)
+    if try url.flag("server") == true { options.role = .listen }
+    if let seconds = try url.number("connect_timeout", in: 1...86_400) { options.connectTimeout = .seconds(seconds) }
+    if try url.flag("reconnect") == false { options.recovery = nil }
+    if try url.word("in_flight", of: ["resubmit", "fail"]) == "fail" { options.recovery?.inFlight = .fail }
+    if let seconds = try url.number("timeout", in: 1...3600) { options.requestTimeout = .seconds(seconds) }
+    if let seconds = try url.number("serve_timeout", in: 1...3600) { options.serviceTimeout = .seconds(seconds) }
+    options.mtu = try url.number("mtu", in: 68...9216)
+    if let kicks = try url.flag("kicks") { options.kicks = kicks }
+    options.hardwareAddress = try url.hardwareAddress("mac")
+    return .vhostUser(options)
   }
 
-  private func makeBackend(_ pairs: Int) throws(NetworkDeviceError) -> any NetworkBackend {
+  /// The driver of the device: for those of this process also back-end and device.
+  func makeDriver(pairs: Int, logger: Logger) throws(NetworkDeviceError) -> VirtioNetDriver {
+    VirtioNetDriver(transport: try makeTransport(pairs, logger), options: options)
+  }
+
+  private func makeTransport(_ pairs: Int, _ logger: Logger) throws(NetworkDeviceError) -> any VirtioTransport {
+    switch kind {
+    case .loopback(let lossless): return try inProcess { LoopbackBackend(pairs: pairs, lossless: lossless) }
+    case .tap(let name): return try inProcess { () throws(BackendError) in try TapBackend(name, queues: pairs) }
+    case .hostUDP(let address, let port):
+      return try inProcess { () throws(BackendError) in try HostUDPBackend(address: address, port: port) }
+    case .vhostUser(var options):
+      options.logger = logger
+      return try VhostUserTransport(options)
+    }
+  }
+
+  private func inProcess(
+    _ makeBackend: () throws(BackendError) -> any NetworkBackend
+  ) throws(NetworkDeviceError) -> InProcessTransport {
     do throws(BackendError) {
-      switch kind {
-      case .loopback(let lossless): return LoopbackBackend(pairs: pairs, lossless: lossless)
-      case .tap(let name): return try TapBackend(name, queues: pairs)
-      case .hostUDP(let address, let port): return try HostUDPBackend(address: address, port: port)
-      }
+      return InProcessTransport(device: VirtioNetDevice(backend: try makeBackend()), placement: placement)
     } catch {
       throw NetworkDeviceError(error)
     }

@@ -51,6 +51,9 @@ public final class LyingDevice: VirtioTransport {
     var behaviour = ResetBehaviour.confirm
     var regions: [LyingMemory.Region] = []
     var pairs: [Reference] = []
+    var features: FeatureSet?
+    var onLoss: (@Sendable (VirtioLoss) -> Void)?
+    var isThere = true
   }
 
   /// Where the script finds a pair.
@@ -91,6 +94,31 @@ extension LyingDevice {
     await perform(pair: index) { ($0.receive.ring, $0.transmit.ring) }
   }
 
+  /// What the device offers from now on instead of what its configuration says.
+  public func offer(_ features: FeatureSet) { state.withLock { $0.features = features } }
+
+  /// Until it is set again, nobody reaches the device.
+  public var isThere: Bool {
+    get { state.withLock { $0.isThere } }
+    set { state.withLock { $0.isThere = newValue } }
+  }
+
+  /// The device is lost; the script may still write to the rings that it had.
+  ///
+  /// - Parameter isGone: what the driver is told when it asks whether the device is gone for good; called from any thread.
+  public func lose(isGone: @escaping @Sendable () -> Bool) {
+    let onLoss = state.withLock { $0.onLoss }
+    let cause = NetworkDeviceError(.broken, name, offered: "it was told to get lost")
+    onLoss?(
+      VirtioLoss(cause: cause) { limit in
+        let deadline = ContinuousClock.now + limit
+        while !isGone(), ContinuousClock.now < deadline, !Task.isCancelled {
+          try? await Task.sleep(for: .milliseconds(1))
+        }
+        return isGone()
+      })
+  }
+
   private func note(_ event: Event) { state.withLock { $0.events.append(event) } }
 
   private func noteKick(_ pair: Int) {
@@ -109,19 +137,29 @@ extension LyingDevice {
   /// As configured.
   public var pairSwitching: FeatureSet.PairSwitching { configuration.pairSwitching }
 
+  /// As configured.
+  public var recovery: VirtioRecovery? { configuration.recovery }
+
+  /// The device is lost when the script says so.
+  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) { state.withLock { $0.onLoss = onLoss } }
+
   /// Forgets what was before, except what it saw.
   public func connect() async throws(NetworkDeviceError) {
-    state.withLock { state in
+    let (isThere, pairs) = state.withLock { state in
       state.events.append(.connect)
+      let pairs = state.pairs
       state.pairs = []
       state.regions = []
+      return (state.isThere, pairs)
     }
+    for reference in pairs { await reference.scope.run { _ in reference.pair.leave() } }
+    guard isThere else { throw NetworkDeviceError(.notFound, "open \(name)", offered: "it was told not to be there") }
   }
 
   /// As configured.
   public func offeredFeatures() async throws(NetworkDeviceError) -> FeatureSet {
     note(.readFeatures)
-    return configuration.features
+    return state.withLock { $0.features } ?? configuration.features
   }
 
   /// As configured.
@@ -184,7 +222,7 @@ extension LyingDevice {
       state.regions.append(region)
       return address
     }
-    return unsafe SharedRingMemory(pointer: block.pointer, address: address, length: block.length)
+    return unsafe SharedRingMemory(pointer: block.pointer, address: address, length: block.length, owner: block)
   }
 
   /// Finds the rings in the memory that it was shown.

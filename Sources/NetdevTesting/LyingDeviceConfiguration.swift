@@ -1,6 +1,7 @@
 internal import Netdev
 internal import Synchronization
 public import Virtio
+public import VirtioNet
 
 extension LyingDevice {
   /// What a lying device offers and how it behaves before its rings exist.
@@ -19,6 +20,8 @@ extension LyingDevice {
     public var pairSwitching = FeatureSet.PairSwitching.transport
     /// Where the pool appears in the device's address space.
     public var poolAddress: UInt64 = 1 << 40
+    /// What the driver does when the device is lost; nil lets the queues break.
+    public var recovery: VirtioRecovery?
 
     /// An honest device with everything that the driver understands, apart from several queue pairs.
     public init() {}

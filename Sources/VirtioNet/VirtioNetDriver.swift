@@ -18,14 +18,17 @@ public final class VirtioNetDriver: NetworkDriver {
     public init() {}
   }
 
-  private let transport: any VirtioTransport
+  let transport: any VirtioTransport
   private let options: Options
-  private let state = Mutex(State())
+  let state = Mutex(State())
 
-  private struct State {
+  struct State {
     var agreed: Agreed?
-    var poolAddress: UInt64 = 0
+    var pool: PacketPool?
+    var memory: Memory?
     var pairs: [VirtioQueuePair.Reference] = []
+    var onLinkChange: (@Sendable (LinkChange) -> Void)?
+    var recovery = Recovery()
   }
 
   /// What was agreed with the device; fixed before the first ring exists.
@@ -33,6 +36,18 @@ public final class VirtioNetDriver: NetworkDriver {
     var features: FeatureSet
     var layout: SplitRingLayout
     var mtu: Int
+    var pairs: Int
+
+    /// How each pair's piece of the ring memory is laid out.
+    var memoryMap: PairMemoryMap { PairMemoryMap(layout: layout, indirect: features.contains(.indirectDesc)) }
+  }
+
+  /// What the device is shown.
+  struct Memory: Sendable {
+    /// Address of the pool's first byte, as the device knows it.
+    var poolAddress: UInt64
+    /// The rings of all pairs in one region: some transports have few.
+    var rings: SharedRingMemory
   }
 
   /// A driver for the device behind `transport`.
@@ -54,8 +69,14 @@ public final class VirtioNetDriver: NetworkDriver {
 // MARK: - Agreeing
 
 extension VirtioNetDriver {
+  /// The link is what the transport's device is: there, lost, back.
+  public func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) {
+    state.withLock { $0.onLinkChange = onChange }
+  }
+
   /// Resets the device, agrees on features and sizes, and finds out what it is.
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    transport.watchLoss { [weak self] loss in self?.noteLoss(loss) }
     try await transport.connect()
     try await transport.reset(timeout: .seconds(5))
     try await transport.setStatus(.acknowledge)
@@ -89,7 +110,7 @@ extension VirtioNetDriver {
     let pairs = try queuePairs(request.queuePairs, config, features)
     let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
     let mtu = config.mtu.map { Int($0) } ?? 1500
-    state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu) }
+    state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs) }
     // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3); with them any size will do, but one
     // buffer for an ordinary frame is cheapest.
     let bufferSize = features.contains(.mrgRxbuf) ? min(mtu, 1500) + 14 : max(mtu + 14, 1526 - VirtioNetHeader.size)
@@ -130,23 +151,36 @@ extension VirtioNetDriver {
 // MARK: - Memory and queues
 
 extension VirtioNetDriver {
-  /// Shows the pool's memory to the device.
+  /// Shows the pool's memory to the device, and that of the rings.
   public func attach(pool: PacketPool) async throws(NetworkDeviceError) {
     let address = try await transport.share(pool)
-    state.withLock { $0.poolAddress = address }
+    let agreed = try agreed("attach")
+    let rings = try transport.makeRingMemory(bytes: agreed.pairs * agreed.memoryMap.totalBytes)
+    state.withLock { state in
+      state.pool = pool
+      state.memory = Memory(poolAddress: address, rings: rings)
+    }
+  }
+
+  private func agreed(_ operation: String) throws(NetworkDeviceError) -> Agreed {
+    guard let agreed = state.withLock({ $0.agreed }) else {
+      throw NetworkDeviceError(.invalidConfiguration, operation, advice: "call start first")
+    }
+    return agreed
   }
 
   /// Lays out a pair's rings and hands them to the device.
   public func makeQueue(
     index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
   ) throws(NetworkDeviceError) -> any QueueDriver {
-    let (agreed, poolAddress) = state.withLock { ($0.agreed, $0.poolAddress) }
-    guard let agreed else {
-      throw NetworkDeviceError(.invalidConfiguration, "makeQueue", advice: "call start first")
+    let agreed = try agreed("makeQueue")
+    guard let memory = state.withLock({ $0.memory }), (0..<agreed.pairs).contains(index) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, "makeQueue", offered: "queue pair \(index) of \(agreed.pairs)",
+        advice: "attach a pool first")
     }
     let pair = try VirtioQueuePair(
-      index: index, agreed: agreed, poolAddress: poolAddress, slots: slots, signal: signal, transport: transport,
-      loop: loop)
+      index: index, agreed: agreed, memory: memory, slots: slots, signal: signal, transport: transport, loop: loop)
     state.withLock { $0.pairs.append(VirtioQueuePair.Reference(pair: pair, scope: LoopScope(loop))) }
     return pair
   }
@@ -159,6 +193,7 @@ extension VirtioNetDriver {
 
   /// Resets the device; no doorbell rings any more.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
+    await endRecovery()
     for reference in state.withLock({ $0.pairs }) { await reference.goQuiet() }
     try await transport.reset(timeout: timeout)
   }
@@ -166,6 +201,9 @@ extension VirtioNetDriver {
   /// Lets go of device and rings.
   public func shutDown() async {
     await transport.shutDown()
-    state.withLock { $0.pairs = [] }
+    state.withLock { state in
+      state.pairs = []
+      state.onLinkChange = nil
+    }
   }
 }

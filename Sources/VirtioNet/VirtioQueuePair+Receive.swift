@@ -4,7 +4,7 @@ internal import Virtio
 
 /// Reception: empty buffers go to the device, frames come back behind their net headers.
 extension VirtioQueuePair {
-  var receiveRoom: Int { unsafe rings.pointee.receive.freeCount }
+  var receiveRoom: Int { isSuspended ? 0 : unsafe rings.pointee.receive.freeCount }
 
   func post(_ posted: Span<UInt32>) throws(NetworkDeviceError) -> Int {
     let slots = slots
@@ -19,6 +19,12 @@ extension VirtioQueuePair {
   }
 
   func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    if isSuspended || backlog != nil { return try takeReceivedOfLost(into: &entries) }
+    return try reapReceived(into: &entries)
+  }
+
+  /// Takes the frames that the receive ring says are there.
+  func reapReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     var count = 0
     // Frames that are dropped count too: the end of this loop does not depend on the device.
     var left = entries.count

@@ -14,6 +14,14 @@ internal import Virtio
 
     func goLive() async { await scope.run { _ in pair.goLive() } }
     func goQuiet() async { await scope.run { _ in pair.goQuiet() } }
+    func fail(_ error: NetworkDeviceError) async { await scope.run { _ in pair.signal.fail(error) } }
+
+    func suspend() async { await scope.run { _ in pair.suspend() } }
+    func layAnew(_ rings: SharedRingMemory) async throws(NetworkDeviceError) {
+      try await scope.run { _ throws(NetworkDeviceError) in try pair.layAnew(rings) }
+    }
+    func resume(_ terms: ResumeTerms) async { await scope.run { _ in pair.resume(terms) } }
+    func endQuarantine(_ generation: Int) async { await scope.run { _ in pair.endQuarantine(generation) } }
   }
 
   /// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
@@ -34,55 +42,67 @@ internal import Virtio
   private let chain: UnsafeMutablePointer<RingBuffer>
   private let chainCapacity: Int
   let slots: SlotTable
-  private let signal: QueueSignal
+  let signal: QueueSignal
+  private let index: Int
+  private let agreed: VirtioNetDriver.Agreed
+  private let transport: any VirtioTransport
+  private let loop: LoopExecutor
   let features: FeatureSet
   let size: Int
   let maximumFrame: Int
   let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
-  private let zeroHeaderAddress: UInt64
+  @safe @exclusivity(unchecked) private var zeroHeaderAddress: UInt64
+  /// Keeps the rings' memory mapped.
+  private var memory: SharedRingMemory
   @safe @exclusivity(unchecked) private var doorbells: Doorbells?
   @safe @exclusivity(unchecked) private var isLive = false
   @safe @exclusivity(unchecked) private var isQuiet = false
   @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
+  /// Runs while it is not known whether the device serves this pair at all; nil when it is.
+  @safe @exclusivity(unchecked) private var service: ServiceWatch?
   /// First slots of received frames that could not be handed on because the queue broke.
   @safe @exclusivity(unchecked) var limbo: [UInt32] = []
+  /// The device is lost: nothing is published until the pair resumes.
+  @safe @exclusivity(unchecked) var isSuspended = false
+  /// What `takeReleased` and `takeReceived` return before they look at the rings; nil nearly always.
+  @safe @exclusivity(unchecked) var backlog: Backlog?
+  /// Rings for the device that comes back, until the pair resumes.
+  private var next: Next?
+  /// Posted buffers that a lost device could still write to, by the loss.
+  var quarantine: [Int: [UInt32]] = [:]
+
+  /// New rings, which the device knows and nobody has used.
+  private struct Next: ~Copyable {
+    var rings: Rings
+    var memory: SharedRingMemory
+    var doorbells: Doorbells
+  }
 
   init(
-    index: Int, agreed: VirtioNetDriver.Agreed, poolAddress: UInt64, slots: SlotTable, signal: QueueSignal,
+    index: Int, agreed: VirtioNetDriver.Agreed, memory: VirtioNetDriver.Memory, slots: SlotTable, signal: QueueSignal,
     transport: any VirtioTransport, loop: LoopExecutor
   ) throws(NetworkDeviceError) {
-    let layout = agreed.layout
-    let map = PairMemoryMap(layout: layout, indirect: agreed.features.contains(.indirectDesc))
-    let memory = try transport.makeRingMemory(bytes: map.totalBytes)
-    do throws(RingError) {
-      let made = try Self.makeRings(map, memory, eventIndex: agreed.features.contains(.eventIndex))
-      unsafe rings = .allocate(capacity: 1)
-      unsafe rings.initialize(to: made)
-    } catch {
-      throw NetworkDeviceError(.invalidConfiguration, "makeQueue", offered: "\(error)")
-    }
-    chainCapacity = Int(layout.size) + 1
+    self.index = index
+    self.agreed = agreed
+    self.transport = transport
+    self.loop = loop
+    self.memory = memory.rings.piece(index, of: agreed.memoryMap.totalBytes)
+    let made = try Self.makeRings(agreed, self.memory)
+    unsafe rings = .allocate(capacity: 1)
+    unsafe rings.initialize(to: made)
+    chainCapacity = Int(agreed.layout.size) + 1
     unsafe chain = .allocate(capacity: chainCapacity)
     unsafe chain.initialize(repeating: RingBuffer(address: 0, length: 0), count: chainCapacity)
     self.slots = slots
     self.signal = signal
-    addressing = PoolAddressing(base: poolAddress, slots: slots)
+    addressing = PoolAddressing(base: memory.poolAddress, slots: slots)
     features = agreed.features
-    size = Int(layout.size)
+    size = Int(agreed.layout.size)
     maximumFrame = agreed.mtu + 14
-    zeroHeaderAddress = memory.address &+ UInt64(map.headerOffset)
-    let placement = VirtioPairPlacement(
-      index: index, receive: .init(layout, at: memory.address),
-      transmit: .init(layout, at: memory.address &+ UInt64(map.ringStride)), features: agreed.features)
-    let doorbells = try transport.attachPair(
-      placement, loop: loop,
-      onInterrupt: { [weak self] in
-        self?.counts.interrupts &+= 1
-        self?.signal.interrupt()
-      },
-      onFailure: { [weak self] error in self?.signal.fail(error) })
-    self.doorbells = Doorbells(bells: doorbells)
+    zeroHeaderAddress = self.memory.address &+ UInt64(agreed.memoryMap.headerOffset)
+    doorbells = try attach(self.memory)
+    try watchService()
   }
 
   deinit {
@@ -92,21 +112,49 @@ internal import Virtio
   }
 
   private static func makeRings(
-    _ map: PairMemoryMap, _ memory: SharedRingMemory, eventIndex: Bool
-  ) throws(RingError) -> Rings {
+    _ agreed: VirtioNetDriver.Agreed, _ memory: SharedRingMemory
+  ) throws(NetworkDeviceError) -> Rings {
+    let map = agreed.memoryMap
     let base = unsafe memory.pointer
     let size = Int(map.layout.size)
-    var receive = try unsafe SplitDriverRing.Configuration(size: size, block: base)
-    receive.eventIndex = eventIndex
-    var transmit = try unsafe SplitDriverRing.Configuration(
-      size: size, block: base.advanced(by: map.ringStride))
-    transmit.eventIndex = eventIndex
-    if map.indirectCapacity >= 2 {
-      transmit.indirect = unsafe IndirectTables(
-        host: base.advanced(by: map.indirectOffset), address: memory.address &+ UInt64(map.indirectOffset),
-        capacity: map.indirectCapacity)
+    let eventIndex = agreed.features.contains(.eventIndex)
+    do throws(RingError) {
+      var receive = try unsafe SplitDriverRing.Configuration(size: size, block: base)
+      receive.eventIndex = eventIndex
+      var transmit = try unsafe SplitDriverRing.Configuration(
+        size: size, block: base.advanced(by: map.ringStride))
+      transmit.eventIndex = eventIndex
+      if map.indirectCapacity >= 2 {
+        transmit.indirect = unsafe IndirectTables(
+          host: base.advanced(by: map.indirectOffset), address: memory.address &+ UInt64(map.indirectOffset),
+          capacity: map.indirectCapacity)
+      }
+      return Rings(receive: try receive.activate(), transmit: try transmit.activate())
+    } catch {
+      throw NetworkDeviceError(.invalidConfiguration, "makeQueue", offered: "\(error)")
     }
-    return Rings(receive: try receive.activate(), transmit: try transmit.activate())
+  }
+
+  /// Tells the transport of rings in this memory.
+  private func attach(_ memory: SharedRingMemory) throws(NetworkDeviceError) -> Doorbells {
+    let map = agreed.memoryMap
+    let placement = VirtioPairPlacement(
+      index: index, receive: .init(map.layout, at: memory.address),
+      transmit: .init(map.layout, at: memory.address &+ UInt64(map.ringStride)), features: features)
+    let doorbells = try transport.attachPair(
+      placement, loop: loop,
+      onInterrupt: { [weak self] in
+        self?.counts.interrupts &+= 1
+        self?.signal.interrupt()
+      },
+      onFailure: { [weak self] error in self?.signal.fail(error) })
+    return Doorbells(bells: doorbells)
+  }
+
+  /// The first pair is there by definition; a device may take its time to begin with it.
+  private func watchService() throws(NetworkDeviceError) {
+    guard index > 0, let limit = transport.serviceTimeout else { return }
+    service = try ServiceWatch(loop: loop, limit: limit) { [weak self] in self?.checkService() }
   }
 
   /// The reset has begun.
@@ -117,54 +165,46 @@ internal import Virtio
 
   /// DRIVER_OK is set: the first notifications are unconditional. Unless a reset was quicker: a queue may break at once.
   private func goLive() {
-    guard !isQuiet else { return }
+    guard !isQuiet, !isSuspended else { return }
     isLive = true
     doorbells?.kickReceive()
     doorbells?.kickTransmit()
     counts.kicks &+= 2
   }
-}
 
-/// Where buffers of the pool lie in the device's address space.
-@safe struct PoolAddressing {
-  /// From an address here to the device's: the pool is one region for both.
-  private let distance: UInt64
-  private let emptyOffset: Int
-  private let emptyLength: UInt32
-
-  init(base: UInt64, slots: SlotTable) {
-    distance = base &- UInt64(UInt(bitPattern: unsafe slots.base(of: 0)))
-    // The header goes before the place where the frame shall begin.
-    emptyOffset = slots.headroom - VirtioNetHeader.size
-    emptyLength = UInt32(slots.slotSize - slots.headroom + VirtioNetHeader.size)
+  /// The device is lost: nothing is published, posted or rung until it is back.
+  private func suspend() {
+    isSuspended = true
+    isLive = false
+    doorbells = nil
+    service = nil
+    // One more turn, for what the device had given back before.
+    signal.interrupt()
   }
 
-  /// The device's address of a place in the pool.
-  @inline(__always) func address(of place: UnsafeMutableRawPointer) -> UInt64 {
-    UInt64(UInt(bitPattern: place)) &+ distance
+  /// Makes rings for the device that comes back and tells the transport of them. Nothing is in them until `resume`.
+  private func layAnew(_ rings: SharedRingMemory) throws(NetworkDeviceError) {
+    next = nil
+    let memory = rings.piece(index, of: agreed.memoryMap.totalBytes)
+    let made = try Self.makeRings(agreed, memory)
+    next = Next(rings: made, memory: memory, doorbells: try attach(memory))
   }
 
-  /// A buffer to receive into: `base` is the first byte of `slot`.
-  @inline(__always) func emptyBuffer(_ slot: UInt32, base: UnsafeMutableRawPointer) -> RingBuffer {
-    unsafe RingBuffer(address: address(of: base + emptyOffset), length: emptyLength, token: UInt64(slot))
+  /// The device uses the new rings: what was in the old ones moves over.
+  private func resume(_ terms: ResumeTerms) {
+    guard isSuspended, !isQuiet, let next = next.take() else { return }
+    let left = emptyRings()
+    unsafe rings.pointee = next.rings
+    memory = next.memory
+    zeroHeaderAddress = memory.address &+ UInt64(agreed.memoryMap.headerOffset)
+    doorbells = consume next.doorbells
+    isSuspended = false
+    refillRings(left, terms)
+    counts.recoveries &+= 1
+    try? watchService()
+    goLive()
+    signal.interrupt()
   }
-}
-
-/// Where a pair's parts lie in the memory that its transport gives: both rings, indirect tables, the header of zeros.
-private struct PairMemoryMap {
-  let layout: SplitRingLayout
-  let indirectCapacity: Int
-
-  init(layout: SplitRingLayout, indirect: Bool) {
-    self.layout = layout
-    indirectCapacity = indirect ? min(8, Int(layout.size)) : 0
-  }
-
-  /// From the receive ring to the transmit ring: whole cache lines.
-  var ringStride: Int { (layout.totalBytes + 63) & ~63 }
-  var indirectOffset: Int { 2 * ringStride }
-  var headerOffset: Int { indirectOffset + 16 * indirectCapacity * Int(layout.size) }
-  var totalBytes: Int { headerOffset + 64 }
 }
 
 // MARK: - Transmission
@@ -173,6 +213,7 @@ extension VirtioQueuePair {
   var transmitCapacity: Int { size }
 
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    if isSuspended { return 0 }
     var done = 0
     while true {
       done &+= addPlain(entries, from: done)
@@ -242,6 +283,12 @@ extension VirtioQueuePair {
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    if isSuspended || backlog != nil { return try takeReleasedOfLost(into: &entries) }
+    return try reapReleased(into: &entries)
+  }
+
+  /// Takes back what the transmit ring says is released.
+  func reapReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     let room = entries.count
     var count = 0
     do throws(RingError) {
@@ -278,6 +325,7 @@ extension VirtioQueuePair {
     if unsafe rings.pointee.transmit.needsKick() {
       counts.kicks &+= 1
       doorbells?.kickTransmit()
+      service?.begin()
     }
     if unsafe rings.pointee.receive.needsKick() {
       counts.kicks &+= 1
@@ -285,7 +333,22 @@ extension VirtioQueuePair {
     }
   }
 
+  /// The first frames have had their time.
+  private func checkService() {
+    service = nil
+    guard unsafe rings.pointee.transmit.returnedIndex == 0, unsafe rings.pointee.transmit.inFlight > 0,
+      (try? unsafe rings.pointee.transmit.pendingUsed()) == 0
+    else { return }
+    signal.fail(
+      NetworkDeviceError(
+        .unsupported, transport.name,
+        offered: "queue pair \(index) is not served: nothing that was sent through it came back",
+        advice: "ask for fewer queue pairs, or give the switch's port more"))
+  }
+
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool {
+    // What comes from a lost device is taken when the pair resumes.
+    if isSuspended { return backlog != nil }
     var pending = false
     if received {
       pending = unsafe rings.pointee.receive.armInterrupt()
@@ -308,10 +371,15 @@ extension VirtioQueuePair {
   func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
     isLive = false
     doorbells = nil
+    service = nil
+    next = nil
     unsafe rings.pointee.transmit.drain { transmitted(TransmitEntry(rawValue: $0)) }
     unsafe rings.pointee.receive.drain { posted(UInt32(truncatingIfNeeded: $0)) }
     for slot in limbo { posted(slot) }
     limbo = []
+    if let backlog { for entry in backlog.released { transmitted(entry) } }
+    if let backlog { for entry in backlog.received { posted(entry.slot) } }
+    backlog = nil
   }
 
   var statistics: QueueDriverStatistics { counts }

@@ -14,7 +14,17 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// Who switches queue pairs on and off, and with that whether MQ needs a control virtqueue.
   var pairSwitching: FeatureSet.PairSwitching { get }
 
-  /// Reaches the device.
+  /// How long the first frames of a queue pair other than the first may stay with the device before the pair counts as
+  /// not served; nil where the device's number of pairs can be believed.
+  var serviceTimeout: Duration? { get }
+
+  /// What to do when the device is lost; nil where a lost device stays lost, and its queues break.
+  var recovery: VirtioRecovery? { get }
+
+  /// Tells, from any thread, of the loss of a device that was driven: its connection ended, its process exited.
+  func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void)
+
+  /// Reaches the device; after a loss, reaches it again, or whatever has taken its place.
   ///
   /// - Throws: whatever keeps it from being reached, in the words of what was asked for.
   func connect() async throws(NetworkDeviceError)
@@ -42,7 +52,7 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// - Returns: the address that the device knows the pool's first byte by.
   func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64
 
-  /// Makes memory for a pair's rings that the device can see, zeroed; it lives as long as the device may use it.
+  /// Makes memory for the rings of all pairs that the device can see, zeroed; it lives as long as the device may use it.
   func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory
 
   /// Hands a pair's rings to the device. On the pair's loop.
@@ -63,6 +73,50 @@ public protocol VirtioTransport: AnyObject, Sendable {
   func shutDown() async
 }
 
+extension VirtioTransport {
+  /// The device's number of pairs can be believed.
+  public var serviceTimeout: Duration? { nil }
+  /// A lost device stays lost.
+  public var recovery: VirtioRecovery? { nil }
+  /// No device is ever lost.
+  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) {}
+}
+
+/// What to do when a device is lost: look for it again, and go on.
+public struct VirtioRecovery: Sendable, Hashable {
+  /// What becomes of frames that the lost device had not released.
+  public enum InFlight: Sendable, Hashable {
+    /// They are submitted again, before anything newer: each at least once on the wire, perhaps twice.
+    case resubmit
+    /// Their sends fail with the cause of the loss: each at most once on the wire.
+    case fail
+  }
+
+  /// What becomes of frames in flight.
+  public var inFlight = InFlight.resubmit
+  /// Time between the first two attempts to reach the device; it doubles from one to the next.
+  public var firstDelay = Duration.milliseconds(10)
+  /// The longest such time.
+  public var longestDelay = Duration.seconds(1)
+
+  /// Submit again, try for as long as it takes.
+  public init() {}
+}
+
+/// A device that was lost.
+public struct VirtioLoss: Sendable {
+  /// Why.
+  public let cause: NetworkDeviceError
+  /// Says whether the lost device is known to touch no memory any more, and waits for that no longer than it is told.
+  public let isGone: @Sendable (_ within: Duration) async -> Bool
+
+  /// A loss.
+  public init(cause: NetworkDeviceError, isGone: @escaping @Sendable (_ within: Duration) async -> Bool) {
+    self.cause = cause
+    self.isGone = isGone
+  }
+}
+
 /// The doorbells of one pair. On the pair's loop.
 public protocol VirtioDoorbells: AnyObject {
   /// There are new receive buffers.
@@ -72,19 +126,35 @@ public protocol VirtioDoorbells: AnyObject {
 }
 
 /// Memory for rings, as the driver writes it and as the device finds it.
-@safe public struct SharedRingMemory {
+@safe public struct SharedRingMemory: @unchecked Sendable {
+  // Proof of Sendable: an address and what keeps it mapped; what lies there is used by the ring's two sides under the ring's
+  // rules.
+
   /// First byte here, aligned to a page.
   public let pointer: UnsafeMutableRawPointer
   /// The same byte's address for the device.
   public let address: UInt64
   /// Length in bytes.
   public let length: Int
+  /// Keeps the memory mapped here; nil where whoever made it does.
+  public let owner: (any AnyObject & Sendable)?
 
-  /// A piece of memory; whoever makes it keeps it mapped while the device may use it.
-  @unsafe public init(pointer: UnsafeMutableRawPointer, address: UInt64, length: Int) {
+  /// A piece of memory. While the device may use it, whoever makes it keeps it mapped for the device; `owner`, if there is
+  /// one, keeps it mapped here for as long as the driver holds this value.
+  @unsafe public init(
+    pointer: UnsafeMutableRawPointer, address: UInt64, length: Int, owner: (any AnyObject & Sendable)? = nil
+  ) {
     unsafe self.pointer = pointer
     self.address = address
     self.length = length
+    self.owner = owner
+  }
+
+  /// The piece of `bytes` bytes at place `index`, which lies inside.
+  func piece(_ index: Int, of bytes: Int) -> SharedRingMemory {
+    unsafe SharedRingMemory(
+      pointer: pointer.advanced(by: index * bytes), address: address &+ UInt64(index * bytes), length: bytes,
+      owner: owner)
   }
 }
 

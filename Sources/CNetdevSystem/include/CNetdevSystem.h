@@ -7,5 +7,6 @@
 #include "netdev_memory.h"
 #include "netdev_tap.h"
 #include "netdev_udp.h"
+#include "netdev_unix.h"
 
 #endif

@@ -5,14 +5,16 @@ actor DeviceCloser {
   private let driver: any NetworkDriver
   private let timeout: Duration
   private let logger: Logger
+  private let link: LinkMonitor
   private var queues: [NetworkQueue] = []
   private var closing: Task<NetworkDeviceError?, Never>?
 
   /// Why the device ended, if not because the program closed it.
   private(set) var brokenCause: NetworkDeviceError?
 
-  init(driver: any NetworkDriver, timeout: Duration, logger: Logger) {
+  init(driver: any NetworkDriver, link: LinkMonitor, timeout: Duration, logger: Logger) {
     self.driver = driver
+    self.link = link
     self.timeout = timeout
     self.logger = logger
   }
@@ -49,6 +51,7 @@ actor DeviceCloser {
     }
     for queue in queues { await queue.finish(failure ?? cause, confirmed: failure == nil) }
     await driver.shutDown()
+    link.finish()
     self.queues = []
     return failure
   }

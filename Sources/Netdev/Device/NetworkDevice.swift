@@ -41,12 +41,17 @@ public final class NetworkDevice: Sendable {
   public let pool: PacketPool
   /// The queue pairs.
   public let queues: [NetworkQueue]
+  private let link: LinkMonitor
   private let closer: DeviceCloser
 
-  init(information: NetworkDeviceInformation, pool: PacketPool, queues: [NetworkQueue], closer: DeviceCloser) {
+  init(
+    information: NetworkDeviceInformation, pool: PacketPool, queues: [NetworkQueue], link: LinkMonitor,
+    closer: DeviceCloser
+  ) {
     self.information = information
     self.pool = pool
     self.queues = queues
+    self.link = link
     self.closer = closer
   }
 
@@ -61,8 +66,14 @@ public final class NetworkDevice: Sendable {
   public static func open(
     driver: any NetworkDriver, configuration: Configuration = Configuration()
   ) async throws(NetworkDeviceError) -> NetworkDevice {
+    let link = LinkMonitor()
+    let logger = configuration.logger
+    driver.watchLink { change in
+      logger.notice("link \(change.words)", metadata: change.metadata)
+      link.note(change)
+    }
     let closer = DeviceCloser(
-      driver: driver, timeout: configuration.resetTimeout, logger: configuration.logger)
+      driver: driver, link: link, timeout: configuration.resetTimeout, logger: configuration.logger)
     do throws(NetworkDeviceError) {
       let request = NetworkDriverRequest(queuePairs: configuration.queuePairs, queueSize: configuration.queueSize)
       let information = try await driver.start(request)
@@ -83,7 +94,7 @@ public final class NetworkDevice: Sendable {
       try await driver.activate()
       configuration.logger.debug(
         "device open", metadata: ["device": "\(information.name)", "queuePairs": "\(information.queuePairs)"])
-      return NetworkDevice(information: information, pool: pool, queues: queues, closer: closer)
+      return NetworkDevice(information: information, pool: pool, queues: queues, link: link, closer: closer)
     } catch {
       try? await closer.close(error)
       throw error
@@ -156,6 +167,25 @@ extension NetworkDevice {
       for queue in queues { all.append(await queue.statistics) }
       return all
     }
+  }
+}
+
+// MARK: - The link
+
+extension NetworkDevice {
+  /// True while the link is up: frames go in and out. A device whose other side went away looks for it, and its programs go on
+  /// when it is back.
+  public var isLinkUp: Bool { link.isUp }
+
+  /// What happens to the link from now on, for each caller; ends with the device.
+  public var linkChanges: AsyncStream<LinkChange> { link.changes() }
+}
+
+extension LinkChange {
+  fileprivate var words: String { if case .up = self { "up" } else { "down" } }
+
+  fileprivate var metadata: Logger.Metadata? {
+    if case .down(let cause) = self { ["cause": "\(cause)"] } else { nil }
   }
 }
 

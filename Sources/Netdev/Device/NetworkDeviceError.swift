@@ -4,7 +4,7 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
   public struct Code: Sendable, Hashable, CustomStringConvertible {
     private enum Kind: String, Sendable, Hashable {
       case cancelled, closed, broken, resetNotConfirmed, invalidConfiguration, unsupported, notPermitted, notFound, busy
-      case outOfMemory, frameTooLong, frameTooShort, system
+      case outOfMemory, frameTooLong, frameTooShort, timedOut, system
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -33,6 +33,8 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
     public static let frameTooLong = Code(.frameTooLong)
     /// A frame is too short to be one.
     public static let frameTooShort = Code(.frameTooShort)
+    /// The peer did not answer in time.
+    public static let timedOut = Code(.timedOut)
     /// A system call failed for another reason.
     public static let system = Code(.system)
 

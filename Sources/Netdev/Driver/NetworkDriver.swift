@@ -6,6 +6,9 @@ public import LibeventConcurrency
 /// on the pair's loop, `activate` (the device may use the rings from here on), and at the end `reset` and `shutDown`,
 /// whatever failed before. `reset` may be called at any time after `start`, from any task, more than once.
 public protocol NetworkDriver: AnyObject, Sendable {
+  /// Tells, from any thread, when the link goes down and comes up again; called once, before `start`.
+  func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void)
+
   /// Agrees on features and sizes with the device.
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation
 
@@ -29,6 +32,11 @@ public protocol NetworkDriver: AnyObject, Sendable {
 
   /// Releases descriptors and threads; after `reset`.
   func shutDown() async
+}
+
+extension NetworkDriver {
+  /// The link of a driver that does not say is always up.
+  public func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) {}
 }
 
 /// What `NetworkDevice` asks a driver for.
@@ -88,4 +96,10 @@ public struct NetworkDeviceInformation: Sendable, Hashable {
 
   /// The device broke the protocol or asked for a reset: the queue is broken. On the loop.
   public func fail(_ error: NetworkDeviceError) { unsafe queue.breakQueue(error) }
+
+  /// A frame in flight will never be released: it fails, and whoever waits for it is told. On the loop.
+  public func fail(_ entry: TransmitEntry, _ error: NetworkDeviceError) { unsafe queue.failInFlight(entry, error) }
+
+  /// An empty buffer that was posted, or the first one of a frame that is not handed on, goes back to the pool. On the loop.
+  public func giveBack(_ slot: UInt32) { unsafe queue.takeBack(slot) }
 }

@@ -75,6 +75,12 @@ public struct QueueDriverStatistics: Sendable, Hashable {
   public var bytesReceived: UInt64 = 0
   /// Received frames dropped because they broke the net header's rules.
   public var receiveDrops: UInt64 = 0
+  /// Times that the device was lost and came back.
+  public var recoveries: UInt64 = 0
+  /// Frames in flight that were submitted again to a device that came back.
+  public var resubmitted: UInt64 = 0
+  /// Receive buffers that a lost device could still write to, kept aside now until it is known to be gone.
+  public var quarantined: UInt64 = 0
 
   /// All zero.
   public init() {}

@@ -122,6 +122,9 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
   /// The index after the last published chain: what NOTIFICATION_DATA puts in its upper half (§2.9).
   @inlinable public var publishedIndex: UInt16 { UInt16(truncatingIfNeeded: published) }
 
+  /// The index of the first chain that has not been taken back: it moves when, and only when, something comes back.
+  @inlinable public var returnedIndex: UInt32 { usedIndex }
+
   // MARK: Adding
 
   /// Adds one buffer as a chain of its own; false when the ring is full or broken.

@@ -1,4 +1,5 @@
 import LibeventConcurrency
+import Logging
 import Netdev
 import NetdevTesting
 import Testing
@@ -31,6 +32,7 @@ struct Lying: Sendable {
     settings.queueSize = queueSize
     settings.queuePairs = queuePairs
     settings.resetTimeout = resetTimeout
+    settings.logger.logLevel = .error
     return try await NetworkDevice.open(
       driver: VirtioNetDriver(transport: side, options: options), configuration: settings)
   }

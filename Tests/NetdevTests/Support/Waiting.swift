@@ -59,6 +59,7 @@ final class Tally: Sendable {
   init(_ size: Int) { counts = Mutex([Int](repeating: 0, count: size)) }
   func add(_ number: Int) { counts.withLock { $0[number] += 1 } }
   var total: Int { counts.withLock { $0.reduce(0, +) } }
+  var allSeen: Bool { counts.withLock { $0.allSatisfy { $0 >= 1 } } }
   var allOnce: Bool { counts.withLock { $0.allSatisfy { $0 == 1 } } }
 }
 

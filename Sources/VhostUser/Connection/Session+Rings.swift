@@ -1,0 +1,75 @@
+internal import Netdev
+internal import Virtio
+internal import VirtioNet
+
+/// A pair's rings as the back-end is told of them. The descriptors are borrowed.
+struct RingSetup: Sendable {
+  /// Index of the ring.
+  let index: UInt32
+  let ring: VirtioPairPlacement.Ring
+  /// Nil for a ring that the back-end polls.
+  let kick: CInt?
+  let call: CInt
+  let error: CInt
+}
+
+extension Session {
+  /// Shows the memory, in one table or, where the back-end knows slots, region by region.
+  func share(_ regions: [MemoryRegion]) async throws(NetworkDeviceError) {
+    let bySlots = agreement.protocolFeatures.contains(.configureMemSlots)
+    let most = bySlots ? agreement.memorySlots : FrontendMessage.maximumRegions
+    guard regions.count <= most else {
+      throw NetworkDeviceError(
+        .unsupported, "showing memory to \(name)", offered: "\(regions.count) regions, the back-end takes \(most)",
+        advice: "use fewer pools with this device")
+    }
+    guard bySlots else {
+      try await ask(.setMemTable(regions))
+      return
+    }
+    for region in regions { try await ask(.addMemReg(region)) }
+  }
+
+  /// Sets up the rings and lets the back-end begin: what every ring needs first, then all are enabled, then DRIVER_OK.
+  func start(_ rings: [RingSetup]) async throws(NetworkDeviceError) {
+    for setup in rings {
+      let index = setup.index
+      try await ask(.setVringNum(ring: index, size: UInt32(clamping: setup.ring.size)))
+      try await ask(.setVringBase(ring: index, index: 0))
+      let addresses = VringAddresses(
+        ring: index, descriptors: setup.ring.descriptors, used: setup.ring.used, available: setup.ring.available)
+      try await ask(.setVringAddr(addresses))
+      try await ask(.setVringErr(VringDescriptor(ring: index, descriptor: setup.error)))
+      // From the kick on the ring counts as started: its base must be asked for to stop it.
+      startedRings.append(index)
+      try await ask(.setVringKick(VringDescriptor(ring: index, descriptor: setup.kick)))
+      try await ask(.setVringCall(VringDescriptor(ring: index, descriptor: setup.call)))
+    }
+    if agreement.enablesRings {
+      for setup in rings { try await ask(.setVringEnable(ring: setup.index, isEnabled: true)) }
+    }
+    try await setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+    // A back-end that does not acknowledge has nevertheless read everything before this question when it answers.
+    _ = try await ask(.getFeatures)
+    isDriven = true
+  }
+
+  /// Stops every started ring and resets the status. When this returns, the back-end touches no memory any more.
+  func stop(within limit: Duration) async throws(NetworkDeviceError) {
+    isDriven = false
+    let clock = ContinuousClock()
+    let deadline = clock.now + limit
+    while let index = startedRings.first {
+      let reply = try await ask(.getVringBase(ring: index), within: deadline - clock.now)
+      guard reply?.vring.ring == index else {
+        let error = NetworkDeviceError(
+          .broken, "GET_VRING_BASE to \(name)", offered: "an answer for ring \(reply?.vring.ring ?? .max)",
+          advice: "see the back-end's own log")
+        fail(error)
+        throw error
+      }
+      startedRings.removeFirst()
+    }
+    try await setStatus([], within: deadline - clock.now)
+  }
+}

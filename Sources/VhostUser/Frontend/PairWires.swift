@@ -1,0 +1,86 @@
+internal import CNetdevSystem
+internal import Glibc
+internal import LibeventConcurrency
+internal import Netdev
+internal import VirtioNet
+
+/// The eventfds of one queue pair, and its driver's end of them: a kick for each ring, one call for both, one for errors.
+final class PairWires: VirtioDoorbells, @unchecked Sendable {
+  // Proof of Sendable: the sources are made and cancelled on the pair's loop, inside `scope` or by the caller of `init`; the
+  // rest is constant.
+  let placement: VirtioPairPlacement
+  private let kickReceiveDescriptor: CInt
+  private let kickTransmitDescriptor: CInt
+  private let call: CInt
+  private let error: CInt
+  private let isPolled: Bool
+  private let scope: LoopScope
+  private var sources: [LoopSource] = []
+
+  /// On the pair's loop.
+  ///
+  /// - Parameter isPolled: the back-end polls the rings: nobody is kicked.
+  init(
+    _ placement: VirtioPairPlacement, name: String, isPolled: Bool, loop: LoopExecutor,
+    onInterrupt: @escaping () -> Void, onFailure: @escaping (NetworkDeviceError) -> Void
+  ) throws(NetworkDeviceError) {
+    let descriptors = (0..<4).map { _ in netdev_eventfd_create() }
+    guard descriptors.allSatisfy({ $0 >= 0 }) else {
+      for descriptor in descriptors where descriptor >= 0 { close(descriptor) }
+      throw NetworkDeviceError(
+        .system, "making eventfds for \(name)", offered: "error number \(-(descriptors.min() ?? 0))",
+        advice: "raise the limit of open files")
+    }
+    self.placement = placement
+    self.isPolled = isPolled
+    kickReceiveDescriptor = descriptors[0]
+    kickTransmitDescriptor = descriptors[1]
+    call = descriptors[2]
+    error = descriptors[3]
+    scope = LoopScope(loop)
+    let (call, error) = (call, error)
+    do throws(LoopError) {
+      let interrupts = try loop.makeSource(descriptor: call, readiness: .readable) {
+        _ = netdev_eventfd_drain(call)
+        onInterrupt()
+      }
+      let errors = try loop.makeSource(descriptor: error, readiness: .readable) {
+        _ = netdev_eventfd_drain(error)
+        onFailure(
+          NetworkDeviceError(
+            .broken, name, offered: "the back-end reports an error on queue pair \(placement.index)",
+            advice: "see the back-end's own log"))
+      }
+      interrupts.resume()
+      errors.resume()
+      sources = [interrupts, errors]
+    } catch {
+      throw NetworkDeviceError(.system, "watching the eventfds of \(name)", offered: "\(error)")
+    }
+  }
+
+  deinit { for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call, error] { close(descriptor) } }
+
+  /// Both rings for the messages that set them up.
+  var rings: [RingSetup] {
+    let first = UInt32(truncatingIfNeeded: 2 * placement.index)
+    return [
+      RingSetup(
+        index: first, ring: placement.receive, kick: isPolled ? nil : kickReceiveDescriptor, call: call, error: error),
+      RingSetup(
+        index: first + 1, ring: placement.transmit, kick: isPolled ? nil : kickTransmitDescriptor, call: call,
+        error: error),
+    ]
+  }
+
+  func kickReceive() { if !isPolled { _ = netdev_eventfd_signal(kickReceiveDescriptor) } }
+  func kickTransmit() { if !isPolled { _ = netdev_eventfd_signal(kickTransmitDescriptor) } }
+
+  /// Hears no interrupt any more.
+  func disconnect() async {
+    await scope.run { _ in
+      for source in self.sources { source.cancel() }
+      self.sources = []
+    }
+  }
+}

@@ -1,0 +1,28 @@
+internal import CNetdevSystem
+internal import Glibc
+internal import Netdev
+
+/// A memfd for rings, zeroed, mapped and sealed against shrinking: a back-end maps it, and no truncation can hurt either side.
+@safe final class RingFile: Sendable {
+  // Proof: an address; what lies there is used by the ring's two sides under the ring's rules.
+  nonisolated(unsafe) let pointer: UnsafeMutableRawPointer
+  let descriptor: CInt
+  let length: Int
+
+  /// - Throws: `outOfMemory`.
+  init(bytes: Int) throws(NetworkDeviceError) {
+    length = (max(bytes, 1) + 4095) & ~4095
+    descriptor = unsafe netdev_memfd_create("netdev-rings", length, false)
+    guard descriptor >= 0, let mapped = unsafe netdev_map_shared(descriptor, length) else {
+      if descriptor >= 0 { close(descriptor) }
+      throw NetworkDeviceError(.outOfMemory, "making rings", offered: "\(length) bytes of shared memory were asked for")
+    }
+    unsafe pointer = mapped
+  }
+
+  deinit {
+    // A back-end that still uses it has a mapping of its own.
+    unsafe munmap(pointer, length)
+    close(descriptor)
+  }
+}

@@ -1,0 +1,115 @@
+import Netdev
+import Testing
+
+@testable import VhostUser
+
+/// Back-ends that break the rules at every step: a typed error in time, nothing left open, and the next attempt works.
+@Suite(.serialized, .timeLimit(.minutes(10))) struct HostileBackendTests {
+  @Test(arguments: ScriptedBackend.Fault.allCases)
+  func `every step of the handshake survives it`(_ fault: ScriptedBackend.Fault) async throws {
+    let pool = try PacketPool(.init(slots: 4096, slotSize: 2048, hugePages: false))
+    let backend = ScriptedBackend()
+    var opening = Opening(backend, pool: pool)
+    try await (try await opening.open()).close()
+    // What an honest handshake consists of; the last three messages are its end.
+    let steps = backend.messages.map { $0.code }.dropLast(3)
+    #expect(steps.count > 25)
+    let before = openDescriptors()
+    if fault == .silence { opening.options.requestTimeout = .milliseconds(50) }
+    var occurrences: [FrontendCode: Int] = [:]
+    for code in steps {
+      let occurrence = occurrences[code, default: 0]
+      occurrences[code] = occurrence + 1
+      backend.breach(.init(code: code, occurrence: occurrence, fault: fault))
+      // A number that is merely different is no breach, nor is an answer too many to the last question.
+      let isValue = [.getFeatures, .getProtocolFeatures, .getQueueNum, .getStatus].contains(code)
+      if fault == .refusal, isValue { continue }
+      if fault == .twice, code == .getFeatures, occurrence == 1 { continue }
+      // Before acknowledgements are agreed these have no answer that could be wrong.
+      if [.setOwner, .setProtocolFeatures].contains(code), fault != .close { continue }
+      // Nothing was started that this reset would have to stop.
+      if fault == .refusal, code == .setStatus, occurrence == 0 { continue }
+      let error = await opening.failure()
+      let expected: [NetworkDeviceError.Code] =
+        switch fault {
+        case .silence: [.timedOut]
+        case .refusal: [.unsupported]
+        default: [.broken]
+        }
+      #expect(error.map { expected.contains($0.code) } == true, "\(fault) at \(code): \(String(describing: error))")
+    }
+    backend.breach(nil)
+    try await (try await opening.open()).close()
+    try await eventually("every descriptor is closed again") { openDescriptors() == before }
+  }
+
+  @Test(arguments: [0, 0x8001, 1 << 40, UInt64.max])
+  func `an absurd number of queue pairs is a typed error`(_ number: UInt64) async throws {
+    var offer = ScriptedBackend.Offer()
+    offer.queuePairs = number
+    #expect(await Opening(ScriptedBackend(offer)).failure()?.code == .broken)
+  }
+
+  @Test(arguments: [[0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]] as [[UInt8]])
+  func `an absurd hardware address is a typed error`(_ address: [UInt8]) async throws {
+    var offer = ScriptedBackend.Offer()
+    offer.protocolFeatures.insert(.config)
+    offer.features |= 1 << 5
+    offer.config = address + [UInt8](repeating: 0, count: 6)
+    #expect(await Opening(ScriptedBackend(offer)).failure()?.code == .broken)
+  }
+
+  @Test func `nobody there is a typed error`() async throws {
+    let backend = ScriptedBackend()
+    backend.end()
+    #expect(await Opening(backend).failure()?.code == .notFound)
+  }
+
+  @Test func `nobody who connects is a typed error in time, and the file is gone`() async throws {
+    let backend = ScriptedBackend()
+    backend.end()
+    var opening = Opening(backend, role: .listen)
+    opening.options.connectTimeout = .milliseconds(30)
+    let before = openDescriptors()
+    #expect(await opening.failure()?.code == .timedOut)
+    #expect(!fileExists(backend.path))
+    try await eventually("every descriptor is closed again") { openDescriptors() == before }
+  }
+
+  @Test func `a path that somebody listens on is busy, and one that is no socket is left alone`() async throws {
+    let backend = ScriptedBackend()
+    #expect(await Opening(backend, role: .listen).failure()?.code == .busy)
+    var opening = Opening(backend, role: .listen)
+    opening.options.path = "/dev/null"
+    #expect(await opening.failure()?.code == .busy)
+    #expect(fileExists("/dev/null"))
+  }
+
+  @Test func `a path that is too long is refused before anything is opened`() async throws {
+    var options = VhostUserTransport.Options(path: "/tmp/" + String(repeating: "x", count: 103))
+    #expect(throws: NetworkDeviceError.self) { try VhostUserTransport(options) }
+    options.path = "/tmp/" + String(repeating: "x", count: 102)
+    _ = try VhostUserTransport(options)
+    options.path = "/tmp/a\0b"
+    #expect(throws: NetworkDeviceError.self) { try VhostUserTransport(options) }
+    options.path = ""
+    #expect(throws: NetworkDeviceError.self) { try VhostUserTransport(options) }
+  }
+
+  @Test(arguments: [VhostUserTransport.Role.connect, .listen])
+  func `opening can be cancelled while the back-end keeps us waiting`(_ role: VhostUserTransport.Role) async throws {
+    let backend = ScriptedBackend(breach: .init(code: .getFeatures, fault: .silence), isClient: role == .listen)
+    if role == .listen { backend.end() }
+    var opening = Opening(backend, role: role)
+    opening.options.requestTimeout = .seconds(600)
+    opening.options.connectTimeout = .seconds(600)
+    let task = Task { [opening] in await opening.failure() }
+    if role == .connect {
+      try await eventually("it asks") { backend.messages.contains(.getFeatures) }
+    } else {
+      try await eventually("it listens") { fileExists(backend.path) }
+    }
+    task.cancel()
+    #expect(await task.value?.code == .cancelled)
+  }
+}

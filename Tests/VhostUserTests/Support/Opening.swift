@@ -1,0 +1,64 @@
+import Foundation
+import Glibc
+import Logging
+import Netdev
+import Testing
+import VhostUser
+import VirtioNet
+
+/// Descriptors that this process has open.
+func openDescriptors() -> Int {
+  (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? -1
+}
+
+func fileExists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: path) }
+
+/// Waits for a condition, with a limit far beyond what a loaded machine needs.
+func eventually(
+  _ what: Comment, within limit: Duration = .seconds(60), sourceLocation: SourceLocation = #_sourceLocation,
+  _ condition: () async -> Bool
+) async throws {
+  let deadline = ContinuousClock.now + limit
+  while await !condition() {
+    guard ContinuousClock.now < deadline else {
+      Issue.record(what, sourceLocation: sourceLocation)
+      throw CancellationError()
+    }
+    try await Task.sleep(for: .milliseconds(1))
+  }
+}
+
+/// How to open a device on a back-end, quickly where it lies.
+struct Opening {
+  var options: VhostUserTransport.Options
+  var driver = VirtioNetDriver.Options()
+  var configuration = NetworkDevice.Configuration()
+
+  init(_ backend: ScriptedBackend, role: VhostUserTransport.Role = .connect, pool: PacketPool? = nil) {
+    options = .init(path: backend.path, role: role)
+    options.requestTimeout = .seconds(20)
+    options.logger.logLevel = .error
+    configuration.logger.logLevel = .critical
+    configuration.resetTimeout = .milliseconds(50)
+    configuration.queueSize = 16
+    configuration.pool = pool
+  }
+
+  func open() async throws -> NetworkDevice {
+    try await NetworkDevice.open(
+      driver: VirtioNetDriver(transport: try VhostUserTransport(options), options: driver),
+      configuration: configuration)
+  }
+
+  /// Opens, and returns what was thrown.
+  func failure(sourceLocation: SourceLocation = #_sourceLocation) async -> NetworkDeviceError? {
+    do {
+      let device = try await open()
+      try? await device.close()
+      Issue.record("it opened", sourceLocation: sourceLocation)
+      return nil
+    } catch {
+      return error as? NetworkDeviceError
+    }
+  }
+}
