@@ -94,6 +94,26 @@ internal import CNetdevSystem
   }
 }
 
+extension PacketBurst {
+  /// Takes out the frame at `position` as a packet and goes on to the next; nil behind the last, and the burst is empty then.
+  mutating func takeFirst(_ position: inout Int) -> Packet? {
+    guard position < count else {
+      unsafe block.pointee.count = 0
+      return nil
+    }
+    let packet = unsafe queue.packet(block.pointee.entries[position])
+    position += 1
+    return packet
+  }
+
+  /// Forgets the first frames, which have been taken out.
+  mutating func dropFirst(_ taken: Int) {
+    let left = count - taken
+    unsafe block.pointee.entries.update(from: block.pointee.entries.advanced(by: taken), count: left)
+    unsafe block.pointee.count = left
+  }
+}
+
 extension NetworkQueue {
   /// A burst went with what was left in it.
   nonisolated func takeBack(_ block: UnsafeMutablePointer<BurstBlock>) {

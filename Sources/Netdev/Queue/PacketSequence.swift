@@ -3,7 +3,8 @@
 /// Its `map`, `compactMap` and `filter` take synchronous closures, and hand each packet over to them (`consuming`): it stays
 /// the only reference, is changed in place, and goes on without a retain. The standard library's operators of these names
 /// take asynchronous closures and cost two hops through the global pool for each element.
-public protocol PacketSequence: AsyncSequence where Element == Packet, Failure == Never, AsyncIterator: PacketIterator {}
+public protocol PacketSequence: AsyncSequence where Element == Packet, Failure == Never, AsyncIterator: PacketIterator {
+}
 
 /// What fetches the packets of a `PacketSequence`: the ones at hand by a synchronous call, and only then by an asynchronous one.
 ///
@@ -46,12 +47,15 @@ extension PacketSequence {
   @inlinable public func map<Output>(
     _ transform: @escaping (consuming Packet) -> Output
   ) -> PacketCompactMap<Self, Output> {
-    PacketCompactMap(base: self) { packet in transform(packet) }
+    PacketCompactMap(base: self) { (packet: consuming Packet) in transform(consume packet) }
   }
 
   /// The packets for which `isKept` says so; the others are dropped.
   @inlinable public func filter(_ isKept: @escaping (borrowing Packet) -> Bool) -> PacketCompactMap<Self, Packet> {
-    PacketCompactMap(base: self) { packet in isKept(packet) ? packet : nil }
+    PacketCompactMap(base: self) { (packet: consuming Packet) in
+      guard isKept(packet) else { return nil }
+      return consume packet
+    }
   }
 }
 
@@ -86,14 +90,14 @@ public struct PacketCompactMap<Base: PacketSequence, Output>: AsyncSequence {
 
     @inlinable mutating func takeOutput() -> Output? {
       while let packet = base.takePacket() {
-        if let output = transform(packet) { return output }
+        if let output = transform(consume packet) { return output }
       }
       return nil
     }
 
     @inlinable nonisolated(nonsending) mutating func nextOutput() async -> Output? {
       while let packet = await base.nextPacket() {
-        if let output = transform(packet) { return output }
+        if let output = transform(consume packet) { return output }
       }
       return nil
     }

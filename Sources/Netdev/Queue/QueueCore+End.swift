@@ -16,6 +16,7 @@ extension QueueCore {
     end = cause
     isOpen = false
     unsafe state.pointee.credits = 0
+    failSubmissions()
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
     loop.requestTurn()

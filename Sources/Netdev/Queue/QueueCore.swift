@@ -9,6 +9,9 @@ internal import LibeventConcurrency
 @safe @usableFromInline
 final class QueueCore {
   let driver: any QueueDriver
+  // The actor owns this core.
+  unowned(unsafe) let queue: NetworkQueue
+  let inlet: QueueInlet
   let state: UnsafeMutablePointer<QueueState>
   let loop: LoopExecutor
   let pool: PacketPool
@@ -26,7 +29,11 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var senders = WaiterLine()
   @safe @exclusivity(unchecked) var consumers = WaiterLine()
   @safe @exclusivity(unchecked) var closers = WaiterLine()
+  /// Packets from the inlet that have found no room yet, newest first: they stand before all senders.
+  @safe @exclusivity(unchecked) var backlog: [Packet] = []
   @safe @exclusivity(unchecked) var releaseWaiters = 0
+  /// The inlet is closed because somebody waits for room.
+  @safe @exclusivity(unchecked) var isRefusing = false
   /// Room promised to senders that have not used it yet.
   @safe @exclusivity(unchecked) var granted = 0
   @safe @exclusivity(unchecked) var statistics = QueueStatistics()
@@ -55,12 +62,21 @@ final class QueueCore {
   @safe @exclusivity(unchecked) private var armed = false
   @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
   @safe @exclusivity(unchecked) private var releaseTimer: LoopTimer?
+  /// Bounds how long a submission from outside may wait for its consumer to come back.
+  @safe @exclusivity(unchecked) private(set) var submissionTimer: LoopTimer?
+  @safe @exclusivity(unchecked) var submissionTimerRuns = false
+  /// Bursts given ahead to consumers outside, and those the timer knows of.
+  @safe @exclusivity(unchecked) var handOuts: UInt64 = 0
+  @safe @exclusivity(unchecked) var handOutsSeen: UInt64 = 0
   @safe @exclusivity(unchecked) private var releaseTimerRuns = false
 
   init(
-    driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor, pool: PacketPool,
+    queue: NetworkQueue, driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor,
+    pool: PacketPool,
     busyPoll: Duration, onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) {
+    unsafe self.queue = queue
+    inlet = queue.inlet
     self.driver = driver
     unsafe self.state = state
     self.loop = loop
@@ -98,6 +114,7 @@ extension QueueCore {
       self?.releaseTimerRuns = false
       self?.loop.requestTurn()
     }
+    submissionTimer = try loop.makeTimer { [weak self] in self?.submissionTimerFired() }
     refill()
     let context = unsafe Unmanaged.passUnretained(self).toOpaque()
     hook = try loop.addHook(
@@ -118,6 +135,7 @@ extension QueueCore {
     receivedThisTurn = 0
     takeReleased()
     updateCredits()
+    takeFromOutside()
     nextTurn.openAll()
     if !consumers.isEmpty { serveConsumers() }
   }
@@ -138,6 +156,8 @@ extension QueueCore {
       if busyPoll > 0 { polledSince = loop.now }
       return true
     }
+    // What came in while somebody was waiting for room.
+    if !inlet.isEmpty, !submissionTimerRuns { return true }
     if busyPoll > 0, loop.now &- polledSince < busyPoll { return true }
     return arm()
   }
@@ -261,12 +281,20 @@ extension QueueCore {
     }
     // A body that never suspends must still let its turn end.
     var room = min(ringRoom, QueueState.turnBudget - Int(accepted &- acceptedBefore))
+    if !backlog.isEmpty { room = acceptBacklog(room) }
     while let sender = senders.first, room >= sender.need {
       senders.popFirst()
       room -= sender.need
       granted += sender.need
       sender.settle(.granted)
     }
-    unsafe state.pointee.credits = senders.isEmpty ? max(0, room) : 0
+    unsafe state.pointee.credits = lineIsEmpty ? max(0, room) : 0
+    if isRefusing != !lineIsEmpty {
+      isRefusing = !lineIsEmpty
+      inlet.setOpen(!isRefusing)
+    }
   }
+
+  /// Nobody waits for room: neither packets from outside nor senders.
+  var lineIsEmpty: Bool { senders.isEmpty && backlog.isEmpty }
 }

@@ -5,7 +5,7 @@ internal import LibeventConcurrency
 /// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
 @usableFromInline final class Waiter {
   /// What a task waits for.
-  enum Wish { case space, release, receipt, batch, packet, burst, event, closing }
+  enum Wish { case space, release, receipt, batch, packet, burst, ahead, event, closing }
 
   /// What came of it.
   @safe enum Outcome {
@@ -94,6 +94,7 @@ struct WaiterLine {
 
   var first: Waiter? { head < waiters.count ? waiters[head] : nil }
   var isEmpty: Bool { head == waiters.count }
+  var count: Int { waiters.count - head }
 
   mutating func append(_ waiter: Waiter) { waiters.append(waiter) }
 
