@@ -131,7 +131,7 @@ extension NetworkDevice {
     try await withTaskCancellationHandler {
       do {
         try await withThrowingTaskGroup(of: Void.self) { group in
-          for queue in queues { group.addTask { try await queue.perform(body) } }
+          for queue in queues { group.addTask { try await queue.run(body) } }
           do {
             while try await group.next() != nil {}
           } catch {

@@ -34,7 +34,7 @@ extension NetworkQueue {
     if core.senders.remove(waiter) {
       core.updateCredits()
       waiter.settle(.failed(.cancelledBeforePublication))
-    } else if core.consumers.remove(waiter) {
+    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) {
       waiter.settle(.failed(.cancelledBeforePublication))
     }
   }

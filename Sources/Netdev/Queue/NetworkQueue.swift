@@ -104,16 +104,20 @@ extension NetworkQueue {
     unsafe selfReference = nil
   }
 
-  /// Runs a program on the queue.
-  func perform(_ body: @Sendable (isolated NetworkQueue) async throws -> Void) async throws {
+  /// Runs code on the queue's loop: what a child task (`addTask`, `async let`), which leaves the loop, does to come back.
+  public func run<Result: Sendable, Failure: Error>(
+    _ body: @Sendable (isolated NetworkQueue) async throws(Failure) -> Result
+  ) async throws(Failure) -> Result {
     unsafe core?.takeFromOutside()
-    try await body(self)
+    return try await body(self)
   }
 
   /// What the queue has done so far.
   public var statistics: QueueStatistics {
     guard let core = unsafe core else { return QueueStatistics() }
     var statistics = core.statistics
+    statistics.residency = core.sampler.histogram
+    statistics.loopStalls = loop.statistics.stalls
     (statistics.submittedOutside, statistics.outsideWakeups) = inlet.counts
     if !core.isFinished { statistics.driver = core.driver.statistics }
     return statistics

@@ -91,6 +91,9 @@ extension QueueCore {
     if let hook { try? loop.removeHook(hook) }
     hook = nil
     nextTurn.openAll()
+    while let watcher = watchers.popFirst() { watcher.settle(.failed(cause)) }
+    // Whoever polls sees that there is something to look at: the end.
+    if let pollable { _ = netdev_eventfd_signal(pollable.descriptor) }
     while let closer = closers.popFirst() { closer.settle(.granted) }
   }
 }

@@ -23,6 +23,7 @@ extension QueueCore {
     guard taken > 0 else { return }
     active = true
     statistics.packetsReleased &+= UInt64(taken)
+    while let watcher = watchers.popFirst() { watcher.settle(.granted) }
     updateCredits()
   }
 
@@ -105,6 +106,7 @@ extension QueueCore {
   /// The device has released `count` frames of whoever `cookie` stands for.
   func settleReleased(_ cookie: UInt32, _ count: Int) {
     guard let waiter = waiters[cookie] else { return }
+    if cookie == sampler.cookie { sampler.end(at: netdev_monotonic_nanoseconds()) }
     switch waiter.wish {
     case .release:
       releaseWaiters -= 1
@@ -118,6 +120,8 @@ extension QueueCore {
   /// A frame of whoever `cookie` stands for was not, or not provably, released.
   func settleFailed(_ cookie: UInt32, _ error: NetworkDeviceError) {
     guard let waiter = waiters[cookie] else { return }
+    // Not a release: it does not count as one.
+    if cookie == sampler.cookie { sampler.cookie = 0 }
     switch waiter.wish {
     case .release:
       releaseWaiters -= 1

@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import Glibc
 internal import LibeventConcurrency
 
 /// What a queue does on its loop, synchronously: the turn, publication, completion, reception, refilling.
@@ -37,6 +38,12 @@ final class QueueCore {
   /// Room promised to senders that have not used it yet.
   @safe @exclusivity(unchecked) var granted = 0
   @safe @exclusivity(unchecked) var statistics = QueueStatistics()
+  @safe @exclusivity(unchecked) var sampler = ResidencySampler()
+  /// Stands for frames that nobody but the sampler watches.
+  let samplerCookie: UInt32
+  /// Tasks that wait for the next release, whosever it is.
+  @safe @exclusivity(unchecked) var watchers = WaiterLine()
+  @safe @exclusivity(unchecked) var pollable: PollableState?
 
   /// Frames accepted up to the beginning of this turn, against the budget that makes a turn end.
   @safe @exclusivity(unchecked) var acceptedBefore: UInt64 = 0
@@ -86,6 +93,7 @@ final class QueueCore {
       UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
       &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
     self.onBroken = onBroken
+    samplerCookie = waiters.take(.sample).index
     unsafe released = .allocate(capacity: Self.releasedCapacity)
     unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
     refillBatch = min(16, max(1, driver.receiveRoom / 4))
@@ -98,6 +106,7 @@ final class QueueCore {
 
   deinit {
     unsafe released.deallocate()
+    if let pollable { close(pollable.descriptor) }
     while let block = idleBlock {
       idleBlock = unsafe block.pointee.next
       unsafe BurstBlock.free(block)
@@ -133,6 +142,7 @@ extension QueueCore {
   private func beginTurn() {
     acceptedBefore = accepted
     receivedThisTurn = 0
+    sampler.isDue = sampler.cookie == 0
     takeReleased()
     updateCredits()
     takeFromOutside()
@@ -146,6 +156,7 @@ extension QueueCore {
     flush()
     refill()
     driver.ring()
+    if pollable != nil { signalPollable() }
     if active {
       active = false
       statistics.activeTurns &+= 1
@@ -166,7 +177,7 @@ extension QueueCore {
   private func arm() -> Bool {
     if armed { return false }
     let released = releaseInterrupt()
-    if driver.arm(received: !consumers.isEmpty, released: released) { return true }
+    if driver.arm(received: !consumers.isEmpty || pollable != nil, released: released) { return true }
     armed = true
     if released == .most, !releaseTimerRuns {
       // Nobody waits for these, but a buffer must not stay unreported because its neighbours are held.
@@ -178,7 +189,7 @@ extension QueueCore {
 
   private func releaseInterrupt() -> ReleaseInterrupt {
     if unsafe state.pointee.inFlight == 0 { return .never }
-    if releaseWaiters > 0 || !senders.isEmpty { return .next }
+    if releaseWaiters > 0 || !senders.isEmpty || !watchers.isEmpty || pollable != nil { return .next }
     return unsafe state.pointee.inFlight >= 32 ? .most : .next
   }
 
@@ -204,6 +215,7 @@ extension QueueCore {
     let pending = unsafe state.pointee.pending
     let count = unsafe pending.pointee.count
     guard count > 0 else { return }
+    if sampler.isDue { unsafe sample(pending.pointee.entries) }
     let published = publish(unsafe Span(_unsafeStart: pending.pointee.entries, count: count))
     let left = count - published
     if left > 0 {
@@ -249,7 +261,8 @@ extension QueueCore {
     let count = unsafe block.pointee.count
     let pending = unsafe state.pointee.pending
     var published = 0
-    if unsafe pending.pointee.count == 0 {
+    if unsafe pending.pointee.count == 0, count > 0 {
+      if sampler.isDue { unsafe sample(block.pointee.entries) }
       published = publish(unsafe Span(_unsafeStart: block.pointee.entries, count: count))
       unsafe state.pointee.credits -= count
     }

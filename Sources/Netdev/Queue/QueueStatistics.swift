@@ -22,6 +22,10 @@ public struct QueueStatistics: Sendable, Hashable {
   public internal(set) var copiedToSend: UInt64 = 0
   /// Buffers whose release was never confirmed; they stay mapped for good.
   public internal(set) var quarantined: UInt64 = 0
+  /// How long frames were with the device, publication to release: a sample of them.
+  public internal(set) var residency = ResidencyHistogram()
+  /// Turns of the queue's loop that a job held longer than the device's stall bound.
+  public internal(set) var loopStalls: UInt64 = 0
   /// Turns that did something for this queue.
   public internal(set) var activeTurns: UInt64 = 0
   /// What the driver counted.

@@ -5,7 +5,7 @@ internal import LibeventConcurrency
 /// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
 @usableFromInline final class Waiter {
   /// What a task waits for.
-  enum Wish { case space, release, receipt, batch, packet, burst, ahead, event, closing }
+  enum Wish { case space, release, receipt, batch, packet, burst, ahead, event, sample, closing }
 
   /// What came of it.
   @safe enum Outcome {

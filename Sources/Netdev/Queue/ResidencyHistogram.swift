@@ -1,0 +1,70 @@
+internal import CNetdevSystem
+
+/// How long frames were with the device, from publication to release: counts by powers of two of a nanosecond.
+///
+/// A sample of all frames: at most one a turn of the queue's loop, so that keeping it costs nothing that could be seen.
+public struct ResidencyHistogram: Sendable, Hashable, CustomStringConvertible {
+  /// `counts[n]` frames took at least 2ⁿ and less than 2ⁿ⁺¹ nanoseconds; the last also those that took longer.
+  public private(set) var counts = [UInt64](repeating: 0, count: 48)
+
+  init() {}
+
+  mutating func add(nanoseconds: UInt64) {
+    let bucket = UInt64.bitWidth - 1 - max(nanoseconds, 1).leadingZeroBitCount
+    counts[min(bucket, counts.count - 1)] &+= 1
+  }
+
+  /// Frames sampled.
+  public var total: UInt64 { counts.reduce(0, &+) }
+
+  /// A time that `fraction` (0 to 1) of the sampled frames did not exceed, rounded up to a power of two; nil without samples.
+  public func quantile(_ fraction: Double) -> Duration? {
+    let total = total
+    guard total > 0 else { return nil }
+    let wanted = UInt64((Double(total) * min(max(fraction, 0), 1)).rounded(.up))
+    var sum: UInt64 = 0
+    for (bucket, count) in counts.enumerated() {
+      sum &+= count
+      if sum >= max(wanted, 1) { return .nanoseconds(Int64(1) << (bucket + 1)) }
+    }
+    return nil
+  }
+
+  /// One line for a person.
+  public var description: String {
+    guard let median = quantile(0.5), let tail = quantile(0.99) else { return "no frames sampled" }
+    return "\(total) frames sampled: half within \(median), 99 of 100 within \(tail)"
+  }
+}
+
+/// Sampling: the frame that is being watched, and since when.
+struct ResidencySampler {
+  var histogram = ResidencyHistogram()
+  /// Who is waited for: the cookie of the watched frame, 0 when none is.
+  var cookie: UInt32 = 0
+  /// A turn has begun since the last sample.
+  var isDue = true
+  private var since: UInt64 = 0
+
+  mutating func begin(_ cookie: UInt32, at time: UInt64) {
+    self.cookie = cookie
+    isDue = false
+    since = time
+  }
+
+  mutating func end(at time: UInt64) {
+    cookie = 0
+    histogram.add(nanoseconds: time &- since)
+  }
+}
+
+extension QueueCore {
+  /// The first of some frames that are about to be published is watched: under the cookie of whoever waits for it, or
+  /// under one of the sampler's own.
+  @inline(never) func sample(_ first: UnsafeMutablePointer<TransmitEntry>) {
+    let entry = unsafe first.pointee
+    let cookie = entry.cookie == 0 ? samplerCookie : entry.cookie
+    unsafe first.pointee = TransmitEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
+    sampler.begin(cookie, at: netdev_monotonic_nanoseconds())
+  }
+}
