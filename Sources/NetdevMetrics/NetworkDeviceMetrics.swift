@@ -15,8 +15,9 @@ internal import Synchronization
 /// ```
 ///
 /// Every counter of ``QueueStatistics`` and ``QueueDriverStatistics`` is a counter `netdev.` + its name, such as
-/// `netdev.packetsReceived`, with the dimensions `device`, the device's name, and `queue`, the pair's position. The device's
-/// pool is the gauge `netdev.available` and the counters `netdev.copies` and `netdev.linearCopies`, with `device` alone.
+/// `netdev.packetsReceived`, with the dimensions `device`, the device's name, and `queue`, the pair's position. What a driver
+/// has in quarantine comes and goes: it is the gauge `netdev.driver.quarantined`. The device's pool is the gauge
+/// `netdev.available` and the counters `netdev.copies` and `netdev.linearCopies`, with `device` alone.
 ///
 /// Counting costs a queue nothing a packet: it counts anyway. Once an interval the reporter asks each queue for its
 /// numbers, which is one job on the queue's loop, and a wake-up if the loop sleeps; all else happens elsewhere. Each queue is

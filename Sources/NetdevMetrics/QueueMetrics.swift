@@ -21,22 +21,32 @@ final class QueueMetrics: Sendable {
     ("kicksSuppressed", { $0.driver.kicksSuppressed }),
     ("interrupts", { $0.driver.interrupts }),
     ("receiveDrops", { $0.driver.receiveDrops }),
+    ("recoveries", { $0.driver.recoveries }),
+    ("resubmitted", { $0.driver.resubmitted }),
+  ]
+  /// The same of numbers that grow and shrink. The driver's quarantine ends when the device is known to be gone; that of the
+  /// queue, which has the name, never does.
+  static let levels: [(name: String, value: @Sendable (QueueStatistics) -> UInt64)] = [
+    ("driver.quarantined", { $0.driver.quarantined })
   ]
 
   private let queue: NetworkQueue
   private let counters: [FollowingCounter]
+  private let gauges: [Gauge]
   private let reported: Mutex<[UInt64]>
 
   init(_ queue: NetworkQueue, device: String, _ factory: any MetricsFactory) {
     self.queue = queue
     let dimensions = [("device", device), ("queue", String(queue.index))]
     counters = Self.numbers.map { FollowingCounter($0.name, dimensions, factory) }
+    gauges = Self.levels.map { Gauge(label: "netdev.\($0.name)", dimensions: dimensions, factory: factory) }
     reported = Mutex([UInt64](repeating: 0, count: counters.count))
   }
 
-  /// Asks the queue and adds what is new to the counters.
+  /// Asks the queue, adds what is new to the counters, and says where the gauges are.
   func report() async {
     let statistics = await queue.statistics
+    for index in gauges.indices { gauges[index].record(Int64(clamping: Self.levels[index].value(statistics))) }
     reported.withLock { reported in
       for index in counters.indices {
         let value = Self.numbers[index].value(statistics)

@@ -44,12 +44,20 @@ import Testing
     statistics.driver.interrupts = 12
     statistics.driver.bytesReceived = 13
     statistics.driver.receiveDrops = 14
-    let fields = [Mirror(reflecting: statistics), Mirror(reflecting: statistics.driver)].flatMap { $0.children }
-    let numbers = fields.compactMap { field in (field.value as? UInt64).map { (field.label ?? "", $0) } }
+    statistics.driver.recoveries = 15
+    statistics.driver.resubmitted = 16
+    statistics.driver.quarantined = 17
+    var fields: [String: UInt64] = [:]
+    for field in Mirror(reflecting: statistics).children { fields[field.label ?? ""] = field.value as? UInt64 }
+    for field in Mirror(reflecting: statistics.driver).children {
+      let name = field.label ?? ""
+      fields[fields[name] == nil ? name : "driver.\(name)"] = field.value as? UInt64
+    }
     // No two are the same, so a number under another's name does not pass.
-    #expect(Set(numbers.map { $0.1 }).count == numbers.count)
-    let reported = QueueMetrics.numbers.map { ($0.name, $0.value(statistics)) }
-    #expect(Dictionary(uniqueKeysWithValues: reported) == Dictionary(uniqueKeysWithValues: numbers))
+    #expect(!fields.values.contains(0) && Set(fields.values).count == fields.count)
+    let reported = (QueueMetrics.numbers + QueueMetrics.levels).map { ($0.name, $0.value(statistics)) }
+    #expect(Dictionary(reported, uniquingKeysWith: { first, _ in first }) == fields)
+    #expect(reported.count == fields.count)
   }
 
   @Test func `each queue's counters say what its statistics say, and a second report adds only what is new`()
@@ -77,6 +85,8 @@ import Testing
           #expect(total(factory, name, queue: index) == Int64(value(statistics)), "\(name) of queue \(index)")
         }
         #expect(total(factory, "activeTurns", queue: index) ?? 0 > 0)
+        let dimensions = [("device", "scripted"), ("queue", String(index))]
+        #expect(try factory.expectGauge("netdev.driver.quarantined", dimensions).lastValue == 0)
       }
       #expect(total(factory, "packetsReceived", queue: 1) == Int64(round * 12))
       #expect(total(factory, "bytesReceived", queue: 0) == Int64(round * 5 * 64))
