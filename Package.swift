@@ -145,7 +145,8 @@ let package = Package(
     .testTarget(
       name: "NetdevTests",
       dependencies: [
-        "NetdevTesting", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+        "NetdevTesting", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CLibevent",
+        "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

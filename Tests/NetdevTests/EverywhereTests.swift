@@ -1,0 +1,163 @@
+import LibeventConcurrency
+import Netdev
+import NetdevTesting
+import Testing
+
+/// Where code that uses a queue may run.
+enum Place: CaseIterable, Sendable {
+  case onLoop, otherActor, mainActor, detachedTask, childOfLoop, taskExecutor
+}
+
+/// What a program may do with a queue.
+enum Call: CaseIterable, Sendable {
+  case packets, packetsMapped, receiveBurst, receiveBurstIfAny, submit, submitBurst, submitForReceipt, send
+  case sendContents, sendBurst, forward, forwardAny, releases, statistics, run, pollableDescriptor, close
+}
+
+private actor Elsewhere {
+  func run(_ body: @Sendable () async throws -> Void) async throws { try await body() }
+}
+
+@Suite(.timeLimit(.minutes(4))) struct EverywhereTests {
+  @Test(arguments: Call.allCases, Place.allCases)
+  func `each call works from each place`(call: Call, place: Place) async throws {
+    let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .loopback))
+    let queue = device.queues[0]
+    let pool = device.pool
+    let body: @Sendable () async throws -> Void = { try await Self.make(call, of: queue, device, pool) }
+    switch place {
+    case .onLoop: try await Self.runHere(queue, call, device, pool)
+    case .otherActor: try await Elsewhere().run(body)
+    case .mainActor: try await Task { @MainActor in try await body() }.value
+    case .detachedTask: try await Task.detached { try await body() }.value
+    case .childOfLoop:
+      try await queue.run { _ in
+        async let child: Void = body()
+        try await child
+      }
+    case .taskExecutor: try await Task(executorPreference: globalConcurrentExecutor) { try await body() }.value
+    }
+    try await device.close()
+    try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
+  }
+
+  private static func runHere(
+    _ queue: NetworkQueue, _ call: Call, _ device: NetworkDevice, _ pool: PacketPool
+  ) async throws {
+    try await queue.run { queue in
+      #expect(queue.loop.isOnLoop)
+      try await make(call, of: queue, device, pool)
+    }
+  }
+
+  private nonisolated(nonsending) static func make(
+    _ call: Call, of queue: NetworkQueue, _ device: NetworkDevice, _ pool: PacketPool
+  ) async throws {
+    func fill(_ count: Int) async throws {
+      for number in 0..<count { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
+    }
+    func expectNumbers(_ numbers: Range<Int>) async {
+      var next = numbers.lowerBound
+      for await packet in queue.packets {
+        #expect(packet.number == next)
+        next += 1
+        if next == numbers.upperBound { return }
+      }
+      Issue.record("the sequence ended at \(next) of \(numbers)")
+    }
+    switch call {
+    case .packets, .submit:
+      try await fill(70)
+      await expectNumbers(0..<70)
+    case .packetsMapped:
+      try await fill(20)
+      var seen: [Int] = []
+      for await number in queue.packets.map({ (packet: consuming Packet) in packet.number }) {
+        seen.append(number)
+        if seen.count == 20 { break }
+      }
+      #expect(seen == Array(0..<20))
+    case .receiveBurst:
+      try await fill(20)
+      var left = 20
+      while left > 0, let burst = await queue.receiveBurst() { left -= burst.count }
+      #expect(left == 0)
+    case .receiveBurstIfAny:
+      #expect(await queue.receiveBurstIfAny()?.count == nil)
+      try await fill(3)
+      var left = 3
+      while left > 0 {
+        if let burst = await queue.receiveBurstIfAny() { left -= burst.count } else { await Task.yield() }
+      }
+    case .submitBurst:
+      try await fill(5)
+      var left = 5
+      while left > 0, let burst = await queue.receiveBurst() {
+        left -= burst.count
+        try await queue.submit(burst)
+      }
+      // A burst may hold frames that have been round already: all five are there, in some order.
+      var seen: Set<Int> = []
+      for await packet in queue.packets {
+        #expect(seen.insert(packet.number).inserted)
+        if seen.count == 5 { break }
+      }
+      #expect(seen == Set(0..<5))
+    case .submitForReceipt:
+      let receipt = try await queue.submitForReceipt(Packet(copying: numbered(0), in: pool))
+      try await receipt.released
+      await expectNumbers(0..<1)
+    case .send:
+      for number in 0..<5 { try await queue.send(Packet(copying: numbered(number), in: pool)) }
+      await expectNumbers(0..<5)
+    case .sendContents:
+      try await queue.send(contentsOf: (0..<40).map { try Packet(copying: numbered($0), in: pool) })
+      await expectNumbers(0..<40)
+    case .sendBurst:
+      try await fill(1)
+      if let burst = await queue.receiveBurst() { try await queue.send(burst) }
+      await expectNumbers(0..<1)
+    case .forward:
+      try await queue.forward(from: Made(count: 100, pool: pool))
+      await expectNumbers(0..<100)
+    case .forwardAny:
+      let stream = AsyncStream<Packet> { continuation in
+        for number in 0..<30 {
+          if let packet = try? Packet(copying: numbered(number), in: pool) { continuation.yield(packet) }
+        }
+        continuation.finish()
+      }
+      try await queue.forward(from: stream)
+      await expectNumbers(0..<30)
+    case .releases:
+      let watching = Task {
+        for await event in queue.releases where event.released >= 10 { return }
+      }
+      try await fill(10)
+      await expectNumbers(0..<10)
+      // The watcher may have begun after the last release.
+      while await queue.statistics.packetsReleased < 10 { await Task.yield() }
+      try await queue.send(Packet(copying: numbered(0), in: pool))
+      await expectNumbers(0..<1)
+      watching.cancel()
+      await watching.value
+    case .statistics:
+      try await queue.send(Packet(copying: numbered(0), in: pool))
+      let statistics = await queue.statistics
+      #expect(statistics.packetsSubmitted == 1 && statistics.packetsReleased == 1)
+      #expect(await device.statistics.count == 1)
+      await expectNumbers(0..<1)
+    case .run:
+      let isOnLoop = await queue.run { queue in queue.loop.isOnLoop }
+      #expect(isOnLoop)
+    case .pollableDescriptor:
+      #expect(try await queue.pollableDescriptor >= 0)
+    case .close:
+      try await device.close()
+      try await queue.closed()
+      await #expect(throws: NetworkDeviceError.self) {
+        try await queue.send(Packet(copying: numbered(0), in: pool))
+      }
+    }
+  }
+}

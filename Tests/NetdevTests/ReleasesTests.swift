@@ -1,0 +1,158 @@
+import CLibevent
+import CNetdevSystem
+import Dispatch
+import Glibc
+import Netdev
+import NetdevTesting
+import Synchronization
+import Testing
+
+/// The events of a queue so far.
+private final class Events: Sendable {
+  private let events = Mutex<[NetworkQueue.ReleaseEvent]>([])
+  var all: [NetworkQueue.ReleaseEvent] { events.withLock { $0 } }
+  func add(_ event: NetworkQueue.ReleaseEvent) { events.withLock { $0.append(event) } }
+}
+
+/// The notification mechanism itself: release events, and the descriptor that foreign event loops watch.
+@Suite(.timeLimit(.minutes(3))) struct ReleasesTests {
+  @Test func `each release is told, several at once as one event, and the queue's end ends the sequence`() async throws
+  {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    for number in 0..<10 { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
+    try await eventually("all are published") { await driver.held() == 10 }
+    let events = Events()
+    let watching = Task {
+      for await event in queue.releases { events.add(event) }
+    }
+    var releases: UInt64 = 0
+    for count in [1, 3, 6] {
+      // The first release may come before anybody watches: then it is told with the next.
+      await turn(queue, times: 10)
+      await driver.releaseFirst(count)
+      releases += UInt64(count)
+      if count > 1 {
+        try await eventually("\(releases) releases are told") { events.all.last?.released == releases }
+        #expect(events.all.last?.inFlight == 10 - Int(releases))
+      }
+    }
+    #expect(events.all.count <= 3)
+    try await device.close()
+    await watching.value
+  }
+
+  @Test func `a cancelled watcher goes on at once`() async throws {
+    let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .hold))
+    let queue = device.queues[0]
+    let watching = Task { () -> Int in
+      var count = 0
+      for await _ in queue.releases { count += 1 }
+      return count
+    }
+    await turn(queue, times: 10)
+    watching.cancel()
+    #expect(await watching.value == 0)
+    try await device.close()
+  }
+
+  /// Waits with `wait` for the descriptor, takes what there is, and says which frames came.
+  private func frames(
+    _ count: Int, from queue: NetworkQueue, wait: @Sendable (CInt) async throws -> Void
+  ) async throws -> [Int] {
+    let descriptor = try await queue.pollableDescriptor
+    var seen: [Int] = []
+    while seen.count < count {
+      try await wait(descriptor)
+      _ = netdev_eventfd_drain(descriptor)
+      while var burst = await queue.receiveBurstIfAny() {
+        var numbers: [Int] = []
+        while let packet = burst.popLast() { numbers.append(packet.number) }
+        seen += numbers.reversed()
+      }
+    }
+    return seen
+  }
+
+  private func exchange(_ wait: @escaping @Sendable (CInt) async throws -> Void) async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let receiving = Task { try await frames(100, from: queue, wait: wait) }
+    for number in 0..<100 {
+      #expect(await driver.deliver(numbered(number)))
+      if number % 10 == 0 { try await Task.sleep(for: .milliseconds(1)) }
+    }
+    #expect(try await receiving.value == Array(0..<100))
+    // A release makes it readable as well, and so does the end.
+    let descriptor = try await queue.pollableDescriptor
+    _ = netdev_eventfd_drain(descriptor)
+    try await queue.submit(Packet(copying: numbered(1), in: device.pool))
+    try await eventually("it is published") { await driver.held() == 1 }
+    await driver.releaseAll()
+    try await wait(descriptor)
+    _ = netdev_eventfd_drain(descriptor)
+    #expect(await queue.statistics.packetsReleased == 1)
+    try await device.close()
+    try await wait(descriptor)
+  }
+
+  @Test func `a plain poll loop is told`() async throws {
+    try await exchange { descriptor in
+      await withCheckedContinuation { continuation in
+        DispatchQueue.global().async {
+          var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+          _ = unsafe poll(&entry, 1, 60_000)
+          continuation.resume()
+        }
+      }
+    }
+  }
+
+  @Test func `a Dispatch source is told`() async throws {
+    try await exchange { descriptor in
+      await withCheckedContinuation { continuation in
+        let source = DispatchSource.makeReadSource(fileDescriptor: descriptor, queue: .global())
+        source.setEventHandler { source.cancel() }
+        source.setCancelHandler { continuation.resume() }
+        source.resume()
+      }
+    }
+  }
+
+  @Test func `a plain libevent loop is told`() async throws {
+    try await exchange { descriptor in
+      await withCheckedContinuation { continuation in
+        DispatchQueue.global().async {
+          let base = unsafe event_base_new()
+          let event = unsafe event_new(base, descriptor, Int16(EV_READ), { _, _, _ in }, nil)
+          _ = unsafe event_add(event, nil)
+          _ = unsafe event_base_loop(base, Int32(EVLOOP_ONCE))
+          unsafe event_free(event)
+          unsafe event_base_free(base)
+          continuation.resume()
+        }
+      }
+    }
+  }
+
+  @Test func `a device that holds buffers for a millisecond shows a millisecond of residency`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    for number in 0..<50 {
+      let receipt = try await queue.submitForReceipt(Packet(copying: numbered(number), in: device.pool))
+      try await eventually("it is published") { await driver.held() == 1 }
+      try await Task.sleep(for: .milliseconds(1))
+      await driver.releaseAll()
+      try await receipt.released
+    }
+    let residency = await queue.statistics.residency
+    #expect(residency.total == 50)
+    // No frame was released earlier; how much later says the machine.
+    #expect(residency.counts.prefix(19).allSatisfy { $0 == 0 })
+    #expect(residency.quantile(0) ?? .zero >= .milliseconds(1))
+    try await device.close()
+  }
+}
