@@ -25,6 +25,8 @@ enum Mode: String, CaseIterable {
   case send
   case sendBurst = "send-burst"
   case sendArray = "send-array"
+  /// Received and submitted by a plain task, outside the queue's loop.
+  case outside
   /// Forwarded, and kept until 64 others have come.
   case kept
   /// Dropped; a new packet takes its place.
@@ -55,6 +57,7 @@ struct Work: Sendable {
 
   func run(on queue: isolated NetworkQueue) async throws {
     switch mode {
+    case .outside: try await Task.detached { [queue = queue as NetworkQueue] in try await outside(queue) }.value
     case .burst: try await burst(queue)
     case .burstSwap: try await burstSwap(queue)
     case .await: try await forward(queue)
@@ -149,6 +152,19 @@ struct Work: Sendable {
       if done >= packets { return }
       batch.reserveCapacity(frames)
     }
+  }
+
+  private func outside(_ queue: NetworkQueue) async throws {
+    let before = await queue.statistics
+    var done = 0
+    for await packet in queue.packets {
+      try await queue.submit(packet)
+      done += 1
+      if done == packets { break }
+    }
+    let after = await queue.statistics
+    let wakeups = Double(after.outsideWakeups - before.outsideWakeups)
+    print("wakeups/packet \(wakeups / Double(after.submittedOutside - before.submittedOutside))")
   }
 
   private func keep(_ queue: isolated NetworkQueue) async throws {

@@ -21,17 +21,30 @@ extension NetworkQueue {
     /// Fetches packets one by one: on the queue's loop as they come, elsewhere a burst ahead.
     public struct Iterator: PacketIterator {
       @usableFromInline let queue: NetworkQueue
+      /// The queue's loop as its thread knows it, or a loop that there is none of while packets have been fetched ahead: one
+      /// comparison tells whether what the queue has at hand is next.
+      @usableFromInline var loopIdentity: UInt
       /// What has been fetched ahead, outside the loop.
-      @usableFromInline var ahead: PacketsAhead?
+      private var ahead: PacketsAhead?
 
-      @usableFromInline init(queue: NetworkQueue) { self.queue = queue }
+      @usableFromInline init(queue: NetworkQueue) {
+        self.queue = queue
+        loopIdentity = queue.loopIdentity
+      }
 
       /// A packet that is at hand.
       @inlinable public mutating func takePacket() -> Packet? {
-        if let ahead, let packet = ahead.take() { return packet }
-        guard QueueState.isHere(queue.loopIdentity) else { return nil }
+        guard QueueState.isHere(loopIdentity) else { return takeAhead() }
         let state = unsafe queue.state
         return unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+      }
+
+      /// What has been fetched ahead comes first; if the iterator is on the loop by now, the rest follows from there.
+      @usableFromInline @inline(never) mutating func takeAhead() -> Packet? {
+        if let packet = ahead?.take() { return packet }
+        ahead = nil
+        loopIdentity = queue.loopIdentity
+        return QueueState.isHere(loopIdentity) ? takePacket() : nil
       }
 
       /// The next packet, or nil at the end.
@@ -58,6 +71,7 @@ extension NetworkQueue {
       @usableFromInline nonisolated(nonsending) mutating func fetchAhead() async -> Packet? {
         let ahead = ahead ?? PacketsAhead(queue: queue)
         self.ahead = ahead
+        loopIdentity = .max
         return await ahead.fetch()
       }
     }

@@ -23,8 +23,12 @@ extension QueueCore {
     guard taken > 0 else { return }
     active = true
     statistics.packetsReleased &+= UInt64(taken)
-    while let watcher = watchers.popFirst() { watcher.settle(.granted) }
+    if !watchers.isEmpty { tellWatchers() }
     updateCredits()
+  }
+
+  @inline(never) private func tellWatchers() {
+    while let watcher = watchers.popFirst() { watcher.settle(.granted) }
   }
 
   /// The first `count` frames in `released` are released: the driver's references end, and with the last one a buffer is free.
@@ -105,8 +109,11 @@ extension QueueCore {
 extension QueueCore {
   /// The device has released `count` frames of whoever `cookie` stands for.
   func settleReleased(_ cookie: UInt32, _ count: Int) {
+    if cookie == sampler.cookie {
+      sampler.end(at: netdev_monotonic_nanoseconds())
+      if cookie == samplerCookie { return }
+    }
     guard let waiter = waiters[cookie] else { return }
-    if cookie == sampler.cookie { sampler.end(at: netdev_monotonic_nanoseconds()) }
     switch waiter.wish {
     case .release:
       releaseWaiters -= 1

@@ -69,10 +69,12 @@ final class QueueInlet: Sendable {
 
   // MARK: On the loop
 
+  /// Blocks have come back.
+  var hasReturns: Bool { hasReturned.load(ordering: .relaxed) }
+
   /// Takes the blocks that came back, the latest first.
   func takeReturned() -> [UInt] {
-    guard hasReturned.load(ordering: .relaxed) else { return [] }
-    return state.withLock { state in
+    state.withLock { state in
       hasReturned.store(false, ordering: .relaxed)
       defer { state.returned = [] }
       return state.returned.reversed()
@@ -117,8 +119,8 @@ final class QueueInlet: Sendable {
 extension QueueCore {
   /// What a task left behind before it came to the loop is taken before what it does here.
   func takeFromOutside() {
-    takeReturned()
-    takeSubmissions()
+    if inlet.hasReturns { takeReturned() }
+    if !inlet.isEmpty { takeSubmissions() }
   }
 
   /// Takes what has been left in the inlet: accepts as much as there is room for, the rest stands before all senders.
