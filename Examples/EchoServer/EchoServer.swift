@@ -15,7 +15,7 @@ import Responder
           EchoServer 'tap:tap0?queues=2' --address 10.0.0.2/24
       """)
 
-  @Argument(help: "The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, loopback:")
+  @Argument(help: "The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, vhost-user:SOCKET, loopback:")
   var device = "host-udp:127.0.0.1:7007"
 
   @Option(help: "An address to answer for, such as 10.0.0.2/24; may be repeated.")

@@ -115,4 +115,22 @@ struct ReconnectTests {
     #expect(seen == [false, true, false, true, false, true])
     await peer.quit()
   }
+
+  @Test func `closed while it is away: the exit of its process confirms the reset, and every buffer comes home`()
+    async throws
+  {
+    let socket = socketPath()
+    let peer = try await Testpmd([.init(socket: socket)])
+    let device = try await open("vhost-user:\(socket)")
+    let traffic = Traffic()
+    let running = Task { try await traffic.run(on: device) }
+    try await traffic.waitForMore(100)
+    await peer.kill()
+    while device.isLinkUp { try await Task.sleep(for: .milliseconds(1)) }
+    try await device.close()
+    traffic.end()
+    _ = await running.result
+    for failure in traffic.failures.withLock({ $0 }) { #expect(failure.contains("closed"), "\(failure)") }
+    #expect(device.pool.free == device.pool.configuration.slots)
+  }
 }

@@ -59,6 +59,20 @@ import Testing
     #expect(await Opening(ScriptedBackend(offer)).failure()?.code == .broken)
   }
 
+  @Test func `a back-end that asks and reads no answers loses its channel, and nothing grows`() async throws {
+    let backend = ScriptedBackend()
+    let device = try await Opening(backend).open()
+    // Until the socket's buffer is full, and then some; a send that would block says so.
+    var asked = 0
+    try await eventually("the channel is closed") {
+      while asked < 1_000_000, backend.request(2) { asked += 1 }
+      return !backend.channelIsOpen
+    }
+    #expect(device.isLinkUp)
+    try await device.close()
+    #expect(backend.complaints == [])
+  }
+
   @Test func `nobody there is a typed error`() async throws {
     let backend = ScriptedBackend()
     backend.end()

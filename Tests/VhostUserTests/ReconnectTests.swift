@@ -107,6 +107,17 @@ import VirtioNet
     try? await device.close()
   }
 
+  @Test func `words that nobody asked for end the connection, and the next one is made`() async throws {
+    let backend = ScriptedBackend()
+    let device = try await Self.opening(backend).open()
+    let reply = MessageHeader(request: 1, payloadSize: 8, isReply: true).encoded + [UInt8](repeating: 0, count: 8)
+    for (times, bytes) in [reply, [UInt8](repeating: 0xff, count: 12)].enumerated() {
+      backend.say(bytes)
+      try await Self.waitUntilBack(device, times: UInt64(times + 1))
+    }
+    try? await device.close()
+  }
+
   @Test(arguments: [ScriptedBackend.Fault.close, .silence, .wrongVersion, .otherRequest])
   func `a handshake that fails is tried again until one succeeds`(_ fault: ScriptedBackend.Fault) async throws {
     let backend = ScriptedBackend()

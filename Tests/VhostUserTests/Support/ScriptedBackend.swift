@@ -108,6 +108,20 @@ extension ScriptedBackend {
     }
   }
 
+  /// False when the front-end has closed the channel.
+  var channelIsOpen: Bool {
+    let channel = state.withLock { $0.channel }
+    var entries = [pollfd(fd: channel, events: 0, revents: 0)]
+    return unsafe poll(&entries, 1, 0) == 0
+  }
+
+  /// Sends bytes that nobody asked for on the present connection.
+  func say(_ bytes: [UInt8]) {
+    state.withLock { state in
+      if state.connection >= 0 { _ = unsafe netdev_unix_send(state.connection, bytes, bytes.count, nil, 0) }
+    }
+  }
+
   /// The answer to the last request on the channel, as its number; nil when none comes within a second.
   func answerOnChannel() -> UInt64? {
     let channel = state.withLock { $0.channel }
