@@ -40,7 +40,7 @@ import Testing
     }
     backend.breach(nil)
     try await (try await opening.open()).close()
-    try await eventually("every descriptor is closed again") { openDescriptors() == before }
+    try await eventually("every descriptor is closed again") { openDescriptors() <= before }
   }
 
   @Test(arguments: [0, 0x8001, 1 << 40, UInt64.max])
@@ -87,7 +87,7 @@ import Testing
     let before = openDescriptors()
     #expect(await opening.failure()?.code == .timedOut)
     #expect(!fileExists(backend.path))
-    try await eventually("every descriptor is closed again") { openDescriptors() == before }
+    try await eventually("every descriptor is closed again") { openDescriptors() <= before }
   }
 
   @Test func `a path that somebody listens on is busy, and one that is no socket is left alone`() async throws {

@@ -117,6 +117,7 @@ import Testing
   func `what makes no sense is refused before anything is opened`(_ url: String) async throws {
     // With a queue size, the refusal may come after the first words: then somebody must be there to hear them.
     let backend = ScriptedBackend()
+    defer { backend.end() }
     let url = url.contains("queue_size") ? url.replacing("/tmp/x", with: backend.path) : url
     await #expect { _ = try await NetworkDevice.open(url) } throws: {
       ($0 as? NetworkDeviceError)?.code == .invalidConfiguration

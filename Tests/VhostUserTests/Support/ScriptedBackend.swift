@@ -48,6 +48,7 @@ final class ScriptedBackend: Sendable {
   let path: String
   private let isClient: Bool
   private let state: Mutex<State>
+  private let listener: CInt
   private let stop: CInt
   private let isFinished = Atomic<Bool>(false)
 
@@ -57,22 +58,26 @@ final class ScriptedBackend: Sendable {
     self.isClient = isClient
     state = Mutex(State(offer: offer, breach: breach))
     stop = netdev_eventfd_create()
-    let listener = isClient ? -1 : unsafe netdev_unix_listen(path)
-    Thread.detachNewThread { [self] in
-      run(listener)
-      isFinished.store(true, ordering: .releasing)
-    }
+    listener = isClient ? -1 : unsafe netdev_unix_listen(path)
+    // The thread holds the back-end only while it serves: one that its test has forgotten ends.
+    Thread.detachNewThread { [weak self] in while let backend = self, backend.step() {} }
   }
 
   /// Ends the thread and closes what it had.
   func end() {
     _ = netdev_eventfd_signal(stop)
     while !isFinished.load(ordering: .acquiring) { usleep(200) }
-    if !isClient { unsafe unlink(path) }
+    if !isClient {
+      shutdown(listener, CInt(SHUT_RDWR))
+      unsafe unlink(path)
+    }
   }
 
   deinit {
-    end()
+    if listener >= 0 {
+      close(listener)
+      unsafe unlink(path)
+    }
     close(stop)
   }
 }
@@ -136,19 +141,15 @@ extension ScriptedBackend {
 // MARK: - The thread
 
 extension ScriptedBackend {
-  private func run(_ listener: CInt) {
-    defer { if listener >= 0 { close(listener) } }
-    while true {
-      if isClient {
-        let connection = unsafe netdev_unix_connect(path)
-        if connection >= 0 { serve(connection) }
-        if wait(-1, milliseconds: 5) == .stopped { return }
-      } else {
-        if wait(listener, milliseconds: -1) == .stopped { return }
-        let connection = netdev_unix_accept(listener)
-        if connection >= 0 { serve(connection) }
-      }
+  /// Looks for a connection and serves it; false when it is told to end.
+  private func step() -> Bool {
+    guard wait(isClient ? -1 : listener, milliseconds: 3) != .stopped else {
+      isFinished.store(true, ordering: .releasing)
+      return false
     }
+    let connection = isClient ? unsafe netdev_unix_connect(path) : netdev_unix_accept(listener)
+    if connection >= 0 { serve(connection) }
+    return true
   }
 
   private enum Wake { case ready, stopped, timeout }
