@@ -5,7 +5,7 @@ SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
 TEST_PACKAGES := iproute2 iputils-ping dpdk dpdk-dev
 
-.PHONY: echo test test-sanitized bench bench-count lint format deps test-deps
+.PHONY: echo test test-traits test-sanitized bench bench-count lint format deps test-deps
 
 echo: deps
 	swift run EchoServer
@@ -19,6 +19,11 @@ test: deps test-deps
 	swift test --disable-xctest --skip-build --no-parallel --filter '^IntegrationTests[.]'
 	swift test --disable-xctest --skip-build --no-parallel --filter '^InteropTests[.]'
 	swift test --disable-xctest -c release --package-path Benchmarks
+
+# The products that are empty without their traits. A build of its own: other traits mean other objects.
+test-traits: deps
+	swift test --disable-xctest --traits ServiceLifecycle,Metrics --scratch-path .build-traits \
+	  --filter '^(NetdevServiceTests|NetdevMetricsTests)[.]'
 
 # The system package of the library: found, installed by root, or named.
 deps:

@@ -30,11 +30,21 @@ let package = Package(
     .library(name: "PacketFormats", targets: ["PacketFormats"]),
     .library(name: "Responder", targets: ["Responder"]),
     .library(name: "LibeventConcurrency", targets: ["LibeventConcurrency"]),
+    .library(name: "NetdevService", targets: ["NetdevService"]),
+    .library(name: "NetdevMetrics", targets: ["NetdevMetrics"]),
     .executable(name: "EchoServer", targets: ["EchoServer"]),
+  ],
+  traits: [
+    .default(enabledTraits: []),
+    .trait(name: "ServiceLifecycle", description: "NetdevService: a device as a service of swift-service-lifecycle."),
+    .trait(name: "Metrics", description: "NetdevMetrics: what devices count, reported to swift-metrics."),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    // Of use to a trait only, and not fetched without it.
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
   ],
   targets: [
     // The system: C for what Swift cannot say, and the event loop.
@@ -92,6 +102,22 @@ let package = Package(
       ],
       swiftSettings: rules),
 
+    // What servers are made of, each behind the trait that fetches its package; empty without it.
+    .target(
+      name: "NetdevService",
+      dependencies: [
+        "NetdevDevices", "Netdev",
+        .product(
+          name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["ServiceLifecycle"])),
+      ],
+      swiftSettings: rules),
+    .target(
+      name: "NetdevMetrics",
+      dependencies: [
+        "Netdev", .product(name: "CoreMetrics", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
+      ],
+      swiftSettings: rules),
+
     .executableTarget(
       name: "EchoServer",
       dependencies: [
@@ -108,7 +134,8 @@ let package = Package(
     .testTarget(
       name: "LibeventConcurrencyTests", dependencies: ["LibeventConcurrency", "CNetdevSystem"],
       swiftSettings: rules),
-    .testTarget(name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder"], swiftSettings: rules),
+    .testTarget(
+      name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder", "Netdev"], swiftSettings: rules),
     .testTarget(
       name: "VirtioDeviceTests",
       dependencies: [
@@ -142,6 +169,26 @@ let package = Package(
       dependencies: [
         "EchoServer", "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "Responder", "PacketFormats",
         "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "NetdevServiceTests",
+      dependencies: [
+        "NetdevService", "NetdevTesting", "NetdevDevices", "Netdev", "TestSupport",
+        .product(name: "Logging", package: "swift-log"),
+        .product(
+          name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["ServiceLifecycle"])),
+        .product(
+          name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle",
+          condition: .when(traits: ["ServiceLifecycle"])),
+      ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "NetdevMetricsTests",
+      dependencies: [
+        "NetdevMetrics", "NetdevTesting", "Netdev", "LibeventConcurrency", "TestSupport",
+        .product(name: "CoreMetrics", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
+        .product(name: "MetricsTestKit", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
       ],
       swiftSettings: rules),
   ]

@@ -32,6 +32,10 @@ table='
        await           CountQueue  await,64         350    0        0    1.25   burst
        await-swap      CountQueue  await-swap,64    390    0        0    -      -
        await-32        CountQueue  await,32         400    0        0    1.25   burst-32
+       pipeline        CountQueue  pipeline,64      -      0        0    1.40   burst
+       pipeline-swap   CountQueue  pipeline-swap,64 -      0        0    1.40   burst-swap
+       send-burst-32   CountQueue  send-burst,32    -      0        -    1.30   burst-32
+       send-array-32   CountQueue  send-array,32    -      0.1      -    -      -
        kept            CountQueue  kept,64          -      1        -    -      -
        dropped         CountQueue  dropped,64       -      1        -    -      -
        send            CountQueue  send,64          -      0        -    -      -

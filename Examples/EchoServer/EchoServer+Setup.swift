@@ -2,20 +2,40 @@ import ArgumentParser
 import Glibc
 import Netdev
 import PacketFormats
+import Responder
 
 // What stands around the heart: addresses, greeting, exit codes.
 extension EchoServer {
-  /// The addresses to answer for; the host-udp device has one of its own.
-  func networks() throws -> [IPv4Network] {
+  /// The addresses to answer for, by family.
+  struct Networks {
+    var ipv4: [IPv4Network] = []
+    var ipv6: [IPv6Network] = []
+  }
+
+  /// The addresses given; the host-udp device has one of its own.
+  func networks() throws -> Networks {
     let texts = address.isEmpty && device.hasPrefix("host-udp:") ? ["10.0.2.15/24"] : address
     guard !texts.isEmpty else {
       throw ValidationError("'\(device)' has no address of its own: give one, such as --address 10.0.0.2/24")
     }
-    return try texts.map { text in
-      guard let network = IPv4Network(text) else {
-        throw ValidationError("'\(text)' is no IPv4 address with a prefix; write it as 10.0.0.2/24")
+    var networks = Networks()
+    for text in texts {
+      if let network = IPv4Network(text) {
+        networks.ipv4.append(network)
+      } else if let network = IPv6Network(text) {
+        networks.ipv6.append(network)
+      } else {
+        throw ValidationError("'\(text)' is no address with a prefix; write it as 10.0.0.2/24 or fd00::2/64")
       }
-      return network
+    }
+    return networks
+  }
+
+  func responder(at macAddress: MACAddress, _ networks: Networks) throws -> Responder {
+    do {
+      return try Responder(macAddress: macAddress, addresses: networks.ipv4, ipv6Addresses: networks.ipv6)
+    } catch {
+      throw ValidationError(error.description)
     }
   }
 
@@ -27,15 +47,20 @@ extension EchoServer {
     return MACAddress(bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5])
   }
 
-  func greet(_ device: NetworkDevice, _ networks: [IPv4Network]) {
+  func greet(_ device: NetworkDevice, _ networks: Networks) {
     let information = device.information
     print("\(information.name): \(information.queuePairs) queue pair(s), MTU \(information.mtu); Ctrl-C ends")
     if self.device.hasPrefix("host-udp:") {
       let parts = self.device.dropFirst("host-udp:".count).split(separator: "?")[0].split(separator: ":")
       let (host, port) = parts.count == 2 ? (parts[0], parts[1]) : ("127.0.0.1", "7007")
       print("try:  printf hello | nc -u -w1 \(host) \(port)")
-    } else if let network = networks.first {
+    } else if let network = networks.ipv4.first {
       print("try:  ping \(network.address)")
+    } else if let network = networks.ipv6.first {
+      // A link-local address says nothing without its link.
+      let isOnLink = network.address.isLinkLocal && self.device.hasPrefix("tap:")
+      let zone = isOnLink ? "%\(self.device.dropFirst("tap:".count).prefix { $0 != "?" })" : ""
+      print("try:  ping -6 \(network.address)\(zone)")
     }
     // The line must be there before somebody waits for it, also when the output is a pipe.
     fflush(nil)

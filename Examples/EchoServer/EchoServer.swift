@@ -4,7 +4,7 @@ import NetdevDevices
 import PacketFormats
 import Responder
 
-/// Answers ARP, ping and UDP echo on any network device of this build.
+/// Answers ARP, neighbor discovery, ping and UDP echo on any network device of this build.
 @main struct EchoServer: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "EchoServer", abstract: "Answers ARP, ping and UDP echo on a network device.",
@@ -12,13 +12,14 @@ import Responder
       Without arguments it listens on 127.0.0.1:7007 and needs no rights:
           printf hello | nc -u -w1 127.0.0.1 7007
       On a TAP interface (as root), one queue pair a CPU:
-          EchoServer 'tap:tap0?queues=2' --address 10.0.0.2/24
+          EchoServer 'tap:tap0?queues=2' --address 10.0.0.2/24 --address fd00::2/64
+      Unless one is given, it has the IPv6 link-local address of its MAC address too.
       """)
 
   @Argument(help: "The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, vhost-user:SOCKET, loopback:")
   var device = "host-udp:127.0.0.1:7007"
 
-  @Option(help: "An address to answer for, such as 10.0.0.2/24; may be repeated.")
+  @Option(help: "An address to answer for, such as 10.0.0.2/24 or fd00::2/64; may be repeated.")
   var address: [String] = []
 
   @Flag(help: "Print each queue's rates once a second.")
@@ -35,7 +36,7 @@ import Responder
   private func serve() async throws {
     let networks = try networks()
     let device = try await NetworkDevice.open(device)
-    let template = try Responder(macAddress: try hardwareAddress(of: device), addresses: networks)
+    let template = try responder(at: try hardwareAddress(of: device), networks)
     let report = Report()
     let server = Task { try await answer(device, template, report) }
     let signals = EndingSignals { server.cancel() }

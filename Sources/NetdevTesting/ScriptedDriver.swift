@@ -124,6 +124,11 @@ public final class ScriptedDriver: NetworkDriver {
     _ = await on(queue) { $0.release(at: position) }
   }
 
+  /// Releases up to `count` held frames, oldest first.
+  public func releaseFirst(_ count: Int, queue: Int = 0) async {
+    _ = await on(queue) { part in for _ in 0..<min(count, part.held.count) { part.release(at: 0) } }
+  }
+
   /// Releases everything that is held, oldest first.
   public func releaseAll(queue: Int = 0) async {
     _ = await on(queue) { part in while !part.held.isEmpty { part.release(at: 0) } }

@@ -49,19 +49,23 @@ extension IPv4Network: LosslessStringConvertible {
   public init?(_ description: String) {
     let utf8 = description.utf8
     guard let slash = utf8.firstIndex(of: UInt8(ascii: "/")),
-      let address = IPv4Address(utf8: utf8[..<slash])
+      let address = IPv4Address(utf8: utf8[..<slash]),
+      let prefixLength = decimalPrefix(utf8[utf8.index(after: slash)...], most: 32)
     else { return nil }
-    let digits = utf8[utf8.index(after: slash)...]
-    guard let first = digits.first, digits.count <= 2, digits.count == 1 || first != UInt8(ascii: "0")
-    else { return nil }
-    var prefixLength = 0
-    for digit in digits {
-      guard digit >= UInt8(ascii: "0"), digit <= UInt8(ascii: "9") else { return nil }
-      prefixLength = prefixLength * 10 + Int(digit - UInt8(ascii: "0"))
-    }
     self.init(address, prefixLength: prefixLength)
   }
 
   /// `10.0.0.1/24`.
   public var description: String { "\(address)/\(prefixLength)" }
+}
+
+/// A prefix length in decimal digits without leading zeros, up to `most`.
+func decimalPrefix(_ digits: some Collection<UInt8>, most: Int) -> Int? {
+  guard let first = digits.first, digits.count <= 3, digits.count == 1 || first != UInt8(ascii: "0") else { return nil }
+  var value = 0
+  for digit in digits {
+    guard digit >= UInt8(ascii: "0"), digit <= UInt8(ascii: "9") else { return nil }
+    value = value * 10 + Int(digit - UInt8(ascii: "0"))
+  }
+  return value <= most ? value : nil
 }

@@ -87,7 +87,8 @@ extension MACAddress: LosslessStringConvertible {
   }
 }
 
-private func hexadecimalDigit(_ character: UInt8) -> UInt8? {
+/// The value of one hexadecimal digit.
+func hexadecimalDigit(_ character: UInt8) -> UInt8? {
   switch character {
   case UInt8(ascii: "0")...UInt8(ascii: "9"): character - UInt8(ascii: "0")
   case UInt8(ascii: "a")...UInt8(ascii: "f"): character - UInt8(ascii: "a") + 10

@@ -11,24 +11,46 @@ public enum PacketFormatError: UInt8, Error, Sendable, Hashable, CaseIterable {
   case otherProtocol
   /// ARP for other than Ethernet and IPv4 (RFC 826: hardware type 1, protocol 0x0800, lengths 6 and 4).
   case arpAddressSpace
-  /// The version of the Internet Protocol is not the one decoded (RFC 1122 §3.2.1.1).
+  /// The version of the Internet Protocol is not the one decoded (RFC 1122 §3.2.1.1, RFC 8200 §3).
   case ipVersion
   /// The header length is below 20 bytes or beyond the packet (RFC 791 §3.1, IHL).
   case ipHeaderLength
-  /// The total length is shorter than the header or longer than what was received (RFC 791 §3.1).
+  /// The total length is shorter than the header or longer than what was received (RFC 791 §3.1); the payload length of
+  /// IPv6 is longer than what was received (RFC 8200 §3).
   case ipTotalLength
   /// The header checksum is wrong (RFC 1122 §3.2.1.2).
   case ipHeaderChecksum
-  /// A fragment (RFC 791 §3.2): these formats do not reassemble.
+  /// A fragment (RFC 791 §3.2, RFC 8200 §4.5): these formats do not reassemble.
   case ipFragment
-  /// The options contain a source route (RFC 791 §3.1, RFC 7126 §4.3 and §4.4).
+  /// The options contain a source route (RFC 791 §3.1, RFC 7126 §4.3 and §4.4); a routing header has segments left, which
+  /// only a router would follow (RFC 8200 §4.4, RFC 5095).
   case ipSourceRoute
-  /// The options run over their end or have an impossible length (RFC 791 §3.1).
+  /// The options run over their end or have an impossible length (RFC 791 §3.1, RFC 8200 §4.2).
   case ipOptions
-  /// An ICMP message shorter than its header (RFC 792).
+  /// An option of IPv6 is not known and says that its packet is then to be discarded (RFC 8200 §4.2).
+  case ipUnknownOption
+  /// An extension header of IPv6 runs over the end of the packet, or stands where it must not (RFC 8200 §4).
+  case ipExtensionHeader
+  /// An ICMP message shorter than its header (RFC 792), or than its type needs (RFC 4861 §7.1).
   case icmpLength
-  /// The ICMP checksum is wrong (RFC 792).
+  /// The ICMP checksum is wrong (RFC 792, RFC 4443 §2.3).
   case icmpChecksum
+  /// An ICMP message with a code that its type does not have (RFC 4861 §7.1).
+  case icmpCode
+  /// A neighbor discovery message that may have come from another link: its hop limit is not 255 (RFC 4861 §7.1).
+  case neighborHopLimit
+  /// A neighbor discovery message in a packet with a fragment header (RFC 6980 §5).
+  case neighborFragment
+  /// A neighbor discovery message about a group of nodes (RFC 4861 §7.1).
+  case neighborTarget
+  /// A neighbor discovery option that is of length zero, runs over the end of the message, or holds an address that is none
+  /// of Ethernet (RFC 4861 §4.6, RFC 2464 §6).
+  case neighborOptions
+  /// A neighbor solicitation without a source address that is not to a solicited-node group, or has a source link-layer
+  /// address all the same (RFC 4861 §7.1.1).
+  case neighborSource
+  /// A neighbor advertisement to a group of nodes that says it was asked for (RFC 4861 §7.1.2).
+  case neighborFlags
   /// The UDP length is below 8 bytes or beyond the IP payload (RFC 768).
   case udpLength
   /// The UDP checksum is there and wrong (RFC 768, RFC 1122 §4.1.3.4).

@@ -1,6 +1,6 @@
 import PacketFormats
 
-/// The addresses of a host, arranged for the two questions asked of every packet: is this address ours, and does it mean all
+/// The IPv4 addresses of a host, arranged for the two questions asked of every packet: is this address ours, and does it mean all
 /// hosts of one of our networks.
 ///
 /// The first address stands by itself, because most hosts have one: then no array is touched.
@@ -17,6 +17,10 @@ struct HostAddresses: Sendable {
       oldBroadcast = network.broadcastAddress == nil ? network.address : network.networkAddress
     }
 
+    private init() { (address, broadcast, oldBroadcast) = (.unspecified, .unspecified, .unspecified) }
+
+    static let none = Interface()
+
     @inline(__always)
     func isBroadcast(_ other: IPv4Address) -> Bool { other == broadcast || other == oldBroadcast }
   }
@@ -25,10 +29,11 @@ struct HostAddresses: Sendable {
   private let hasOthers: Bool
   private let others: [Interface]
 
-  init(_ first: IPv4Network, others: some Sequence<IPv4Network>) {
-    primary = Interface(first)
-    self.others = others.map(Interface.init)
-    hasOthers = !self.others.isEmpty
+  /// The addresses in order. A host without any is not asked: it has no IPv4.
+  init(_ networks: [IPv4Network]) {
+    primary = networks.first.map(Interface.init) ?? .none
+    others = networks.dropFirst().map(Interface.init)
+    hasOthers = !others.isEmpty
   }
 
   @inline(__always)

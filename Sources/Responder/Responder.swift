@@ -3,8 +3,10 @@ public import PacketFormats
 /// A pure answering machine: give it a received frame, and it rewrites the frame in place to the answer, or says what else to
 /// do with it.
 ///
-/// It answers ARP requests for its addresses, ICMP echo requests and UDP datagrams to its echo ports. It holds no connection,
-/// no cache and no reference to a device: one value per queue, used by one task at a time, shares nothing with the others.
+/// It answers ARP requests and neighbor solicitations for its addresses, ICMP echo requests of IPv4 and IPv6, and UDP datagrams
+/// to its echo ports. It holds no connection, no cache and no reference to a device: one value per queue, used by one task at a
+/// time, shares nothing with the others. It never speaks first: it joins no group by MLD (RFC 9777), probes no address of its
+/// own before it uses it, and announces none.
 ///
 ///     var responder = try Responder(macAddress: mac, addresses: [network], udpEcho: .ports([7]))
 ///     switch responder.answer(&frame, length: received) {
@@ -17,16 +19,19 @@ public import PacketFormats
 /// * A frame is looked at only if it is for the responder's station or a group of stations, and comes from another station.
 /// * IPv4 packets must pass the checks of RFC 1122 §3.2.1 and be for one of the addresses; broadcasts and multicasts are never
 ///   answered, fragments are not put together.
+/// * IPv6 packets must be for one of the addresses or for a group of them; only echo requests and solicitations are answered
+///   there (RFC 4443 §4.2, RFC 4861 §7.2.4). Extension headers are walked and not echoed, fragments not put together. A UDP
+///   datagram without a checksum is dropped.
 /// * IPv4 options: a source route and malformed options are dropped; other options are accepted and not echoed: the answer has
 ///   a header of 20 bytes.
 /// * Answers have a fresh header: DF set, identification 0 (RFC 6864 §4.1), a fresh time to live, the code point of the
 ///   request (RFC 1349 §5.1) without its ECN bits, which are not the answer's (RFC 3168 §6.1).
 /// * The length of an answer follows from the lengths in the packet: Ethernet padding is cut, and so is what follows a UDP
 ///   datagram within its packet.
-/// * A UDP datagram without a checksum is legal; its echo has one (RFC 1122 §4.1.3.4).
+/// * A UDP datagram without a checksum is legal in IPv4; its echo has one (RFC 1122 §4.1.3.4).
 ///
-/// Whatever the bytes say, nothing outside the first `length` bytes is read or written, nothing is allocated, and the
-/// responder does not trap. A frame that is not answered is left as it was.
+/// Whatever the bytes say, nothing outside the first `length` bytes is read, nothing is written there but the end of a neighbor
+/// advertisement, nothing is allocated, and the responder does not trap. A frame that is not answered is left as it was.
 public struct Responder: Sendable {
   /// What to do with a frame.
   @frozen
@@ -43,34 +48,62 @@ public struct Responder: Sendable {
 
   /// The address of the station.
   public let macAddress: MACAddress
-  /// The addresses of the host, each with its network.
+  /// The IPv4 addresses of the host, each with its network; without any, IPv4 and ARP are delivered.
   public let addresses: [IPv4Network]
+  /// The IPv6 addresses of the host, each with its network, its link-local address among them; without any, IPv6 is delivered.
+  public let ipv6Addresses: [IPv6Network]
   /// The ports at which datagrams are echoed.
   public let udpEcho: UDPEchoPorts
-  /// The time to live of answers.
+  /// The time to live, or hop limit, of answers.
   public let timeToLive: UInt8
   /// What became of the frames so far.
-  public private(set) var statistics = ResponderStatistics()
+  public internal(set) var statistics = ResponderStatistics()
 
   private let host: HostAddresses
+  let ipv6Host: IPv6HostAddresses
+  private let hasIPv4: Bool
+  private let hasIPv6: Bool
 
   /// A responder for a station with these addresses.
   ///
-  /// - Throws: `stationAddress` unless one station can have `macAddress`; `noAddress` for an empty list; `hostAddress` with
-  ///   the first address that no host can have: loopback, multicast, or its network's broadcast address.
+  /// A host of IPv6 has a link-local address (RFC 4291 §2.8): unless there is one among `ipv6Addresses`, it is the one formed
+  /// from `macAddress`. So a responder with IPv4 addresses alone is reached over IPv6 too, on the link.
+  ///
+  /// - Parameters:
+  ///   - macAddress: The address of the station.
+  ///   - addresses: IPv4 addresses, each with its network.
+  ///   - ipv6Addresses: IPv6 addresses, each with its network; nil for a host without IPv6.
+  ///   - udpEcho: The ports at which datagrams are echoed.
+  ///   - timeToLive: The time to live, or hop limit, of answers.
+  /// - Throws: `stationAddress` unless one station can have `macAddress`; `noAddress` if both lists are empty or missing;
+  ///   `hostAddress` or `ipv6HostAddress` with the first address that no host can have: loopback, multicast, or its network's
+  ///   broadcast address.
   public init(
-    macAddress: MACAddress, addresses: [IPv4Network], udpEcho: UDPEchoPorts = .all, timeToLive: UInt8 = 64
+    macAddress: MACAddress, addresses: [IPv4Network] = [], ipv6Addresses: [IPv6Network]? = [],
+    udpEcho: UDPEchoPorts = .all, timeToLive: UInt8 = 64
   ) throws(ResponderConfigurationError) {
     guard macAddress.isUnicast else { throw .stationAddress(macAddress) }
-    guard let first = addresses.first else { throw .noAddress }
+    guard !addresses.isEmpty || ipv6Addresses?.isEmpty == false else { throw .noAddress }
     for network in addresses {
       guard network.address.isHost, !network.isBroadcast(network.address) else { throw .hostAddress(network) }
     }
+    var networks = ipv6Addresses ?? []
+    for network in networks {
+      guard network.address.isHost else { throw .ipv6HostAddress(network) }
+    }
+    let configured = networks.first { $0.address.isLinkLocal }
+    let linkLocal = configured ?? IPv6Network(linkLocal: macAddress)
+    if ipv6Addresses != nil, configured == nil { networks.append(linkLocal) }
     self.macAddress = macAddress
     self.addresses = addresses
+    self.ipv6Addresses = networks
     self.udpEcho = udpEcho
     self.timeToLive = timeToLive
-    self.host = HostAddresses(first, others: addresses.dropFirst())
+    host = HostAddresses(addresses)
+    ipv6Host = IPv6HostAddresses(
+      linkLocal: linkLocal.address, primary: networks.first ?? linkLocal, others: networks.dropFirst())
+    hasIPv4 = !addresses.isEmpty
+    hasIPv6 = !networks.isEmpty
   }
 
   /// Answers the frame that fills all of `frame`. See ``answer(_:length:)``.
@@ -81,8 +114,9 @@ public struct Responder: Sendable {
   /// Answers the frame in the first `length` bytes of a buffer, in place, and counts it.
   ///
   /// - Parameters:
-  ///   - frame: The buffer, from the Ethernet header on, without a frame check sequence. It may be longer than the frame; an
-  ///     answer is never longer than the frame it answers.
+  ///   - frame: The buffer, from the Ethernet header on, without a frame check sequence. It may be longer than the frame. An
+  ///     answer is never longer than the frame it answers, but for a neighbor advertisement: it has 86 bytes, eight more than a
+  ///     solicitation without options, and where the buffer ends before them it is not given (`noRoom`).
   ///   - length: Bytes received, padding included.
   public mutating func answer(_ frame: inout MutableRawSpan, length: Int) -> Answer {
     let answer: Answer
@@ -105,8 +139,9 @@ public struct Responder: Sendable {
     let ethernet = try EthernetHeader(decoding: frame.bytes.extracting(first: length))
     guard ethernet.destination == macAddress || ethernet.destination.isGroup else { return .drop(.otherStation) }
     guard ethernet.source.isUnicast, ethernet.source != macAddress else { return .drop(.invalidSourceMAC) }
-    if ethernet.etherType == .ipv4 { return try respondToIPv4(&frame, length: length, ethernet) }
-    if ethernet.etherType == .arp { return respondToARP(&frame, length: length) }
+    if ethernet.etherType == .ipv4, hasIPv4 { return try respondToIPv4(&frame, length: length, ethernet) }
+    if ethernet.etherType == .ipv6, hasIPv6 { return try respondToIPv6(&frame, length: length, ethernet) }
+    if ethernet.etherType == .arp, hasIPv4 { return respondToARP(&frame, length: length) }
     return ethernet.etherType.isVLANTag ? .drop(.vlanTagged) : .deliver
   }
 
@@ -146,10 +181,7 @@ public struct Responder: Sendable {
       let udp = try UDPHeader(
         decoding: frame.bytes.extracting(first: length), at: start, available: ip.payloadLength,
         pseudoHeader: ip.pseudoHeader)
-      guard udp.destinationPort != 0 else { return .drop(.udpPortZero) }
-      guard udpEcho.contains(udp.destinationPort) else { return .deliver }
-      guard udp.sourcePort != 0 else { return .drop(.udpPortZero) }
-      guard !isAnsweringService(udp.sourcePort) else { return .drop(.udpAnsweringService) }
+      if let refusal = refusal(of: udp) { return refusal }
       let header = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: udp.datagramLength)
       if udp.checksum != 0 {
         // Verified above, and an exchange of addresses and ports does not change a sum.
@@ -204,6 +236,16 @@ public struct Responder: Sendable {
       return .ipGroupDestination
     }
     return .ipOtherAddress
+  }
+
+  /// What becomes of a datagram that is not to be echoed, because of its ports; nothing if it is.
+  @inline(__always)
+  func refusal(of udp: UDPHeader) -> Answer? {
+    guard udp.destinationPort != 0 else { return .drop(.udpPortZero) }
+    guard udpEcho.contains(udp.destinationPort) else { return .deliver }
+    guard udp.sourcePort != 0 else { return .drop(.udpPortZero) }
+    guard !isAnsweringService(udp.sourcePort) else { return .drop(.udpAnsweringService) }
+    return nil
   }
 
   @inline(__always)

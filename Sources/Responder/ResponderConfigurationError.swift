@@ -4,11 +4,13 @@ public import PacketFormats
 public enum ResponderConfigurationError: Error, Sendable, Hashable {
   /// A station cannot have this address: it is a group address or zero.
   case stationAddress(MACAddress)
-  /// The list of addresses is empty.
+  /// The lists of addresses are empty.
   case noAddress
   /// A host cannot have this address: it is loopback, multicast, reserved, "this network", or the broadcast address of its
   /// network.
   case hostAddress(IPv4Network)
+  /// A host cannot have this address in a packet: it is loopback, multicast, unspecified or IPv4-mapped.
+  case ipv6HostAddress(IPv6Network)
 }
 
 extension ResponderConfigurationError: CustomStringConvertible {
@@ -16,8 +18,9 @@ extension ResponderConfigurationError: CustomStringConvertible {
   public var description: String {
     switch self {
     case .stationAddress(let address): "\(address) is not the address of one station: give a unicast MAC address"
-    case .noAddress: "a responder needs at least one IPv4 address, for example 10.0.0.1/24"
+    case .noAddress: "a responder needs at least one address, for example 10.0.0.1/24 or fd00::1/64"
     case .hostAddress(let network): "\(network) is not the address of a host in that network"
+    case .ipv6HostAddress(let network): "\(network) is not the address of a host on a link"
     }
   }
 }

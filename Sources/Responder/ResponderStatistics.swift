@@ -5,22 +5,24 @@
 public struct ResponderStatistics: Sendable {
   /// ARP requests answered.
   public internal(set) var arpReplies: UInt64 = 0
-  /// ICMP echo requests answered.
+  /// Neighbor solicitations answered.
+  public internal(set) var neighborReplies: UInt64 = 0
+  /// ICMP echo requests answered, of IPv4 and IPv6.
   public internal(set) var icmpEchoReplies: UInt64 = 0
-  /// UDP datagrams echoed.
+  /// UDP datagrams echoed, over IPv4 and IPv6.
   public internal(set) var udpEchoReplies: UInt64 = 0
   /// Frames that are well formed as far as they were looked at, and not the responder's to answer.
   public internal(set) var delivered: UInt64 = 0
 
   // One row per reason, and a power of two of them, so that the index needs a mask and no check.
-  private var drops = InlineArray<32, UInt64>(repeating: 0)
+  private var drops = InlineArray<64, UInt64>(repeating: 0)
 
   /// Statistics of nothing.
   public init() {}
 
   /// Frames dropped for one reason.
   public func dropped(_ reason: DropReason) -> UInt64 {
-    drops[Int(reason.rawValue & 31)]
+    drops[Int(reason.rawValue & 63)]
   }
 
   /// Frames dropped for any reason.
@@ -31,18 +33,19 @@ public struct ResponderStatistics: Sendable {
   }
 
   /// Frames answered.
-  public var replies: UInt64 { arpReplies &+ icmpEchoReplies &+ udpEchoReplies }
+  public var replies: UInt64 { arpReplies &+ neighborReplies &+ icmpEchoReplies &+ udpEchoReplies }
 
   /// All frames seen.
   public var frames: UInt64 { replies &+ delivered &+ dropped }
 
   mutating func countDrop(_ reason: DropReason) {
-    drops[Int(reason.rawValue & 31)] &+= 1
+    drops[Int(reason.rawValue & 63)] &+= 1
   }
 
   /// Adds the counts of another responder, for example of another queue.
   public static func += (left: inout ResponderStatistics, right: ResponderStatistics) {
     left.arpReplies &+= right.arpReplies
+    left.neighborReplies &+= right.neighborReplies
     left.icmpEchoReplies &+= right.icmpEchoReplies
     left.udpEchoReplies &+= right.udpEchoReplies
     left.delivered &+= right.delivered
@@ -53,8 +56,9 @@ public struct ResponderStatistics: Sendable {
 extension ResponderStatistics: CustomStringConvertible {
   /// One line: the answers, then every reason that has a count.
   public var description: String {
-    var text = "arp \(arpReplies), icmp echo \(icmpEchoReplies), udp echo \(udpEchoReplies), delivered \(delivered)"
-    text += ", dropped \(dropped)"
+    var text =
+      "arp \(arpReplies), neighbor \(neighborReplies), icmp echo \(icmpEchoReplies), udp echo \(udpEchoReplies)"
+    text += ", delivered \(delivered), dropped \(dropped)"
     for reason in DropReason.allCases where dropped(reason) > 0 {
       text += ", \(reason) \(dropped(reason))"
     }

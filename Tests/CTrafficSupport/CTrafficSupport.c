@@ -32,15 +32,20 @@ static void fill(uint8_t *bytes, int size, long number) {
 }
 
 static int open_flow(const struct test_window *wanted, struct flow *flow, uint16_t *port) {
-  flow->descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  struct sockaddr_in peer4 = {.sin_family = AF_INET, .sin_port = htons(wanted->port)};
+  struct sockaddr_in6 peer6 = {.sin6_family = AF_INET6, .sin6_port = htons(wanted->port)};
+  int is4 = inet_pton(AF_INET, wanted->address, &peer4.sin_addr) == 1;
+  flow->descriptor = -1;
+  if (!is4 && inet_pton(AF_INET6, wanted->address, &peer6.sin6_addr) != 1) return -EINVAL;
+  flow->descriptor = socket(is4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (flow->descriptor < 0) return -errno;
-  struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = htons(wanted->port)};
-  if (inet_pton(AF_INET, wanted->address, &peer.sin_addr) != 1) return -EINVAL;
-  if (connect(flow->descriptor, (struct sockaddr *)&peer, sizeof peer) < 0) return -errno;
-  struct sockaddr_in own;
+  const struct sockaddr *peer = is4 ? (struct sockaddr *)&peer4 : (struct sockaddr *)&peer6;
+  if (connect(flow->descriptor, peer, is4 ? sizeof peer4 : sizeof peer6) < 0) return -errno;
+  // The port is at the same place in both.
+  struct sockaddr_in6 own;
   socklen_t length = sizeof own;
   if (getsockname(flow->descriptor, (struct sockaddr *)&own, &length) < 0) return -errno;
-  *port = ntohs(own.sin_port);
+  *port = ntohs(own.sin6_port);
   return 0;
 }
 

@@ -15,16 +15,24 @@ struct TapEcho {
   let backend: TapBackend
   let server: Task<Void, any Error>
   static let address = "10.9.0.2"
+  static let ipv6Address = "fd00:9::2"
 
-  /// Makes the namespace, the interface `tap0` with address 10.9.0.1/24, and a server that answers for 10.9.0.2.
+  /// Makes the namespace, the interface `tap0` with address 10.9.0.1/24, and a server that answers for 10.9.0.2; with IPv6
+  /// also with fd00:9::1/64, and for fd00:9::2.
   static func start(
     queues: Int = 1, placement: InProcessTransport.Placement = .inline, observer: (any FrameObserver)? = nil,
-    cpus: [Int] = []
+    cpus: [Int] = [], ipv6: Bool = false
   ) async throws -> TapEcho {
     let namespace = NamespaceThread()
+    // The kernel's own link-local address is good at once, not after a second of asking whether somebody has it.
+    if ipv6 { try await namespace.shell("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad") }
     let backend = try await namespace.run { try TapBackend("tap0", queues: queues, observer: observer) }
-    // Without IPv6 the kernel sends nothing of its own accord.
-    try await namespace.shell("echo 1 > /proc/sys/net/ipv6/conf/tap0/disable_ipv6")
+    if ipv6 {
+      try await namespace.shell("ip -6 addr add fd00:9::1/64 dev tap0 nodad")
+    } else {
+      // Without IPv6 the kernel sends nothing of its own accord.
+      try await namespace.shell("echo 1 > /proc/sys/net/ipv6/conf/tap0/disable_ipv6")
+    }
     try await namespace.shell("ip addr add 10.9.0.1/24 dev tap0")
     let transport = InProcessTransport(device: VirtioNetDevice(backend: backend), placement: placement)
     var configuration = NetworkDevice.Configuration()
@@ -32,7 +40,7 @@ struct TapEcho {
     configuration.cpus = cpus
     let device = try await NetworkDevice.open(
       driver: VirtioNetDriver(transport: transport), configuration: configuration)
-    let server = try echo(on: device, address: "10.9.0.2/24")
+    let server = try echo(on: device, address: "10.9.0.2/24", ipv6Addresses: ipv6 ? ["fd00:9::2/64"] : nil)
     return TapEcho(namespace: namespace, device: device, backend: backend, server: server)
   }
 
@@ -43,12 +51,20 @@ struct TapEcho {
   }
 }
 
-/// Answers on every queue of a device until it ends: the loop that the README prints.
-func echo(on device: NetworkDevice, address: String) throws -> Task<Void, any Error> {
+/// The station that the device is.
+func macAddress(of device: NetworkDevice) -> MACAddress {
   let mac = device.information.hardwareAddress
+  return MACAddress(mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
+}
+
+/// Answers on every queue of a device until it ends: the loop that the README prints.
+func echo(
+  on device: NetworkDevice, address: String, ipv6Addresses: [String]? = nil
+) throws -> Task<Void, any Error> {
   let network = try #require(IPv4Network(address))
   let template = try Responder(
-    macAddress: MACAddress(mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]), addresses: [network])
+    macAddress: macAddress(of: device), addresses: [network],
+    ipv6Addresses: ipv6Addresses?.map { text in try #require(IPv6Network(text)) })
   return Task {
     try await device.run { queue in
       var responder = template

@@ -43,10 +43,27 @@ import Testing
     #expect(end.errors.contains("vhost-net: devices are not in this build"))
   }
 
-  @Test func `an address that is none is EX_USAGE`() async throws {
-    let end = await (try RunningProgram(["loopback:", "--address", "10.0.0.300/24"])).end(with: nil)
+  @Test(arguments: ["10.0.0.300/24", "fd00::1", "fd00::1/129", "127.0.0.1/8", "ff02::1/64"])
+  func `an address that no host can have is EX_USAGE`(_ address: String) async throws {
+    let end = await (try RunningProgram(["loopback:", "--address", address])).end(with: nil)
     #expect(end.status == EX_USAGE)
-    #expect(end.errors.contains("10.0.0.300/24"))
+    #expect(end.errors.contains(address))
+  }
+
+  @Test(.enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+  func `addresses of both families are answered for by one server`() async throws {
+    let script = """
+      echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+      \(RunningProgram.path.path) tap:tap0 --address 10.9.0.2/24 --address fd00:9::2/64 --address fe80::7/64 &
+      for i in $(seq 600); do ip link show tap0 2>/dev/null | grep -q LOWER_UP && break; sleep 0.1; done
+      ip addr add 10.9.0.1/24 dev tap0 && ip -6 addr add fd00:9::1/64 dev tap0 nodad || exit 1
+      for peer in 10.9.0.2 fd00:9::2 fe80::7%tap0; do ping -q -c 3 -i 0.01 -W 20 $peer >/dev/null || exit 2; done
+      kill -INT $! && wait $!
+      """
+    let end = await (try RunningProgram(command: ["unshare", "-n", "sh", "-c", script])).end(with: nil)
+    #expect(end.status == 0, "\(end)")
+    #expect(end.output.contains("try:  ping 10.9.0.2"))
+    #expect(end.output.contains("icmp echo 9"))
   }
 
   @Test func `a port that is taken is EX_CANTCREAT`() async throws {

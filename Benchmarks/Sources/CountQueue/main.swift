@@ -18,8 +18,13 @@ enum Mode: String, CaseIterable {
   /// Forwarded from `for await`; with the addresses swapped.
   case await
   case awaitSwap = "await-swap"
-  /// Each transmission awaited by itself.
+  /// Forwarded by a pipeline; with the addresses swapped.
+  case pipeline
+  case pipelineSwap = "pipeline-swap"
+  /// Each transmission awaited by itself; each burst; each array of as many packets as there are in flight.
   case send
+  case sendBurst = "send-burst"
+  case sendArray = "send-array"
   /// Forwarded, and kept until 64 others have come.
   case kept
   /// Dropped; a new packet takes its place.
@@ -45,6 +50,7 @@ func swapAddresses(_ frame: inout MutableRawSpan) {
 /// One loop over `packets` frames; each ends with as many frames in flight as there were.
 struct Work: Sendable {
   let mode: Mode
+  let frames: Int
   let packets: Int
 
   func run(on queue: isolated NetworkQueue) async throws {
@@ -53,7 +59,11 @@ struct Work: Sendable {
     case .burstSwap: try await burstSwap(queue)
     case .await: try await forward(queue)
     case .awaitSwap: try await forwardSwapped(queue)
+    case .pipeline: try await pipeline(queue)
+    case .pipelineSwap: try await pipelineSwapped(queue)
     case .send: try await send(queue)
+    case .sendBurst: try await sendBursts(queue)
+    case .sendArray: try await sendArrays(queue)
     case .kept: try await keep(queue)
     case .dropped: try await drop(queue)
     case .planted: try await plant(queue)
@@ -105,6 +115,42 @@ struct Work: Sendable {
     }
   }
 
+  private func pipeline(_ queue: isolated NetworkQueue) async throws {
+    try await queue.forward(from: First(base: queue.packets.compactMap { packet in packet }, count: packets))
+  }
+
+  private func pipelineSwapped(_ queue: isolated NetworkQueue) async throws {
+    let swapped = queue.packets.compactMap { (packet: consuming Packet) -> Packet? in
+      packet.withMutableBytes { swapAddresses(&$0) }
+      return packet
+    }
+    try await queue.forward(from: First(base: swapped, count: packets))
+  }
+
+  private func sendBursts(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    while done < packets, let burst = await queue.receiveBurst() {
+      done += burst.count
+      try await queue.send(burst)
+    }
+  }
+
+  private func sendArrays(_ queue: isolated NetworkQueue) async throws {
+    var batch: [Packet] = []
+    batch.reserveCapacity(frames)
+    var done = 0
+    for await packet in queue.packets {
+      batch.append(packet)
+      guard batch.count == frames else { continue }
+      done += batch.count
+      let full = batch
+      batch = []
+      try await queue.send(contentsOf: full)
+      if done >= packets { return }
+      batch.reserveCapacity(frames)
+    }
+  }
+
   private func keep(_ queue: isolated NetworkQueue) async throws {
     var kept = [Packet?](repeating: nil, count: 64)
     var done = 0
@@ -139,6 +185,31 @@ struct Work: Sendable {
   }
 }
 
+/// The first packets of a sequence: what makes an endless pipeline end.
+struct First<Base: PacketSequence>: PacketSequence {
+  let base: Base
+  let count: Int
+
+  func makeAsyncIterator() -> Iterator { Iterator(base: base.makeAsyncIterator(), left: count) }
+
+  struct Iterator: PacketIterator {
+    var base: Base.AsyncIterator
+    var left: Int
+
+    mutating func takePacket() -> Packet? {
+      guard left > 0, let packet = base.takePacket() else { return nil }
+      left -= 1
+      return packet
+    }
+
+    nonisolated(nonsending) mutating func nextPacket() async -> Packet? {
+      guard left > 0 else { return nil }
+      left -= 1
+      return await base.nextPacket()
+    }
+  }
+}
+
 let arguments = CommandLine.arguments
 guard arguments.count == 4, let mode = Mode(rawValue: arguments[1]), let frames = Int(arguments[2]),
   (1...256).contains(frames), let packets = Int(arguments[3])
@@ -146,7 +217,7 @@ else {
   print("usage: CountQueue \(Mode.allCases.map(\.rawValue).joined(separator: "|")) FRAMES PACKETS")
   exit(2)
 }
-let work = Work(mode: mode, packets: packets)
+let work = Work(mode: mode, frames: frames, packets: packets)
 let finished = DispatchSemaphore(value: 0)
 Task.detached {
   do {

@@ -27,6 +27,9 @@
   /// Index of who waits for the release, 0 for nobody.
   @inlinable var cookie: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 32) & 0x7fff_ffff }
 
-  /// True when nothing needs to be known but the slot: nobody waits, and the frame is plain.
-  @inlinable var isSimple: Bool { rawValue >> 32 == 0 }
+  // The mark is the upper half: who waits, and whether the frame is plain; 0 for a plain frame that nobody waits for.
+
+  @inlinable static func isPlain(mark: UInt64) -> Bool { mark >> 31 == 0 }
+
+  @inlinable static func cookie(ofMark mark: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: mark) & 0x7fff_ffff }
 }

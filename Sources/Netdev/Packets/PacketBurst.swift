@@ -40,6 +40,14 @@ internal import CNetdevSystem
     unsafe queue.records.advanced(by: Int(block.pointee.entries[position].slot))
   }
 
+  /// Who waits for the release of these frames.
+  mutating func mark(cookie: UInt32) {
+    for position in 0..<count {
+      let entry = unsafe block.pointee.entries[position]
+      unsafe block.pointee.entries[position] = TransmitEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
+    }
+  }
+
   /// Reads frame `position`, 0 to `count - 1`.
   public borrowing func withBytes<Result: ~Copyable, Failure: Error>(
     at position: Int, _ body: (RawSpan) throws(Failure) -> Result
@@ -83,6 +91,26 @@ internal import CNetdevSystem
     guard count > 0 else { return nil }
     unsafe block.pointee.count -= 1
     return unsafe queue.packet(block.pointee.entries[block.pointee.count])
+  }
+}
+
+extension PacketBurst {
+  /// Takes out the frame at `position` as a packet and goes on to the next; nil behind the last, and the burst is empty then.
+  mutating func takeFirst(_ position: inout Int) -> Packet? {
+    guard position < count else {
+      unsafe block.pointee.count = 0
+      return nil
+    }
+    let packet = unsafe queue.packet(block.pointee.entries[position])
+    position += 1
+    return packet
+  }
+
+  /// Forgets the first frames, which have been taken out.
+  mutating func dropFirst(_ taken: Int) {
+    let left = count - taken
+    unsafe block.pointee.entries.update(from: block.pointee.entries.advanced(by: taken), count: left)
+    unsafe block.pointee.count = left
   }
 }
 

@@ -17,7 +17,7 @@ extension QueueCore {
     unsafe state.pointee.inFlight -= 1
     statistics.packetsFailed &+= 1
     releaseBuffer(entry.slot)
-    if entry.cookie != 0 { settleSend(entry.cookie, .failed(error)) }
+    if entry.cookie != 0 { settleFailed(entry.cookie, error) }
     loop.requestTurn()
   }
 

@@ -3,6 +3,9 @@ extension NetworkQueue {
   /// Submits a packet and returns once it is published: the queue's loop has taken it and the device will see it at the
   /// latest at the end of the loop's turn.
   ///
+  /// Elsewhere than on the loop it returns once the packet is in the queue's inlet, in order: the loop is woken at most once
+  /// for 32 packets, and takes them at the latest after a millisecond.
+  ///
   /// Suspends while the ring is full, first in first out. The buffer returns to its pool when the device has released it
   /// and nobody else holds the packet.
   ///
@@ -16,7 +19,12 @@ extension NetworkQueue {
       acceptSingle(packet)
       return
     }
-    try await submitSlowly(packet)
+    if let refused = submitFromOutside(consume packet) { try await submitSlowly(consume refused) }
+  }
+
+  /// Elsewhere than on the loop: leaves the packet for the loop to take; returns it when it must go the long way.
+  @usableFromInline nonisolated func submitFromOutside(_ packet: consuming Packet) -> Packet? {
+    isHere ? packet : inlet.offer(consume packet)
   }
 
   /// On the loop: the packet can be taken as it is, now, and lies in one buffer.
@@ -27,12 +35,12 @@ extension NetworkQueue {
   }
 
   /// On the loop: takes a packet that lies in one buffer; its reference is the driver's now.
-  @inlinable nonisolated func acceptSingle(_ packet: consuming Packet) {
+  @inlinable nonisolated func acceptSingle(_ packet: consuming Packet, cookie: UInt32 = 0) {
     // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
     let isPlain = isKnownUniquelyReferenced(&packet.object)
     let slot = unsafe packet.record.pointee.slot
     _ = unsafe Unmanaged.passRetained(packet.object)
-    appendPending(TransmitEntry(slot: slot, isPlain: isPlain))
+    appendPending(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain))
   }
 
   /// On the loop: takes the packet; its reference is the driver's now.
@@ -83,20 +91,23 @@ extension NetworkQueue {
   func reserve(_ count: Int = 1) async throws(NetworkDeviceError) -> QueueCore {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
     if let end = core.end { throw end }
+    // What this task has left in the inlet goes first.
+    core.takeSubmissions()
     let need = min(count, core.driver.transmitCapacity)
     if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
-    if unsafe state.pointee.credits < need, core.senders.isEmpty, core.ringRoom >= need {
+    if unsafe state.pointee.credits < need, core.lineIsEmpty, core.ringRoom >= need {
       // There is room, but the turn's budget is used up: goes on in the next one.
       await waitForNextTurn(core)
       if let end = core.end { throw end }
     }
-    if unsafe state.pointee.credits >= need, core.senders.isEmpty { return core }
+    if unsafe state.pointee.credits >= need, core.lineIsEmpty { return core }
     if Task.isCancelled { throw .cancelledBeforePublication }
     core.statistics.ringFull &+= 1
     let waiter = core.waiters.take(.space)
     waiter.need = need
     core.senders.append(waiter)
     unsafe state.pointee.credits = 0
+    core.refuseSubmissions()
     core.interestChanged()
     let outcome = await wait(waiter, core)
     if case .failed(let error) = outcome { throw error }
@@ -109,7 +120,7 @@ extension NetworkQueue {
 }
 
 extension NetworkDeviceError {
-  static var cancelledBeforePublication: NetworkDeviceError {
+  @usableFromInline static var cancelledBeforePublication: NetworkDeviceError {
     NetworkDeviceError(.cancelled, "submit", offered: "the task was cancelled before the packet was published")
   }
 }

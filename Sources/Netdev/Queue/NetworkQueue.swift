@@ -20,6 +20,8 @@ public import LibeventConcurrency
   /// Longest frame in bytes that can be sent.
   public nonisolated let maximumFrameLength: Int
 
+  /// Where packets wait that were submitted elsewhere than on the loop.
+  nonisolated let inlet: QueueInlet
   /// The loop as its thread knows it; fast paths compare.
   @usableFromInline nonisolated let loopIdentity: UInt
   // Proof: set once; what it points to belongs to the owner of each slot, and lives as long as the pool.
@@ -40,6 +42,7 @@ public import LibeventConcurrency
     self.pool = pool
     self.maximumFrameLength = maximumFrameLength
     loopIdentity = loop.identity
+    inlet = QueueInlet(loop: loop, maximumFrame: maximumFrameLength)
     unsafe records = pool.records
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(to: QueueState(pool: pool, maximumFrame: maximumFrameLength))
@@ -64,7 +67,7 @@ extension NetworkQueue {
   ) throws(NetworkDeviceError) {
     let part = try driver.makeQueue(index: index, loop: loop, slots: SlotTable(pool), signal: QueueSignal(self))
     let core = unsafe QueueCore(
-      driver: part, state: state, loop: loop, pool: pool, busyPoll: busyPoll, onBroken: onBroken)
+      queue: self, driver: part, state: state, loop: loop, pool: pool, busyPoll: busyPoll, onBroken: onBroken)
     unsafe self.core = core
     unsafe state.pointee.core = Unmanaged.passUnretained(core)
     unsafe selfReference = self
@@ -103,6 +106,7 @@ extension NetworkQueue {
 
   /// Runs a program on the queue.
   func perform(_ body: @Sendable (isolated NetworkQueue) async throws -> Void) async throws {
+    unsafe core?.takeFromOutside()
     try await body(self)
   }
 
@@ -110,6 +114,7 @@ extension NetworkQueue {
   public var statistics: QueueStatistics {
     guard let core = unsafe core else { return QueueStatistics() }
     var statistics = core.statistics
+    (statistics.submittedOutside, statistics.outsideWakeups) = inlet.counts
     if !core.isFinished { statistics.driver = core.driver.statistics }
     return statistics
   }

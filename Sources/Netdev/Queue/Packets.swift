@@ -18,32 +18,47 @@ extension NetworkQueue {
     /// An iterator; any number may be in use.
     @inlinable public func makeAsyncIterator() -> Iterator { Iterator(queue: queue) }
 
-    /// Fetches packets one by one.
-    public struct Iterator: AsyncIteratorProtocol {
+    /// Fetches packets one by one: on the queue's loop as they come, elsewhere a burst ahead.
+    public struct Iterator: PacketIterator {
       @usableFromInline let queue: NetworkQueue
+      /// What has been fetched ahead, outside the loop.
+      @usableFromInline var ahead: PacketsAhead?
 
       @usableFromInline init(queue: NetworkQueue) { self.queue = queue }
 
+      /// A packet that is at hand.
+      @inlinable public mutating func takePacket() -> Packet? {
+        if let ahead, let packet = ahead.take() { return packet }
+        guard QueueState.isHere(queue.loopIdentity) else { return nil }
+        let state = unsafe queue.state
+        return unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+      }
+
+      /// The next packet, or nil at the end.
+      @inlinable nonisolated(nonsending) public mutating func nextPacket() async -> Packet? {
+        if let packet = takePacket() { return packet }
+        if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
+        return await fetchAhead()
+      }
+
       /// The next packet, or nil at the end.
       @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
-        let state = unsafe queue.state
-        if QueueState.isHere(queue.loopIdentity),
-          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
-        {
-          return packet
-        }
-        return await queue.nextSlowly()
+        if let packet = takePacket() { return packet }
+        if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
+        return await fetchAhead()
       }
 
       /// The next packet, or nil at the end; what `for await` calls.
       @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
-        let state = unsafe queue.state
-        if QueueState.isHere(queue.loopIdentity),
-          let packet = unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
-        {
-          return packet
-        }
-        return await queue.nextSlowly()
+        if let packet = takePacket() { return packet }
+        if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
+        return await fetchAhead()
+      }
+
+      @usableFromInline nonisolated(nonsending) mutating func fetchAhead() async -> Packet? {
+        let ahead = ahead ?? PacketsAhead(queue: queue)
+        self.ahead = ahead
+        return await ahead.fetch()
       }
     }
   }
@@ -62,6 +77,7 @@ extension NetworkQueue {
   /// Waits for frames: one, or a burst. Nil at the end or when the task is cancelled.
   func fetch(_ wish: Waiter.Wish) async -> Waiter.Outcome? {
     guard let core = unsafe core else { return nil }
+    core.takeFromOutside()
     if core.consumers.isEmpty, core.isOpen {
       // A loop body that never suspends must still let its turn end: after a budget of frames it goes on in the next one.
       if core.readyCount == 0, core.turnIsSpent { await waitForNextTurn(core) }
@@ -70,8 +86,10 @@ extension NetworkQueue {
       if core.readyCount == 0 { _ = core.pump() }
       if core.readyCount > 0 {
         if Task.isCancelled { return nil }
-        if case .burst = wish { return unsafe .block(core.takeReadyBlock()) }
-        return .frame(core.takeReady())
+        switch wish {
+        case .burst, .ahead: return unsafe .block(core.takeReadyBlock())
+        default: return .frame(core.takeReady())
+        }
       }
     }
     if core.end != nil || Task.isCancelled { return nil }

@@ -16,6 +16,7 @@ extension QueueCore {
     end = cause
     isOpen = false
     unsafe state.pointee.credits = 0
+    failSubmissions()
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
     loop.requestTurn()
@@ -32,7 +33,7 @@ extension QueueCore {
         unsafe self.state.pointee.inFlight -= 1
         self.statistics.packetsFailed &+= 1
         self.releaseBuffer(entry.slot)
-        if entry.cookie != 0 { self.settleSend(entry.cookie, .failed(cause)) }
+        if entry.cookie != 0 { self.settleFailed(entry.cookie, cause) }
       },
       posted: { slot in self.releaseBuffer(slot) })
     dropReady()
@@ -49,7 +50,7 @@ extension QueueCore {
         unsafe self.state.pointee.inFlight -= 1
         self.statistics.packetsFailed &+= 1
         self.statistics.quarantined &+= 1
-        if entry.cookie != 0 { self.settleSend(entry.cookie, .failed(cause)) }
+        if entry.cookie != 0 { self.settleFailed(entry.cookie, cause) }
       },
       posted: { _ in self.statistics.quarantined &+= 1 })
     Quarantine.keep(pool)
@@ -73,7 +74,7 @@ extension QueueCore {
       let entry = unsafe pending.pointee.entries[position]
       statistics.packetsFailed &+= 1
       releaseBuffer(entry.slot)
-      if entry.cookie != 0 { settleSend(entry.cookie, .failed(cause)) }
+      if entry.cookie != 0 { settleFailed(entry.cookie, cause) }
     }
     unsafe pending.pointee.count = 0
   }

@@ -49,15 +49,30 @@ extension QueueCore {
     return takeReceived()
   }
 
+  /// Looks for released buffers before a task suspends for them: publishes and rings, lets devices of this loop take their
+  /// turn, and takes what has been released. Within the turn's budget.
+  func pumpReleases() {
+    guard isOpen, !turnIsSpent else { return }
+    takeReleased()
+    flush()
+    refill()
+    driver.ring()
+    loop.serveDevices()
+    takeReleased()
+  }
+
   /// Gives what there is to those who wait, first come first served: a frame to whoever asked for one, all that is left
   /// to whoever asked for a burst.
   func serveConsumers() {
     if readyCount == 0 { takeReceived() }
     while readyCount > 0, let consumer = consumers.popFirst() {
-      if case .burst = consumer.wish {
-        unsafe consumer.settle(.block(unsafe takeReadyBlock()))
-      } else {
-        consumer.settle(.frame(takeReady()))
+      switch consumer.wish {
+      case .burst: unsafe consumer.settle(.block(unsafe takeReadyBlock()))
+      case .ahead:
+        // A consumer outside gets a burst for its hop, but no more than its share while others wait.
+        let share = max(1, readyCount / (consumers.count + 1))
+        unsafe consumer.settle(.block(unsafe takeReadyBlock(atMost: share)))
+      default: consumer.settle(.frame(takeReady()))
       }
     }
   }
@@ -69,10 +84,18 @@ extension QueueCore {
     return entry
   }
 
-  /// The ready frames as a block of their own; an empty block takes its place.
-  func takeReadyBlock() -> UnsafeMutablePointer<BurstBlock> {
+  /// The ready frames, or the first of them, as a block of their own.
+  func takeReadyBlock(atMost limit: Int = BurstBlock.capacity) -> UnsafeMutablePointer<BurstBlock> {
     let block = unsafe state.pointee.ready
     let head = unsafe state.pointee.readyHead
+    if readyCount > limit {
+      let part = unsafe takeBlock()
+      unsafe part.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: limit)
+      unsafe part.pointee.count = limit
+      unsafe state.pointee.readyHead = head + limit
+      blocksOut += 1
+      return unsafe part
+    }
     if head > 0 {
       let left = unsafe block.pointee.count - head
       unsafe block.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: left)

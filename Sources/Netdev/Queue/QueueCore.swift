@@ -9,6 +9,9 @@ internal import LibeventConcurrency
 @safe @usableFromInline
 final class QueueCore {
   let driver: any QueueDriver
+  // The actor owns this core.
+  unowned(unsafe) let queue: NetworkQueue
+  let inlet: QueueInlet
   let state: UnsafeMutablePointer<QueueState>
   let loop: LoopExecutor
   let pool: PacketPool
@@ -26,7 +29,11 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var senders = WaiterLine()
   @safe @exclusivity(unchecked) var consumers = WaiterLine()
   @safe @exclusivity(unchecked) var closers = WaiterLine()
+  /// Packets from the inlet that have found no room yet, newest first: they stand before all senders.
+  @safe @exclusivity(unchecked) var backlog: [Packet] = []
   @safe @exclusivity(unchecked) var releaseWaiters = 0
+  /// The inlet is closed because somebody waits for room.
+  @safe @exclusivity(unchecked) var isRefusing = false
   /// Room promised to senders that have not used it yet.
   @safe @exclusivity(unchecked) var granted = 0
   @safe @exclusivity(unchecked) var statistics = QueueStatistics()
@@ -55,12 +62,21 @@ final class QueueCore {
   @safe @exclusivity(unchecked) private var armed = false
   @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
   @safe @exclusivity(unchecked) private var releaseTimer: LoopTimer?
+  /// Bounds how long a submission from outside may wait for its consumer to come back.
+  @safe @exclusivity(unchecked) private(set) var submissionTimer: LoopTimer?
+  @safe @exclusivity(unchecked) var submissionTimerRuns = false
+  /// Bursts given ahead to consumers outside, and those the timer knows of.
+  @safe @exclusivity(unchecked) var handOuts: UInt64 = 0
+  @safe @exclusivity(unchecked) var handOutsSeen: UInt64 = 0
   @safe @exclusivity(unchecked) private var releaseTimerRuns = false
 
   init(
-    driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor, pool: PacketPool,
+    queue: NetworkQueue, driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor,
+    pool: PacketPool,
     busyPoll: Duration, onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) {
+    unsafe self.queue = queue
+    inlet = queue.inlet
     self.driver = driver
     unsafe self.state = state
     self.loop = loop
@@ -98,6 +114,7 @@ extension QueueCore {
       self?.releaseTimerRuns = false
       self?.loop.requestTurn()
     }
+    submissionTimer = try loop.makeTimer { [weak self] in self?.submissionTimerFired() }
     refill()
     let context = unsafe Unmanaged.passUnretained(self).toOpaque()
     hook = try loop.addHook(
@@ -118,6 +135,7 @@ extension QueueCore {
     receivedThisTurn = 0
     takeReleased()
     updateCredits()
+    takeFromOutside()
     nextTurn.openAll()
     if !consumers.isEmpty { serveConsumers() }
   }
@@ -138,6 +156,8 @@ extension QueueCore {
       if busyPoll > 0 { polledSince = loop.now }
       return true
     }
+    // What came in while somebody was waiting for room.
+    if !inlet.isEmpty, !submissionTimerRuns { return true }
     if busyPoll > 0, loop.now &- polledSince < busyPoll { return true }
     return arm()
   }
@@ -219,7 +239,7 @@ extension QueueCore {
   private func failFrame(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
     statistics.packetsFailed &+= 1
     releaseBuffer(entry.slot)
-    if entry.cookie != 0 { settleSend(entry.cookie, .failed(error)) }
+    if entry.cookie != 0 { settleFailed(entry.cookie, error) }
   }
 
   /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
@@ -241,108 +261,9 @@ extension QueueCore {
   /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
   private func restOfBurst(_ entry: TransmitEntry) {
     let pending = unsafe state.pointee.pending
-    guard isOpen else {
-      statistics.packetsFailed &+= 1
-      return releaseBuffer(entry.slot)
-    }
+    if let end { return failFrame(entry, end) }
     unsafe pending.pointee.entries[pending.pointee.count] = entry
     unsafe pending.pointee.count += 1
-  }
-
-  /// Takes back what the device has released: buffers go home, waiting senders go on.
-  func takeReleased() {
-    var taken = 0
-    do throws(NetworkDeviceError) {
-      // A turn takes at most its budget, so that a fast device does not hold the loop.
-      while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
-        var entries = unsafe MutableSpan(_unsafeStart: released, count: Self.releasedCapacity)
-        let count = try driver.takeReleased(into: &entries)
-        guard count > 0 else { break }
-        unsafe state.pointee.inFlight -= count
-        complete(count)
-        taken += count
-        if count < Self.releasedCapacity { break }
-      }
-    } catch {
-      breakQueue(error)
-    }
-    guard taken > 0 else { return }
-    active = true
-    statistics.packetsReleased &+= UInt64(taken)
-    updateCredits()
-  }
-
-  /// The first `count` frames in `released` are released: the driver's references end, and with the last one a buffer is free.
-  private func complete(_ count: Int) {
-    var position = 0
-    while true {
-      position = completeSimple(from: position, to: count)
-      guard position < count else { return }
-      let entry = unsafe released[position]
-      releaseBuffer(entry.slot)
-      if entry.cookie != 0 { settleSend(entry.cookie, .granted) }
-      position += 1
-    }
-  }
-
-  /// The common frames: nobody waits, and one buffer of this queue that nobody else held when it was submitted. Nobody else
-  /// holds it now: whoever submitted it gave the only reference there was, and others are made from one. Its object, if
-  /// there is one, stays with the slot. Goes up to the first frame that is not so, and says where that is.
-  @inline(__always) private func completeSimple(from start: Int, to end: Int) -> Int {
-    let records = unsafe state.pointee.records
-    let local = unsafe local
-    let released = unsafe released
-    let free = unsafe local.pointee.count
-    // Where the next free slot goes, counted as the released frames are.
-    let places = unsafe local.pointee.slots + (free - start)
-    let last = min(end, start + (LocalSlots.capacity - free))
-    var position = start
-    while position < last {
-      let entry = unsafe released[position]
-      let record = unsafe records.advanced(by: Int(entry.slot))
-      guard entry.isSimple, unsafe record.pointee.home == local else { break }
-      unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
-      unsafe places[position] = entry.slot
-      position &+= 1
-    }
-    unsafe local.pointee.count = free + (position - start)
-    return position
-  }
-
-  /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.
-  @inline(__always) private func isLast(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
-    guard let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else { return true }
-    // The in-flight entry owns one reference to this object: it is alive.
-    var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
-    guard unsafe Self.isUnique(&reference) else { return false }
-    netdev_acquire_fence()
-    return true
-  }
-
-  func settleSend(_ cookie: UInt32, _ outcome: Waiter.Outcome) {
-    guard let waiter = waiters[cookie], waiter.wish == .release else { return }
-    releaseWaiters -= 1
-    waiter.settle(outcome)
-  }
-
-  /// The driver's reference to the frame in `slot` ends.
-  @inline(never) func releaseBuffer(_ slot: UInt32) {
-    let record = unsafe state.pointee.records.advanced(by: Int(slot))
-    if unsafe isLast(record) {
-      unsafe record.pointee.dropLinearCopy()
-      unsafe PacketPool.freeFrame(record)
-    } else if let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) {
-      unsafe Unmanaged<PacketObject>.fromOpaque(pointer).release()
-    }
-  }
-
-  @inline(__always) private static func isUnique(_ reference: inout Unmanaged<PacketObject>) -> Bool {
-    // An unmanaged reference and a strong one have the same representation: no retain, only the count is read.
-    unsafe withUnsafeMutablePointer(to: &reference) { pointer in
-      unsafe pointer.withMemoryRebound(to: PacketObject.self, capacity: 1) { strong in
-        unsafe isKnownUniquelyReferenced(&strong.pointee)
-      }
-    }
   }
 
   /// Frames that the ring has room for, beside those that have been promised it.
@@ -360,12 +281,20 @@ extension QueueCore {
     }
     // A body that never suspends must still let its turn end.
     var room = min(ringRoom, QueueState.turnBudget - Int(accepted &- acceptedBefore))
+    if !backlog.isEmpty { room = acceptBacklog(room) }
     while let sender = senders.first, room >= sender.need {
       senders.popFirst()
       room -= sender.need
       granted += sender.need
       sender.settle(.granted)
     }
-    unsafe state.pointee.credits = senders.isEmpty ? max(0, room) : 0
+    unsafe state.pointee.credits = lineIsEmpty ? max(0, room) : 0
+    if isRefusing != !lineIsEmpty {
+      isRefusing = !lineIsEmpty
+      inlet.setOpen(!isRefusing)
+    }
   }
+
+  /// Nobody waits for room: neither packets from outside nor senders.
+  var lineIsEmpty: Bool { senders.isEmpty && backlog.isEmpty }
 }

@@ -12,6 +12,10 @@ public struct QueueStatistics: Sendable, Hashable {
   public internal(set) var packetsFailed: UInt64 = 0
   /// Times a sender found the ring full and had to wait.
   public internal(set) var ringFull: UInt64 = 0
+  /// Packets submitted elsewhere than on the queue's loop.
+  public internal(set) var submittedOutside: UInt64 = 0
+  /// How often the loop was woken for those.
+  public internal(set) var outsideWakeups: UInt64 = 0
   /// Turns in which reception wanted buffers and the pool had none.
   public internal(set) var starved: UInt64 = 0
   /// Packets copied because their pool is not this device's, or lay on the heap.

@@ -3,9 +3,9 @@ internal import LibeventConcurrency
 /// A task that waits for something of a queue, with the gate it waits at and what came of it.
 ///
 /// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
-final class Waiter {
+@usableFromInline final class Waiter {
   /// What a task waits for.
-  enum Wish { case space, release, packet, burst, closing }
+  enum Wish { case space, release, receipt, batch, packet, burst, ahead, event, closing }
 
   /// What came of it.
   @safe enum Outcome {
@@ -21,7 +21,7 @@ final class Waiter {
   }
 
   /// Position in the table, from 1: 0 is "nobody" in a transmit entry.
-  let index: UInt32
+  @usableFromInline let index: UInt32
   let gate = Gate()
   @safe @exclusivity(unchecked) var wish = Wish.release
   @safe @exclusivity(unchecked) var outcome = Outcome.pending
@@ -30,7 +30,24 @@ final class Waiter {
   /// Counts uses, so that a late cancellation does not hit the next one.
   @safe @exclusivity(unchecked) var generation: UInt64 = 0
 
+  /// Frames of a batch that are in flight.
+  @usableFromInline @safe @exclusivity(unchecked) var flights = 0
+  /// A batch waits until no more than so many are in flight; nil while it does not wait.
+  @safe @exclusivity(unchecked) var enough: Int?
+  /// The first failure of a batch's frames.
+  @safe @exclusivity(unchecked) var failure: NetworkDeviceError?
+  /// The receipt that this waiter serves was let go before the release.
+  @safe @exclusivity(unchecked) var isAbandoned = false
+
   init(index: UInt32) { self.index = index }
+
+  /// Frames of a batch have been released, or failed.
+  func leaveFlight(_ count: Int) {
+    flights -= count
+    guard let enough, flights <= enough else { return }
+    self.enough = nil
+    settle(.granted)
+  }
 
   /// Settles the wait, once, and lets the task go.
   func settle(_ outcome: Outcome) {
@@ -55,6 +72,7 @@ struct WaiterTable {
     waiter.wish = wish
     waiter.outcome = .pending
     waiter.generation &+= 1
+    waiter.isAbandoned = false
     return waiter
   }
 
@@ -76,6 +94,7 @@ struct WaiterLine {
 
   var first: Waiter? { head < waiters.count ? waiters[head] : nil }
   var isEmpty: Bool { head == waiters.count }
+  var count: Int { waiters.count - head }
 
   mutating func append(_ waiter: Waiter) { waiters.append(waiter) }
 

@@ -34,7 +34,7 @@ public final class VhostUserTransport: VirtioTransport {
     /// served. Back-ends claim more pairs than they serve: DPDK says 128, always.
     public var serviceTimeout: Duration = .seconds(10)
     /// The hardware address to give the device when the back-end has none; nil makes a locally administered one of the path.
-    public var hardwareAddress: MACAddress?
+    public var hardwareAddress: NetConfig.MAC?
     /// The MTU to tell the back-end, 68 to 9216; nil leaves it at 1500.
     public var mtu: Int?
     /// Kicks the back-end. False tells it to poll the rings instead (the document's "no file descriptor" bit).
@@ -244,10 +244,10 @@ extension VhostUserTransport {
   }
 
   /// A locally administered address that is the same whenever the path is.
-  private static func address(for path: String) -> MACAddress {
+  private static func address(for path: String) -> NetConfig.MAC {
     // FNV-1a: any hash will do that does not change from run to run.
     let hash = path.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01b3 }
-    return MACAddress(rawValue: 0x02_00_00_00_00_00 | hash & 0x00_ff_ff_ff_ff_ff)
+    return NetConfig.MAC(rawValue: 0x02_00_00_00_00_00 | hash & 0x00_ff_ff_ff_ff_ff)
   }
 
   /// Tells the back-end what the driver accepts.

@@ -1,4 +1,5 @@
 public import LibeventConcurrency
+public import PacketFormats
 public import Virtio
 
 /// What stands behind a virtio-net device: where its frames go and come from.

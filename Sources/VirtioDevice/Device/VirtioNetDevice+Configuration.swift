@@ -1,3 +1,4 @@
+import PacketFormats
 import Synchronization
 public import Virtio
 

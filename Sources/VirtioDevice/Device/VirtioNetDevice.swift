@@ -1,3 +1,4 @@
+public import PacketFormats
 import Synchronization
 public import Virtio
 

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct test_window {
-  // Where to send.
+  // Where to send: an IPv4 or IPv6 address in numbers.
   const char *address;
   uint16_t port;
   // Sockets, each with a port of its own, and datagrams of each that may be unanswered at a time.

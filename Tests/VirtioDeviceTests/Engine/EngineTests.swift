@@ -1,4 +1,5 @@
 import LibeventConcurrency
+import PacketFormats
 import Testing
 import Virtio
 

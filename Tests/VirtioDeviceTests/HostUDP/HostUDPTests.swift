@@ -173,7 +173,7 @@ private final class EchoDriver {
     var bytes = [UInt8](repeating: 0, count: 42)
     var span = bytes.mutableSpan
     var raw = unsafe span.mutableBytes
-    let mac = PacketFormats.MACAddress(rawValue: rig.device.macAddress.rawValue)
+    let mac = rig.device.macAddress
     try EthernetHeader(destination: .broadcast, source: mac, etherType: .arp).encode(into: &raw)
     try ARPPacket(
       operation: .request, senderHardwareAddress: mac, senderProtocolAddress: IPv4Address(10, 0, 2, 15),

@@ -1,6 +1,7 @@
 import CNetdevSystem
 import CTestSupport
 import Glibc
+import PacketFormats
 import Synchronization
 import Testing
 import Virtio

@@ -43,12 +43,12 @@ public final class HostUDPBackend: NetworkBackend {
   /// One: a socket has one queue.
   public let maximumPairs = 1
   /// None: the device chooses.
-  public let macAddress: Virtio.MACAddress? = nil
+  public let macAddress: MACAddress? = nil
   /// 1500: an IP packet of 1472 bytes of payload.
   public let mtu: UInt16? = 1500
 
   private let socket: Mutex<HostSocket?>
-  private let gatewayMAC: PacketFormats.MACAddress
+  private let gatewayMAC: MACAddress
 
   /// Binds the port.
   ///
@@ -72,7 +72,7 @@ public final class HostUDPBackend: NetworkBackend {
     self.port = socket.port
     self.configuration = configuration
     self.socket = Mutex(socket)
-    gatewayMAC = PacketFormats.MACAddress(rawValue: Virtio.MACAddress.randomLocallyAdministered().rawValue)
+    gatewayMAC = MACAddress.randomLocallyAdministered()
   }
 
   private static func check(_ configuration: Configuration) throws(BackendError) {
@@ -110,7 +110,7 @@ public final class HostUDPBackend: NetworkBackend {
     }
     let addresses = UDPGateway.Addresses(
       gatewayMAC: gatewayMAC, gateway: configuration.gateway,
-      deviceMAC: PacketFormats.MACAddress(rawValue: request.macAddress.rawValue), device: configuration.device,
+      deviceMAC: request.macAddress, device: configuration.device,
       devicePort: configuration.devicePort ?? port, firstSender: configuration.senders)
     let senders = SenderTable(
       capacity: configuration.maximumSenders, expiry: configuration.senderExpiry.clampedNanoseconds,

@@ -1,3 +1,4 @@
+public import PacketFormats
 public import Virtio
 
 /// A wire from each queue pair's transmit queue back to its receive queue: for tests, for measuring, and as the smallest

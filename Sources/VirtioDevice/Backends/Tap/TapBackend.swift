@@ -1,5 +1,6 @@
 internal import CNetdevSystem
 internal import Glibc
+public import PacketFormats
 import Synchronization
 public import Virtio
 

@@ -1,0 +1,77 @@
+/// Packets that an iterator outside the queue's loop has been given ahead, a burst at a time: one hop for all of them.
+///
+/// They belong to the queue: what the iterator has not handed out when it goes returns to the front of what is at hand.
+@usableFromInline final class PacketsAhead {
+  private let queue: NetworkQueue
+  private var burst: PacketBurst?
+  private var position = 0
+
+  init(queue: NetworkQueue) { self.queue = queue }
+
+  /// The next one that is here; on any thread, one at a time.
+  @usableFromInline func take() -> Packet? {
+    guard burst != nil else { return nil }
+    let packet = burst?.takeFirst(&position)
+    if packet == nil { burst = nil }
+    return packet
+  }
+
+  /// Fetches a burst; nil at the end or when the task is cancelled.
+  @usableFromInline nonisolated(nonsending) func fetch() async -> Packet? {
+    burst = await queue.receiveAhead()
+    position = 0
+    return take()
+  }
+
+  deinit {
+    guard let burst = burst.take() else { return }
+    queue.putBack(burst, from: position)
+  }
+}
+
+extension NetworkQueue {
+  /// For a consumer outside: frames at hand, this one's share of them if several wait.
+  func receiveAhead() async -> sending PacketBurst? {
+    guard let outcome = await fetch(.ahead), case .block(let block) = outcome else { return nil }
+    unsafe core?.deferSubmissions()
+    return unsafe PacketBurst(queue: self, block: block)
+  }
+
+  /// From any thread: the frames of a burst from `position` on are the next to be received again. Once the queue has ended
+  /// they are dropped.
+  nonisolated func putBack(_ burst: consuming PacketBurst, from position: Int) {
+    burst.dropFirst(position)
+    guard burst.count > 0 else { return }
+    let block = unsafe burst.takeBlock()
+    if !inlet.giveBack(block: UInt(bitPattern: block)) { _ = unsafe PacketBurst(queue: self, block: block) }
+  }
+}
+
+extension QueueCore {
+  /// Takes back what consumers outside were given and did not use.
+  func takeReturned() {
+    for address in inlet.takeReturned() {
+      guard let block = unsafe UnsafeMutablePointer<BurstBlock>(bitPattern: address) else { continue }
+      if isOpen { unsafe putBack(block) }
+      // Empty, or its frames are dropped.
+      _ = unsafe PacketBurst(queue: queue, block: block)
+    }
+  }
+
+  /// Puts received frames before those at hand, and lets whoever waits have them.
+  private func putBack(_ block: UnsafeMutablePointer<BurstBlock>) {
+    let ready = unsafe state.pointee.ready
+    let left = readyCount
+    let count = unsafe block.pointee.count
+    let joined = unsafe BurstBlock.make(capacity: max(BurstBlock.capacity, count + left))
+    unsafe joined.pointee.entries.update(from: block.pointee.entries, count: count)
+    unsafe joined.pointee.entries.advanced(by: count).update(
+      from: ready.pointee.entries.advanced(by: state.pointee.readyHead), count: left)
+    unsafe joined.pointee.count = count + left
+    unsafe state.pointee.ready = joined
+    unsafe state.pointee.readyHead = 0
+    unsafe BurstBlock.free(ready)
+    unsafe block.pointee.count = 0
+    serveConsumers()
+  }
+}

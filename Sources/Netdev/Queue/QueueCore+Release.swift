@@ -1,0 +1,140 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+
+/// Completion: buffers that the device has released go home, and whoever waits for them goes on.
+extension QueueCore {
+  /// Takes back what the device has released: buffers go home, waiting senders go on.
+  func takeReleased() {
+    var taken = 0
+    do throws(NetworkDeviceError) {
+      // A turn takes at most its budget, so that a fast device does not hold the loop.
+      while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
+        var entries = unsafe MutableSpan(_unsafeStart: released, count: Self.releasedCapacity)
+        let count = try driver.takeReleased(into: &entries)
+        guard count > 0 else { break }
+        unsafe state.pointee.inFlight -= count
+        complete(count)
+        taken += count
+        if count < Self.releasedCapacity { break }
+      }
+    } catch {
+      breakQueue(error)
+    }
+    guard taken > 0 else { return }
+    active = true
+    statistics.packetsReleased &+= UInt64(taken)
+    updateCredits()
+  }
+
+  /// The first `count` frames in `released` are released: the driver's references end, and with the last one a buffer is free.
+  private func complete(_ count: Int) {
+    var position = 0
+    while position < count {
+      let mark = unsafe released[position].rawValue >> 32
+      let end = completeRun(of: mark, from: position, to: count)
+      if mark != 0, end > position { settleReleased(TransmitEntry.cookie(ofMark: mark), end - position) }
+      position = end
+      guard position < count else { return }
+      let entry = unsafe released[position]
+      if entry.rawValue >> 32 != mark { continue }
+      releaseBuffer(entry.slot)
+      if entry.cookie != 0 { settleReleased(entry.cookie, 1) }
+      position += 1
+    }
+  }
+
+  /// Frames that the same task waits for, or nobody, each in one buffer of this queue that nobody else held when it was
+  /// submitted. Nobody else holds it now: whoever submitted it gave the only reference there was, and others are made from
+  /// one. Its object, if there is one, stays with the slot. Goes up to the first frame that is not so, and says where that is.
+  @inline(__always) private func completeRun(of mark: UInt64, from start: Int, to end: Int) -> Int {
+    guard TransmitEntry.isPlain(mark: mark) else { return start }
+    let records = unsafe state.pointee.records
+    let local = unsafe local
+    let released = unsafe released
+    let free = unsafe local.pointee.count
+    // Where the next free slot goes, counted as the released frames are.
+    let places = unsafe local.pointee.slots + (free - start)
+    let last = min(end, start + (LocalSlots.capacity - free))
+    var position = start
+    while position < last {
+      let entry = unsafe released[position]
+      let record = unsafe records.advanced(by: Int(entry.slot))
+      guard entry.rawValue >> 32 == mark, unsafe record.pointee.home == local else { break }
+      unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
+      unsafe places[position] = entry.slot
+      position &+= 1
+    }
+    unsafe local.pointee.count = free + (position - start)
+    return position
+  }
+
+  /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.
+  @inline(__always) private func isLast(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
+    guard let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) else { return true }
+    // The in-flight entry owns one reference to this object: it is alive.
+    var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
+    guard unsafe Self.isUnique(&reference) else { return false }
+    netdev_acquire_fence()
+    return true
+  }
+
+  /// The driver's reference to the frame in `slot` ends.
+  @inline(never) func releaseBuffer(_ slot: UInt32) {
+    let record = unsafe state.pointee.records.advanced(by: Int(slot))
+    if unsafe isLast(record) {
+      unsafe record.pointee.dropLinearCopy()
+      unsafe PacketPool.freeFrame(record)
+    } else if let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) {
+      unsafe Unmanaged<PacketObject>.fromOpaque(pointer).release()
+    }
+  }
+
+  @inline(__always) private static func isUnique(_ reference: inout Unmanaged<PacketObject>) -> Bool {
+    // An unmanaged reference and a strong one have the same representation: no retain, only the count is read.
+    unsafe withUnsafeMutablePointer(to: &reference) { pointer in
+      unsafe pointer.withMemoryRebound(to: PacketObject.self, capacity: 1) { strong in
+        unsafe isKnownUniquelyReferenced(&strong.pointee)
+      }
+    }
+  }
+}
+
+// MARK: - Whoever waits
+
+extension QueueCore {
+  /// The device has released `count` frames of whoever `cookie` stands for.
+  func settleReleased(_ cookie: UInt32, _ count: Int) {
+    guard let waiter = waiters[cookie] else { return }
+    switch waiter.wish {
+    case .release:
+      releaseWaiters -= 1
+      waiter.settle(.granted)
+    case .receipt: settleReceipt(waiter, .granted)
+    case .batch: waiter.leaveFlight(count)
+    default: break
+    }
+  }
+
+  /// A frame of whoever `cookie` stands for was not, or not provably, released.
+  func settleFailed(_ cookie: UInt32, _ error: NetworkDeviceError) {
+    guard let waiter = waiters[cookie] else { return }
+    switch waiter.wish {
+    case .release:
+      releaseWaiters -= 1
+      waiter.settle(.failed(error))
+    case .receipt: settleReceipt(waiter, .failed(error))
+    case .batch:
+      if waiter.failure == nil { waiter.failure = error }
+      waiter.leaveFlight(1)
+    default: break
+    }
+  }
+
+  /// Any number of tasks may wait for one receipt; when it has been let go, nobody will.
+  private func settleReceipt(_ waiter: Waiter, _ outcome: Waiter.Outcome) {
+    if waiter.isAbandoned { return waiters.putBack(waiter) }
+    waiter.outcome = outcome
+    releaseWaiters -= waiter.gate.waiting
+    waiter.gate.openAll()
+  }
+}

@@ -1,0 +1,191 @@
+internal import LibeventConcurrency
+internal import Synchronization
+
+/// What code outside the queue's loop leaves for the loop: packets it has submitted, and packets it was given ahead and
+/// has not used.
+///
+/// `submit` from elsewhere leaves a packet here and returns: no hop, and at most one wake-up for 32 packets. While a consumer
+/// outside works on packets that it was given ahead, nobody is woken: that consumer comes back for more, and what it has
+/// left here is taken then; a timer of the loop bounds the wait. What does not fit is refused: its sender waits in the
+/// queue's line, and until the line is empty everybody behind it does.
+final class QueueInlet: Sendable {
+  /// Packets that may lie here.
+  static let capacity = 256
+  /// Packets a wake-up.
+  static let batch = 32
+
+  private struct State {
+    var packets: [Packet] = []
+    /// Addresses of blocks of received frames that nobody has used.
+    var returned: [UInt] = []
+    var isOpen = true
+    var hasEnded = false
+    var isDeferring = false
+    var accepted: UInt64 = 0
+    var wakes: UInt64 = 0
+  }
+
+  private let loop: LoopExecutor
+  private let maximumFrame: Int
+  private let state = Mutex(State())
+  private let hasSome = Atomic<Bool>(false)
+  private let hasReturned = Atomic<Bool>(false)
+
+  init(loop: LoopExecutor, maximumFrame: Int) {
+    self.loop = loop
+    self.maximumFrame = maximumFrame
+  }
+
+  /// From any thread: leaves a packet, or returns it when it must go the long way.
+  func offer(_ packet: consuming Packet) -> Packet? {
+    guard packet.count <= maximumFrame else { return consume packet }
+    // Moved, also where nothing is optimised: the loop may take it before this returns, and must find it unshared.
+    var offered: Packet? = consume packet
+    let wakes = state.withLock { state in
+      guard state.isOpen, state.packets.count < Self.capacity, let taken = offered.take() else { return false }
+      state.packets.append(taken)
+      state.accepted &+= 1
+      let count = state.packets.count
+      hasSome.store(true, ordering: .relaxed)
+      guard (count == 1 && !state.isDeferring) || count.isMultiple(of: Self.batch) else { return false }
+      state.wakes &+= 1
+      return true
+    }
+    if wakes { loop.wake() }
+    return offered
+  }
+
+  /// From any thread: leaves a block of received frames for the loop to take back; false when the queue has ended.
+  func giveBack(block address: UInt) -> Bool {
+    let isTaken = state.withLock { state in
+      guard !state.hasEnded else { return false }
+      state.returned.append(address)
+      hasReturned.store(true, ordering: .relaxed)
+      return true
+    }
+    if isTaken { loop.wake() }
+    return isTaken
+  }
+
+  // MARK: On the loop
+
+  /// Takes the blocks that came back, the latest first.
+  func takeReturned() -> [UInt] {
+    guard hasReturned.load(ordering: .relaxed) else { return [] }
+    return state.withLock { state in
+      hasReturned.store(false, ordering: .relaxed)
+      defer { state.returned = [] }
+      return state.returned.reversed()
+    }
+  }
+
+  /// Nothing is taken any more.
+  func end() {
+    state.withLock { state in
+      state.isOpen = false
+      state.hasEnded = true
+    }
+  }
+
+  /// There is something to take; what a task left before it came to the loop is seen there.
+  var isEmpty: Bool { !hasSome.load(ordering: .relaxed) }
+
+  /// Takes all that is there, newest first.
+  func takeAll() -> [Packet] {
+    var packets = state.withLock { state in
+      hasSome.store(false, ordering: .relaxed)
+      var taken: [Packet] = []
+      taken.reserveCapacity(state.packets.count)
+      swap(&taken, &state.packets)
+      return taken
+    }
+    packets.reverse()
+    return packets
+  }
+
+  /// Refuses packets, or takes them again.
+  func setOpen(_ isOpen: Bool) { state.withLock { $0.isOpen = isOpen } }
+
+  /// While deferring, only a full batch wakes the loop.
+  func setDeferring(_ isDeferring: Bool) { state.withLock { $0.isDeferring = isDeferring } }
+
+  /// Packets left here so far, and wake-ups for them.
+  var counts: (packets: UInt64, wakes: UInt64) { state.withLock { ($0.accepted, $0.wakes) } }
+}
+
+/// The loop's end of the inlet.
+extension QueueCore {
+  /// What a task left behind before it came to the loop is taken before what it does here.
+  func takeFromOutside() {
+    takeReturned()
+    takeSubmissions()
+  }
+
+  /// Takes what has been left in the inlet: accepts as much as there is room for, the rest stands before all senders.
+  func takeSubmissions() {
+    guard !inlet.isEmpty, isOpen else { return }
+    // Newest first: what is there already was left earlier.
+    var packets = inlet.takeAll()
+    packets.append(contentsOf: backlog)
+    backlog = consume packets
+    updateCredits()
+  }
+
+  /// Somebody waits for room: who comes from outside stands in the line too.
+  func refuseSubmissions() {
+    guard !isRefusing else { return }
+    isRefusing = true
+    inlet.setOpen(false)
+  }
+
+  /// Accepts packets from the backlog, no more than `room`; returns the room that is left.
+  func acceptBacklog(_ room: Int) -> Int {
+    var room = room
+    while room > 0, let packet = backlog.popLast() {
+      room -= 1
+      do throws(NetworkDeviceError) {
+        let sendable = try prepareToSend(consume packet)
+        // Its place is taken from the room, not from the credits.
+        unsafe state.pointee.credits += 1
+        unsafe queue.accept(consume sendable)
+      } catch {
+        statistics.packetsFailed &+= 1
+      }
+    }
+    return room
+  }
+
+  /// A consumer outside has been given packets ahead: what it submits meanwhile is taken when it comes back, or after a
+  /// millisecond.
+  func deferSubmissions() {
+    handOuts &+= 1
+    guard !submissionTimerRuns else { return }
+    submissionTimerRuns = true
+    inlet.setDeferring(true)
+    handOutsSeen = handOuts
+    submissionTimer?.schedule(after: .milliseconds(1))
+  }
+
+  func submissionTimerFired() {
+    takeSubmissions()
+    if isOpen, handOuts != handOutsSeen {
+      handOutsSeen = handOuts
+      submissionTimer?.schedule(after: .milliseconds(1))
+    } else {
+      submissionTimerRuns = false
+      inlet.setDeferring(false)
+      // Left between the first look and the end of deferring.
+      takeSubmissions()
+    }
+    loop.requestTurn()
+  }
+
+  /// The queue has ended: what has not been published fails.
+  func failSubmissions() {
+    inlet.end()
+    statistics.packetsFailed &+= UInt64(backlog.count)
+    backlog = []
+    takeReturned()
+    statistics.packetsFailed &+= UInt64(inlet.takeAll().count)
+  }
+}

@@ -1,0 +1,85 @@
+#if Metrics
+public import CoreMetrics
+public import Netdev
+internal import Synchronization
+
+/// Reports what a device counts to swift-metrics.
+///
+/// ```swift
+/// let metrics = NetworkDeviceMetrics(device)
+/// try await withThrowingTaskGroup(of: Void.self) { group in
+///   group.addTask { await metrics.run() }
+///   try await device.run { queue in … }
+///   group.cancelAll()
+/// }
+/// ```
+///
+/// Every counter of ``QueueStatistics`` and ``QueueDriverStatistics`` is a counter `netdev.` + its name, such as
+/// `netdev.packetsReceived`, with the dimensions `device`, the device's name, and `queue`, the pair's position. The device's
+/// pool is the gauge `netdev.available` and the counters `netdev.copies` and `netdev.linearCopies`, with `device` alone.
+///
+/// Counting costs a queue nothing a packet: it counts anyway. Once an interval the reporter asks each queue for its
+/// numbers, which is one job on the queue's loop, and a wake-up if the loop sleeps; all else happens elsewhere. Each queue is
+/// asked on its own, so one whose loop is held up holds up no other's numbers.
+///
+/// The reporter does not keep the device open. The module needs the trait `Metrics`.
+public final class NetworkDeviceMetrics: Sendable {
+  /// How often `run` reports.
+  public let interval: Duration
+  private let queues: [QueueMetrics]
+  private let pool: PoolMetrics
+
+  /// Metrics for a device; nothing is reported yet.
+  ///
+  /// - Parameters:
+  ///   - device: The device. Counters start with what it has counted since it was opened.
+  ///   - interval: How often to report, a millisecond at least.
+  ///   - factory: Where the metrics are made: by default in the system that the program has set up.
+  public init(
+    _ device: NetworkDevice, interval: Duration = .seconds(10), factory: any MetricsFactory = MetricsSystem.factory
+  ) {
+    self.interval = max(interval, .milliseconds(1))
+    let name = device.information.name
+    queues = device.queues.map { QueueMetrics($0, device: name, factory) }
+    pool = PoolMetrics(device.pool, device: name, factory)
+  }
+
+  /// Reports now and once an interval, until the task is cancelled; then once more, so that nothing counted is lost.
+  public func run() async {
+    await withDiscardingTaskGroup { group in
+      for queue in queues { group.addTask { await self.poll { await queue.report() } } }
+      group.addTask { await self.poll { self.pool.report() } }
+    }
+  }
+
+  /// Reports once, now.
+  public func report() async {
+    for queue in queues { await queue.report() }
+    pool.report()
+  }
+
+  private func poll(_ report: () async -> Void) async {
+    while true {
+      await report()
+      if Task.isCancelled { return }
+      // Cut short by a cancellation: the report above follows it.
+      try? await Task.sleep(for: interval)
+    }
+  }
+}
+
+/// A counter of swift-metrics that follows a number which only grows.
+struct FollowingCounter: Sendable {
+  private let counter: Counter
+
+  init(_ name: String, _ dimensions: [(String, String)], _ factory: any MetricsFactory) {
+    counter = Counter(label: "netdev.\(name)", dimensions: dimensions, factory: factory)
+  }
+
+  func advance(from old: UInt64, to new: UInt64) {
+    // Reports of two tasks can overtake one another: the older of two numbers says nothing.
+    guard new > old else { return }
+    counter.increment(by: Int64(clamping: new - old))
+  }
+}
+#endif

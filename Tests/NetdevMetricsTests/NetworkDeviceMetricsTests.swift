@@ -1,0 +1,191 @@
+#if Metrics
+import CoreMetrics
+import Glibc
+import LibeventConcurrency
+import MetricsTestKit
+import NetdevTesting
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import Netdev
+@testable import NetdevMetrics
+
+/// What a device counts, in swift-metrics.
+@Suite(.timeLimit(.minutes(3))) struct NetworkDeviceMetricsTests {
+  private func open(_ driver: ScriptedDriver, queues: Int = 1) async throws -> NetworkDevice {
+    var configuration = NetworkDevice.Configuration()
+    configuration.queuePairs = queues
+    return try await NetworkDevice.open(driver: driver, configuration: configuration)
+  }
+
+  private func submit(_ count: Int, to queue: NetworkQueue) async throws {
+    for _ in 0..<count { try await queue.submit(Packet(count: 64, in: queue.pool)) }
+  }
+
+  private func total(_ factory: TestMetrics, _ name: String, queue: Int = 0) -> Int64? {
+    let dimensions = [("device", "scripted"), ("queue", String(queue))]
+    return try? factory.expectCounter("netdev.\(name)", dimensions).totalValue
+  }
+
+  @Test func `every number of the statistics is reported, under its own name`() {
+    var statistics = QueueStatistics()
+    statistics.packetsReceived = 1
+    statistics.packetsSubmitted = 2
+    statistics.packetsReleased = 3
+    statistics.packetsFailed = 4
+    statistics.ringFull = 5
+    statistics.starved = 6
+    statistics.copiedToSend = 7
+    statistics.quarantined = 8
+    statistics.activeTurns = 9
+    statistics.driver.kicks = 10
+    statistics.driver.kicksSuppressed = 11
+    statistics.driver.interrupts = 12
+    statistics.driver.bytesReceived = 13
+    statistics.driver.receiveDrops = 14
+    let fields = [Mirror(reflecting: statistics), Mirror(reflecting: statistics.driver)].flatMap { $0.children }
+    let numbers = fields.compactMap { field in (field.value as? UInt64).map { (field.label ?? "", $0) } }
+    // No two are the same, so a number under another's name does not pass.
+    #expect(Set(numbers.map { $0.1 }).count == numbers.count)
+    let reported = QueueMetrics.numbers.map { ($0.name, $0.value(statistics)) }
+    #expect(Dictionary(uniqueKeysWithValues: reported) == Dictionary(uniqueKeysWithValues: numbers))
+  }
+
+  @Test func `each queue's counters say what its statistics say, and a second report adds only what is new`()
+    async throws
+  {
+    let driver = ScriptedDriver(mode: .loopback, queuePairs: 2)
+    let device = try await open(driver, queues: 2)
+    let factory = TestMetrics()
+    let metrics = NetworkDeviceMetrics(device, factory: factory)
+    let consumers = device.queues.map { queue in Task { for await _ in queue.packets {} } }
+    for (queue, count) in [(0, 5), (1, 12)] { try await submit(count, to: device.queues[queue]) }
+    for round in 1...3 {
+      for (index, count) in [(0, 5), (1, 12)] {
+        try await waitUntil("the frames are back") {
+          let statistics = await device.queues[index].statistics
+          return statistics.packetsReleased == UInt64(round * count)
+            && statistics.packetsReceived == UInt64(round * count)
+        }
+      }
+      await metrics.report()
+      await metrics.report()
+      for index in 0..<2 {
+        let statistics = await device.queues[index].statistics
+        for (name, value) in QueueMetrics.numbers where name != "activeTurns" {
+          #expect(total(factory, name, queue: index) == Int64(value(statistics)), "\(name) of queue \(index)")
+        }
+        #expect(total(factory, "activeTurns", queue: index) ?? 0 > 0)
+      }
+      #expect(total(factory, "packetsReceived", queue: 1) == Int64(round * 12))
+      #expect(total(factory, "bytesReceived", queue: 0) == Int64(round * 5 * 64))
+      guard round < 3 else { break }
+      for (queue, count) in [(0, 5), (1, 12)] { try await submit(count, to: device.queues[queue]) }
+    }
+    try await device.close()
+    for consumer in consumers { await consumer.value }
+  }
+
+  @Test func `the pool is a gauge and two counters of its device`() async throws {
+    let device = try await open(ScriptedDriver(mode: .hold))
+    let factory = TestMetrics()
+    let metrics = NetworkDeviceMetrics(device, factory: factory)
+    let first = try Packet(count: 64, in: device.pool)
+    var second = first
+    second.withMutableBytes { _ in }
+    await metrics.report()
+    await metrics.report()
+    let dimensions = [("device", "scripted")]
+    #expect(try factory.expectGauge("netdev.available", dimensions).lastValue == Double(device.pool.available))
+    #expect(try factory.expectCounter("netdev.copies", dimensions).totalValue == 1)
+    #expect(try factory.expectCounter("netdev.linearCopies", dimensions).totalValue == 0)
+    #expect(first.count == second.count)
+    try await device.close()
+  }
+
+  @Test func `it reports again and again, and once more when it is cancelled`() async throws {
+    let driver = ScriptedDriver(mode: .release)
+    let device = try await open(driver)
+    let factory = TestMetrics()
+    let often = Task { await NetworkDeviceMetrics(device, interval: .milliseconds(2), factory: factory).run() }
+    for count in 1...3 {
+      try await submit(1, to: device.queues[0])
+      try await waitUntil("report \(count)") { total(factory, "packetsSubmitted") == Int64(count) }
+    }
+    often.cancel()
+    await often.value
+
+    let rare = TestMetrics()
+    let metrics = NetworkDeviceMetrics(device, interval: .seconds(3600), factory: rare)
+    let task = Task { await metrics.run() }
+    try await waitUntil("the first report") { total(rare, "packetsSubmitted") == 3 }
+    try await submit(4, to: device.queues[0])
+    try await device.close()
+    #expect(total(rare, "packetsSubmitted") == 3)
+    task.cancel()
+    await task.value
+    #expect(total(rare, "packetsSubmitted") == 7)
+  }
+
+  @Test func `an interval of nothing does not spin`() async throws {
+    let device = try await open(ScriptedDriver(mode: .release))
+    #expect(NetworkDeviceMetrics(device, interval: .zero, factory: TestMetrics()).interval == .milliseconds(1))
+    #expect(NetworkDeviceMetrics(device, interval: .seconds(-5), factory: TestMetrics()).interval == .milliseconds(1))
+    try await device.close()
+  }
+
+  @Test func `a queue whose loop is held up holds up no other's numbers`() async throws {
+    let driver = ScriptedDriver(mode: .release, queuePairs: 2)
+    let device = try await open(driver, queues: 2)
+    let factory = TestMetrics()
+    let hold = Holder()
+    let scope = LoopScope(device.queues[0].loop)
+    let held = Task { await scope.run { _ in hold.wait() } }
+    try await waitUntil("the loop is held") { hold.isWaiting }
+    let task = Task { await NetworkDeviceMetrics(device, interval: .milliseconds(2), factory: factory).run() }
+    for count in 1...3 {
+      try await submit(1, to: device.queues[1])
+      try await waitUntil("report \(count)") { total(factory, "packetsSubmitted", queue: 1) == Int64(count) }
+    }
+    hold.release()
+    await held.value
+    task.cancel()
+    await task.value
+    try await device.close()
+  }
+
+  @Test func `asking does not make an idle queue work`() async throws {
+    let device = try await open(ScriptedDriver(mode: .release))
+    let metrics = NetworkDeviceMetrics(device, factory: TestMetrics())
+    await metrics.report()
+    let before = await device.queues[0].statistics
+    for _ in 0..<100 { await metrics.report() }
+    #expect(await device.queues[0].statistics == before)
+    try await device.close()
+  }
+
+  @Test func `the reporter does not keep the device open`() async throws {
+    let driver = ScriptedDriver(mode: .release)
+    let metrics = NetworkDeviceMetrics(try await open(driver), interval: .milliseconds(2), factory: TestMetrics())
+    let task = Task { await metrics.run() }
+    try await waitUntil("the device is closed") { driver.shutDownCount == 1 }
+    task.cancel()
+    await task.value
+  }
+}
+
+/// Holds a thread until it is let go.
+private final class Holder: Sendable {
+  private let waiting = Atomic<Bool>(false)
+  private let released = Atomic<Bool>(false)
+  var isWaiting: Bool { waiting.load(ordering: .acquiring) }
+
+  func wait() {
+    waiting.store(true, ordering: .releasing)
+    while !released.load(ordering: .acquiring) { usleep(1000) }
+  }
+
+  func release() { released.store(true, ordering: .releasing) }
+}
+#endif
