@@ -43,6 +43,8 @@ final class ScriptedBackend: Sendable {
     var closesAt: FrontendCode?
     var connection: CInt = -1
     var channel: CInt = -1
+    /// The eventfd for errors of the ring that was set up last.
+    var error: CInt = -1
   }
 
   let path: String
@@ -119,6 +121,9 @@ extension ScriptedBackend {
     var entries = [pollfd(fd: channel, events: 0, revents: 0)]
     return unsafe poll(&entries, 1, 0) == 0
   }
+
+  /// Reports an error of a ring.
+  func reportError() { state.withLock { state in _ = netdev_eventfd_signal(state.error) } }
 
   /// Sends bytes that nobody asked for on the present connection.
   func say(_ bytes: [UInt8]) {
@@ -221,8 +226,9 @@ extension ScriptedBackend {
     }
     state.withLock { state in
       state.connection = -1
-      if state.channel >= 0 { close(state.channel) }
+      for descriptor in [state.channel, state.error] where descriptor >= 0 { close(descriptor) }
       state.channel = -1
+      state.error = -1
     }
     close(connection)
   }
@@ -230,6 +236,12 @@ extension ScriptedBackend {
   /// Closes the descriptors of a message, but for the channel.
   private func keep(_ message: FrontendMessage) {
     if case .setBackendReqFD(let channel) = message { return state.withLock { $0.channel = channel } }
+    if case .setVringErr(let vring) = message, let descriptor = vring.descriptor {
+      return state.withLock { state in
+        if state.error >= 0 { close(state.error) }
+        state.error = descriptor
+      }
+    }
     for descriptor in message.descriptors { close(descriptor) }
   }
 
