@@ -43,6 +43,18 @@ struct TestpmdTests {
     await peer.quit()
   }
 
+  @Test(arguments: ["kicks=0", "event_idx=0", "indirect=0&mrg_rxbuf=0&event_idx=0", "mtu=1500"])
+  func `frames go both ways whatever the keys say`(_ options: String) async throws {
+    let socket = socketPath()
+    let peer = try await Testpmd([.init(socket: socket)])
+    let device = try await open("vhost-user:\(socket)?\(options)")
+    try await device.run { queue in
+      for burst in [1, 64] { try await exchange(on: queue, total: 300, burst: burst, isSwapped: true) }
+    }
+    #expect(device.pool.free == device.pool.configuration.slots)
+    await peer.quit()
+  }
+
   @Test func `the peer negotiates what the URL's keys leave`() async throws {
     let socket = socketPath()
     let peer = try await Testpmd([.init(socket: socket)])

@@ -20,6 +20,16 @@ import Testing
     try? await device.close()
   }
 
+  @Test func `a ring whose back-end reports an error breaks its queue`() async throws {
+    let backend = ScriptedBackend()
+    let device = try await Opening(backend).open()
+    backend.reportError()
+    let error = await #expect(throws: NetworkDeviceError.self) { try await device.queues[0].closed() }
+    #expect(error?.code == .broken)
+    #expect(error?.offered.contains("reports an error on queue pair 0") == true, "\(String(describing: error))")
+    try? await device.close()
+  }
+
   @Test func `the first pair is there by definition and may be served later`() async throws {
     let backend = ScriptedBackend()
     var opening = Opening(backend)

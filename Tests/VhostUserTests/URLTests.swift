@@ -72,6 +72,31 @@ import Testing
     try await device.close()
   }
 
+  @Test(arguments: ["", "?reconnect=1", "?in_flight=resubmit", "?in_flight=fail", "?reconnect=0"])
+  func `a lost back-end is awaited or not, and its frames go again or fail`(_ options: String) async throws {
+    let backend = ScriptedBackend()
+    var configuration = NetworkDevice.Configuration()
+    configuration.logger.logLevel = .critical
+    configuration.resetTimeout = .milliseconds(50)
+    let device = try await NetworkDevice.open("vhost-user:\(backend.path)\(options)", configuration: configuration)
+    let queue = device.queues[0]
+    let send = Task { try await queue.send(Packet(copying: [UInt8](repeating: 1, count: 60), in: queue.pool)) }
+    try await eventually("it is published") { await queue.statistics.packetsSubmitted == 1 }
+    backend.hangUp()
+    let isEnd = options == "?reconnect=0"
+    if isEnd {
+      await #expect(throws: NetworkDeviceError.self) { try await queue.closed() }
+    } else {
+      try await eventually("it is back") { await queue.statistics.driver.recoveries == 1 }
+    }
+    #expect(backend.connections == (isEnd ? 1 : 2))
+    let isFailure = options == "?in_flight=fail"
+    #expect(await queue.statistics.driver.resubmitted == (isFailure || isEnd ? 0 : 1))
+    #expect(await queue.statistics.packetsFailed == (isFailure || isEnd ? 1 : 0))
+    try? await device.close()
+    await #expect(throws: NetworkDeviceError.self) { try await send.value }
+  }
+
   @Test func `time-outs are what the URL says`() async throws {
     let silent = ScriptedBackend(breach: .init(code: .getFeatures, fault: .silence))
     let absent = ScriptedBackend()
@@ -86,11 +111,13 @@ import Testing
     "vhost-user:/tmp/x?queues=0", "vhost-user:/tmp/x?mtu=67", "vhost-user:/tmp/x?mac=01:00:00:00:00:01",
     "vhost-user:/tmp/x?mac=2:0:0:0:0:1", "vhost-user:/tmp/x?timeout=0", "vhost-user:/tmp/x?kicks=yes",
     "vhost-user:/tmp/x?lossless=1", "vhost-user:/tmp/x?placement=own", "vhost-user:/tmp/x?serve_timeout=0",
+    "vhost-user:/tmp/x?reconnect=yes", "vhost-user:/tmp/x?in_flight=drop",
     "vhost-user:/" + String(repeating: "x", count: 107),
   ])
   func `what makes no sense is refused before anything is opened`(_ url: String) async throws {
     // With a queue size, the refusal may come after the first words: then somebody must be there to hear them.
     let backend = ScriptedBackend()
+    defer { backend.end() }
     let url = url.contains("queue_size") ? url.replacing("/tmp/x", with: backend.path) : url
     await #expect { _ = try await NetworkDevice.open(url) } throws: {
       ($0 as? NetworkDeviceError)?.code == .invalidConfiguration

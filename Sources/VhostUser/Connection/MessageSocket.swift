@@ -22,6 +22,8 @@ final class MessageSocket {
     let done: () -> Void
   }
 
+  /// Messages that may wait for a peer that does not read.
+  private static let backlog = 64
   /// Messages taken at one readiness, so that a peer that floods does not hold the loop.
   private static let budget = 32
 
@@ -57,6 +59,7 @@ final class MessageSocket {
   /// the connection ends first.
   func send(_ bytes: [UInt8], descriptors: [CInt] = [], done: @escaping () -> Void = {}) {
     guard isOpen else { return }
+    guard outgoing.count < Self.backlog else { return end("the peer asks and reads no answers") }
     outgoing.append(Outgoing(bytes: bytes, descriptors: descriptors, done: done))
     if outgoing.count == 1 { flush() }
   }

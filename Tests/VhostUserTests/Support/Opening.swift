@@ -30,11 +30,14 @@ func eventually(
 
 /// How to open a device on a back-end, quickly where it lies.
 struct Opening {
+  /// There for as long as this is.
+  let backend: ScriptedBackend
   var options: VhostUserTransport.Options
   var driver = VirtioNetDriver.Options()
   var configuration = NetworkDevice.Configuration()
 
   init(_ backend: ScriptedBackend, role: VhostUserTransport.Role = .connect, pool: PacketPool? = nil) {
+    self.backend = backend
     options = .init(path: backend.path, role: role)
     options.requestTimeout = .seconds(20)
     options.logger.logLevel = .error

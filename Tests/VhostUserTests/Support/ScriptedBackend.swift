@@ -43,11 +43,14 @@ final class ScriptedBackend: Sendable {
     var closesAt: FrontendCode?
     var connection: CInt = -1
     var channel: CInt = -1
+    /// The eventfd for errors of the ring that was set up last.
+    var error: CInt = -1
   }
 
   let path: String
   private let isClient: Bool
   private let state: Mutex<State>
+  private let listener: CInt
   private let stop: CInt
   private let isFinished = Atomic<Bool>(false)
 
@@ -57,22 +60,26 @@ final class ScriptedBackend: Sendable {
     self.isClient = isClient
     state = Mutex(State(offer: offer, breach: breach))
     stop = netdev_eventfd_create()
-    let listener = isClient ? -1 : unsafe netdev_unix_listen(path)
-    Thread.detachNewThread { [self] in
-      run(listener)
-      isFinished.store(true, ordering: .releasing)
-    }
+    listener = isClient ? -1 : unsafe netdev_unix_listen(path)
+    // The thread holds the back-end only while it serves: one that its test has forgotten ends.
+    Thread.detachNewThread { [weak self] in while let backend = self, backend.step() {} }
   }
 
   /// Ends the thread and closes what it had.
   func end() {
     _ = netdev_eventfd_signal(stop)
     while !isFinished.load(ordering: .acquiring) { usleep(200) }
-    if !isClient { unsafe unlink(path) }
+    if !isClient {
+      shutdown(listener, CInt(SHUT_RDWR))
+      unsafe unlink(path)
+    }
   }
 
   deinit {
-    end()
+    if listener >= 0 {
+      close(listener)
+      unsafe unlink(path)
+    }
     close(stop)
   }
 }
@@ -108,6 +115,23 @@ extension ScriptedBackend {
     }
   }
 
+  /// False when the front-end has closed the channel.
+  var channelIsOpen: Bool {
+    let channel = state.withLock { $0.channel }
+    var entries = [pollfd(fd: channel, events: 0, revents: 0)]
+    return unsafe poll(&entries, 1, 0) == 0
+  }
+
+  /// Reports an error of a ring.
+  func reportError() { state.withLock { state in _ = netdev_eventfd_signal(state.error) } }
+
+  /// Sends bytes that nobody asked for on the present connection.
+  func say(_ bytes: [UInt8]) {
+    state.withLock { state in
+      if state.connection >= 0 { _ = unsafe netdev_unix_send(state.connection, bytes, bytes.count, nil, 0) }
+    }
+  }
+
   /// The answer to the last request on the channel, as its number; nil when none comes within a second.
   func answerOnChannel() -> UInt64? {
     let channel = state.withLock { $0.channel }
@@ -122,19 +146,15 @@ extension ScriptedBackend {
 // MARK: - The thread
 
 extension ScriptedBackend {
-  private func run(_ listener: CInt) {
-    defer { if listener >= 0 { close(listener) } }
-    while true {
-      if isClient {
-        let connection = unsafe netdev_unix_connect(path)
-        if connection >= 0 { serve(connection) }
-        if wait(-1, milliseconds: 5) == .stopped { return }
-      } else {
-        if wait(listener, milliseconds: -1) == .stopped { return }
-        let connection = netdev_unix_accept(listener)
-        if connection >= 0 { serve(connection) }
-      }
+  /// Looks for a connection and serves it; false when it is told to end.
+  private func step() -> Bool {
+    guard wait(isClient ? -1 : listener, milliseconds: 3) != .stopped else {
+      isFinished.store(true, ordering: .releasing)
+      return false
     }
+    let connection = isClient ? unsafe netdev_unix_connect(path) : netdev_unix_accept(listener)
+    if connection >= 0 { serve(connection) }
+    return true
   }
 
   private enum Wake { case ready, stopped, timeout }
@@ -206,8 +226,9 @@ extension ScriptedBackend {
     }
     state.withLock { state in
       state.connection = -1
-      if state.channel >= 0 { close(state.channel) }
+      for descriptor in [state.channel, state.error] where descriptor >= 0 { close(descriptor) }
       state.channel = -1
+      state.error = -1
     }
     close(connection)
   }
@@ -215,6 +236,12 @@ extension ScriptedBackend {
   /// Closes the descriptors of a message, but for the channel.
   private func keep(_ message: FrontendMessage) {
     if case .setBackendReqFD(let channel) = message { return state.withLock { $0.channel = channel } }
+    if case .setVringErr(let vring) = message, let descriptor = vring.descriptor {
+      return state.withLock { state in
+        if state.error >= 0 { close(state.error) }
+        state.error = descriptor
+      }
+    }
     for descriptor in message.descriptors { close(descriptor) }
   }
 
