@@ -58,7 +58,7 @@ import Responder
       defer { report.add(responder.statistics) }
       for await var packet in queue.packets {
         guard responder.answer(&packet) else { continue }
-        try await queue.send(packet)
+        try await queue.send(consume packet)
       }
     }
   }
