@@ -27,7 +27,7 @@ table='
        serve-c-1       CountRing   c,serve,1        -      0        0    -      -
        serve-1         CountRing   swift,serve,1    400    0        0    1.40   serve-c-1
        burst           CountQueue  burst,64         280    0        0    -      -
-       burst-swap      CountQueue  burst-swap,64    300    0        0    -      -
+       burst-swap      CountQueue  burst-swap,64    310    0        0    -      -
        burst-32        CountQueue  burst,32         320    0        0    -      -
        await           CountQueue  await,64         350    0        0    1.25   burst
        await-swap      CountQueue  await-swap,64    390    0        0    -      -
