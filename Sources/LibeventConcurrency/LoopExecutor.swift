@@ -161,8 +161,8 @@ extension LoopExecutor {
   /// Nanoseconds of the loop's clock. On the loop only; 0 elsewhere.
   public var now: UInt64 { isOnLoop ? unsafe core.pointee.backend.now : 0 }
 
-  /// What the loop has done so far. On the loop only; zeros elsewhere.
-  public var statistics: LoopStatistics { isOnLoop ? unsafe core.pointee.statistics : LoopStatistics() }
+  /// What the loop has done so far, up to its last full turn. From any thread: the loop does not notice.
+  public var statistics: LoopStatistics { inlet.statistics }
 }
 
 // MARK: - Turned by hand

@@ -45,7 +45,7 @@ final class QueueMetrics: Sendable {
 
   /// Asks the queue, adds what is new to the counters, and says where the gauges are.
   func report() async {
-    let statistics = await queue.statistics
+    let statistics = queue.statistics
     for index in gauges.indices { gauges[index].record(Int64(clamping: Self.levels[index].value(statistics))) }
     reported.withLock { reported in
       for index in counters.indices {

@@ -72,7 +72,7 @@ import Testing
     for round in 1...3 {
       for (index, count) in [(0, 5), (1, 12)] {
         try await waitUntil("the frames are back") {
-          let statistics = await device.queues[index].statistics
+          let statistics = device.queues[index].statistics
           return statistics.packetsReleased == UInt64(round * count)
             && statistics.packetsReceived == UInt64(round * count)
         }
@@ -80,7 +80,7 @@ import Testing
       await metrics.report()
       await metrics.report()
       for index in 0..<2 {
-        let statistics = await device.queues[index].statistics
+        let statistics = device.queues[index].statistics
         for (name, value) in QueueMetrics.numbers where name != "activeTurns" {
           #expect(total(factory, name, queue: index) == Int64(value(statistics)), "\(name) of queue \(index)")
         }
@@ -169,9 +169,9 @@ import Testing
     let device = try await open(ScriptedDriver(mode: .release))
     let metrics = NetworkDeviceMetrics(device, factory: TestMetrics())
     await metrics.report()
-    let before = await device.queues[0].statistics
+    let before = device.queues[0].statistics
     for _ in 0..<100 { await metrics.report() }
-    #expect(await device.queues[0].statistics == before)
+    #expect(device.queues[0].statistics == before)
     try await device.close()
   }
 
