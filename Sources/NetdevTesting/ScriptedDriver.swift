@@ -45,8 +45,11 @@ public final class ScriptedDriver: NetworkDriver {
   /// A device.
   ///
   /// - Parameters:
+  ///   - mode: what it does with transmitted frames.
+  ///   - queuePairs: how many it has.
   ///   - capacity: frames that each transmit ring holds.
   ///   - mtu: largest layer-3 packet in bytes.
+  ///   - reset: what it does with a reset.
   public init(
     mode: Mode, queuePairs: Int = 1, capacity: Int = 256, mtu: Int = 1500, reset: ResetBehaviour = .confirm
   ) {

@@ -54,8 +54,11 @@ public final class VirtioNetDriver: NetworkDriver {
 
   /// A driver for the device behind `transport`.
   ///
-  /// - Parameter logger: where it says what was agreed (debug), how a lost device is looked for (debug), and what it keeps in
-  ///   quarantine (warning).
+  /// - Parameters:
+  ///   - transport: the device; this driver alone uses it from here on.
+  ///   - options: what to accept of what the device offers.
+  ///   - logger: where it says what was agreed (debug), how a lost device is looked for (debug), and what it keeps in
+  ///     quarantine (warning).
   public init(
     transport: any VirtioTransport, options: Options = Options(), logger: Logger = Logger(label: "netdev.virtio")
   ) {

@@ -57,8 +57,11 @@ public protocol VirtioTransport: AnyObject, Sendable {
 
   /// Hands a pair's rings to the device. On the pair's loop.
   ///
-  /// - Parameter onInterrupt: called on the loop whenever the device interrupts for one of the pair's rings.
-  /// - Parameter onFailure: called on the loop when the device is gone or needs a reset.
+  /// - Parameters:
+  ///   - pair: where the rings lie, and what was agreed on.
+  ///   - loop: the pair's loop.
+  ///   - onInterrupt: called on the loop whenever the device interrupts for one of the pair's rings.
+  ///   - onFailure: called on the loop when the device is gone or needs a reset.
   func attachPair(
     _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void

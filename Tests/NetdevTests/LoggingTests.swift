@@ -33,7 +33,7 @@ import VirtioNet
     #expect(log.messages == steps)
     #expect(log.all.allSatisfy { $0.level == .debug })
     let features = try #require(log.first("features"))
-    #expect(features.metadata["accepted"]?.contains("VERSION_1") == true, "\(features)")
+    #expect(features.metadata["accepted"]?.contains("version1") == true, "\(features)")
     #expect(features.metadata["offered"]?.isEmpty == false)
     let found = try #require(log.first("the device"))
     #expect(found.metadata["queueSize"] == "16" && found.metadata["queuePairs"] == "1")
@@ -59,6 +59,9 @@ import VirtioNet
     let log = RecordedLog()
     let side = LyingDevice()
     let device = try await open(side, log)
+    // A used ring is looked at while something is in flight.
+    try await device.queues[0].submit(Packet(copying: numbered(1), in: device.pool))
+    try await eventually("it is published") { await side.perform { $0.transmit.held.count } == 1 }
     await side.perform { pair in
       pair.transmit.show([(id: 9999, length: 0)])
       pair.interrupt()

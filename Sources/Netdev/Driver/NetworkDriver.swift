@@ -17,7 +17,11 @@ public protocol NetworkDriver: AnyObject, Sendable {
 
   /// Makes queue pair `index` for the loop it will live on; called on that loop.
   ///
-  /// - Parameter signal: calls back into the queue: interrupts and failures.
+  /// - Parameters:
+  ///   - index: position of the pair, from 0.
+  ///   - loop: where all of the pair happens.
+  ///   - slots: the pool's buffers, by number.
+  ///   - signal: calls back into the queue: interrupts and failures.
   func makeQueue(
     index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
   ) throws(NetworkDeviceError) -> any QueueDriver

@@ -17,6 +17,11 @@ public struct ResidencyHistogram: Sendable, Hashable, CustomStringConvertible {
     min(UInt64.bitWidth - 1 - max(nanoseconds, 1).leadingZeroBitCount, bucketCount - 1)
   }
 
+  /// The samples that came after `earlier`, which is a former reading of the same queue.
+  public func since(_ earlier: ResidencyHistogram) -> ResidencyHistogram {
+    ResidencyHistogram { bucket in counts[bucket] &- min(earlier.counts[bucket], counts[bucket]) }
+  }
+
   /// Adds the samples of another queue.
   public static func += (sum: inout ResidencyHistogram, other: ResidencyHistogram) {
     for bucket in sum.counts.indices { sum.counts[bucket] &+= other.counts[bucket] }
