@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
-"""Names the public symbols that have no documentation comment; the exit status is 1 when there are any.
+"""Names the public symbols that have no documentation comment, and the operations that throw an error of their own whose
+comment does not say when; the exit status is 1 when there are any.
 
     undocumented.py SOURCES SYMBOLS
 
 SYMBOLS has the symbol graphs of the modules, as swift-symbolgraph-extract writes them. Only symbols that are written in a
 file below SOURCES count: not what the compiler makes, and not what a module gets from another one. A member that a protocol
-already describes may do without a comment of its own.
+already describes may do without a comment of its own; who throws what a closure throws has nothing to say.
 """
 
 import glob
 import json
 import os
+import re
 import sys
 
 sources, folder = sys.argv[1:3]
 missing = []
+silent = []
 count = 0
 for path in sorted(glob.glob(os.path.join(folder, "*", "*.symbols.json"))):
     with open(path, encoding="utf-8") as file:
@@ -33,12 +36,22 @@ for path in sorted(glob.glob(os.path.join(folder, "*", "*.symbols.json"))):
             continue
         count += 1
         lines = symbol.get("docComment", {}).get("lines", [])
-        if any(line["text"].strip() for line in lines) or symbol["identifier"]["precise"] in implements:
+        if symbol["identifier"]["precise"] in implements:
             continue
         where = uri.removeprefix("file://" + sources + "/")
         line = symbol["location"]["position"]["line"] + 1
-        missing.append(f"{where}:{line}: {module}.{'.'.join(symbol['pathComponents'])}")
+        name = f"{where}:{line}: {module}.{'.'.join(symbol['pathComponents'])}"
+        comment = " ".join(line["text"] for line in lines)
+        declaration = "".join(part["spelling"] for part in symbol.get("declarationFragments", []))
+        throws = re.search(r"\) async throws|\) throws|\basync throws\b|get throws", declaration)
+        if not comment.strip():
+            missing.append(name)
+        elif throws and "throws(Failure)" not in declaration and not re.search(r"[Tt]hrow", comment):
+            silent.append(name)
 
-print("\n".join(missing) + "\n" if missing else "", end="")
-print(f"{count} public symbols, {len(missing)} without a comment")
-sys.exit(1 if missing or count == 0 else 0)
+for name in missing:
+    print(f"{name}: no comment")
+for name in silent:
+    print(f"{name}: does not say when it throws")
+print(f"{count} public symbols, {len(missing)} without a comment, {len(silent)} that throw without saying when")
+sys.exit(1 if missing or silent or count == 0 else 0)

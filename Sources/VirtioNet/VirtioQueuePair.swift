@@ -239,7 +239,7 @@ extension VirtioQueuePair {
   private func addPlain(_ entries: Span<TransmitEntry>, from start: Int) -> Int {
     let slots = slots
     let addressing = addressing
-    var bytes = 0
+    var bytes: UInt64 = 0
     let count = unsafe rings.pointee.transmit.add(count: entries.count &- start, writable: false) { position in
       // Below the count.
       let entry = unsafe entries[unchecked: start &+ position]
@@ -248,13 +248,11 @@ extension VirtioQueuePair {
       // In the headroom before the frame, which nobody else holds.
       let place = unsafe slots.start(of: slot) - VirtioNetHeader.size
       unsafe VirtioNetHeader().store(to: place)
-      let length = slots.length(of: slot)
-      bytes &+= length
-      return unsafe RingBuffer(
-        address: addressing.address(of: place),
-        length: UInt32(truncatingIfNeeded: length &+ VirtioNetHeader.size), token: entry.rawValue)
+      let length = UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size)
+      bytes &+= UInt64(length)
+      return unsafe RingBuffer(address: addressing.address(of: place), length: length, token: entry.rawValue)
     }
-    counts.bytesSubmitted &+= UInt64(truncatingIfNeeded: bytes)
+    counts.bytesSubmitted &+= bytes &- UInt64(count &* VirtioNetHeader.size)
     return count
   }
 

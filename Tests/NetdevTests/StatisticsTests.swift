@@ -157,9 +157,9 @@ import VirtioNet
   @Test func `bytes of every frame count once: alone in its buffer or not, sent again or not`() async throws {
     let lying = try await VirtioDriverTestsRecovery.lying()
     let queue = lying.queue
-    let kept = try Packet(copying: numbered(1, count: 300), in: lying.pool)
+    var kept: Packet? = try Packet(copying: numbered(1, count: 300), in: lying.pool)
     // Somebody else holds it: it goes as a chain of two.
-    try await queue.submit(kept)
+    if let kept { try await queue.submit(kept) }
     try await queue.submit(Packet(copying: numbered(2, count: 100), in: lying.pool))
     try await eventually("they are published") { await lying.held() == 2 }
     try await VirtioDriverTestsRecovery.loseAndRegain(lying)
@@ -167,7 +167,8 @@ import VirtioNet
     let statistics = await queue.run { queue in queue.statistics }
     #expect(statistics.bytesSubmitted == 400)
     #expect(statistics.driver.resubmitted == 2)
-    #expect(kept.count == 300)
+    #expect(kept?.count == 300)
+    kept = nil
     await lying.side.perform { $0.releaseAll() }
     try await lying.closeAndCheck()
   }

@@ -16,11 +16,13 @@ public protocol QueueDriver: AnyObject {
   /// Takes back frames whose buffers the device has released, in the order of their release.
   ///
   /// - Returns: how many were written to `entries`.
+  /// - Throws: `broken` when the device broke the protocol: the queue ends.
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
 
   /// Takes received frames: their slots, the records filled in through the slot table.
   ///
   /// - Returns: how many were written to `entries`.
+  /// - Throws: `broken` when the device broke the protocol: the queue ends.
   func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
 
   /// Buffers that reception wants now.
@@ -29,6 +31,7 @@ public protocol QueueDriver: AnyObject {
   /// Gives the device empty buffers, as many as fit. No doorbell.
   ///
   /// - Returns: how many were taken, from the front.
+  /// - Throws: whatever it throws breaks the queue.
   func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int
 
   /// Rings the doorbells that what was published since the last call needs: at most one a direction.
