@@ -5,7 +5,7 @@ SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
 TEST_PACKAGES := iproute2 iputils-ping dpdk dpdk-dev
 
-.PHONY: echo test test-traits test-sanitized bench bench-count lint format deps test-deps
+.PHONY: echo test test-traits test-newcomer docs test-sanitized bench bench-count lint format deps test-deps
 
 echo: deps
 	swift run EchoServer
@@ -24,6 +24,14 @@ test: deps test-deps
 test-traits: deps
 	swift test --disable-xctest --traits ServiceLifecycle,Metrics --scratch-path .build-traits \
 	  --filter '^(NetdevServiceTests|NetdevMetricsTests)[.]'
+
+# The getting-started page, word for word, as a package of its own.
+test-newcomer: deps
+	Tests/Newcomer/run.sh
+
+# The documentation, in docs/: every public symbol has a comment, and no link leads nowhere. Builds what test-traits builds.
+docs: deps
+	Documentation/build.sh
 
 # The system package of the library: found, installed by root, or named.
 deps:

@@ -64,7 +64,10 @@ let package = Package(
 
     // The virtio-net driver, the software device, and the transport that joins them in one process.
     .target(
-      name: "VirtioNet", dependencies: ["Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem"],
+      name: "VirtioNet",
+      dependencies: [
+        "Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
+      ],
       swiftSettings: rules),
     .target(
       name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],

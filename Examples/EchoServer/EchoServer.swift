@@ -45,7 +45,7 @@ import Responder
     let printer = rates ? Task { try await printRates(device) } : nil
     let result = await server.result
     printer?.cancel()
-    report.print(await device.statistics)
+    report.print(device.statistics)
     do {
       try result.get()
     } catch is CancellationError {}

@@ -21,10 +21,10 @@ final class Report: Sendable {
 
 /// Prints each queue's rates once a second until cancelled.
 func printRates(_ device: NetworkDevice) async throws {
-  var before = await device.statistics
+  var before = device.statistics
   while true {
     try await Task.sleep(for: .seconds(1))
-    let now = await device.statistics
+    let now = device.statistics
     for (index, (old, new)) in zip(before, now).enumerated() {
       let received = new.packetsReceived - old.packetsReceived
       let sent = new.packetsReleased - old.packetsReleased

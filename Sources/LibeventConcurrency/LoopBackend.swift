@@ -13,10 +13,14 @@ public protocol LoopBackend: AnyObject {
   /// Ends a `wait`, the present one or the next. Callable from any thread.
   func wake()
   /// Watches a descriptor. The handler runs on the loop each time the descriptor is ready (level-triggered).
+  ///
+  /// - Throws: `LoopError` when the system refuses.
   func makeSource(
     descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
   ) throws(LoopError) -> any LoopBackendEvent
   /// Makes a timer that is not yet scheduled.
+  ///
+  /// - Throws: `LoopError` when the system refuses.
   func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent
 }
 

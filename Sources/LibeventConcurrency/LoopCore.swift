@@ -22,7 +22,6 @@ internal import CNetdevSystem
   var turns: UInt64 = 0
   var turnRequested = false
   var freesItself = false
-  var statistics = LoopStatistics()
   /// What jobs run on; set before the first job can arrive.
   var serial: UnownedSerialExecutor?
   let onStall: (@Sendable (Duration) -> Void)?
@@ -83,7 +82,7 @@ internal import CNetdevSystem
       unsafe run(job, core)
       ran += 1
     }
-    unsafe core.pointee.statistics.jobs &+= UInt64(ran)
+    unsafe inlet._withUnsafeGuaranteedRef { unsafe $0.countTurn(core.pointee.turns, jobs: ran) }
     if ran > 0 { unsafe core.pointee.noticeStall(since: started) }
 
     var busy = false
@@ -116,7 +115,7 @@ internal import CNetdevSystem
   private static func sleep(_ core: UnsafeMutablePointer<LoopCore>) {
     let inlet = unsafe core.pointee.inlet
     guard unsafe inlet._withUnsafeGuaranteedRef({ $0.beginSleep() }) else { return }
-    unsafe core.pointee.statistics.sleeps &+= 1
+    unsafe inlet._withUnsafeGuaranteedRef { $0.countSleep() }
     unsafe core.pointee.backend.wait()
     unsafe inlet._withUnsafeGuaranteedRef { $0.endSleep() }
   }
@@ -124,7 +123,7 @@ internal import CNetdevSystem
   private mutating func noticeStall(since started: UInt64) {
     let elapsed = netdev_coarse_nanoseconds() &- started
     guard elapsed > stallBound else { return }
-    statistics.stalls &+= 1
+    unsafe inlet._withUnsafeGuaranteedRef { $0.countStall() }
     onStall?(.nanoseconds(Int64(clamping: elapsed)))
   }
 
@@ -164,8 +163,10 @@ internal import CNetdevSystem
   }
 }
 
-/// What a loop has done; read on the loop.
+/// What a loop has done since it was made. Every number only grows.
 public struct LoopStatistics: Sendable, Hashable {
+  /// Turns, the sleeps between them not counted.
+  public internal(set) var turns: UInt64 = 0
   /// Jobs run.
   public internal(set) var jobs: UInt64 = 0
   /// Times the loop went to sleep.

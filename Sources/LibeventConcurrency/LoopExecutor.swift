@@ -109,6 +109,8 @@ extension LoopExecutor {
   }
 
   /// Watches a descriptor; the source starts suspended. On the loop only.
+  ///
+  /// - Throws: `notOnLoop` elsewhere than on the loop; what the system refuses.
   public func makeSource(
     descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
   ) throws(LoopError) -> LoopSource {
@@ -119,18 +121,24 @@ extension LoopExecutor {
   }
 
   /// A one-shot timer, not yet scheduled. On the loop only.
+  ///
+  /// - Throws: `notOnLoop` elsewhere than on the loop; what the system refuses.
   public func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> LoopTimer {
     try requireOnLoop("makeTimer")
     return LoopTimer(event: try unsafe core.pointee.backend.makeTimer(handler: handler))
   }
 
   /// Adds a hook, from the next turn on. On the loop only.
+  ///
+  /// - Throws: `notOnLoop` elsewhere than on the loop.
   public func addHook(_ hook: TurnHook) throws(LoopError) -> TurnHook.Token {
     try requireOnLoop("addHook")
     return unsafe core.pointee.addHook(hook)
   }
 
   /// Removes a hook: it is not called again, not even later in the present turn. On the loop only.
+  ///
+  /// - Throws: `notOnLoop` elsewhere than on the loop.
   public func removeHook(_ token: TurnHook.Token) throws(LoopError) {
     try requireOnLoop("removeHook")
     unsafe core.pointee.removeHook(token)
@@ -161,8 +169,8 @@ extension LoopExecutor {
   /// Nanoseconds of the loop's clock. On the loop only; 0 elsewhere.
   public var now: UInt64 { isOnLoop ? unsafe core.pointee.backend.now : 0 }
 
-  /// What the loop has done so far. On the loop only; zeros elsewhere.
-  public var statistics: LoopStatistics { isOnLoop ? unsafe core.pointee.statistics : LoopStatistics() }
+  /// What the loop has done so far, up to its last full turn. From any thread: the loop does not notice.
+  public var statistics: LoopStatistics { inlet.statistics }
 }
 
 // MARK: - Turned by hand

@@ -8,6 +8,11 @@ final class LoopInlet: Sendable {
   private let isSleeping = Atomic<Bool>(false)
   private let isTurnRequested = Atomic<Bool>(false)
   private let isStopRequested = Atomic<Bool>(false)
+  // What the loop counts: written by its thread alone, read from anywhere.
+  private let turns = Atomic<UInt64>(0)
+  private let jobs = Atomic<UInt64>(0)
+  private let sleeps = Atomic<UInt64>(0)
+  private let stalls = Atomic<UInt64>(0)
   // Proof: only `wake` is called here, which backends allow from any thread.
   nonisolated(unsafe) private let backend: any LoopBackend
 
@@ -32,6 +37,13 @@ final class LoopInlet: Sendable {
   func requestTurn() {
     isTurnRequested.store(true, ordering: .sequentiallyConsistent)
     wakeIfSleeping()
+  }
+
+  /// What the loop has done so far. It does not notice being asked.
+  var statistics: LoopStatistics {
+    LoopStatistics(
+      turns: turns.load(ordering: .relaxed), jobs: jobs.load(ordering: .relaxed),
+      sleeps: sleeps.load(ordering: .relaxed), stalls: stalls.load(ordering: .relaxed))
   }
 
   /// Asks the loop to end after its turn.
@@ -89,4 +101,19 @@ final class LoopInlet: Sendable {
   }
 
   func endSleep() { isSleeping.store(false, ordering: .relaxed) }
+
+  /// Counts a turn in which so many jobs ran.
+  func countTurn(_ turn: UInt64, jobs count: Int) {
+    turns.store(turn, ordering: .relaxed)
+    Self.add(UInt64(count), to: jobs)
+  }
+
+  func countSleep() { Self.add(1, to: sleeps) }
+
+  func countStall() { Self.add(1, to: stalls) }
+
+  /// One thread adds: a load and a store will do.
+  private static func add(_ count: UInt64, to counter: borrowing Atomic<UInt64>) {
+    counter.store(counter.load(ordering: .relaxed) &+ count, ordering: .relaxed)
+  }
 }

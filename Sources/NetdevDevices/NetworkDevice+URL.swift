@@ -124,7 +124,7 @@ struct DeviceSpecification {
 
   /// The driver of the device: for those of this process also back-end and device.
   func makeDriver(pairs: Int, logger: Logger) throws(NetworkDeviceError) -> VirtioNetDriver {
-    VirtioNetDriver(transport: try makeTransport(pairs, logger), options: options)
+    VirtioNetDriver(transport: try makeTransport(pairs, logger), options: options, logger: logger)
   }
 
   private func makeTransport(_ pairs: Int, _ logger: Logger) throws(NetworkDeviceError) -> any VirtioTransport {

@@ -16,12 +16,13 @@ internal import Synchronization
 ///
 /// Every counter of ``QueueStatistics`` and ``QueueDriverStatistics`` is a counter `netdev.` + its name, such as
 /// `netdev.packetsReceived`, with the dimensions `device`, the device's name, and `queue`, the pair's position. What a driver
-/// has in quarantine comes and goes: it is the gauge `netdev.driver.quarantined`. The device's pool is the gauge
+/// has in quarantine comes and goes: it is the gauge `netdev.driver.quarantined`. How long frames were with the device since
+/// the last report is the gauge `netdev.residency`, in nanoseconds, rounded up to a power of two, with the further dimension
+/// `quantile` (0.5, 0.9, 0.99, 1); `netdev.residencySamples` counts the frames behind it. The device's pool is the gauge
 /// `netdev.available` and the counters `netdev.copies` and `netdev.linearCopies`, with `device` alone.
 ///
-/// Counting costs a queue nothing a packet: it counts anyway. Once an interval the reporter asks each queue for its
-/// numbers, which is one job on the queue's loop, and a wake-up if the loop sleeps; all else happens elsewhere. Each queue is
-/// asked on its own, so one whose loop is held up holds up no other's numbers.
+/// It costs a queue nothing: it counts anyway, and does not notice when its numbers are read. A queue whose loop is held up
+/// is reported like any other.
 ///
 /// The reporter does not keep the device open. The module needs the trait `Metrics`.
 public final class NetworkDeviceMetrics: Sendable {
@@ -47,25 +48,18 @@ public final class NetworkDeviceMetrics: Sendable {
 
   /// Reports now and once an interval, until the task is cancelled; then once more, so that nothing counted is lost.
   public func run() async {
-    await withDiscardingTaskGroup { group in
-      for queue in queues { group.addTask { await self.poll { await queue.report() } } }
-      group.addTask { await self.poll { self.pool.report() } }
-    }
-  }
-
-  /// Reports once, now.
-  public func report() async {
-    for queue in queues { await queue.report() }
-    pool.report()
-  }
-
-  private func poll(_ report: () async -> Void) async {
     while true {
-      await report()
+      report()
       if Task.isCancelled { return }
       // Cut short by a cancellation: the report above follows it.
       try? await Task.sleep(for: interval)
     }
+  }
+
+  /// Reports once, now. From any thread; reports of several at once add nothing twice.
+  public func report() {
+    for queue in queues { queue.report() }
+    pool.report()
   }
 }
 

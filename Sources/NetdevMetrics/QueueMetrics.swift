@@ -11,16 +11,23 @@ final class QueueMetrics: Sendable {
     ("bytesReceived", { $0.bytesReceived }),
     ("packetsSubmitted", { $0.packetsSubmitted }),
     ("packetsReleased", { $0.packetsReleased }),
+    ("bytesSubmitted", { $0.bytesSubmitted }),
     ("packetsFailed", { $0.packetsFailed }),
+    ("droppedAtEnd", { $0.droppedAtEnd }),
     ("ringFull", { $0.ringFull }),
+    ("submittedOutside", { $0.submittedOutside }),
+    ("outsideWakeups", { $0.outsideWakeups }),
     ("starved", { $0.starved }),
     ("copiedToSend", { $0.copiedToSend }),
     ("quarantined", { $0.quarantined }),
+    ("interruptsSuppressed", { $0.interruptsSuppressed }),
+    ("loopStalls", { $0.loopStalls }),
     ("activeTurns", { $0.activeTurns }),
     ("kicks", { $0.driver.kicks }),
     ("kicksSuppressed", { $0.driver.kicksSuppressed }),
     ("interrupts", { $0.driver.interrupts }),
-    ("receiveDrops", { $0.driver.receiveDrops }),
+    ("receiveDropsChecksum", { $0.driver.receiveDropsChecksum }),
+    ("receiveDropsSegmentation", { $0.driver.receiveDropsSegmentation }),
     ("recoveries", { $0.driver.recoveries }),
     ("resubmitted", { $0.driver.resubmitted }),
   ]
@@ -33,6 +40,7 @@ final class QueueMetrics: Sendable {
   private let queue: NetworkQueue
   private let counters: [FollowingCounter]
   private let gauges: [Gauge]
+  private let residency: ResidencyMetrics
   private let reported: Mutex<[UInt64]>
 
   init(_ queue: NetworkQueue, device: String, _ factory: any MetricsFactory) {
@@ -40,18 +48,51 @@ final class QueueMetrics: Sendable {
     let dimensions = [("device", device), ("queue", String(queue.index))]
     counters = Self.numbers.map { FollowingCounter($0.name, dimensions, factory) }
     gauges = Self.levels.map { Gauge(label: "netdev.\($0.name)", dimensions: dimensions, factory: factory) }
+    residency = ResidencyMetrics(dimensions, factory)
     reported = Mutex([UInt64](repeating: 0, count: counters.count))
   }
 
-  /// Asks the queue, adds what is new to the counters, and says where the gauges are.
-  func report() async {
-    let statistics = await queue.statistics
+  /// Reads the queue's numbers, adds what is new to the counters, and says where the gauges are.
+  func report() {
+    let statistics = queue.statistics
     for index in gauges.indices { gauges[index].record(Int64(clamping: Self.levels[index].value(statistics))) }
+    residency.report(statistics.residency)
     reported.withLock { reported in
       for index in counters.indices {
         let value = Self.numbers[index].value(statistics)
         counters[index].advance(from: reported[index], to: value)
         reported[index] = max(reported[index], value)
+      }
+    }
+  }
+}
+
+/// How long frames were with the device since the last report: gauges in nanoseconds, and a counter of the frames sampled.
+final class ResidencyMetrics: Sendable {
+  /// The quantiles reported, and how a metric's dimension says them.
+  static let quantiles: [(name: String, fraction: Double)] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("1", 1)]
+
+  private let gauges: [Gauge]
+  private let samples: FollowingCounter
+  private let reported = Mutex<ResidencyHistogram?>(nil)
+
+  init(_ dimensions: [(String, String)], _ factory: any MetricsFactory) {
+    gauges = Self.quantiles.map { quantile in
+      Gauge(label: "netdev.residency", dimensions: dimensions + [("quantile", quantile.name)], factory: factory)
+    }
+    samples = FollowingCounter("residencySamples", dimensions, factory)
+  }
+
+  func report(_ histogram: ResidencyHistogram) {
+    reported.withLock { reported in
+      let fresh = reported.map { histogram.since($0) } ?? histogram
+      // Without a frame there is nothing to say: the gauges stay where they are.
+      guard fresh.total > 0 else { return }
+      samples.advance(from: histogram.total - fresh.total, to: histogram.total)
+      reported = histogram
+      for (gauge, quantile) in zip(gauges, Self.quantiles) {
+        guard let time = fresh.quantile(quantile.fraction) else { continue }
+        gauge.record(Int64(time / .nanoseconds(1)))
       }
     }
   }

@@ -99,9 +99,9 @@ public struct NetworkDeviceService: Service {
   /// Waits until the device has given back as many frames as it has been given so far, for the grace period at most.
   private func drain(_ device: NetworkDevice) async {
     let deadline = ContinuousClock.now + gracePeriod
-    let owed = await device.statistics.map { $0.packetsSubmitted }
+    let owed = device.statistics.map { $0.packetsSubmitted }
     while ContinuousClock.now < deadline {
-      let done = await device.statistics.map { $0.packetsReleased &+ $0.packetsFailed }
+      let done = device.statistics.map { $0.packetsReleased &+ $0.packetsFailed }
       if zip(done, owed).allSatisfy({ $0 >= $1 }) { return }
       // A queue is looked at a few times in a shutdown, so asking again costs less than being told.
       guard (try? await Task.sleep(for: .milliseconds(5))) != nil else { return }

@@ -19,17 +19,27 @@ public import VirtioNet
 public final class LyingDevice: VirtioTransport {
   /// What the driver did, in order.
   public enum Event: Sendable, Hashable {
+    /// The driver wants to reach the device.
     case connect
+    /// It asked for a reset.
     case reset
+    /// It read what is offered.
     case readFeatures
+    /// It accepted these.
     case setFeatures(FeatureSet)
+    /// It wrote this status.
     case setStatus(DeviceStatus)
+    /// It read the status.
     case readStatus
+    /// It read the configuration space.
     case readConfig
+    /// It showed the memory of a pool.
     case share
+    /// It told of the rings of this pair.
     case attach(pair: Int)
     /// A doorbell while the status said that nobody may ring.
     case misplacedKick(pair: Int)
+    /// It let go of the device.
     case shutDown
   }
 

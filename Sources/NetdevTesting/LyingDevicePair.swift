@@ -147,8 +147,10 @@ extension LyingPair {
   /// Delivers a frame; false when there are too few buffers.
   ///
   /// - Parameters:
+  ///   - frame: its bytes, without a net header.
   ///   - pieces: how many of the frame's bytes go to each buffer; nil puts all in one.
   ///   - header: the net header; nil writes that of a plain frame in as many buffers.
+  ///   - interrupt: whether the driver is told.
   @discardableResult public func deliver(
     _ frame: [UInt8], pieces: [Int]? = nil, header: VirtioNetHeader? = nil, interrupt: Interrupt = .whenWanted
   ) -> Bool {

@@ -45,8 +45,11 @@ public final class ScriptedDriver: NetworkDriver {
   /// A device.
   ///
   /// - Parameters:
+  ///   - mode: what it does with transmitted frames.
+  ///   - queuePairs: how many it has.
   ///   - capacity: frames that each transmit ring holds.
   ///   - mtu: largest layer-3 packet in bytes.
+  ///   - reset: what it does with a reset.
   public init(
     mode: Mode, queuePairs: Int = 1, capacity: Int = 256, mtu: Int = 1500, reset: ResetBehaviour = .confirm
   ) {
@@ -216,8 +219,21 @@ final class ScriptedQueue: QueueDriver {
 
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, capacity - held.count - released.count)
-    for position in 0..<count { held.append(entries[position]) }
+    for position in 0..<count {
+      held.append(entries[position])
+      counts.bytesSubmitted += UInt64(length(of: entries[position]))
+    }
     return count
+  }
+
+  private func length(of entry: TransmitEntry) -> Int {
+    var slot = entry.slot
+    var length = slots.length(of: slot)
+    for _ in 1..<max(1, slots.segments(of: entry.slot)) {
+      slot = slots.next(after: slot)
+      length += slots.length(of: slot)
+    }
+    return length
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {

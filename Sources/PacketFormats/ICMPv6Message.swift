@@ -73,7 +73,10 @@ public struct ICMPv6Message: Sendable {
 
   /// Turns the decoded message at `offset` into its echo reply: type, code and checksum change, the rest stays.
   ///
-  /// - Parameter pseudoHeader: that of the reply, whose source may be another than the request's destination.
+  /// - Parameters:
+  ///   - bytes: the frame, or what of it is to be changed.
+  ///   - offset: where the message begins in it.
+  ///   - pseudoHeader: that of the reply, whose source may be another than the request's destination.
   /// - Throws: `truncated` if the message is not there.
   @inlinable @inline(__always)
   public func encodeEchoReply(

@@ -1,3 +1,4 @@
+internal import Logging
 internal import Netdev
 internal import Synchronization
 internal import Virtio
@@ -56,6 +57,9 @@ extension VirtioNetDriver {
     let (pairs, onLinkChange) = state.withLock { ($0.pairs, $0.onLinkChange) }
     for pair in pairs { await pair.suspend() }
     onLinkChange?(.down(cause: loss.cause))
+    logger.debug(
+      "the device is lost",
+      metadata: ["device": "\(transport.name)", "loss": "\(generation)", "cause": "\(loss.cause)"])
     guard let policy = transport.recovery else {
       for pair in pairs { await pair.fail(loss.cause) }
       return
@@ -64,9 +68,13 @@ extension VirtioNetDriver {
     while !Task.isCancelled {
       do throws(NetworkDeviceError) {
         try await reconnect(loss, generation, policy, pairs)
+        logger.debug("the device is back", metadata: ["device": "\(transport.name)", "loss": "\(generation)"])
         onLinkChange?(.up)
         return
       } catch {
+        logger.debug(
+          "the device is not back yet",
+          metadata: ["device": "\(transport.name)", "error": "\(error)", "again": "\(delay)"])
         // What the device lacks it will lack at the next attempt too; everything else may pass.
         if [.unsupported, .invalidConfiguration].contains(error.code) {
           for pair in pairs { await pair.fail(error) }
@@ -92,8 +100,15 @@ extension VirtioNetDriver {
     let isGone = await loss.isGone(.seconds(1))
     try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     let terms = ResumeTerms(isGone: isGone, generation: generation, inFlight: policy.inFlight, cause: loss.cause)
-    for pair in pairs { await pair.resume(terms) }
-    if !isGone { watch(loss, generation, pairs) }
+    var kept = 0
+    for pair in pairs { kept += await pair.resume(terms) }
+    guard !isGone else { return }
+    if kept > 0 {
+      logger.warning(
+        "buffers that the lost device could still write to are quarantined until it is known to be gone",
+        metadata: ["device": "\(transport.name)", "loss": "\(generation)", "buffers": "\(kept)"])
+    }
+    watch(loss, generation, pairs)
   }
 
   private func agreeAgain() async throws(NetworkDeviceError) -> SharedRingMemory {
@@ -131,7 +146,12 @@ extension VirtioNetDriver {
       guard !state.recovery.isClosing else { return }
       state.recovery.watches[generation] = Task {
         let isGone = await loss.isGone(.seconds(86_400 * 365))
-        if isGone { for pair in pairs { await pair.endQuarantine(generation) } }
+        if isGone {
+          for pair in pairs { await pair.endQuarantine(generation) }
+          self.logger.notice(
+            "the lost device is gone, its quarantine is over",
+            metadata: ["device": "\(self.transport.name)", "loss": "\(generation)"])
+        }
         self.state.withLock { _ = $0.recovery.watches.removeValue(forKey: generation) }
       }
     }

@@ -1,4 +1,5 @@
 public import LibeventConcurrency
+public import Logging
 public import Netdev
 internal import Synchronization
 internal import Virtio
@@ -20,6 +21,7 @@ public final class VirtioNetDriver: NetworkDriver {
 
   let transport: any VirtioTransport
   private let options: Options
+  let logger: Logger
   let state = Mutex(State())
 
   struct State {
@@ -51,9 +53,18 @@ public final class VirtioNetDriver: NetworkDriver {
   }
 
   /// A driver for the device behind `transport`.
-  public init(transport: any VirtioTransport, options: Options = Options()) {
+  ///
+  /// - Parameters:
+  ///   - transport: the device; this driver alone uses it from here on.
+  ///   - options: what to accept of what the device offers.
+  ///   - logger: where it says what was agreed (debug), how a lost device is looked for (debug), and what it keeps in
+  ///     quarantine (warning).
+  public init(
+    transport: any VirtioTransport, options: Options = Options(), logger: Logger = Logger(label: "netdev.virtio")
+  ) {
     self.transport = transport
     self.options = options
+    self.logger = logger
   }
 
   /// The features that this driver understands.
@@ -98,6 +109,9 @@ extension VirtioNetDriver {
         advice: "use a device of VIRTIO 1.0 or later")
     }
     let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
+    logger.debug(
+      "features",
+      metadata: ["device": "\(transport.name)", "offered": "\(offered)", "accepted": "\(features)"])
     try await transport.setFeatures(features)
     let wanted: DeviceStatus = [.acknowledge, .driver, .featuresOK]
     try await transport.setStatus(wanted)

@@ -140,8 +140,14 @@ extension VirtioQueuePair {
       slots.append(slot: nextSlot, offset: headerOffset, length: Int(next.written), to: slot, last: last)
       last = nextSlot
     }
-    guard (try? header.receiveOffload(frameLength: total, features: features)) != nil else {
-      counts.receiveDrops &+= 1
+    do throws(NetHeaderError) {
+      _ = try header.receiveOffload(frameLength: total, features: features)
+    } catch {
+      if case .checksumOutOfBounds = error {
+        counts.receiveDropsChecksum &+= 1
+      } else {
+        counts.receiveDropsSegmentation &+= 1
+      }
       repost(slot)
       return false
     }

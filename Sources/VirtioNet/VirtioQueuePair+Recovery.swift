@@ -91,8 +91,10 @@ extension VirtioQueuePair {
   func refillRings(_ left: Left, _ terms: ResumeTerms) {
     switch terms.inFlight {
     case .resubmit:
-      // They were in a ring of this size: they fit.
+      // They were in a ring of this size: they fit. Their bytes have been counted.
+      let bytes = counts.bytesSubmitted
       let done = (try? transmit(left.transmitted.span)) ?? 0
+      counts.bytesSubmitted = bytes
       counts.resubmitted &+= UInt64(done)
       for entry in left.transmitted.dropFirst(done) { signal.fail(entry, terms.cause) }
     case .fail:

@@ -20,7 +20,7 @@ internal import Virtio
     func layAnew(_ rings: SharedRingMemory) async throws(NetworkDeviceError) {
       try await scope.run { _ throws(NetworkDeviceError) in try pair.layAnew(rings) }
     }
-    func resume(_ terms: ResumeTerms) async { await scope.run { _ in pair.resume(terms) } }
+    func resume(_ terms: ResumeTerms) async -> Int { await scope.run { _ in pair.resume(terms) } }
     func endQuarantine(_ generation: Int) async { await scope.run { _ in pair.endQuarantine(generation) } }
   }
 
@@ -190,9 +190,9 @@ internal import Virtio
     next = Next(rings: made, memory: memory, doorbells: try attach(memory))
   }
 
-  /// The device uses the new rings: what was in the old ones moves over.
-  private func resume(_ terms: ResumeTerms) {
-    guard isSuspended, !isQuiet, let next = next.take() else { return }
+  /// The device uses the new rings: what was in the old ones moves over. Says how many buffers are in quarantine since.
+  private func resume(_ terms: ResumeTerms) -> Int {
+    guard isSuspended, !isQuiet, let next = next.take() else { return 0 }
     let left = emptyRings()
     unsafe rings.pointee = next.rings
     memory = next.memory
@@ -204,6 +204,7 @@ internal import Virtio
     try? watchService()
     goLive()
     signal.interrupt()
+    return terms.isGone ? 0 : left.posted.count
   }
 }
 
@@ -238,7 +239,8 @@ extension VirtioQueuePair {
   private func addPlain(_ entries: Span<TransmitEntry>, from start: Int) -> Int {
     let slots = slots
     let addressing = addressing
-    return unsafe rings.pointee.transmit.add(count: entries.count &- start, writable: false) { position in
+    var bytes: UInt64 = 0
+    let count = unsafe rings.pointee.transmit.add(count: entries.count &- start, writable: false) { position in
       // Below the count.
       let entry = unsafe entries[unchecked: start &+ position]
       guard entry.isPlain else { return nil }
@@ -246,10 +248,12 @@ extension VirtioQueuePair {
       // In the headroom before the frame, which nobody else holds.
       let place = unsafe slots.start(of: slot) - VirtioNetHeader.size
       unsafe VirtioNetHeader().store(to: place)
-      return unsafe RingBuffer(
-        address: addressing.address(of: place),
-        length: UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size), token: entry.rawValue)
+      let length = UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size)
+      bytes &+= UInt64(length)
+      return unsafe RingBuffer(address: addressing.address(of: place), length: length, token: entry.rawValue)
     }
+    counts.bytesSubmitted &+= bytes &- UInt64(count &* VirtioNetHeader.size)
+    return count
   }
 
   /// A frame in several buffers, or one whose buffer somebody else holds: the header of zeros, then the frame.
@@ -272,7 +276,11 @@ extension VirtioQueuePair {
     do {
       // Below the capacity.
       let buffers = unsafe Span(_unsafeStart: chain, count: segments + 1)
-      return try unsafe rings.pointee.transmit.add(readable: buffers, writable: Span(), token: entry.rawValue)
+      guard try unsafe rings.pointee.transmit.add(readable: buffers, writable: Span(), token: entry.rawValue) else {
+        return false
+      }
+      counts.bytesSubmitted &+= UInt64(length)
+      return true
     } catch {
       throw frameTooLong("\(error)")
     }
@@ -322,14 +330,22 @@ extension VirtioQueuePair {
   func ring() {
     // Before DRIVER_OK no notification is sent (VIRTIO 1.4 §3.1.1), after the reset began none either.
     guard isLive else { return }
-    if unsafe rings.pointee.transmit.needsKick() {
-      counts.kicks &+= 1
-      doorbells?.kickTransmit()
-      service?.begin()
+    if unsafe rings.pointee.transmit.hasUnannounced {
+      if unsafe rings.pointee.transmit.needsKick() {
+        counts.kicks &+= 1
+        doorbells?.kickTransmit()
+        service?.begin()
+      } else {
+        counts.kicksSuppressed &+= 1
+      }
     }
-    if unsafe rings.pointee.receive.needsKick() {
-      counts.kicks &+= 1
-      doorbells?.kickReceive()
+    if unsafe rings.pointee.receive.hasUnannounced {
+      if unsafe rings.pointee.receive.needsKick() {
+        counts.kicks &+= 1
+        doorbells?.kickReceive()
+      } else {
+        counts.kicksSuppressed &+= 1
+      }
     }
   }
 

@@ -30,35 +30,54 @@ public protocol VirtioTransport: AnyObject, Sendable {
   func connect() async throws(NetworkDeviceError)
 
   /// What the device offers.
+  ///
+  /// - Throws: what the device or the way to it answers.
   func offeredFeatures() async throws(NetworkDeviceError) -> FeatureSet
 
   /// Largest queue size; nil where the transport cannot tell.
+  ///
+  /// - Throws: what the device or the way to it answers.
   func maximumQueueSize() async throws(NetworkDeviceError) -> Int?
 
   /// The device's configuration, read as `NetConfig.read` does.
+  ///
+  /// - Throws: what the device or the way to it answers.
   func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig
 
   /// Tells the device what the driver accepts.
+  ///
+  /// - Throws: what the device or the way to it answers.
   func setFeatures(_ features: FeatureSet) async throws(NetworkDeviceError)
 
   /// Writes the device status.
+  ///
+  /// - Throws: what the device or the way to it answers.
   func setStatus(_ status: DeviceStatus) async throws(NetworkDeviceError)
 
   /// Reads the device status.
+  ///
+  /// - Throws: what the device or the way to it answers.
   func status() async throws(NetworkDeviceError) -> DeviceStatus
 
   /// Shows a pool's memory to the device.
   ///
   /// - Returns: the address that the device knows the pool's first byte by.
+  /// - Throws: `invalidConfiguration` when the device cannot see this pool.
   func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64
 
   /// Makes memory for the rings of all pairs that the device can see, zeroed; it lives as long as the device may use it.
+  ///
+  /// - Throws: `outOfMemory`.
   func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory
 
   /// Hands a pair's rings to the device. On the pair's loop.
   ///
-  /// - Parameter onInterrupt: called on the loop whenever the device interrupts for one of the pair's rings.
-  /// - Parameter onFailure: called on the loop when the device is gone or needs a reset.
+  /// - Parameters:
+  ///   - pair: where the rings lie, and what was agreed on.
+  ///   - loop: the pair's loop.
+  ///   - onInterrupt: called on the loop whenever the device interrupts for one of the pair's rings.
+  ///   - onFailure: called on the loop when the device is gone or needs a reset.
+  /// - Throws: what the device answers.
   func attachPair(
     _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void

@@ -61,7 +61,7 @@ struct ReconnectTests {
 
   func check(_ device: NetworkDevice, _ traffic: Traffic, recoveries: Int) async {
     #expect(traffic.failures.withLock { $0 } == [])
-    for queue in await device.statistics {
+    for queue in device.statistics {
       #expect(queue.packetsFailed == 0)
       #expect(queue.packetsReleased == queue.packetsSubmitted)
       #expect(queue.driver.recoveries == UInt64(recoveries))

@@ -36,7 +36,7 @@ struct TestpmdTests {
           try await exchange(on: queue, total: 64 + 3 * burst, burst: burst, isSwapped: true)
         }
       }
-      let statistics = await device.statistics
+      let statistics = device.statistics
       for queue in statistics { #expect(queue.packetsReleased == queue.packetsSubmitted) }
       #expect(device.pool.free == device.pool.configuration.slots)
     }

@@ -52,7 +52,7 @@ import Testing
     let packets = try (0..<20).map { try Packet(copying: numbered($0), in: device.pool) }
     let outcome = Outcome()
     let task = Task { await outcome.record { try await queue.send(contentsOf: packets) } }
-    try await eventually("the ring is full") { await queue.statistics.ringFull == 1 }
+    try await eventually("the ring is full") { queue.statistics.ringFull == 1 }
     task.cancel()
     await turn(queue, times: 1000)
     #expect(outcome.finished == 0)
@@ -60,7 +60,7 @@ import Testing
     await driver.releaseAll()
     try await eventually("it returns") { outcome.finished == 1 }
     #expect(outcome.errors.map { $0.code } == [.cancelled])
-    #expect(await queue.statistics.packetsSubmitted == 8)
+    #expect(queue.statistics.packetsSubmitted == 8)
     try await device.close()
   }
 
@@ -75,7 +75,7 @@ import Testing
         try await queue.send(contentsOf: (0..<20).map { try Packet(copying: numbered($0), in: pool) })
       }
     }
-    try await eventually("the ring is full") { await queue.statistics.ringFull == 1 }
+    try await eventually("the ring is full") { queue.statistics.ringFull == 1 }
     try await device.close()
     try await eventually("it returns") { outcome.finished == 1 }
     #expect(outcome.errors.map { $0.code } == [.closed])

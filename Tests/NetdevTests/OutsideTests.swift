@@ -20,9 +20,9 @@ import Testing
     let queue = device.queues[0]
     let frames = 64
     for number in 0..<frames { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
-    let before = await queue.statistics
+    let before = queue.statistics
     try await Self.goRound(queue, rounds: 500, frames: frames)
-    let after = await queue.statistics
+    let after = queue.statistics
     let submitted = after.submittedOutside - before.submittedOutside
     let wakes = after.outsideWakeups - before.outsideWakeups
     #expect(submitted == UInt64(500 * frames - 1))
@@ -116,7 +116,7 @@ import Testing
         for number in 0..<total { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
       }
     }
-    try await eventually("the submitter is held back") { await queue.statistics.ringFull == 1 }
+    try await eventually("the submitter is held back") { queue.statistics.ringFull == 1 }
     #expect(submitting.finished == 0)
     for number in 0..<total {
       try await eventually("frame \(number) is published") { await driver.held() > 0 }
@@ -170,13 +170,13 @@ import Testing
         for number in 0..<100_000 { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
       }
     }
-    try await eventually("the submitter is held back") { await queue.statistics.ringFull == 1 }
+    try await eventually("the submitter is held back") { queue.statistics.ringFull == 1 }
     try await device.close()
     try await eventually("it is told") { submitting.finished == 1 }
     #expect(submitting.errors.map { $0.code } == [.closed])
     try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
     // Those in the ring, and those that had been left before it was full.
-    #expect(await queue.statistics.packetsFailed >= 4)
+    #expect(queue.statistics.packetsFailed >= 4)
     await #expect(throws: NetworkDeviceError.self) {
       try await queue.submit(Packet(copying: numbered(1), in: device.pool))
     }

@@ -51,7 +51,7 @@ import Testing
     try await device.queues[0].submit(onHeap)
     try await eventually("it is published") { await driver.held() == 1 }
     #expect(await driver.heldBytes(at: 0) == onHeap.array)
-    #expect(await device.queues[0].statistics.copiedToSend == 1)
+    #expect(device.queues[0].statistics.copiedToSend == 1)
     kept = []
     try await device.close()
     #expect(pool.free == pool.configuration.slots)
@@ -65,7 +65,7 @@ import Testing
     try await device.queues[0].submit(packet)
     try await eventually("it is published") { await driver.held() == 1 }
     #expect(await driver.heldBytes(at: 0) == numbered(7))
-    #expect(await device.queues[0].statistics.copiedToSend == 1)
+    #expect(device.queues[0].statistics.copiedToSend == 1)
     try await device.close()
   }
 

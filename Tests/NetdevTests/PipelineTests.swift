@@ -51,7 +51,7 @@ struct Made: PacketSequence {
     }
     try await eventually("the pipeline returns") { outcome.finished == 1 }
     #expect(outcome.errors.isEmpty && isOrdered && taken == total)
-    #expect(await queue.statistics.packetsReleased == UInt64(total))
+    #expect(queue.statistics.packetsReleased == UInt64(total))
     try await device.close()
     #expect(pool.free == pool.configuration.slots)
   }

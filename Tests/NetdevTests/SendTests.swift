@@ -40,7 +40,7 @@ import Testing
     let outcome = Outcome()
     let packet = try Packet(copying: numbered(99), in: device.pool)
     let task = Task { await outcome.record { try await queue.send(packet) } }
-    try await eventually("the sender waits for room") { await queue.statistics.ringFull == 1 }
+    try await eventually("the sender waits for room") { queue.statistics.ringFull == 1 }
     #expect(outcome.finished == 0)
     task.cancel()
     try await eventually("the cancelled send returns") { outcome.finished == 1 }
@@ -48,7 +48,7 @@ import Testing
     await driver.releaseAll()
     await turn(queue, times: 100)
     #expect(await driver.held() == 0)
-    #expect(await queue.statistics.packetsSubmitted == 4)
+    #expect(queue.statistics.packetsSubmitted == 4)
     try await device.close()
   }
 
@@ -78,7 +78,7 @@ import Testing
     for number in 4..<12 {
       let packet = try Packet(copying: numbered(number), in: device.pool)
       Task { await outcome.record { try await queue.submitOnLoop(packet) } }
-      try await eventually("sender \(number) waits") { await queue.statistics.ringFull == UInt64(number - 3) }
+      try await eventually("sender \(number) waits") { queue.statistics.ringFull == UInt64(number - 3) }
     }
     for number in 0..<12 {
       #expect(await driver.heldBytes(at: 0) == numbered(number))
@@ -102,11 +102,11 @@ import Testing
       Task { await outcome.record { try await queue.send(packet) } }
     }
     try await eventually("the ring is full") { await driver.held() == 8 }
-    try await eventually("the others wait") { await queue.statistics.ringFull == 12 }
+    try await eventually("the others wait") { queue.statistics.ringFull == 12 }
     try await device.close()
     try await eventually("all return") { outcomes.allSatisfy { $0.finished == 1 } }
     #expect(outcomes.allSatisfy { $0.errors.map { $0.code } == [.closed] })
-    #expect(await queue.statistics.packetsFailed == 8)
+    #expect(queue.statistics.packetsFailed == 8)
     try await eventually("every buffer is back") { device.pool.free == device.pool.configuration.slots }
     #expect(driver.resetCount == 1)
     #expect(driver.shutDownCount == 1)
@@ -158,7 +158,7 @@ import Testing
     try await eventually("the send returns") { outcome.finished == 1 }
     #expect(outcome.errors.map { $0.code } == [.resetNotConfirmed])
     // The frame in flight and the eight posted receive buffers.
-    let quarantined = await queue.statistics.quarantined
+    let quarantined = queue.statistics.quarantined
     #expect(quarantined == 9)
   }
 

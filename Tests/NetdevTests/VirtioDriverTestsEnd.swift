@@ -31,7 +31,7 @@ import Virtio
         Task { while (try? await queue.send(Packet(copying: numbered(1), in: lying.pool))) != nil {} }
       }
       let consumer = Task { for await _ in queue.packets {} }
-      try await eventually("traffic flows") { await queue.statistics.packetsReleased > 50 }
+      try await eventually("traffic flows") { queue.statistics.packetsReleased > 50 }
       try await lying.device.close()
       for sender in senders { await sender.value }
       await consumer.value
@@ -80,13 +80,13 @@ import Virtio
       Task { await send.record { try await queue.send(packet) } }
     }
     try await eventually("the ring is full") { await lying.held() == 16 }
-    try await eventually("the others wait") { await queue.statistics.ringFull == 4 }
+    try await eventually("the others wait") { queue.statistics.ringFull == 4 }
     lying.side.resetBehaviour = .never
     await #expect { try await lying.device.close() } throws: { ($0 as? NetworkDeviceError)?.code == .resetNotConfirmed }
     try await eventually("every send ends") { sends.allSatisfy { $0.finished == 1 } }
     #expect(sends.filter { $0.errors.map { $0.code } == [.resetNotConfirmed] }.count == 16)
     #expect(sends.filter { $0.errors.map { $0.code } == [.closed] }.count == 4)
-    #expect(await queue.statistics.quarantined == 32)
+    #expect(queue.statistics.quarantined == 32)
     try await eventually("the rest is back") { lying.pool.free == lying.pool.configuration.slots - 32 }
     // The zombie writes into all it has; nobody else's bytes change, and the pool serves the next device.
     let others = try (0..<100).map { try Packet(copying: numbered($0), in: lying.pool) }

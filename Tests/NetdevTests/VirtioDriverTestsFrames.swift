@@ -78,7 +78,7 @@ import VirtioNet
         dropped += 1
       }
     }
-    try await eventually("all are dropped") { await queue.statistics.driver.receiveDrops == dropped }
+    try await eventually("all are dropped") { queue.statistics.driver.receiveDrops == dropped }
     try await eventually("a good frame comes through") {
       await lying.side.perform { $0.deliver(numbered(9), interrupt: .always) } ?? false
     }
@@ -216,7 +216,7 @@ import VirtioNet
       }
       pair.releaseAll(interrupt: .always)
     }
-    try await eventually("both are released") { await queue.statistics.packetsReleased == 2 }
+    try await eventually("both are released") { queue.statistics.packetsReleased == 2 }
     // Now nobody else holds it: one descriptor, the header before the frame.
     try await queue.submit(consume packet)
     try await eventually("it is published again") { await lying.held() == 1 }

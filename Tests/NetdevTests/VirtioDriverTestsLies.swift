@@ -43,7 +43,7 @@ import Virtio
       pair.release(interrupt: .always)
       return UInt32(head)
     }
-    try await eventually("the first is taken back") { await lying.queue.statistics.packetsReleased == 1 }
+    try await eventually("the first is taken back") { lying.queue.statistics.packetsReleased == 1 }
     await lying.side.perform { pair in
       pair.transmit.show([(head ?? 0, 0)])
       pair.interrupt()

@@ -80,8 +80,8 @@ import Testing
     #expect(threads.withLock { $0.count } == one.queues)
     try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
     for queue in device.queues {
-      #expect(await queue.statistics.packetsReceived == UInt64(sizes.count))
-      #expect(await queue.statistics.packetsFailed == 0)
+      #expect(queue.statistics.packetsReceived == UInt64(sizes.count))
+      #expect(queue.statistics.packetsFailed == 0)
     }
   }
 

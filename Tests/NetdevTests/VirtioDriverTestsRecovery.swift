@@ -18,9 +18,9 @@ import VirtioNet
 
   /// Loses the device and waits until it is back.
   static func loseAndRegain(_ lying: Lying, isGone: @escaping @Sendable () -> Bool = { true }) async throws {
-    let before = await lying.queue.statistics.driver.recoveries
+    let before = lying.queue.statistics.driver.recoveries
     lying.side.lose(isGone: isGone)
-    try await eventually("the device is back") { await lying.queue.statistics.driver.recoveries > before }
+    try await eventually("the device is back") { lying.queue.statistics.driver.recoveries > before }
     try await eventually("the link is up") { lying.device.isLinkUp }
   }
 
@@ -30,10 +30,10 @@ import VirtioNet
     var sends: [Outcome] = []
     for number in numbers {
       let outcome = Outcome()
-      let before = await queue.statistics.packetsSubmitted
+      let before = queue.statistics.packetsSubmitted
       let packet = try Packet(copying: numbered(number), in: lying.pool)
       Task { await outcome.record { try await queue.send(packet) } }
-      try await eventually("it is published") { await queue.statistics.packetsSubmitted > before }
+      try await eventually("it is published") { queue.statistics.packetsSubmitted > before }
       sends.append(outcome)
     }
     return sends
@@ -68,7 +68,7 @@ import VirtioNet
     let all = sends + refilled + newer
     try await eventually("every send ends") { all.allSatisfy { $0.finished == 1 } }
     #expect(all.allSatisfy { $0.errors.isEmpty })
-    let statistics = await lying.queue.statistics
+    let statistics = lying.queue.statistics
     #expect(statistics.driver.resubmitted == 15)
     #expect(statistics.packetsReleased == 19)
     try await lying.closeAndCheck()
@@ -106,7 +106,7 @@ import VirtioNet
     let outcome = Outcome()
     let sent = packet
     Task { await outcome.record { try await queue.send(sent) } }
-    try await eventually("it is published") { await queue.statistics.packetsSubmitted == 1 }
+    try await eventually("it is published") { queue.statistics.packetsSubmitted == 1 }
     packet.withMutableBytes { $0.storeBytes(of: 0xff, toByteOffset: 0, as: UInt8.self) }
     try await loseAndRegain(lying)
     #expect(await heldNumbers(lying) == [5])
@@ -153,7 +153,7 @@ import VirtioNet
     let posted = await lying.side.perform { pair in pair.receive.held.flatMap { pair.receive.ring.chain($0) } } ?? []
     try #require(posted.count == 16)
     try await Self.loseAndRegain(lying, isGone: { gone.isGone })
-    #expect(await queue.statistics.driver.quarantined == 16)
+    #expect(queue.statistics.driver.quarantined == 16)
     try await eventually("other buffers are posted") {
       await lying.side.perform { $0.receive.held.count } == 16
     }
@@ -165,7 +165,7 @@ import VirtioNet
     var iterator = queue.packets.makeAsyncIterator()
     #expect(await iterator.next()?.array == numbered(1))
     gone.isGone = true
-    try await eventually("they are given back") { await queue.statistics.driver.quarantined == 0 }
+    try await eventually("they are given back") { queue.statistics.driver.quarantined == 0 }
     try await lying.closeAndCheck()
   }
 
@@ -181,7 +181,7 @@ import VirtioNet
       let packet = try Packet(copying: numbered(number), in: lying.pool)
       Task { await send.record { try await queue.send(packet) } }
     }
-    try await eventually("some wait") { await queue.statistics.ringFull > 0 }
+    try await eventually("some wait") { queue.statistics.ringFull > 0 }
     #expect(sends.allSatisfy { $0.finished == 0 })
     lying.side.isThere = true
     try await eventually("the link is up") { lying.device.isLinkUp }
@@ -270,7 +270,7 @@ import VirtioNet
     for send in sends { try await send.value }
     losing.cancel()
     try await eventually("every frame came back") { tally.allSeen }
-    #expect(await queue.statistics.driver.recoveries > 3)
+    #expect(queue.statistics.driver.recoveries > 3)
     looping.cancel()
     try await lying.device.close()
     await received.value

@@ -18,7 +18,7 @@ import VirtioNet
 
   static func waitUntilBack(_ device: NetworkDevice, times: UInt64) async throws {
     try await eventually("the device is back \(times) times") {
-      await device.queues[0].statistics.driver.recoveries == times
+      device.queues[0].statistics.driver.recoveries == times
     }
     try await eventually("the link is up") { device.isLinkUp }
   }
@@ -51,7 +51,7 @@ import VirtioNet
     for times: UInt64 in 1...3 {
       backend.hangUp()
       try await Self.waitUntilBack(device, times: times)
-      #expect(await device.queues[0].statistics.driver.quarantined == 16 * times)
+      #expect(device.queues[0].statistics.driver.quarantined == 16 * times)
     }
     try await device.close()
     #expect(pool.free == 512 - 48)

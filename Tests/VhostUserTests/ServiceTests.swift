@@ -38,10 +38,10 @@ import Testing
     let device = try await opening.open()
     let queue = device.queues[0]
     let send = Task { try await queue.send(Packet(copying: [UInt8](repeating: 0, count: 60), in: queue.pool)) }
-    try await eventually("it is published") { await queue.statistics.packetsSubmitted == 1 }
+    try await eventually("it is published") { queue.statistics.packetsSubmitted == 1 }
     // Twenty times the time-out: not a measurement, a chance to be wrong.
     try await Task.sleep(for: .milliseconds(200))
-    #expect(await queue.statistics.packetsFailed == 0)
+    #expect(queue.statistics.packetsFailed == 0)
     try await device.close()
     let error = await #expect(throws: NetworkDeviceError.self) { try await send.value }
     #expect(error?.code == .closed)

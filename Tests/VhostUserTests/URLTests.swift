@@ -81,18 +81,18 @@ import Testing
     let device = try await NetworkDevice.open("vhost-user:\(backend.path)\(options)", configuration: configuration)
     let queue = device.queues[0]
     let send = Task { try await queue.send(Packet(copying: [UInt8](repeating: 1, count: 60), in: queue.pool)) }
-    try await eventually("it is published") { await queue.statistics.packetsSubmitted == 1 }
+    try await eventually("it is published") { queue.statistics.packetsSubmitted == 1 }
     backend.hangUp()
     let isEnd = options == "?reconnect=0"
     if isEnd {
       await #expect(throws: NetworkDeviceError.self) { try await queue.closed() }
     } else {
-      try await eventually("it is back") { await queue.statistics.driver.recoveries == 1 }
+      try await eventually("it is back") { queue.statistics.driver.recoveries == 1 }
     }
     #expect(backend.connections == (isEnd ? 1 : 2))
     let isFailure = options == "?in_flight=fail"
-    #expect(await queue.statistics.driver.resubmitted == (isFailure || isEnd ? 0 : 1))
-    #expect(await queue.statistics.packetsFailed == (isFailure || isEnd ? 1 : 0))
+    #expect(queue.statistics.driver.resubmitted == (isFailure || isEnd ? 0 : 1))
+    #expect(queue.statistics.packetsFailed == (isFailure || isEnd ? 1 : 0))
     try? await device.close()
     await #expect(throws: NetworkDeviceError.self) { try await send.value }
   }

@@ -155,14 +155,14 @@ struct Work: Sendable {
   }
 
   private func outside(_ queue: NetworkQueue) async throws {
-    let before = await queue.statistics
+    let before = queue.statistics
     var done = 0
     for await packet in queue.packets {
       try await queue.submit(packet)
       done += 1
       if done == packets { break }
     }
-    let after = await queue.statistics
+    let after = queue.statistics
     let wakeups = Double(after.outsideWakeups - before.outsideWakeups)
     print("wakeups/packet \(wakeups / Double(after.submittedOutside - before.submittedOutside))")
   }

@@ -16,12 +16,20 @@ static inline uint32_t netdev_load_acquire_u32(const void *address) {
   return __atomic_load_n((const uint32_t *)address, __ATOMIC_ACQUIRE);
 }
 
+static inline uint64_t netdev_load_acquire_u64(const void *address) {
+  return __atomic_load_n((const uint64_t *)address, __ATOMIC_ACQUIRE);
+}
+
 static inline void netdev_store_release_u16(void *address, uint16_t value) {
   __atomic_store_n((uint16_t *)address, value, __ATOMIC_RELEASE);
 }
 
 static inline void netdev_store_release_u32(void *address, uint32_t value) {
   __atomic_store_n((uint32_t *)address, value, __ATOMIC_RELEASE);
+}
+
+static inline void netdev_store_release_u64(void *address, uint64_t value) {
+  __atomic_store_n((uint64_t *)address, value, __ATOMIC_RELEASE);
 }
 
 // Relaxed accesses: for fields of a shared table whose order another access settles, read or written exactly once.

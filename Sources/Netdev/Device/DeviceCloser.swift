@@ -2,9 +2,8 @@ internal import Logging
 
 /// Closes a device exactly once, whoever asks first: the program, a cancelled `run`, a broken queue, the last reference.
 actor DeviceCloser {
-  private let driver: any NetworkDriver
+  private let driver: LoggedDriver
   private let timeout: Duration
-  private let logger: Logger
   private let link: LinkMonitor
   private var queues: [NetworkQueue] = []
   private var closing: Task<NetworkDeviceError?, Never>?
@@ -12,25 +11,31 @@ actor DeviceCloser {
   /// Why the device ended, if not because the program closed it.
   private(set) var brokenCause: NetworkDeviceError?
 
-  init(driver: any NetworkDriver, link: LinkMonitor, timeout: Duration, logger: Logger) {
+  init(driver: LoggedDriver, link: LinkMonitor, timeout: Duration) {
     self.driver = driver
     self.link = link
     self.timeout = timeout
-    self.logger = logger
   }
 
   func add(_ queue: NetworkQueue) { queues.append(queue) }
 
   func close(_ cause: NetworkDeviceError) async throws(NetworkDeviceError) {
     if closing == nil {
-      if cause.code != .closed { brokenCause = cause }
+      if cause.code != .closed { noteBroken(cause) }
       // A task of its own: the reset goes on although whoever asked for it is cancelled.
       closing = Task { await perform(cause) }
     }
     if let failure = await closing?.value { throw failure }
   }
 
+  private func noteBroken(_ cause: NetworkDeviceError) {
+    brokenCause = cause
+    // A device that never had a queue could not be opened: whoever opens it has the error.
+    driver.log(queues.isEmpty ? .debug : .error, "the device ends", ["cause": "\(cause)"])
+  }
+
   private func perform(_ cause: NetworkDeviceError) async -> NetworkDeviceError? {
+    driver.log(.debug, "closing")
     let queues = queues
     var cause = cause
     for queue in queues {
@@ -39,7 +44,7 @@ actor DeviceCloser {
       // normal close before the queue's own call is here: a broken queue must not look like a normal end.
       if cause.code == .closed, end.code != .closed {
         cause = end
-        brokenCause = end
+        noteBroken(end)
       }
     }
     var failure: NetworkDeviceError?
@@ -47,12 +52,13 @@ actor DeviceCloser {
       try await driver.reset(timeout: timeout)
     } catch {
       failure = error
-      logger.error("reset not confirmed; memory is quarantined", metadata: ["error": "\(error)"])
+      driver.log(.error, "reset not confirmed; memory is quarantined", ["error": "\(error)"])
     }
     for queue in queues { await queue.finish(failure ?? cause, confirmed: failure == nil) }
     await driver.shutDown()
     link.finish()
     self.queues = []
+    driver.log(.debug, "device closed")
     return failure
   }
 }

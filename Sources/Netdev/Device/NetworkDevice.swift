@@ -67,13 +67,9 @@ public final class NetworkDevice: Sendable {
     driver: any NetworkDriver, configuration: Configuration = Configuration()
   ) async throws(NetworkDeviceError) -> NetworkDevice {
     let link = LinkMonitor()
-    let logger = configuration.logger
-    driver.watchLink { change in
-      logger.notice("link \(change.words)", metadata: change.metadata)
-      link.note(change)
-    }
-    let closer = DeviceCloser(
-      driver: driver, link: link, timeout: configuration.resetTimeout, logger: configuration.logger)
+    let driver = LoggedDriver(driver, logger: configuration.logger)
+    driver.watchLink { link.note($0) }
+    let closer = DeviceCloser(driver: driver, link: link, timeout: configuration.resetTimeout)
     do throws(NetworkDeviceError) {
       let request = NetworkDriverRequest(queuePairs: configuration.queuePairs, queueSize: configuration.queueSize)
       let information = try await driver.start(request)
@@ -159,15 +155,6 @@ extension NetworkDevice {
   ///
   /// - Throws: `resetNotConfirmed` when the device did not confirm in time: what it may still write to is quarantined.
   public func close() async throws(NetworkDeviceError) { try await closer.close(.closedByProgram) }
-
-  /// What each queue pair has done so far.
-  public var statistics: [QueueStatistics] {
-    get async {
-      var all: [QueueStatistics] = []
-      for queue in queues { all.append(await queue.statistics) }
-      return all
-    }
-  }
 }
 
 // MARK: - The link
@@ -179,14 +166,6 @@ extension NetworkDevice {
 
   /// What happens to the link from now on, for each caller; ends with the device.
   public var linkChanges: AsyncStream<LinkChange> { link.changes() }
-}
-
-extension LinkChange {
-  fileprivate var words: String { if case .up = self { "up" } else { "down" } }
-
-  fileprivate var metadata: Logger.Metadata? {
-    if case .down(let cause) = self { ["cause": "\(cause)"] } else { nil }
-  }
 }
 
 extension NetworkDeviceError {

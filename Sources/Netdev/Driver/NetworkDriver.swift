@@ -10,19 +10,30 @@ public protocol NetworkDriver: AnyObject, Sendable {
   func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void)
 
   /// Agrees on features and sizes with the device.
+  ///
+  /// - Throws: what keeps the device from being opened: `notFound`, `unsupported`, `invalidConfiguration`, `timedOut` and others.
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation
 
   /// The pool's memory will hold this device's frames.
+  ///
+  /// - Throws: `invalidConfiguration` when the device cannot use this pool, or what the device answers.
   func attach(pool: PacketPool) async throws(NetworkDeviceError)
 
   /// Makes queue pair `index` for the loop it will live on; called on that loop.
   ///
-  /// - Parameter signal: calls back into the queue: interrupts and failures.
+  /// - Parameters:
+  ///   - index: position of the pair, from 0.
+  ///   - loop: where all of the pair happens.
+  ///   - slots: the pool's buffers, by number.
+  ///   - signal: calls back into the queue: interrupts and failures.
+  /// - Throws: `outOfMemory`, `system`, or what the device answers.
   func makeQueue(
     index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
   ) throws(NetworkDeviceError) -> any QueueDriver
 
   /// All pairs exist and their first buffers are posted: the device may begin.
+  ///
+  /// - Throws: what the device answers.
   func activate() async throws(NetworkDeviceError)
 
   /// Stops the device and returns when it has confirmed that it touches no buffer any more.

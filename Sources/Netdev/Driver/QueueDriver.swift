@@ -16,11 +16,13 @@ public protocol QueueDriver: AnyObject {
   /// Takes back frames whose buffers the device has released, in the order of their release.
   ///
   /// - Returns: how many were written to `entries`.
+  /// - Throws: `broken` when the device broke the protocol: the queue ends.
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
 
   /// Takes received frames: their slots, the records filled in through the slot table.
   ///
   /// - Returns: how many were written to `entries`.
+  /// - Throws: `broken` when the device broke the protocol: the queue ends.
   func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
 
   /// Buffers that reception wants now.
@@ -29,6 +31,7 @@ public protocol QueueDriver: AnyObject {
   /// Gives the device empty buffers, as many as fit. No doorbell.
   ///
   /// - Returns: how many were taken, from the front.
+  /// - Throws: whatever it throws breaks the queue.
   func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int
 
   /// Rings the doorbells that what was published since the last call needs: at most one a direction.
@@ -49,7 +52,7 @@ public protocol QueueDriver: AnyObject {
   /// frame in flight and `posted` with each empty buffer, once.
   func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void)
 
-  /// What the driver counted.
+  /// What the driver counted. Asked once a turn, at its end, so it should be at hand.
   var statistics: QueueDriverStatistics { get }
 }
 
@@ -63,18 +66,24 @@ public enum ReleaseInterrupt: Sendable, Hashable {
   case most
 }
 
-/// Counters that only a driver can keep.
+/// Counters that only a driver can keep. On the queue's loop they are the driver's own; `QueueStatistics` has copies.
 public struct QueueDriverStatistics: Sendable, Hashable {
-  /// Doorbells rung.
+  /// Doorbells rung, of both rings.
   public var kicks: UInt64 = 0
-  /// Doorbells that the device did not want.
+  /// Doorbells that were due and that the device did not want: once a turn and ring.
   public var kicksSuppressed: UInt64 = 0
   /// Interrupts received.
   public var interrupts: UInt64 = 0
   /// Bytes of the frames received, without net headers.
   public var bytesReceived: UInt64 = 0
-  /// Received frames dropped because they broke the net header's rules.
-  public var receiveDrops: UInt64 = 0
+  /// Bytes of the frames published, without net headers; a frame that is submitted again counts once.
+  public var bytesSubmitted: UInt64 = 0
+  /// Received frames dropped because their net header has a checksum to complete that does not lie in the frame.
+  public var receiveDropsChecksum: UInt64 = 0
+  /// Received frames dropped because their net header asks for a segmentation that was not agreed on or is incomplete.
+  public var receiveDropsSegmentation: UInt64 = 0
+  /// Received frames dropped for whatever a net header said.
+  public var receiveDrops: UInt64 { receiveDropsChecksum &+ receiveDropsSegmentation }
   /// Times that the device was lost and came back.
   public var recoveries: UInt64 = 0
   /// Frames in flight that were submitted again to a device that came back.

@@ -30,7 +30,9 @@ public struct Packet: Sendable {
 
   /// A packet of `count` zero bytes in a buffer of `pool`, or, when the pool is empty, on the heap.
   ///
-  /// - Parameter count: bytes, 0 to 65 535.
+  /// - Parameters:
+  ///   - count: bytes, 0 to 65 535.
+  ///   - pool: where the buffer comes from; it goes back there with the packet's last reference.
   /// - Throws: `NetworkDeviceError` with code `frameTooLong`.
   public init(count: Int, in pool: PacketPool) throws(NetworkDeviceError) {
     guard (0...65_535).contains(count) else {

@@ -22,6 +22,8 @@ public import LibeventConcurrency
 
   /// Where packets wait that were submitted elsewhere than on the loop.
   nonisolated let inlet: QueueInlet
+  /// What the queue counts.
+  nonisolated let counters = QueueCounters()
   /// The loop as its thread knows it; fast paths compare.
   @usableFromInline nonisolated let loopIdentity: UInt
   // Proof: set once; what it points to belongs to the owner of each slot, and lives as long as the pool.
@@ -52,6 +54,7 @@ public import LibeventConcurrency
     unsafe BurstBlock.free(state.pointee.ready)
     unsafe BurstBlock.free(state.pointee.pending)
     unsafe state.deallocate()
+    counters.free()
   }
 
   /// True when the caller is on the queue's loop.
@@ -110,17 +113,6 @@ extension NetworkQueue {
   ) async throws(Failure) -> Result {
     unsafe core?.takeFromOutside()
     return try await body(self)
-  }
-
-  /// What the queue has done so far.
-  public var statistics: QueueStatistics {
-    guard let core = unsafe core else { return QueueStatistics() }
-    var statistics = core.statistics
-    statistics.residency = core.sampler.histogram
-    statistics.loopStalls = loop.statistics.stalls
-    (statistics.submittedOutside, statistics.outsideWakeups) = inlet.counts
-    if !core.isFinished { statistics.driver = core.driver.statistics }
-    return statistics
   }
 
   /// Waits until the queue is closed.

@@ -81,6 +81,7 @@ extension QueueCore {
 
   /// Frames taken from the device that nobody fetched.
   private func dropReady() {
+    statistics.droppedAtEnd &+= UInt64(readyCount)
     while readyCount > 0 { releaseBuffer(takeReady().slot) }
   }
 

@@ -26,6 +26,7 @@ extension QueueCore {
 
   private func noteReceived(_ count: Int) {
     noteActivity()
+    noteFound()
     receivedThisTurn += count
     statistics.packetsReceived &+= UInt64(count)
   }

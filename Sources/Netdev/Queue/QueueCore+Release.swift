@@ -23,6 +23,7 @@ extension QueueCore {
     guard taken > 0 else { return }
     active = true
     statistics.packetsReleased &+= UInt64(taken)
+    noteFound()
     if !watchers.isEmpty { tellWatchers() }
     updateCredits()
   }
@@ -110,7 +111,7 @@ extension QueueCore {
   /// The device has released `count` frames of whoever `cookie` stands for.
   func settleReleased(_ cookie: UInt32, _ count: Int) {
     if cookie == sampler.cookie {
-      sampler.end(at: netdev_monotonic_nanoseconds())
+      statistics.addResidency(bucket: sampler.end(at: netdev_monotonic_nanoseconds()))
       if cookie == samplerCookie { return }
     }
     guard let waiter = waiters[cookie] else { return }

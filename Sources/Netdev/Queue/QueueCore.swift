@@ -37,7 +37,7 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var isRefusing = false
   /// Room promised to senders that have not used it yet.
   @safe @exclusivity(unchecked) var granted = 0
-  @safe @exclusivity(unchecked) var statistics = QueueStatistics()
+  let statistics: QueueCounters
   @safe @exclusivity(unchecked) var sampler = ResidencySampler()
   /// Stands for frames that nobody but the sampler watches.
   let samplerCookie: UInt32
@@ -67,6 +67,8 @@ final class QueueCore {
 
   @safe @exclusivity(unchecked) var active = false
   @safe @exclusivity(unchecked) private var armed = false
+  /// The device has interrupted, and what it interrupted for has not been taken yet.
+  @safe @exclusivity(unchecked) private var isInterrupted = false
   @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
   @safe @exclusivity(unchecked) private var releaseTimer: LoopTimer?
   /// Bounds how long a submission from outside may wait for its consumer to come back.
@@ -84,6 +86,7 @@ final class QueueCore {
   ) {
     unsafe self.queue = queue
     inlet = queue.inlet
+    statistics = queue.counters
     self.driver = driver
     unsafe self.state = state
     self.loop = loop
@@ -156,6 +159,7 @@ extension QueueCore {
     flush()
     refill()
     driver.ring()
+    statistics.driver = driver.statistics
     if pollable != nil { signalPollable() }
     if active {
       active = false
@@ -201,10 +205,17 @@ extension QueueCore {
 
   func noteInterrupt() {
     armed = false
+    isInterrupted = true
     loop.requestTurn()
   }
 
   func noteActivity() { active = true }
+
+  /// The device had done something. Where it was not asked to say so, it was spared an interrupt.
+  @inline(__always) func noteFound() {
+    if !armed, !isInterrupted { statistics.interruptsSuppressed &+= 1 }
+    isInterrupted = false
+  }
 }
 
 // MARK: - Transmission

@@ -21,8 +21,6 @@ final class QueueInlet: Sendable {
     var isOpen = true
     var hasEnded = false
     var isDeferring = false
-    var accepted: UInt64 = 0
-    var wakes: UInt64 = 0
   }
 
   private let loop: LoopExecutor
@@ -30,6 +28,9 @@ final class QueueInlet: Sendable {
   private let state = Mutex(State())
   private let hasSome = Atomic<Bool>(false)
   private let hasReturned = Atomic<Bool>(false)
+  // Counted under the lock, read without it.
+  private let accepted = Atomic<UInt64>(0)
+  private let wakeUps = Atomic<UInt64>(0)
 
   init(loop: LoopExecutor, maximumFrame: Int) {
     self.loop = loop
@@ -44,11 +45,11 @@ final class QueueInlet: Sendable {
     let wakes = state.withLock { state in
       guard state.isOpen, state.packets.count < Self.capacity, let taken = offered.take() else { return false }
       state.packets.append(taken)
-      state.accepted &+= 1
+      accepted.add(1, ordering: .relaxed)
       let count = state.packets.count
       hasSome.store(true, ordering: .relaxed)
       guard (count == 1 && !state.isDeferring) || count.isMultiple(of: Self.batch) else { return false }
-      state.wakes &+= 1
+      wakeUps.add(1, ordering: .relaxed)
       return true
     }
     if wakes { loop.wake() }
@@ -111,8 +112,10 @@ final class QueueInlet: Sendable {
   /// While deferring, only a full batch wakes the loop.
   func setDeferring(_ isDeferring: Bool) { state.withLock { $0.isDeferring = isDeferring } }
 
-  /// Packets left here so far, and wake-ups for them.
-  var counts: (packets: UInt64, wakes: UInt64) { state.withLock { ($0.accepted, $0.wakes) } }
+  /// Packets left here so far, and wake-ups for them. From any thread, without a lock.
+  var counts: (packets: UInt64, wakes: UInt64) {
+    (accepted.load(ordering: .relaxed), wakeUps.load(ordering: .relaxed))
+  }
 }
 
 /// The loop's end of the inlet.

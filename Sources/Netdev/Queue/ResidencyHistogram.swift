@@ -5,13 +5,26 @@ internal import CNetdevSystem
 /// A sample of all frames: at most one a turn of the queue's loop, so that keeping it costs nothing that could be seen.
 public struct ResidencyHistogram: Sendable, Hashable, CustomStringConvertible {
   /// `counts[n]` frames took at least 2ⁿ and less than 2ⁿ⁺¹ nanoseconds; the last also those that took longer.
-  public private(set) var counts = [UInt64](repeating: 0, count: 48)
+  public internal(set) var counts: [UInt64]
 
-  init() {}
+  /// Powers of two that are told apart: the last is that of some 39 hours.
+  static var bucketCount: Int { 48 }
 
-  mutating func add(nanoseconds: UInt64) {
-    let bucket = UInt64.bitWidth - 1 - max(nanoseconds, 1).leadingZeroBitCount
-    counts[min(bucket, counts.count - 1)] &+= 1
+  init(_ count: (Int) -> UInt64 = { _ in 0 }) { counts = (0..<Self.bucketCount).map(count) }
+
+  /// Where a time belongs.
+  static func bucket(nanoseconds: UInt64) -> Int {
+    min(UInt64.bitWidth - 1 - max(nanoseconds, 1).leadingZeroBitCount, bucketCount - 1)
+  }
+
+  /// The samples that came after `earlier`, which is a former reading of the same queue.
+  public func since(_ earlier: ResidencyHistogram) -> ResidencyHistogram {
+    ResidencyHistogram { bucket in counts[bucket] &- min(earlier.counts[bucket], counts[bucket]) }
+  }
+
+  /// Adds the samples of another queue.
+  public static func += (sum: inout ResidencyHistogram, other: ResidencyHistogram) {
+    for bucket in sum.counts.indices { sum.counts[bucket] &+= other.counts[bucket] }
   }
 
   /// Frames sampled.
@@ -39,7 +52,6 @@ public struct ResidencyHistogram: Sendable, Hashable, CustomStringConvertible {
 
 /// Sampling: the frame that is being watched, and since when.
 struct ResidencySampler {
-  var histogram = ResidencyHistogram()
   /// Who is waited for: the cookie of the watched frame, 0 when none is.
   var cookie: UInt32 = 0
   /// A turn has begun since the last sample.
@@ -52,9 +64,10 @@ struct ResidencySampler {
     since = time
   }
 
-  mutating func end(at time: UInt64) {
+  /// The watched frame is released: where its time belongs in the histogram.
+  mutating func end(at time: UInt64) -> Int {
     cookie = 0
-    histogram.add(nanoseconds: time &- since)
+    return ResidencyHistogram.bucket(nanoseconds: time &- since)
   }
 }
 

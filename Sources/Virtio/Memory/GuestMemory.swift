@@ -115,6 +115,8 @@ public struct GuestMemory: ~Copyable, @unchecked Sendable {
   }
 
   /// The same for a length of 64 bits, with the reason when it is refused.
+  ///
+  /// - Throws: why it is refused: no region has the whole range, or it may not be written.
   public borrowing func translate(
     _ address: UInt64, length: UInt64, forWriting: Bool
   ) throws(GuestMemoryError) -> UnsafeMutableRawPointer {

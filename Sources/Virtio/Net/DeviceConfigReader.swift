@@ -28,6 +28,8 @@ extension DeviceConfigReader {
   /// Reads through `body` until the generation was the same before and after (§2.5.1).
   ///
   /// The generation may be as short as 8 bits and a device may change it for ever: after `attempts` it is `.unstable`.
+  ///
+  /// - Throws: what a read throws, or that the generation never stood still.
   public func readConsistently<Value>(
     attempts: Int = 16, _ body: () throws(NetConfigError) -> Value
   ) throws(NetConfigError) -> Value {

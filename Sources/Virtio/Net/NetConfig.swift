@@ -69,6 +69,8 @@ public struct NetConfig: Hashable, Sendable {
   /// Reads the configuration of a device that offers `features`.
   ///
   /// Longer configurations than this code knows are accepted, shorter ones as far as no feature needs more (§2.5.1).
+  ///
+  /// - Throws: `NetConfigError` when it is shorter than a feature needs, or changes while it is read.
   public init(reading reader: some DeviceConfigReader, features: FeatureSet) throws(NetConfigError) {
     let needed = Self.length(for: features)
     guard reader.length >= needed else { throw .tooShort(length: reader.length, needed: needed) }

@@ -68,6 +68,8 @@ extension VirtioNetHeader {
   ///
   /// Without MRG_RXBUF a device must write 1 (§5.1.9.4.1); zero is taken for it, for vhost-net left the field alone until
   /// Linux 6.14. Anything else is `.bufferCount`.
+  ///
+  /// - Throws: `.bufferCount`.
   @inlinable
   public func bufferCount(mergeable: Bool, queueSize: Int) throws(NetHeaderError) -> Int {
     if mergeable {

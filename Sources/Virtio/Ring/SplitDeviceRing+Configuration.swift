@@ -37,6 +37,8 @@ extension SplitDeviceRing {
     }
 
     /// A ring of `size` descriptors in one block laid out as `SplitRingLayout` says.
+    ///
+    /// - Throws: `RingError` for a size that no split ring has.
     public init(size: Int, block: UnsafeMutableRawPointer) throws(RingError) {
       let layout = try SplitRingLayout(size: size)
       unsafe self.init(

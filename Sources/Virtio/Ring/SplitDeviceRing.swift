@@ -214,6 +214,8 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
   /// says how many. The caller then publishes.
   ///
   /// Errors as with `pop`: the chains before a violation have been served.
+  ///
+  /// - Throws: `RingError` when the driver broke the protocol: the ring serves nothing more.
   @inlinable
   @inline(__always)
   public mutating func serve(
@@ -374,6 +376,8 @@ public struct SplitDeviceRing: ~Copyable, @unchecked Sendable {
   /// Puts the last `count` chains back as if they had not been taken: a frame did not fit, or there is no more room.
   ///
   /// They are the last of this batch, none of them has been returned, and no malformed chain lies among them; else `.rewind`.
+  ///
+  /// - Throws: `RingError` when fewer chains than that have been taken.
   public mutating func rewind(_ count: Int) throws(RingError) {
     guard count >= 0, count <= min(outstanding, Int(availIndex &- rewindFloor)) else {
       throw RingError(.rewind, UInt64(truncatingIfNeeded: count))

@@ -51,6 +51,8 @@ extension SplitDriverRing {
     }
 
     /// A ring of `size` descriptors in one block of `SplitRingLayout.totalBytes`, aligned to 16.
+    ///
+    /// - Throws: `RingError` for a size that no split ring has.
     public init(size: Int, block: UnsafeMutableRawPointer) throws(RingError) {
       let layout = try SplitRingLayout(size: size)
       unsafe self.init(

@@ -6,6 +6,8 @@ extension SplitDriverRing {
   ///
   /// Ask once after `publish`, and kick when the answer is yes. The full fence is what keeps a device that is just going
   /// to sleep from missing the new index (§2.7.13.3): without it the load below may be done before the store is seen.
+  ///
+  /// Asked once for all that was published since the last time; see ``hasUnannounced``.
   @inlinable
   @inline(__always)
   public mutating func needsKick() -> Bool {
@@ -27,6 +29,11 @@ extension SplitDriverRing {
     let event = unsafe netdev_load_relaxed_u16(usedEntries + 8 * size)
     return EventIndex.isPassed(event, from: UInt16(truncatingIfNeeded: old), to: UInt16(truncatingIfNeeded: new))
   }
+
+  /// True when something was published since ``needsKick()`` was asked last: its answer is then the device's wish.
+  @inlinable
+  @inline(__always)
+  public var hasUnannounced: Bool { published != kickChecked && failure == nil }
 
   /// Asks for an interrupt when `count` more chains have been used, and looks again: true when there is work already.
   ///

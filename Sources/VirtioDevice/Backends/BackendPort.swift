@@ -22,6 +22,8 @@ public struct ServeResult: OptionSet, Sendable {
 /// buffers any more; the port goes on with the other one.
 public protocol BackendPort: AnyObject {
   /// The engine is about to serve: watch descriptors, remember the bell. Called once.
+  ///
+  /// - Throws: `BackendError` when what it needs of the loop or the system is not there.
   func start(_ bell: ServiceBell) throws(BackendError)
 
   /// Moves up to `budget` frames each way.

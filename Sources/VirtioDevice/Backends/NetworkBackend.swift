@@ -25,6 +25,8 @@ public protocol NetworkBackend: AnyObject, Sendable {
 
   /// Makes the port of a queue pair. Called on the pair's loop, each time the pair is started; the engine closes the port
   /// before the same pair gets another.
+  ///
+  /// - Throws: `BackendError` when there is no such port, or it is taken.
   func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort
 
   /// Gives back what was opened, as far as no port uses it any more; ports that still do keep it until they are closed.

@@ -41,6 +41,7 @@ extension VirtioNetDevice {
   ///   - receiveLine: raised for received frames.
   ///   - transmitLine: raised for released ones.
   ///   - budget: frames moved each way in one turn.
+  /// - Throws: `DeviceError` when nothing is agreed yet, or the pair, its rings or its port cannot be had.
   public func makeEngine(
     pair: Int, loop: LoopExecutor, receive: consuming SplitDeviceRing.Configuration,
     transmit: consuming SplitDeviceRing.Configuration, memory: consuming GuestMemory,

@@ -98,7 +98,7 @@ func expectBroken(
   }
   try await eventually("the ring is full", sourceLocation: sourceLocation) { await lying.held() == min(16, senders) }
   let waiting = UInt64(max(0, senders - 16))
-  try await eventually("the others wait", sourceLocation: sourceLocation) { await queue.statistics.ringFull == waiting }
+  try await eventually("the others wait", sourceLocation: sourceLocation) { queue.statistics.ringFull == waiting }
 
   await lying.side.perform { pair in
     lie.act(pair)

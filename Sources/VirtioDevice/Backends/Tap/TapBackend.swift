@@ -32,7 +32,7 @@ public final class TapBackend: NetworkBackend {
   ///
   /// - Parameters:
   ///   - name: the interface, up to 15 bytes; empty lets the kernel choose a name.
-  ///   - queues: how many queues to open, one for each queue pair. More than one needs `multi_queue`, with which a new
+  ///   - count: how many queues to open, one for each queue pair. More than one needs `multi_queue`, with which a new
   ///     interface is made.
   ///   - bringUp: sets the interface up if this process is permitted to; a lack of permission is no error.
   ///   - observer: sees every frame; nil costs nothing.

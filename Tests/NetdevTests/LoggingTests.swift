@@ -1,0 +1,173 @@
+import LibeventConcurrency
+import Logging
+import Netdev
+import NetdevTesting
+import Synchronization
+import Testing
+import Virtio
+import VirtioNet
+
+/// The control plane in the log: each step is there, at the level that its reader expects, with what is needed to follow it.
+@Suite(.timeLimit(.minutes(3))) struct LoggingTests {
+  private func open(
+    _ side: LyingDevice, _ log: RecordedLog, reset: Duration = .seconds(5),
+    change: (inout NetworkDevice.Configuration) -> Void = { _ in }
+  ) async throws -> NetworkDevice {
+    var settings = NetworkDevice.Configuration()
+    settings.queueSize = 16
+    settings.resetTimeout = reset
+    settings.logger = log.logger
+    change(&settings)
+    return try await NetworkDevice.open(
+      driver: VirtioNetDriver(transport: side, logger: log.logger), configuration: settings)
+  }
+
+  @Test func `every step from opening to closing is there, at debug and no higher`() async throws {
+    let log = RecordedLog()
+    let device = try await open(LyingDevice(), log)
+    try await device.close()
+    let steps = [
+      "features", "agreed with the device", "the device", "the device knows the pool", "made a queue pair", "activated",
+      "device open", "closing", "reset", "shut down", "device closed",
+    ]
+    #expect(log.messages == steps)
+    #expect(log.all.allSatisfy { $0.level == .debug })
+    let features = try #require(log.first("features"))
+    #expect(features.metadata["accepted"]?.contains("version1") == true, "\(features)")
+    #expect(features.metadata["offered"]?.isEmpty == false)
+    let found = try #require(log.first("the device"))
+    #expect(found.metadata["queueSize"] == "16" && found.metadata["queuePairs"] == "1")
+    let name = device.information.name
+    for record in log.all { #expect(record.metadata["device"] == name, "\(record)") }
+    for step in ["activated", "reset"] { #expect(log.first(step)?.metadata["took"] != nil) }
+  }
+
+  @Test func `a step of opening that fails is named, with the error`() async throws {
+    let log = RecordedLog()
+    var configuration = LyingDevice.Configuration()
+    configuration.features.remove(.version1)
+    let side = LyingDevice(configuration)
+    await #expect(throws: NetworkDeviceError.self) { try await open(side, log) }
+    let failed = try #require(log.first("agreed with the device failed"))
+    #expect(failed.metadata["error"]?.contains("VERSION_1") == true)
+    // The error is thrown: whoever opens decides how loud it is.
+    #expect(log.all.allSatisfy { $0.level == .debug })
+    #expect(log.messages.suffix(2) == ["shut down", "device closed"])
+  }
+
+  @Test func `a queue that breaks is an error, once, with its cause`() async throws {
+    let log = RecordedLog()
+    let side = LyingDevice()
+    let device = try await open(side, log)
+    // A used ring is looked at while something is in flight.
+    try await device.queues[0].submit(Packet(copying: numbered(1), in: device.pool))
+    try await eventually("it is published") { await side.perform { $0.transmit.held.count } == 1 }
+    await side.perform { pair in
+      pair.transmit.show([(id: 9999, length: 0)])
+      pair.interrupt()
+    }
+    await #expect(throws: NetworkDeviceError.self) { try await device.queues[0].closed() }
+    try? await device.close()
+    let errors = log.all.filter { $0.level >= .warning }
+    #expect(errors.map { $0.message } == ["the device ends"])
+    #expect(errors.first?.level == .error)
+    #expect(errors.first?.metadata["cause"]?.contains("broken") == true)
+    #expect(errors.first?.metadata["device"] == device.information.name)
+  }
+
+  @Test func `a lost device: the link is a notice, each attempt a debug line, its quarantine a warning`() async throws {
+    let log = RecordedLog()
+    var configuration = LyingDevice.Configuration()
+    configuration.recovery = VirtioRecovery()
+    configuration.recovery?.firstDelay = .milliseconds(1)
+    let side = LyingDevice(configuration)
+    let device = try await open(side, log)
+    let gone = Atomic<Bool>(false)
+    side.isThere = false
+    side.lose(isGone: { gone.load(ordering: .acquiring) })
+    try await eventually("it is looked for") { log.first("the device is not back yet") != nil }
+    side.isThere = true
+    try await eventually("it is back") { log.first("link up") != nil }
+    #expect(log.first("link down")?.level == .notice)
+    #expect(log.first("link down")?.metadata["cause"]?.isEmpty == false)
+    #expect(log.first("link up")?.level == .notice)
+    #expect(log.first("the device is lost")?.level == .debug)
+    #expect(log.first("the device is not back yet")?.metadata["error"]?.isEmpty == false)
+    #expect(log.first("the device is back")?.level == .debug)
+    let kept = try #require(log.all.first { $0.message.contains("quarantined until") })
+    #expect(kept.level == .warning)
+    #expect(kept.metadata["buffers"] == "16")
+    gone.store(true, ordering: .releasing)
+    try await eventually("the end of the quarantine is told") {
+      log.first("the lost device is gone, its quarantine is over") != nil
+    }
+    try await device.close()
+  }
+
+  @Test func `a reset that is not confirmed is an error with what it costs`() async throws {
+    let log = RecordedLog()
+    let side = LyingDevice()
+    let device = try await open(side, log, reset: .milliseconds(10))
+    side.resetBehaviour = .never
+    await #expect(throws: NetworkDeviceError.self) { try await device.close() }
+    #expect(log.first("reset failed")?.level == .debug)
+    let record = try #require(log.first("reset not confirmed; memory is quarantined"))
+    #expect(record.level == .error)
+    #expect(record.metadata["error"]?.contains("resetNotConfirmed") == true)
+  }
+
+  @Test func `a job that holds a loop is a warning with the queue's name`() async throws {
+    let log = RecordedLog()
+    let side = LyingDevice()
+    let device = try await open(side, log) { $0.stallBound = .milliseconds(20) }
+    let queue = device.queues[0]
+    await LoopScope(queue.loop).run { _ in
+      let end = ContinuousClock.now + .milliseconds(80)
+      while ContinuousClock.now < end {}
+    }
+    try await eventually("it is counted") { queue.statistics.loopStalls > 0 }
+    let record = try #require(log.first("a job held the loop"))
+    #expect(record.level == .warning)
+    #expect(record.metadata["queue"] == "\(device.information.name)/0")
+    #expect(record.metadata["length"]?.isEmpty == false)
+    try await device.close()
+  }
+}
+
+/// What was logged, in order.
+private final class RecordedLog: Sendable {
+  struct Record: Sendable {
+    let level: Logger.Level
+    let message: String
+    let metadata: [String: String]
+  }
+
+  private let records = Mutex<[Record]>([])
+  var all: [Record] { records.withLock { $0 } }
+  var messages: [String] { all.map { $0.message } }
+  func first(_ message: String) -> Record? { all.first { $0.message == message } }
+
+  /// A logger that writes here, at every level.
+  var logger: Logger {
+    var logger = Logger(label: "recorded") { _ in Handler(log: self) }
+    logger.logLevel = .trace
+    return logger
+  }
+
+  private struct Handler: LogHandler {
+    let log: RecordedLog
+    var logLevel = Logger.Level.trace
+    var metadata: Logger.Metadata = [:]
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+      get { metadata[key] }
+      set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+      let metadata = (event.metadata ?? [:]).mapValues { "\($0)" }
+      let record = Record(level: event.level, message: "\(event.message)", metadata: metadata)
+      log.records.withLock { $0.append(record) }
+    }
+  }
+}
