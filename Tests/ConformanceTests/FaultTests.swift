@@ -67,7 +67,10 @@ import Testing
       close(descriptor)
     }
     #expect(violation?.check == fault.check)
-    #expect(violation?.seen.contains(fault.finding) != false || fault.finding.isEmpty, "\(violation?.description ?? "")")
-    if ProcessInfo.processInfo.environment["CONFORMANCE_SHOW"] != nil { print("\(fault.check.rawValue): \(violation?.seen ?? "")") }
+    #expect(
+      violation?.seen.contains(fault.finding) != false || fault.finding.isEmpty, "\(violation?.description ?? "")")
+    if ProcessInfo.processInfo.environment["CONFORMANCE_SHOW"] != nil {
+      print("\(fault.check.rawValue): \(violation?.seen ?? "")")
+    }
   }
 }

@@ -133,7 +133,8 @@ final class FaultyQueue: QueueDriver {
       if let first = frames.first, !known.contains(first.slot) { return swallow([first]) }
       return try inner.transmit(frames.prefix(1).span)
     case .sendsSharedOnce:
-      if let first = frames.first, !first.isPlain, inFlight.contains(where: { UInt32(truncatingIfNeeded: $0) == first.slot })
+      if let first = frames.first, !first.isPlain,
+        inFlight.contains(where: { UInt32(truncatingIfNeeded: $0) == first.slot })
       {
         return swallow([first])
       }
@@ -229,7 +230,9 @@ final class FaultyQueue: QueueDriver {
     }
     // The device writes once more to buffers that it has returned.
     if fault == .writesIntoReceived, count > 0, earlier.count == 8 {
-      for slot in earlier { unsafe slots.base(of: slot).storeBytes(of: 0x99, toByteOffset: slots.headroom + 20, as: UInt8.self) }
+      for slot in earlier {
+        unsafe slots.base(of: slot).storeBytes(of: 0x99, toByteOffset: slots.headroom + 20, as: UInt8.self)
+      }
     }
     return count
   }

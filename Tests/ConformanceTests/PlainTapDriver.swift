@@ -41,8 +41,8 @@ final class PlainTapDriver: NetworkDriver {
     request.replaceSubrange(0..<min(15, name.utf8.count), with: name.utf8.prefix(15))
     request[16] = 0x02
     request[17] = isOneOfSeveral ? 0x11 : 0x10
-    let TUNSETIFF: UInt = 0x4004_54ca
-    let result = unsafe request.withUnsafeMutableBytes { unsafe ioctl(descriptor, TUNSETIFF, $0.baseAddress!) }
+    let setInterface: UInt = 0x4004_54ca  // TUNSETIFF
+    let result = unsafe ioctl(descriptor, setInterface, &request)
     guard result == 0 else {
       let error = NetworkDeviceError(.system, "attach to \(name)", offered: "error number \(errno)")
       close(descriptor)

@@ -16,8 +16,8 @@ final class ReflectingPeer: ConformancePeer {
     guard descriptor >= 0 else { throw POSIXError(POSIXErrorCode(rawValue: -descriptor) ?? .EPERM) }
     // What is held waits here, and nothing may be lost.
     var size: CInt = 64 << 20
-    let SO_RCVBUFFORCE: CInt = 33
-    guard unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &size, 4) == 0 else {
+    let forceReceiveBuffer: CInt = 33  // SO_RCVBUFFORCE
+    guard unsafe setsockopt(descriptor, SOL_SOCKET, forceReceiveBuffer, &size, 4) == 0 else {
       let code = errno
       Glibc.close(descriptor)
       throw POSIXError(POSIXErrorCode(rawValue: code) ?? .EPERM)

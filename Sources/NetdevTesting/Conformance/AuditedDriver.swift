@@ -112,7 +112,9 @@ final class AuditedQueue: QueueDriver {
     if let known = altered[entry.rawValue] { return known }
     let slot = entry.slot
     let length = slots.length(of: slot)
-    guard slots.segments(of: slot) == 1, let kind = interventions.takeAlteration(forLength: length) else { return entry }
+    guard slots.segments(of: slot) == 1, let kind = interventions.takeAlteration(forLength: length) else {
+      return entry
+    }
     switch kind {
     case .lengthen(let longer): slots.setReceived(slot: slot, length: longer)
     case .split: split(slot, length)
@@ -130,7 +132,8 @@ final class AuditedQueue: QueueDriver {
     unsafe slots.base(of: spare).advanced(by: slots.headroom)
       .copyMemory(from: slots.start(of: slot).advanced(by: first), byteCount: length - first)
     // What moved away must not be found where it was.
-    unsafe slots.start(of: slot).advanced(by: first).initializeMemory(as: UInt8.self, repeating: 0xee, count: length - first)
+    unsafe slots.start(of: slot).advanced(by: first).initializeMemory(
+      as: UInt8.self, repeating: 0xee, count: length - first)
     slots.setReceived(slot: slot, length: first)
     slots.append(slot: spare, offset: slots.headroom, length: length - first, to: slot, last: slot)
   }

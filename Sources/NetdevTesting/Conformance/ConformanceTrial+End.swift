@@ -203,7 +203,9 @@ extension ConformanceTrial {
     try await closing.value(in: self, "the device closes")
     let pool = bench.pool
     let slots = pool.configuration.slots
-    try await eventually("every buffer is back in the pool", seen: { "\(pool.free) of \(slots)" }) { pool.free == slots }
+    try await eventually("every buffer is back in the pool", seen: { "\(pool.free) of \(slots)" }) {
+      pool.free == slots
+    }
     // All of the pool's memory that is not kept for reception, in our hands.
     let size = pool.configuration.slotSize - pool.configuration.headroom
     let pattern = (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 3) }

@@ -165,7 +165,9 @@ extension ConformanceTrial {
     try await bench.expect(frames, in: inbox)
     let copied = await bench.queue.statistics.copiedToSend
     try expect(copied == 20, "20 packets of another pool are copied", "\(copied) were")
-    try await eventually("the other pool has its buffers back", seen: { "\(foreign.free) of 16" }) { foreign.free == 16 }
+    try await eventually("the other pool has its buffers back", seen: { "\(foreign.free) of 16" }) {
+      foreign.free == 16
+    }
   }
 
   func sharedPackets() async throws {
@@ -220,7 +222,8 @@ extension ConformanceTrial {
     let bench = try await open(queuePairs: pairs)
     let inboxes = (0..<pairs).map { bench.receive(on: $0) }
     try expect(
-      Set(bench.device.queues.map { ObjectIdentifier($0.loop) }).count == pairs, "each pair has a loop of its own", "they share")
+      Set(bench.device.queues.map { ObjectIdentifier($0.loop) }).count == pairs, "each pair has a loop of its own",
+      "they share")
     for index in 0..<pairs {
       // A wire that steers flows learns here where this one belongs.
       try await bench.introduce(flow: index + 1, on: index, to: inboxes)
