@@ -47,8 +47,6 @@ final class HoldingBackend: NetworkBackend, ConformancePeer {
     isShut.store(false, ordering: .releasing)
     for bell in bells.withLock({ $0 }) { Task { await bell.scope.run { _ in bell.bell.ring() } } }
   }
-
-  func close() async { bells.withLock { $0 = [] } }
 }
 
 private final class HoldingPort: BackendPort {

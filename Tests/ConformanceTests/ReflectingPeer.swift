@@ -45,6 +45,7 @@ private final class Reflector: Sendable {
   struct Wish: Sendable {
     var isHolding = false
     var isFinished = false
+    var isClosed = false
   }
 
   private let wish = Mutex(Wish())
@@ -59,15 +60,24 @@ private final class Reflector: Sendable {
     (wakeRead, wakeWrite) = (ends[0], ends[1])
   }
 
-  deinit { for descriptor in [descriptor, wakeRead, wakeWrite] { close(descriptor) } }
-
   func set(_ change: (inout Wish) -> Void) {
-    wish.withLock { change(&$0) }
-    var byte: UInt8 = 1
-    _ = unsafe write(wakeWrite, &byte, 1)
+    wish.withLock { wish in
+      guard !wish.isClosed else { return }
+      change(&wish)
+      var byte: UInt8 = 1
+      _ = unsafe write(wakeWrite, &byte, 1)
+    }
   }
 
   func run() {
+    reflect()
+    wish.withLock { wish in
+      wish.isClosed = true
+      for descriptor in [descriptor, wakeRead, wakeWrite] { close(descriptor) }
+    }
+  }
+
+  private func reflect() {
     var frame = [UInt8](repeating: 0, count: 65_536)
     while true {
       let now = wish.withLock { $0 }

@@ -28,7 +28,6 @@ struct VirtioVariant: Sendable, CustomTestStringConvertible {
     VirtioVariant("inline, no event index", .inline) { $0.eventIndex = false },
     VirtioVariant("own loop, no indirect descriptors", .ownLoop()) { $0.indirect = false },
     VirtioVariant("own loop, none of them", .ownLoop()) {
-      $0 = .init()
       $0.mergeableBuffers = false
       $0.eventIndex = false
       $0.indirect = false

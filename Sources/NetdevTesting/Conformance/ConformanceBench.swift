@@ -158,6 +158,7 @@ final class ConformanceBench: Sendable {
     try await trial.eventually(
       "every buffer is back in the pool", seen: { "\(pool.free) of \(slots) are" }
     ) { pool.free == slots }
+    trial.forget(self)
   }
 
   /// Takes down a device of which nothing can be expected any more.

@@ -113,6 +113,9 @@ final class ConformanceTrial: Sendable {
     try expectClean()
   }
 
+  /// Lets go of a device that is closed, and with it of all that it was made of.
+  func forget(_ bench: ConformanceBench) { opened.withLock { $0.removeAll { $0 === bench } } }
+
   /// The check has failed: takes down what it can.
   func abandon() async {
     for bench in opened.withLock({ $0 }) { await bench.abandon() }
