@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import Netdev
 import NetdevTesting
+import Synchronization
 import Testing
 
 /// Each check can fail: a driver with one fault, which it finds.

@@ -124,20 +124,20 @@ final class FaultyQueue: QueueDriver {
     switch fault {
     case .deafSecondPair where index == 1: return swallow(frames)
     case .losesBehind32 where frames.count > 32:
-      let count = try inner.transmit(frames.prefix(32).span)
+      let count = try publish(Array(frames.prefix(32)))
       return count < 32 ? count : count + swallow(Array(frames.dropFirst(32)))
     case .dropsWhenFull:
       let count = try inner.transmit(entries)
       return count + swallow(Array(frames.dropFirst(count)))
     case .ignoresForeign:
       if let first = frames.first, !known.contains(first.slot) { return swallow([first]) }
-      return try inner.transmit(frames.prefix(1).span)
+      return try publish(Array(frames.prefix(1)))
     case .sendsSharedOnce:
       for (position, frame) in frames.enumerated() {
         if inFlight.contains(frame.slot) {
           _ = swallow([frame])
         } else {
-          guard try inner.transmit([frame].span) == 1 else { return position }
+          guard try publish([frame]) == 1 else { return position }
           inFlight.append(frame.slot)
         }
       }
@@ -151,6 +151,8 @@ final class FaultyQueue: QueueDriver {
     default: return try inner.transmit(entries)
     }
   }
+
+  private func publish(_ frames: [TransmitEntry]) throws(NetworkDeviceError) -> Int { try inner.transmit(frames.span) }
 
   private func swallow(_ frames: [TransmitEntry]) -> Int {
     swallowed += frames

@@ -196,7 +196,7 @@ final class PlainTapQueue: QueueDriver {
 
   /// False when the kernel has no room now. A frame that it does not want is gone, as on any wire.
   private func write(_ first: UInt32) -> Bool {
-    var pieces: [iovec] = []
+    var pieces = unsafe [iovec]()
     var slot = first
     for _ in 0..<slots.segments(of: first) {
       unsafe pieces.append(iovec(iov_base: slots.start(of: slot), iov_len: slots.length(of: slot)))
