@@ -66,7 +66,8 @@ extension ConformanceTrial {
     let bench = try await open()
     let inbox = bench.receive()
     let queue = bench.queue
-    let count = can(.peerHoldsBuffers) ? bench.ledger.capacity : 1
+    // What is accepted and cannot be published is a burst at most.
+    let count = can(.peerHoldsBuffers) ? bench.ledger.capacity : min(64, bench.ledger.capacity)
     if can(.peerHoldsBuffers) { bench.peer.hold() } else { bench.interventions.jam(true) }
     let frames = bench.frames(0..<count)
     let submitting = bench.startSubmitting(frames)
