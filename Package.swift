@@ -102,6 +102,7 @@ let package = Package(
       name: "NetdevTesting",
       dependencies: [
         "Netdev", "NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem",
+        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
 
@@ -151,6 +152,13 @@ let package = Package(
         "NetdevTesting", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CLibevent",
         "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "ConformanceTests",
+      dependencies: [
+        "NetdevTesting", "InProcess", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
+        "LibeventConcurrency", "TestSupport", "CTestSupport",
       ],
       swiftSettings: rules),
     .testTarget(

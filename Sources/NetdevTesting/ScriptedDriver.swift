@@ -86,7 +86,8 @@ public final class ScriptedDriver: NetworkDriver {
   public func makeQueue(
     index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
   ) throws(NetworkDeviceError) -> any QueueDriver {
-    let queue = ScriptedQueue(mode: mode, capacity: capacity, slots: slots, signal: signal)
+    let queue = ScriptedQueue(
+      mode: mode, capacity: capacity, maximumFrame: mtu + 14, slots: slots, signal: signal)
     parts.withLock { $0.append(ScriptedQueue.Reference(queue: queue, scope: LoopScope(loop))) }
     return queue
   }
@@ -167,6 +168,7 @@ final class ScriptedQueue: QueueDriver {
 
   let mode: ScriptedDriver.Mode
   let capacity: Int
+  let maximumFrame: Int
   let slots: SlotTable
   let signal: QueueSignal
   var held: [TransmitEntry] = []
@@ -175,9 +177,10 @@ final class ScriptedQueue: QueueDriver {
   var received: [TransmitEntry] = []
   var counts = QueueDriverStatistics()
 
-  init(mode: ScriptedDriver.Mode, capacity: Int, slots: SlotTable, signal: QueueSignal) {
+  init(mode: ScriptedDriver.Mode, capacity: Int, maximumFrame: Int, slots: SlotTable, signal: QueueSignal) {
     self.mode = mode
     self.capacity = capacity
+    self.maximumFrame = maximumFrame
     self.slots = slots
     self.signal = signal
   }
@@ -193,9 +196,23 @@ final class ScriptedQueue: QueueDriver {
 
   func bytes(at position: Int) -> [UInt8] {
     guard held.indices.contains(position) else { return [] }
-    let slot = held[position].slot
-    let start = unsafe slots.base(of: slot).advanced(by: slots.offset(of: slot))
-    return unsafe Array(UnsafeRawBufferPointer(start: start, count: slots.length(of: slot)))
+    var slot = held[position].slot
+    var bytes: [UInt8] = []
+    for _ in 0..<slots.segments(of: slot) {
+      unsafe bytes.append(
+        contentsOf: UnsafeRawBufferPointer(start: slots.start(of: slot), count: slots.length(of: slot)))
+      slot = slots.next(after: slot)
+    }
+    return bytes
+  }
+
+  private func frameLength(_ first: UInt32) -> Int {
+    var (slot, length) = (first, slots.length(of: first))
+    for _ in 1..<max(1, slots.segments(of: first)) {
+      slot = slots.next(after: slot)
+      length += slots.length(of: slot)
+    }
+    return length
   }
 
   func deliver(_ bytes: [UInt8]) -> Bool {
@@ -220,20 +237,16 @@ final class ScriptedQueue: QueueDriver {
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, capacity - held.count - released.count)
     for position in 0..<count {
+      let length = frameLength(entries[position].slot)
+      if length > maximumFrame {
+        guard position == 0 else { return position }
+        throw NetworkDeviceError(
+          .frameTooLong, "submit", offered: "\(length) bytes", advice: "send at most \(maximumFrame)")
+      }
       held.append(entries[position])
-      counts.bytesSubmitted += UInt64(length(of: entries[position]))
+      counts.bytesSubmitted += UInt64(length)
     }
     return count
-  }
-
-  private func length(of entry: TransmitEntry) -> Int {
-    var slot = entry.slot
-    var length = slots.length(of: slot)
-    for _ in 1..<max(1, slots.segments(of: entry.slot)) {
-      slot = slots.next(after: slot)
-      length += slots.length(of: slot)
-    }
-    return length
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {

@@ -95,22 +95,3 @@ public struct NetworkDeviceInformation: Sendable, Hashable {
     self.receiveBufferSize = receiveBufferSize
   }
 }
-
-/// How a driver calls its queue: a value, usable on the queue's loop until the device is shut down.
-@safe public struct QueueSignal {
-  private unowned(unsafe) let queue: NetworkQueue
-
-  init(_ queue: NetworkQueue) { unsafe self.queue = queue }
-
-  /// The device interrupted: the queue looks at its rings in the next turn. Spurious calls are harmless. On the loop.
-  public func interrupt() { unsafe queue.noteInterrupt() }
-
-  /// The device broke the protocol or asked for a reset: the queue is broken. On the loop.
-  public func fail(_ error: NetworkDeviceError) { unsafe queue.breakQueue(error) }
-
-  /// A frame in flight will never be released: it fails, and whoever waits for it is told. On the loop.
-  public func fail(_ entry: TransmitEntry, _ error: NetworkDeviceError) { unsafe queue.failInFlight(entry, error) }
-
-  /// An empty buffer that was posted, or the first one of a frame that is not handed on, goes back to the pool. On the loop.
-  public func giveBack(_ slot: UInt32) { unsafe queue.takeBack(slot) }
-}

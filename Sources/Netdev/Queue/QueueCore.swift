@@ -303,8 +303,9 @@ extension QueueCore {
       unsafe state.pointee.credits = 0
       return
     }
-    // A body that never suspends must still let its turn end.
-    var room = min(ringRoom, QueueState.turnBudget - Int(accepted &- acceptedBefore))
+    // A body that never suspends must still let its turn end. Frames that waited when the turn began and then failed for
+    // their length count backwards.
+    var room = min(ringRoom, QueueState.turnBudget - Int(truncatingIfNeeded: accepted &- acceptedBefore))
     if !backlog.isEmpty { room = acceptBacklog(room) }
     while let sender = senders.first, room >= sender.need {
       senders.popFirst()
