@@ -30,7 +30,7 @@ import Responder
     do {
       try await serve()
     } catch let error as NetworkDeviceError {
-      throw exitCode(for: error, of: "EchoServer")
+      throw reportFailure(of: "EchoServer", error)
     }
   }
 

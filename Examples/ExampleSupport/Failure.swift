@@ -3,7 +3,7 @@ internal import Glibc
 public import Netdev
 
 /// One line on standard error, and the exit code that sysexits.h has for it.
-public func exitCode(for error: NetworkDeviceError, of program: String) -> ExitCode {
+public func reportFailure(of program: String, _ error: NetworkDeviceError) -> ExitCode {
   var line = "\(program): \(error)\n"
   _ = line.withUTF8 { bytes in unsafe write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
   switch error.code {

@@ -34,7 +34,7 @@ import NetdevDevices
     do {
       try await join()
     } catch let error as NetworkDeviceError {
-      throw exitCode(for: error, of: "Forwarder")
+      throw reportFailure(of: "Forwarder", error)
     }
   }
 
