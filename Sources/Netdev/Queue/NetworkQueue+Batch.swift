@@ -35,7 +35,7 @@ extension NetworkQueue {
     let batch = try openBatch()
     var failure: NetworkDeviceError?
     do throws(NetworkDeviceError) {
-      try await accept(burst, in: batch)
+      if hasRoom(for: burst.count), owns(burst) { accept(burst, in: batch) } else { try await acceptSlowly(burst, in: batch) }
     } catch {
       failure = error
     }
@@ -165,17 +165,21 @@ extension NetworkQueue {
     }
   }
 
-  /// Publishes a burst as a batch, or as part of one.
-  private func accept(_ burst: consuming PacketBurst, in batch: Waiter) async throws(NetworkDeviceError) {
+  /// Publishes a burst, for which there is room, as a batch.
+  private func accept(_ burst: consuming PacketBurst, in batch: Waiter) {
+    batch.flights += burst.count
+    burst.mark(cookie: batch.index)
+    publish(burst)
+  }
+
+  private func acceptSlowly(_ burst: consuming PacketBurst, in batch: Waiter) async throws(NetworkDeviceError) {
     guard owns(burst) else {
       var position = 0
       while let packet = burst.takeFirst(&position) { try await accept(packet, in: batch) }
       return
     }
-    if !hasRoom(for: burst.count) { _ = try await reserve(burst.count) }
-    batch.flights += burst.count
-    burst.mark(cookie: batch.index)
-    publish(burst)
+    _ = try await reserve(burst.count)
+    accept(burst, in: batch)
   }
 
   /// Waits until one more packet of a batch may be published: room in the ring, and within the batch's limit.
