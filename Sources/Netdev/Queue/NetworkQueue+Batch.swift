@@ -81,15 +81,19 @@ extension NetworkQueue {
         // What is at hand is taken and accepted synchronously.
         if let packet = packets.takePacket() {
           if isSimple(packet) {
-            acceptSingle(packet, in: batch)
+            acceptSingle(consume packet, in: batch)
           } else {
-            try await acceptOrFail(packet, in: batch, limit: limit)
+            try await acceptOrFail(consume packet, in: batch, limit: limit)
           }
           continue
         }
         leaveRoom()
         guard let packet = await packets.nextPacket() else { return nil }
-        try await acceptOrFail(packet, in: batch, limit: limit)
+        if canAccept(packet) {
+          acceptSingle(consume packet, in: batch)
+        } else {
+          try await acceptOrFail(consume packet, in: batch, limit: limit)
+        }
       }
     } catch {
       return error
@@ -116,9 +120,9 @@ extension NetworkQueue {
         leaveRoom()
         guard let packet = try await packets.next(isolation: self) else { return nil }
         if canAccept(packet), batch.flights < limit {
-          acceptSingle(packet, in: batch)
+          acceptSingle(consume packet, in: batch)
         } else {
-          try await acceptOrFail(packet, in: batch, limit: limit)
+          try await acceptOrFail(consume packet, in: batch, limit: limit)
         }
       }
     } catch {
@@ -140,7 +144,7 @@ extension NetworkQueue {
 
   @inlinable nonisolated func acceptSingle(_ packet: consuming Packet, in batch: Waiter) {
     batch.flights &+= 1
-    acceptSingle(packet, cookie: batch.index)
+    acceptSingle(consume packet, cookie: batch.index)
   }
 
   /// Publishes one packet of a batch when there is room for it, in the ring and within the batch's limit.
@@ -148,9 +152,9 @@ extension NetworkQueue {
     _ packet: consuming Packet, in batch: Waiter, limit: Int = .max
   ) async throws(NetworkDeviceError) {
     let core = try await makeRoom(in: batch, limit: limit)
-    let sendable = try core.prepareToSend(packet)
+    let sendable = try core.prepareToSend(consume packet)
     batch.flights += 1
-    accept(sendable, cookie: batch.index)
+    accept(consume sendable, cookie: batch.index)
   }
 
   /// The same for a packet that was taken from a source: if it cannot be published it has failed.
@@ -158,7 +162,7 @@ extension NetworkQueue {
     _ packet: consuming Packet, in batch: Waiter, limit: Int
   ) async throws(NetworkDeviceError) {
     do throws(NetworkDeviceError) {
-      try await accept(packet, in: batch, limit: limit)
+      try await accept(consume packet, in: batch, limit: limit)
     } catch {
       unsafe core?.statistics.packetsFailed &+= 1
       throw error

@@ -138,7 +138,7 @@ extension QueueCore {
           .frameTooLong, "submit", offered: "a frame of \(length) bytes",
           advice: "this device takes up to \(unsafe state.pointee.maximumFrame)"))
     }
-    if unsafe state.pointee.owns(packet.record) { return packet }
+    if unsafe state.pointee.owns(packet.record) { return consume packet }
     guard let adopted = pool.adopt(packet) else {
       throw giveUpRoom(
         NetworkDeviceError(
