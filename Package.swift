@@ -165,7 +165,8 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "EchoServer", "Forwarder", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet",
+        "EchoServer", "Forwarder", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess",
+        "VirtioNet",
         "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
       ],

@@ -47,7 +47,8 @@ import NetdevDevices
     let joint = Task { try await forward(left, right, tooLong) }
     let signals = EndingSignals { joint.cancel() }
     defer { signals.stop() }
-    print("\(left.information.name) <-> \(right.information.name), one pool of \(left.pool.configuration.slots) buffers")
+    let buffers = left.pool.configuration.slots
+    print("\(left.information.name) <-> \(right.information.name), one pool of \(buffers) buffers")
     print("queue pairs: \(left.queues.count) and \(right.queues.count); Ctrl-C ends")
     flushOutput()
     let printer = rates.map { seconds in Task { try await printRates(devices, every: seconds) } }

@@ -152,7 +152,8 @@ final class Flag: Sendable {
 @Suite(.serialized, .timeLimit(.minutes(5))) struct ForwarderTests {
   @Test(arguments: [
     (["nonsense", "loopback:"], "write it as loopback:"), (["loopback:", "tap:"], "name one"),
-    (["loopback:", "loopback:?queue_size=100"], "power of two"), (["loopback:", "host-udp:127.0.0.1"], "write address"),
+    (["loopback:", "loopback:?queue_size=100"], "power of two"),
+    (["loopback:", "host-udp:127.0.0.1"], "write address"),
     (["loopback:", "loopback:", "--rates", "0"], "--rates is a number"),
   ])
   func `a bad command line is one clear error and EX_USAGE`(_ arguments: [String], _ advice: String) async throws {

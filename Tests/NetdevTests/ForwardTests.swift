@@ -34,12 +34,13 @@ import VirtioNet
       }
       await input.perform { pair in _ = pair.deliver(numbered(number)) }
       try await eventually("frame \(number) is there") { await output.perform { $0.transmit.held.count } == 1 }
-      let (address, bytes) = await output.perform { pair in
-        (pair.transmittedChain().first?.address, pair.transmitted()?.frame)
-      } ?? (nil, nil)
+      let (address, bytes) =
+        await output.perform { pair in
+          (pair.transmittedChain().first?.address, pair.transmitted()?.frame)
+        } ?? (nil, nil)
       // Both devices know the pool by the same address: the net header goes where the other's was.
       guard let address, address == posted ?? nil, bytes == numbered(number) else {
-        Issue.record("frame \(number) came in at \(String(describing: posted)) and went out at \(String(describing: address))")
+        Issue.record("frame \(number): \(String(describing: posted)) in, \(String(describing: address)) out")
         break
       }
       await output.perform { _ = $0.release() }

@@ -197,7 +197,8 @@ import VirtioNet
     try await eventually("the queue is gone") { queue == nil }
   }
 
-  @Test func `outside the loop, a packet for which the pool has no buffer is refused in words, not lost`() async throws {
+  @Test func `outside the loop, a packet for which the pool has no buffer is refused in words, not lost`() async throws
+  {
     let driver = ScriptedDriver(mode: .hold)
     let pool = try PacketPool(.init(slots: 64, reserve: 64, hugePages: false))
     var configuration = NetworkDevice.Configuration()

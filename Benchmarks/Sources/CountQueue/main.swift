@@ -137,7 +137,7 @@ struct Work: Sendable {
 
   /// The frames go round through both devices; each of the two pipelines carries half of what is counted.
   private func through(_ queue: isolated NetworkQueue) async throws {
-    guard let other else { return }
+    guard let other else { throw NetworkDeviceError(.invalidConfiguration, "through", offered: "one device") }
     let count = packets / 2
     let back = Task { try await queue.forward(from: First(base: other.packets, count: count)) }
     try await other.forward(from: First(base: queue.packets, count: count))

@@ -57,20 +57,11 @@ extension NetworkDevice {
   private static func start(
     _ openings: [Opening]
   ) async throws(NetworkDeviceError) -> [NetworkDeviceInformation] {
-    typealias Start = (position: Int, result: Result<NetworkDeviceInformation, NetworkDeviceError>)
-    let (informations, failure) = await withTaskGroup(of: Start.self) { group in
-      for (position, opening) in openings.enumerated() {
-        group.addTask {
-          do throws(NetworkDeviceError) {
-            return (position, .success(try await opening.driver.start(opening.request)))
-          } catch {
-            return (position, .failure(error))
-          }
-        }
-      }
-      var informations = [NetworkDeviceInformation?](repeating: nil, count: openings.count)
-      var failure: NetworkDeviceError?
-      for await start in group {
+    var informations = [NetworkDeviceInformation?](repeating: nil, count: openings.count)
+    var failure: NetworkDeviceError?
+    await withTaskGroup(of: Start.self) { group in
+      for (position, opening) in openings.enumerated() { group.addTask { await opening.start(position) } }
+      while let start = await group.next() {
         switch start.result {
         case .success(let information): informations[start.position] = information
         case .failure(let error):
@@ -78,7 +69,6 @@ extension NetworkDevice {
           group.cancelAll()
         }
       }
-      return (informations, failure)
     }
     if let failure { throw failure }
     return informations.compactMap { $0 }
@@ -113,6 +103,12 @@ extension NetworkDevice {
   }
 }
 
+/// What came of starting one of several drivers.
+private struct Start: Sendable {
+  let position: Int
+  let result: Result<NetworkDeviceInformation, NetworkDeviceError>
+}
+
 /// A device on its way to being open.
 private struct Opening: Sendable {
   let driver: any NetworkDriver
@@ -130,6 +126,14 @@ private struct Opening: Sendable {
       link.note(change)
     }
     closer = DeviceCloser(driver: driver, link: link, timeout: configuration.resetTimeout, logger: logger)
+  }
+
+  func start(_ position: Int) async -> Start {
+    do throws(NetworkDeviceError) {
+      return Start(position: position, result: .success(try await driver.start(request)))
+    } catch {
+      return Start(position: position, result: .failure(error))
+    }
   }
 
   /// Makes the queues of a driver that has started and knows the pool, and lets the device begin.

@@ -35,7 +35,11 @@ extension NetworkQueue {
     let batch = try openBatch()
     var failure: NetworkDeviceError?
     do throws(NetworkDeviceError) {
-      if hasRoom(for: burst.count), owns(burst) { accept(burst, in: batch) } else { try await acceptSlowly(burst, in: batch) }
+      if hasRoom(for: burst.count), owns(burst) {
+        accept(burst, in: batch)
+      } else {
+        try await acceptSlowly(burst, in: batch)
+      }
     } catch {
       failure = error
     }
