@@ -189,7 +189,9 @@ import VirtioNet
       let again = try await NetworkDevice.open(driver: driver)
       queue = again.queues[0]
       #expect(await driver.deliver(numbered(1)))
-      let target = try await NetworkDevice.open(driver: ScriptedDriver(mode: .hold))
+      var configuration = NetworkDevice.Configuration()
+      configuration.pool = again.pool
+      let target = try await NetworkDevice.open(driver: ScriptedDriver(mode: .hold), configuration: configuration)
       if let burst = await again.queues[0].receiveBurst() { try await target.queues[0].submit(burst) }
       try await again.close()
       try await target.close()
