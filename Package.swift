@@ -33,6 +33,7 @@ let package = Package(
     .library(name: "NetdevService", targets: ["NetdevService"]),
     .library(name: "NetdevMetrics", targets: ["NetdevMetrics"]),
     .executable(name: "EchoServer", targets: ["EchoServer"]),
+    .executable(name: "Forwarder", targets: ["Forwarder"]),
   ],
   traits: [
     .default(enabledTraits: []),
@@ -122,13 +123,24 @@ let package = Package(
       ],
       swiftSettings: rules),
 
+    .target(
+      name: "ExampleSupport",
+      dependencies: ["Netdev", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "Examples/ExampleSupport", swiftSettings: rules),
     .executableTarget(
       name: "EchoServer",
       dependencies: [
-        "NetdevDevices", "Netdev", "Responder", "PacketFormats",
+        "ExampleSupport", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
+    .executableTarget(
+      name: "Forwarder",
+      dependencies: [
+        "ExampleSupport", "NetdevDevices", "Netdev",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/Forwarder", swiftSettings: rules),
 
     .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
     .target(
@@ -164,7 +176,8 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "EchoServer", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet",
+        "EchoServer", "Forwarder", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess",
+        "VirtioNet",
         "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
       ],
@@ -179,7 +192,8 @@ let package = Package(
     .testTarget(
       name: "InteropTests",
       dependencies: [
-        "EchoServer", "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "Responder", "PacketFormats",
+        "EchoServer", "Forwarder", "TestSupport", "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev",
+        "Responder", "PacketFormats",
         "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

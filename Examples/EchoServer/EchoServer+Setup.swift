@@ -1,10 +1,10 @@
 import ArgumentParser
-import Glibc
+import ExampleSupport
 import Netdev
 import PacketFormats
 import Responder
 
-// What stands around the heart: addresses, greeting, exit codes.
+// What stands around the heart: addresses and greeting.
 extension EchoServer {
   /// The addresses to answer for, by family.
   struct Networks {
@@ -62,21 +62,6 @@ extension EchoServer {
       let zone = isOnLink ? "%\(self.device.dropFirst("tap:".count).prefix { $0 != "?" })" : ""
       print("try:  ping -6 \(network.address)\(zone)")
     }
-    // The line must be there before somebody waits for it, also when the output is a pipe.
-    fflush(nil)
-  }
-
-  /// One line, and the exit code that sysexits.h has for it.
-  func exit(for error: NetworkDeviceError) -> ExitCode {
-    var line = "EchoServer: \(error)\n"
-    _ = line.withUTF8 { bytes in unsafe write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
-    switch error.code {
-    case .invalidConfiguration: return ExitCode(EX_USAGE)
-    case .notFound, .unsupported: return ExitCode(EX_UNAVAILABLE)
-    case .notPermitted: return ExitCode(EX_NOPERM)
-    case .busy: return ExitCode(EX_CANTCREAT)
-    case .broken: return ExitCode(EX_PROTOCOL)
-    default: return ExitCode(EX_OSERR)
-    }
+    flushOutput()
   }
 }

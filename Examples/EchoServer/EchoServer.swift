@@ -1,4 +1,5 @@
 import ArgumentParser
+import ExampleSupport
 import Netdev
 import NetdevDevices
 import PacketFormats
@@ -29,7 +30,7 @@ import Responder
     do {
       try await serve()
     } catch let error as NetworkDeviceError {
-      throw exit(for: error)
+      throw reportFailure(of: "EchoServer", error)
     }
   }
 
@@ -42,10 +43,11 @@ import Responder
     let signals = EndingSignals { server.cancel() }
     defer { signals.stop() }
     greet(device, networks)
-    let printer = rates ? Task { try await printRates(device) } : nil
+    let printer = rates ? Task { try await printRates([device]) } : nil
     let result = await server.result
     printer?.cancel()
-    report.print(device.statistics)
+    printTotals([device])
+    report.print()
     do {
       try result.get()
     } catch is CancellationError {}

@@ -31,12 +31,34 @@ extension NetworkDevice {
   public static func open(
     _ url: String, configuration: Configuration = Configuration()
   ) async throws(NetworkDeviceError) -> NetworkDevice {
-    let specification = try DeviceSpecification(url)
-    var configuration = configuration
-    if let pairs = specification.queuePairs { configuration.queuePairs = pairs }
-    if let size = specification.queueSize { configuration.queueSize = size }
-    let driver = try specification.makeDriver(pairs: configuration.queuePairs ?? 1, logger: configuration.logger)
-    return try await open(driver: driver, configuration: configuration)
+    let devices = try await open([url], configuration: configuration)
+    return devices[0]
+  }
+
+  /// Opens several devices by their URLs, on one pool and the same loops: queue i of each lives on loop i, and forwarding
+  /// between them copies nothing and stays on its loop.
+  ///
+  /// - Returns: the devices, in the order of their URLs.
+  /// - Throws: as for one URL; when one cannot be opened, none is.
+  public static func open(
+    _ urls: [String], configuration: Configuration = Configuration()
+  ) async throws(NetworkDeviceError) -> [NetworkDevice] {
+    // All are read before anything is made.
+    var specifications: [DeviceSpecification] = []
+    for url in urls { specifications.append(try DeviceSpecification(url)) }
+    var parts: [(driver: any NetworkDriver, request: NetworkDriverRequest)] = []
+    do throws(NetworkDeviceError) {
+      for specification in specifications {
+        let pairs = specification.queuePairs ?? configuration.queuePairs
+        let request = NetworkDriverRequest(
+          queuePairs: pairs, queueSize: specification.queueSize ?? configuration.queueSize)
+        parts.append((try specification.makeDriver(pairs: pairs ?? 1, logger: configuration.logger), request))
+      }
+    } catch {
+      for part in parts { await part.driver.shutDown() }
+      throw error
+    }
+    return try await open(parts, configuration: configuration)
   }
 }
 

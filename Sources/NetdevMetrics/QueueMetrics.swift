@@ -28,6 +28,7 @@ final class QueueMetrics: Sendable {
     ("interrupts", { $0.driver.interrupts }),
     ("receiveDropsChecksum", { $0.driver.receiveDropsChecksum }),
     ("receiveDropsSegmentation", { $0.driver.receiveDropsSegmentation }),
+    ("receiveDropsLength", { $0.driver.receiveDropsLength }),
     ("recoveries", { $0.driver.recoveries }),
     ("resubmitted", { $0.driver.resubmitted }),
   ]

@@ -236,7 +236,7 @@ final class PlainTapQueue: QueueDriver {
         return count
       }
       guard length <= maximumFrame else {
-        statistics.receiveDrops += 1
+        statistics.receiveDropsLength += 1
         continue
       }
       posted.removeLast()

@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Synchronization
 
-/// The built EchoServer in a process of its own, started with posix_spawn: its output is collected by two threads.
+/// A built program in a process of its own, started with posix_spawn: its output is collected by two threads.
 final class RunningProgram: Sendable {
   struct End: Sendable {
     let status: CInt
@@ -11,15 +11,22 @@ final class RunningProgram: Sendable {
   }
 
   /// Beside the test executable, where the package manager puts executables.
-  static let path = URL(filePath: CommandLine.arguments[0]).deletingLastPathComponent().appending(path: "EchoServer")
+  static func url(of program: String) -> URL {
+    URL(filePath: CommandLine.arguments[0]).deletingLastPathComponent().appending(path: program)
+  }
+
+  /// The echo server.
+  static let path = url(of: "EchoServer")
 
   private let identifier: pid_t
   private let output: Collector
   private let errors: Collector
   private let isReaped = Atomic<Bool>(false)
 
-  convenience init(_ arguments: [String], before: [String] = []) throws {
-    try self.init(command: before + [Self.path.path] + arguments)
+  convenience init(
+    _ arguments: [String], before: [String] = [], program: String = "EchoServer"
+  ) throws {
+    try self.init(command: before + [Self.url(of: program).path] + arguments)
   }
 
   init(command: [String]) throws {

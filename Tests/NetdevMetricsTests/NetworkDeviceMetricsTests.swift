@@ -63,6 +63,7 @@ import Testing
     statistics.outsideWakeups = 22
     statistics.interruptsSuppressed = 23
     statistics.loopStalls = 24
+    statistics.driver.receiveDropsLength = 25
     var fields: [String: UInt64] = [:]
     var others: [String] = []
     for field in Mirror(reflecting: statistics).children {

@@ -21,6 +21,8 @@ enum Mode: String, CaseIterable {
   /// Forwarded by a pipeline; with the addresses swapped.
   case pipeline
   case pipelineSwap = "pipeline-swap"
+  /// Forwarded from one device to another and back by two pipelines: one pool, one loop.
+  case through
   /// Each transmission awaited by itself; each burst; each array of as many packets as there are in flight.
   case send
   case sendBurst = "send-burst"
@@ -54,6 +56,8 @@ struct Work: Sendable {
   let mode: Mode
   let frames: Int
   let packets: Int
+  /// The queue of another device on the same pool and loop.
+  let other: NetworkQueue?
 
   func run(on queue: isolated NetworkQueue) async throws {
     switch mode {
@@ -64,6 +68,7 @@ struct Work: Sendable {
     case .awaitSwap: try await forwardSwapped(queue)
     case .pipeline: try await pipeline(queue)
     case .pipelineSwap: try await pipelineSwapped(queue)
+    case .through: try await through(queue)
     case .send: try await send(queue)
     case .sendBurst: try await sendBursts(queue)
     case .sendArray: try await sendArrays(queue)
@@ -128,6 +133,15 @@ struct Work: Sendable {
       return packet
     }
     try await queue.forward(from: First(base: swapped, count: packets))
+  }
+
+  /// The frames go round through both devices; each of the two pipelines carries half of what is counted.
+  private func through(_ queue: isolated NetworkQueue) async throws {
+    guard let other else { throw NetworkDeviceError(.invalidConfiguration, "through", offered: "one device") }
+    let count = packets / 2
+    let back = Task { try await queue.forward(from: First(base: other.packets, count: count)) }
+    try await other.forward(from: First(base: queue.packets, count: count))
+    try await back.value
   }
 
   private func sendBursts(_ queue: isolated NetworkQueue) async throws {
@@ -233,12 +247,14 @@ else {
   print("usage: CountQueue \(Mode.allCases.map(\.rawValue).joined(separator: "|")) FRAMES PACKETS")
   exit(2)
 }
-let work = Work(mode: mode, frames: frames, packets: packets)
 let finished = DispatchSemaphore(value: 0)
 Task.detached {
   do {
-    let device = try await NetworkDevice.open("loopback:")
-    try await device.run { queue in
+    let urls = mode == .through ? ["loopback:", "loopback:"] : ["loopback:"]
+    let devices = try await NetworkDevice.open(urls)
+    let other = devices.count == 2 ? devices[1] : nil
+    let work = Work(mode: mode, frames: frames, packets: packets, other: other?.queues[0])
+    try await devices[0].run { queue in
       for _ in 0..<frames { try await queue.submit(Packet(count: 64, in: queue.pool)) }
       let allocations = netdev_allocation_count()
       let start = DispatchTime.now().uptimeNanoseconds
@@ -246,6 +262,7 @@ Task.detached {
       let time = DispatchTime.now().uptimeNanoseconds - start
       print("allocations \(netdev_allocation_count() - allocations) ns/packet \(Double(time) / Double(work.packets))")
     }
+    try await other?.close()
   } catch {
     print("CountQueue: \(error)")
     exit(1)

@@ -1,4 +1,4 @@
-internal import LibeventConcurrency
+public import LibeventConcurrency
 public import Logging
 
 /// A network device that is open: its queue pairs, each an actor on a loop of its own.
@@ -20,6 +20,9 @@ public final class NetworkDevice: Sendable {
     public var queueSize: Int?
     /// The pool for the device's frames; nil makes one that fits. A pool can serve several devices.
     public var pool: PacketPool?
+    /// Loops for the queues, in turn: queue i lives on loop i. Devices that share loops forward to one another without leaving
+    /// them. Empty makes a loop a queue pair, by the settings below.
+    public var loops: [LoopExecutor] = []
     /// CPUs to pin the queues' loops to, in turn; empty leaves placement to the scheduler.
     public var cpus: [Int] = []
     /// How long an idle queue polls before it sleeps; zero sleeps at once.
@@ -58,60 +61,6 @@ public final class NetworkDevice: Sendable {
   deinit {
     let closer = closer
     Task { try? await closer.close(.closedByProgram) }
-  }
-
-  /// Opens the device that `driver` drives: negotiates, makes pool, loops and queues, and starts it.
-  ///
-  /// - Throws: whatever the driver refuses; everything made so far is then taken down again.
-  public static func open(
-    driver: any NetworkDriver, configuration: Configuration = Configuration()
-  ) async throws(NetworkDeviceError) -> NetworkDevice {
-    let link = LinkMonitor()
-    let driver = LoggedDriver(driver, logger: configuration.logger)
-    driver.watchLink { link.note($0) }
-    let closer = DeviceCloser(driver: driver, link: link, timeout: configuration.resetTimeout)
-    do throws(NetworkDeviceError) {
-      let request = NetworkDriverRequest(queuePairs: configuration.queuePairs, queueSize: configuration.queueSize)
-      let information = try await driver.start(request)
-      let pool = if let given = configuration.pool { given } else { try PacketPool(.fitting(information)) }
-      try pool.configuration.check(against: information)
-      try await driver.attach(pool: pool)
-      var queues: [NetworkQueue] = []
-      for index in 0..<information.queuePairs {
-        let loop = try makeLoop(index, information, configuration)
-        let queue = NetworkQueue(
-          index: index, loop: loop, pool: pool, maximumFrameLength: information.mtu + 14)
-        await closer.add(queue)
-        try await queue.prepare(driver: driver, busyPoll: configuration.busyPoll) { cause in
-          Task { try? await closer.close(cause) }
-        }
-        queues.append(queue)
-      }
-      try await driver.activate()
-      configuration.logger.debug(
-        "device open", metadata: ["device": "\(information.name)", "queuePairs": "\(information.queuePairs)"])
-      return NetworkDevice(information: information, pool: pool, queues: queues, link: link, closer: closer)
-    } catch {
-      try? await closer.close(error)
-      throw error
-    }
-  }
-
-  private static func makeLoop(
-    _ index: Int, _ information: NetworkDeviceInformation, _ configuration: Configuration
-  ) throws(NetworkDeviceError) -> LoopExecutor {
-    let name = "\(information.name)/\(index)"
-    let logger = configuration.logger
-    let cpu = configuration.cpus.isEmpty ? nil : configuration.cpus[index % configuration.cpus.count]
-    do {
-      return try LoopExecutor(name: name, cpu: cpu, stallBound: configuration.stallBound) { length in
-        logger.warning("a job held the loop", metadata: ["queue": "\(name)", "length": "\(length)"])
-      }
-    } catch {
-      throw NetworkDeviceError(
-        .system, "starting the loop of queue \(index)", offered: error.description,
-        advice: cpu == nil ? "" : "name a CPU that this machine has")
-    }
   }
 }
 
@@ -171,32 +120,5 @@ extension NetworkDevice {
 extension NetworkDeviceError {
   static var closedByProgram: NetworkDeviceError {
     NetworkDeviceError(.closed, "the device", offered: "it was closed")
-  }
-}
-
-extension PacketPool.Configuration {
-  /// A pool for one device alone: both rings of each pair full, and as much again for the program.
-  static func fitting(_ information: NetworkDeviceInformation) -> PacketPool.Configuration {
-    let headroom = max(128, (information.headroom * 2 + 63) & ~63)
-    let buffer = max(information.receiveBufferSize, 1) + headroom
-    let slotSize = buffer <= 2048 ? 2048 : (buffer + 63) & ~63
-    let rings = 2 * information.queueSize * information.queuePairs
-    return PacketPool.Configuration(
-      slots: min(rings * 2 + 256, 1_048_575), slotSize: min(slotSize, 65_536), headroom: headroom,
-      reserve: min(rings / 2, 1_048_575))
-  }
-
-  func check(against information: NetworkDeviceInformation) throws(NetworkDeviceError) {
-    // A program may use half of the headroom for headers of its own (`Packet.prepend`).
-    guard headroom / 2 >= information.headroom else {
-      throw NetworkDeviceError(
-        .invalidConfiguration, "open", offered: "a pool with \(headroom) bytes of headroom",
-        advice: "this device needs at least \(2 * information.headroom)")
-    }
-    guard slotSize - headroom >= information.receiveBufferSize else {
-      throw NetworkDeviceError(
-        .invalidConfiguration, "open", offered: "a pool with buffers of \(slotSize - headroom) bytes",
-        advice: "this device receives into buffers of at least \(information.receiveBufferSize) bytes")
-    }
   }
 }

@@ -82,8 +82,10 @@ public struct QueueDriverStatistics: Sendable, Hashable {
   public var receiveDropsChecksum: UInt64 = 0
   /// Received frames dropped because their net header asks for a segmentation that was not agreed on or is incomplete.
   public var receiveDropsSegmentation: UInt64 = 0
-  /// Received frames dropped for whatever a net header said.
-  public var receiveDrops: UInt64 { receiveDropsChecksum &+ receiveDropsSegmentation }
+  /// Received frames dropped because they were longer than a frame of this device may be.
+  public var receiveDropsLength: UInt64 = 0
+  /// Received frames dropped, for whatever reason.
+  public var receiveDrops: UInt64 { receiveDropsChecksum &+ receiveDropsSegmentation &+ receiveDropsLength }
   /// Times that the device was lost and came back.
   public var recoveries: UInt64 = 0
   /// Frames in flight that were submitted again to a device that came back.

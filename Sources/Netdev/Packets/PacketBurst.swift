@@ -163,7 +163,7 @@ extension NetworkQueue {
   nonisolated(nonsending)
     public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError)
   {
-    if isHere, hasRoom(for: burst.count) {
+    if isHere, hasRoom(for: burst.count), owns(burst) {
       publish(burst)
     } else {
       try await submitSlowly(burst)
@@ -174,8 +174,14 @@ extension NetworkQueue {
     unsafe state.pointee.credits >= count
   }
 
-  /// On the loop, with room for all: publishes in one call.
+  /// The burst's frames lie in this queue's pool, whichever of its devices received them.
+  @inlinable nonisolated func owns(_ burst: borrowing PacketBurst) -> Bool {
+    unsafe burst.queue.records == records
+  }
+
+  /// On the loop, with room for all, which lie in this queue's pool: publishes in one call.
   @usableFromInline nonisolated func publish(_ burst: consuming PacketBurst) {
+    guard unsafe burst.queue === self else { return publishOfAnother(burst) }
     let block = unsafe burst.takeBlock()
     // A burst comes from a queue, whose core is there as long as the queue.
     unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
@@ -183,8 +189,21 @@ extension NetworkQueue {
     unsafe recycle(block)
   }
 
+  /// Publishes the frames of a burst whose block belongs to another queue, and goes back there with the empty burst.
+  private nonisolated func publishOfAnother(_ burst: consuming PacketBurst) {
+    let block = unsafe burst.block
+    unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
+    unsafe block.pointee.count = 0
+    _ = consume burst
+  }
+
   @usableFromInline func submitSlowly(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
     // Whatever this throws, the burst goes and drops its frames.
+    guard owns(burst) else {
+      var position = 0
+      while let packet = burst.takeFirst(&position) { try await submitSlowly(packet) }
+      return
+    }
     _ = try await reserve(burst.count)
     publish(burst)
   }

@@ -18,7 +18,9 @@ internal import Synchronization
     public var slotSize: Int
     /// Bytes kept free before a frame, for the net header and for headers that a program prepends; a multiple of 4.
     public var headroom: Int
-    /// Buffers that programs cannot take, so that reception is never starved by packets of their own.
+    /// Buffers that stay for reception, shared evenly by the receive queues of the pool's devices. Programs cannot take them
+    /// for packets of their own, no receive queue takes another's share, and a device that is slow to release what it
+    /// transmits gets no more frames while it would use them up.
     public var reserve: Int
     /// Tries huge pages (2 MiB) and falls back to ordinary ones.
     public var hugePages: Bool
@@ -51,6 +53,7 @@ internal import Synchronization
   private let orphan: LocalList
   private let starving = Mutex<[LoopExecutor]>([])
   private let starvingCount = Atomic<Int>(0)
+  private let queueCount = Atomic<Int>(0)
   private let copyCount = Atomic<Int>(0)
   private let linearCopyCount = Atomic<Int>(0)
 
@@ -145,7 +148,8 @@ internal import Synchronization
 extension PacketPool {
   /// A list for a queue whose loop is at `loop`; it lives as long as the pool.
   func makeLocalList(loop: UInt) -> UnsafeMutablePointer<LocalSlots> {
-    unsafe locals.withLock { lists in
+    queueCount.add(1, ordering: .relaxed)
+    return unsafe locals.withLock { lists in
       // A closed queue's list serves the next one: a pool that outlives many devices does not grow.
       for entry in lists where unsafe netdev_load_acquire_word(&entry.list.pointee.loop) == 0 {
         unsafe netdev_store_release_word(&entry.list.pointee.loop, loop)
@@ -163,6 +167,7 @@ extension PacketPool {
   func retire(_ list: UnsafeMutablePointer<LocalSlots>) {
     unsafe spill(list, keeping: 0)
     unsafe netdev_store_release_word(&list.pointee.loop, 0)
+    queueCount.subtract(1, ordering: .relaxed)
   }
 
   /// On the owner's loop: moves all but `keeping` slots to the shared list.
@@ -173,14 +178,14 @@ extension PacketPool {
     }
   }
 
-  /// On the owner's loop: takes up to `wanted` slots from the shared list; true when there was at least one.
-  func replenish(_ list: UnsafeMutablePointer<LocalSlots>, wanted: Int) -> Bool {
+  /// On the owner's loop: takes up to `wanted` slots from the shared list but leaves at least `leaving` there.
+  func replenish(_ list: UnsafeMutablePointer<LocalSlots>, wanted: Int, leaving: Int) {
+    guard wanted > 0 else { return }
     let room = unsafe LocalSlots.capacity - list.pointee.count
     let first = unsafe list.pointee.slots.advanced(by: list.pointee.count)
-    let taken = unsafe shared.pop(into: first, max: min(wanted, room), leaving: 0)
+    let taken = unsafe shared.pop(into: first, max: min(wanted, room), leaving: leaving)
     for position in 0..<taken { keepAlive(for: unsafe first[position]) }
     unsafe list.pointee.count += taken
-    return taken > 0
   }
 
   /// From any thread: takes a slot for a packet of the program's own; nil leaves the reserve to reception.
@@ -212,6 +217,23 @@ extension PacketPool {
     return unsafe record
   }
 
+  /// True when the record is one of this pool's slots.
+  func owns(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
+    unsafe UInt(bitPattern: record) &- UInt(bitPattern: records)
+      < UInt(configuration.slots * MemoryLayout<SlotRecord>.stride)
+  }
+
+  /// From any thread: a copy, in a slot of this pool, of a packet that lies elsewhere; nil when there is no slot for it.
+  func adopt(_ packet: borrowing Packet) -> Packet? {
+    let record = unsafe makeBuffer(count: packet.count)
+    guard unsafe record.pointee.slot != SlotRecord.heapSlot else {
+      unsafe HeapBuffer.free(record)
+      return nil
+    }
+    unsafe SlotRecord.copyFrame(packet.record, to: record.pointee.start)
+    return unsafe Packet(owning: record)
+  }
+
   /// From any thread: the slot is free; a queue that starves for one is woken.
   func giveBack(_ slot: UInt32) {
     // An object that travels with the slot does not keep the pool while it lies here; the caller does until we return.
@@ -220,6 +242,19 @@ extension PacketPool {
     netdev_full_fence()
     if starvingCount.load(ordering: .relaxed) != 0 { wakeStarving() }
     if hasObject { unsafe Unmanaged.passUnretained(self).release() }
+  }
+}
+
+// MARK: - The reserve
+
+extension PacketPool {
+  /// Buffers of the reserve that each receive queue can count on.
+  var receiveShare: Int { configuration.reserve / max(1, queueCount.load(ordering: .relaxed)) }
+
+  /// Frames that each queue may have with its device however few buffers are left: all of them together leave the reserve
+  /// and half of the rest.
+  var transmitShare: Int {
+    max(1, (configuration.slots - configuration.reserve) / (2 * max(1, queueCount.load(ordering: .relaxed))))
   }
 }
 

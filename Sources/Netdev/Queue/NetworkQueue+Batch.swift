@@ -35,10 +35,11 @@ extension NetworkQueue {
     let batch = try openBatch()
     var failure: NetworkDeviceError?
     do throws(NetworkDeviceError) {
-      if !hasRoom(for: burst.count) { _ = try await reserve(burst.count) }
-      batch.flights += burst.count
-      burst.mark(cookie: batch.index)
-      publish(burst)
+      if hasRoom(for: burst.count), owns(burst) {
+        accept(burst, in: batch)
+      } else {
+        try await acceptSlowly(burst, in: batch)
+      }
     } catch {
       failure = error
     }
@@ -51,31 +52,56 @@ extension NetworkQueue {
   /// try await queue.forward(from: queue.packets.compactMap(answer))
   /// ```
   ///
+  /// The source may be the packets of another device. With the same pool nothing is copied, and with the same loop nothing
+  /// leaves it:
+  ///
+  /// ```swift
+  /// let devices = try await NetworkDevice.open(["tap:tap0", "tap:tap1"])
+  /// try await devices[1].queues[0].forward(from: devices[0].queues[0].packets)
+  /// ```
+  ///
   /// Not more than `limit` frames of it are in flight at a time (without one, as many as the ring takes); while they are, the
   /// source is not asked for more: nothing piles up and nothing is dropped here. Doorbells are rung by the burst.
   ///
   /// - Throws: `cancelled` when the task is cancelled: what has been published is then released. What the source throws.
-  ///   `closed` or the cause when the queue has ended; `frameTooLong`.
+  ///   `closed` or the cause when the queue ends, also while the source brings nothing; `frameTooLong`.
   @inlinable public func forward(from source: some PacketSequence, inFlight limit: Int = .max) async throws {
     let batch = try openBatch()
+    // A task of its own: when this queue ends, the wait for the source ends with it.
+    let pipeline = Task { await self.move(source, in: batch, limit: max(1, limit)) }
+    try await closeBatch(batch, await outcome(of: pipeline, batch))
+  }
+
+  /// Moves packets from a source into this queue until either ends; a packet is taken when there is room for it, and stays
+  /// where it is until then.
+  @inlinable func move(_ source: some PacketSequence, in batch: Waiter, limit: Int) async -> (any Error)? {
     var packets = source.makeAsyncIterator()
     do throws(NetworkDeviceError) {
       while true {
-        // What is at hand is taken and accepted synchronously.
-        while let packet = packets.takePacket() {
-          if canAccept(packet), batch.flights < limit {
-            acceptSingle(packet, in: batch)
-          } else {
-            try await accept(packet, in: batch, limit: limit)
-          }
+        guard hasRoom(for: 1), batch.flights < limit else {
+          try await makeRoom(in: batch, limit: limit)
+          continue
         }
-        guard let packet = await packets.nextPacket() else { break }
-        try await accept(packet, in: batch, limit: limit)
+        // What is at hand is taken and accepted synchronously.
+        if let packet = packets.takePacket() {
+          if isSimple(packet) {
+            acceptSingle(consume packet, in: batch)
+          } else {
+            try await acceptOrFail(consume packet, in: batch, limit: limit)
+          }
+          continue
+        }
+        leaveRoom()
+        guard let packet = await packets.nextPacket() else { return nil }
+        if canAccept(packet) {
+          acceptSingle(consume packet, in: batch)
+        } else {
+          try await acceptOrFail(consume packet, in: batch, limit: limit)
+        }
       }
     } catch {
-      try await closeBatch(batch, error)
+      return error
     }
-    try await closeBatch(batch, Task.isCancelled ? .cancelledBeforePublication : nil)
   }
 
   /// The same pipeline for a source of any kind, which may throw: at the price of what its `next` costs.
@@ -84,19 +110,28 @@ extension NetworkQueue {
     from source: Source, inFlight limit: Int = .max
   ) async throws where Source.Element == Packet {
     let batch = try openBatch()
+    let pipeline = Task { await self.move(source, in: batch, limit: max(1, limit)) }
+    try await closeBatch(batch, await outcome(of: pipeline, batch))
+  }
+
+  @inlinable func move<Source: AsyncSequence>(
+    _ source: Source, in batch: Waiter, limit: Int
+  ) async -> (any Error)? where Source.Element == Packet {
+    var packets = source.makeAsyncIterator()
     do {
-      for try await packet in source {
+      while true {
+        if !hasRoom(for: 1) || batch.flights >= limit { try await makeRoom(in: batch, limit: limit) }
+        leaveRoom()
+        guard let packet = try await packets.next(isolation: self) else { return nil }
         if canAccept(packet), batch.flights < limit {
-          acceptSingle(packet, in: batch)
+          acceptSingle(consume packet, in: batch)
         } else {
-          try await accept(packet, in: batch, limit: limit)
+          try await acceptOrFail(consume packet, in: batch, limit: limit)
         }
       }
     } catch {
-      try? await closeBatch(batch, nil)
-      throw error
+      return error
     }
-    try await closeBatch(batch, Task.isCancelled ? .cancelledBeforePublication : nil)
   }
 }
 
@@ -113,27 +148,95 @@ extension NetworkQueue {
 
   @inlinable nonisolated func acceptSingle(_ packet: consuming Packet, in batch: Waiter) {
     batch.flights &+= 1
-    acceptSingle(packet, cookie: batch.index)
+    acceptSingle(consume packet, cookie: batch.index)
   }
 
   /// Publishes one packet of a batch when there is room for it, in the ring and within the batch's limit.
-  @usableFromInline func accept(
+  private func accept(
     _ packet: consuming Packet, in batch: Waiter, limit: Int = .max
   ) async throws(NetworkDeviceError) {
-    if Task.isCancelled { throw .cancelledBeforePublication }
-    if batch.flights >= max(1, limit) { await waitForFlights(batch, atMost: max(1, limit) - 1) }
-    if let failure = batch.failure { throw failure }
-    let core = try await reserve()
-    let sendable = try core.prepareToSend(packet)
+    let core = try await makeRoom(in: batch, limit: limit)
+    let sendable = try core.prepareToSend(consume packet)
     batch.flights += 1
-    accept(sendable, cookie: batch.index)
+    accept(consume sendable, cookie: batch.index)
+  }
+
+  /// The same for a packet that was taken from a source: if it cannot be published it has failed.
+  @usableFromInline func acceptOrFail(
+    _ packet: consuming Packet, in batch: Waiter, limit: Int
+  ) async throws(NetworkDeviceError) {
+    do throws(NetworkDeviceError) {
+      try await accept(consume packet, in: batch, limit: limit)
+    } catch {
+      unsafe core?.statistics.packetsFailed &+= 1
+      throw error
+    }
+  }
+
+  /// Publishes a burst, for which there is room, as a batch.
+  private func accept(_ burst: consuming PacketBurst, in batch: Waiter) {
+    batch.flights += burst.count
+    burst.mark(cookie: batch.index)
+    publish(burst)
+  }
+
+  private func acceptSlowly(_ burst: consuming PacketBurst, in batch: Waiter) async throws(NetworkDeviceError) {
+    guard owns(burst) else {
+      var position = 0
+      while let packet = burst.takeFirst(&position) { try await accept(packet, in: batch) }
+      return
+    }
+    _ = try await reserve(burst.count)
+    accept(burst, in: batch)
+  }
+
+  /// Waits until one more packet of a batch may be published: room in the ring, and within the batch's limit.
+  @discardableResult @usableFromInline func makeRoom(
+    in batch: Waiter, limit: Int
+  ) async throws(NetworkDeviceError) -> QueueCore {
+    if Task.isCancelled { throw .cancelledBeforePublication }
+    if batch.flights >= limit { await waitForFlights(batch, atMost: limit - 1) }
+    if let failure = batch.failure { throw failure }
+    return try await reserve()
+  }
+
+  /// Room that this task has and does not use now is for whoever waits for it.
+  @usableFromInline func leaveRoom() {
+    guard let core = unsafe core, !core.lineIsEmpty else { return }
+    core.updateCredits()
+  }
+
+  /// What a pipeline came to. It ends at once when this queue ends, and when the task that asked for it is cancelled.
+  @usableFromInline func outcome(of pipeline: Task<(any Error)?, Never>, _ batch: Waiter) async -> (any Error)? {
+    batch.pipeline = pipeline
+    let failure = await withTaskCancellationHandler {
+      await pipeline.value
+    } onCancel: {
+      pipeline.cancel()
+    }
+    batch.pipeline = nil
+    let end = unsafe core?.end
+    if Task.isCancelled, end?.code ?? .closed == .closed {
+      return failure ?? NetworkDeviceError.cancelledBeforePublication
+    }
+    return end ?? failure
   }
 
   /// Waits for what is in flight; then the batch is over.
-  @usableFromInline func closeBatch(_ batch: Waiter, _ failure: NetworkDeviceError?) async throws(NetworkDeviceError) {
+  func closeBatch(_ batch: Waiter, _ failure: NetworkDeviceError?) async throws(NetworkDeviceError) {
     await waitForFlights(batch, atMost: 0)
     let failure = failure ?? batch.failure
     unsafe core?.waiters.putBack(batch)
+    if let failure { throw failure }
+  }
+
+  /// The same for a pipeline, whose source may have failed in its own way.
+  @usableFromInline func closeBatch(_ batch: Waiter, _ failure: (any Error)?) async throws {
+    do throws(NetworkDeviceError) {
+      try await closeBatch(batch, nil as NetworkDeviceError?)
+    } catch {
+      throw failure ?? error
+    }
     if let failure { throw failure }
   }
 

@@ -28,9 +28,12 @@ extension NetworkQueue {
   }
 
   /// On the loop: the packet can be taken as it is, now, and lies in one buffer.
-  @inlinable nonisolated func canAccept(_ packet: borrowing Packet) -> Bool {
+  @inlinable nonisolated func canAccept(_ packet: borrowing Packet) -> Bool { hasRoom(for: 1) && isSimple(packet) }
+
+  /// On the loop: the packet can be taken as it is when there is room, and lies in one buffer.
+  @inlinable nonisolated func isSimple(_ packet: borrowing Packet) -> Bool {
     let record = unsafe packet.record
-    return unsafe state.pointee.credits > 0 && state.pointee.owns(record) && record.pointee.segments == 1
+    return unsafe state.pointee.owns(record) && record.pointee.segments == 1
       && record.pointee.frameLength <= state.pointee.maximumFrame
   }
 
@@ -135,18 +138,15 @@ extension QueueCore {
           .frameTooLong, "submit", offered: "a frame of \(length) bytes",
           advice: "this device takes up to \(unsafe state.pointee.maximumFrame)"))
     }
-    if unsafe state.pointee.owns(packet.record) { return packet }
-    let record = unsafe pool.makeBuffer(count: length)
-    guard unsafe record.pointee.slot != SlotRecord.heapSlot else {
-      unsafe HeapBuffer.free(record)
+    if unsafe state.pointee.owns(packet.record) { return consume packet }
+    guard let adopted = pool.adopt(packet) else {
       throw giveUpRoom(
         NetworkDeviceError(
           .outOfMemory, "submit", offered: "the pool has no buffer for a packet that is not in it",
           advice: "make the pool larger, or make packets in this device's pool"))
     }
     statistics.copiedToSend &+= 1
-    unsafe SlotRecord.copyFrame(packet.record, to: record.pointee.start)
-    return unsafe Packet(owning: record)
+    return adopted
   }
 
   /// Room that a frame reserved and does not use goes to the next.

@@ -44,7 +44,7 @@ public import LibeventConcurrency
     self.pool = pool
     self.maximumFrameLength = maximumFrameLength
     loopIdentity = loop.identity
-    inlet = QueueInlet(loop: loop, maximumFrame: maximumFrameLength)
+    inlet = QueueInlet(loop: loop, pool: pool, maximumFrame: maximumFrameLength)
     unsafe records = pool.records
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(to: QueueState(pool: pool, maximumFrame: maximumFrameLength))

@@ -121,13 +121,36 @@ extension QueueCore {
     guard isOpen else { return }
     // In fair-sized batches: the ring is large, and a few free places are no reason to touch it.
     let room = driver.receiveRoom
-    guard room >= refillBatch else { return }
-    if unsafe local.pointee.count < room {
-      guard unsafe pool.replenish(local, wanted: unsafe room - local.pointee.count) || local.pointee.count > 0 else {
-        return starve()
-      }
-    }
+    guard room >= refillBatch else { return giveUpSurplus() }
+    if unsafe local.pointee.count < room, !replenish(room) { return }
     post(min(room, unsafe local.pointee.count))
+  }
+
+  /// The ring is full: buffers beyond the next batch are for others when those are short of them.
+  private func giveUpSurplus() {
+    guard unsafe local.pointee.count > refillBatch, pool.available < pool.configuration.reserve else { return }
+    unsafe pool.spill(local, keeping: refillBatch)
+  }
+
+  /// Gets buffers for `room` places from the pool, as far as there are any for this queue; true when there is one at hand. Up to
+  /// its share of the reserve a queue takes what there is; beyond that it leaves the whole reserve to others.
+  private func replenish(_ room: Int) -> Bool {
+    let atHand = unsafe max(0, receiveCapacity - room) + local.pointee.count
+    let missing = pool.receiveShare - atHand
+    takeFromPool(room, missing: missing)
+    if unsafe local.pointee.count > 0 { return true }
+    // What has its share posted waits for the next turn.
+    guard missing > 0 || lowWater == 0 else { return false }
+    // No buffer anywhere: whoever gives one back wakes this loop. Looks again after asking.
+    statistics.starved &+= 1
+    pool.wakeWhenAvailable(loop)
+    takeFromPool(room, missing: missing)
+    return unsafe local.pointee.count > 0
+  }
+
+  private func takeFromPool(_ room: Int, missing: Int) {
+    unsafe pool.replenish(local, wanted: min(missing, room - local.pointee.count), leaving: 0)
+    unsafe pool.replenish(local, wanted: room - local.pointee.count, leaving: pool.configuration.reserve)
   }
 
   private func post(_ count: Int) {
@@ -150,12 +173,5 @@ extension QueueCore {
     } catch {
       breakQueue(error)
     }
-  }
-
-  /// No buffer anywhere: whoever gives one back wakes this loop. Looks again after asking.
-  private func starve() {
-    statistics.starved &+= 1
-    pool.wakeWhenAvailable(loop)
-    if unsafe pool.replenish(local, wanted: driver.receiveRoom) { post(unsafe local.pointee.count) }
   }
 }

@@ -38,39 +38,43 @@ extension QueueCore {
     while position < count {
       let mark = unsafe released[position].rawValue >> 32
       let end = completeRun(of: mark, from: position, to: count)
-      if mark != 0, end > position { settleReleased(TransmitEntry.cookie(ofMark: mark), end - position) }
-      position = end
-      guard position < count else { return }
+      if end > position {
+        if mark != 0 { settleReleased(TransmitEntry.cookie(ofMark: mark), end - position) }
+        position = end
+        continue
+      }
       let entry = unsafe released[position]
-      if entry.rawValue >> 32 != mark { continue }
       releaseBuffer(entry.slot)
       if entry.cookie != 0 { settleReleased(entry.cookie, 1) }
       position += 1
     }
   }
 
-  /// Frames that the same task waits for, or nobody, each in one buffer of this queue that nobody else held when it was
-  /// submitted. Nobody else holds it now: whoever submitted it gave the only reference there was, and others are made from
-  /// one. Its object, if there is one, stays with the slot. Goes up to the first frame that is not so, and says where that is.
+  /// Frames that the same task waits for, or nobody, each in one buffer that nobody else held when it was submitted and that
+  /// the same queue of this loop received, be it of another device. Nobody else holds it now: whoever submitted it gave the
+  /// only reference there was, and others are made from one. It goes back to the list of the queue it came from, which only
+  /// this thread touches, and its object, if there is one, stays with the slot. Goes up to the first frame that is not so, and
+  /// says where that is.
   @inline(__always) private func completeRun(of mark: UInt64, from start: Int, to end: Int) -> Int {
     guard TransmitEntry.isPlain(mark: mark) else { return start }
     let records = unsafe state.pointee.records
-    let local = unsafe local
     let released = unsafe released
-    let free = unsafe local.pointee.count
+    let home = unsafe records.advanced(by: Int(released[start].slot)).pointee.home
+    guard unsafe netdev_load_relaxed_word(&home.pointee.loop) == loopIdentity else { return start }
+    let free = unsafe home.pointee.count
     // Where the next free slot goes, counted as the released frames are.
-    let places = unsafe local.pointee.slots + (free - start)
+    let places = unsafe home.pointee.slots + (free - start)
     let last = min(end, start + (LocalSlots.capacity - free))
     var position = start
     while position < last {
       let entry = unsafe released[position]
       let record = unsafe records.advanced(by: Int(entry.slot))
-      guard entry.rawValue >> 32 == mark, unsafe record.pointee.home == local else { break }
+      guard entry.rawValue >> 32 == mark, unsafe record.pointee.home == home else { break }
       unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
       unsafe places[position] = entry.slot
       position &+= 1
     }
-    unsafe local.pointee.count = free + (position - start)
+    unsafe home.pointee.count = free + (position - start)
     return position
   }
 

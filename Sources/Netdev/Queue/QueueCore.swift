@@ -20,6 +20,12 @@ final class QueueCore {
   let busyPoll: UInt64
   /// Free places that make refilling worth touching the ring.
   let refillBatch: Int
+  /// Buffers that the receive ring takes.
+  let receiveCapacity: Int
+  /// Free buffers of the pool below which a ring that holds many frames gets no more: half of the reserve.
+  let lowWater: Int
+  /// The loop as its thread knows it.
+  let loopIdentity: UInt
   /// Room to take released frames.
   let released: UnsafeMutablePointer<TransmitEntry>
   static let releasedCapacity = 64
@@ -99,7 +105,10 @@ final class QueueCore {
     samplerCookie = waiters.take(.sample).index
     unsafe released = .allocate(capacity: Self.releasedCapacity)
     unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
-    refillBatch = min(16, max(1, driver.receiveRoom / 4))
+    receiveCapacity = driver.receiveRoom
+    refillBatch = min(16, max(1, receiveCapacity / 4))
+    lowWater = (pool.configuration.reserve + 1) / 2
+    loopIdentity = loop.identity
     unsafe state.pointee.credits = driver.transmitCapacity
     // What may be accepted is counted in frames. When frames take several descriptors each, up to a whole ring of them
     // waits here, and then a burst.
@@ -306,6 +315,7 @@ extension QueueCore {
     // A body that never suspends must still let its turn end. Frames that waited when the turn began and then failed for
     // their length count backwards.
     var room = min(ringRoom, QueueState.turnBudget - Int(truncatingIfNeeded: accepted &- acceptedBefore))
+    if lowWater > 0 { room = boundedByPool(room) }
     if !backlog.isEmpty { room = acceptBacklog(room) }
     while let sender = senders.first, room >= sender.need {
       senders.popFirst()
@@ -318,6 +328,17 @@ extension QueueCore {
       isRefusing = !lineIsEmpty
       inlet.setOpen(!isRefusing)
     }
+  }
+
+  /// As much of `room` as leaves reception its buffers: a frame that waits in a ring is a buffer that receives nothing.
+  private func boundedByPool(_ room: Int) -> Int {
+    let waiting = unsafe state.pointee.pending.pointee.count + granted
+    let spare = pool.available - lowWater - waiting
+    if spare >= room { return room }
+    let held = unsafe state.pointee.inFlight + waiting
+    let bound = max(spare, pool.transmitShare - held)
+    // An idle ring takes what the first sender has, be it a whole burst: nothing would make room for it later.
+    return min(room, held == 0 ? max(bound, senders.first?.need ?? 1) : bound)
   }
 
   /// Nobody waits for room: neither packets from outside nor senders.

@@ -12,7 +12,7 @@ internal import CNetdevSystem
     case packetsSubmitted, packetsReceived, packetsReleased, packetsFailed, ringFull, starved, copiedToSend, quarantined
     case droppedAtEnd, interruptsSuppressed, activeTurns
     case kicks, kicksSuppressed, interrupts, bytesSubmitted, bytesReceived, receiveDropsChecksum
-    case receiveDropsSegmentation, driverQuarantined, resubmitted, recoveries
+    case receiveDropsSegmentation, receiveDropsLength, driverQuarantined, resubmitted, recoveries
     case residency
   }
 
@@ -97,6 +97,7 @@ internal import CNetdevSystem
       driver.recoveries = self[.recoveries]
       driver.resubmitted = self[.resubmitted]
       driver.quarantined = self[.driverQuarantined]
+      driver.receiveDropsLength = self[.receiveDropsLength]
       driver.receiveDropsSegmentation = self[.receiveDropsSegmentation]
       driver.receiveDropsChecksum = self[.receiveDropsChecksum]
       driver.bytesReceived = self[.bytesReceived]
@@ -114,6 +115,7 @@ internal import CNetdevSystem
       self[.bytesReceived] = newValue.bytesReceived
       self[.receiveDropsChecksum] = newValue.receiveDropsChecksum
       self[.receiveDropsSegmentation] = newValue.receiveDropsSegmentation
+      self[.receiveDropsLength] = newValue.receiveDropsLength
       self[.driverQuarantined] = newValue.quarantined
       self[.resubmitted] = newValue.resubmitted
       self[.recoveries] = newValue.recoveries

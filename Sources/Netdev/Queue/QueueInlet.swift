@@ -7,7 +7,8 @@ internal import Synchronization
 /// `submit` from elsewhere leaves a packet here and returns: no hop, and at most one wake-up for 32 packets. While a consumer
 /// outside works on packets that it was given ahead, nobody is woken: that consumer comes back for more, and what it has
 /// left here is taken then; a timer of the loop bounds the wait. What does not fit is refused: its sender waits in the
-/// queue's line, and until the line is empty everybody behind it does.
+/// queue's line, and until the line is empty everybody behind it does. What lies here can be sent: a packet that is not in the
+/// queue's pool is copied by whoever leaves it, and where there is no buffer for it, its sender is told.
 final class QueueInlet: Sendable {
   /// Packets that may lie here.
   static let capacity = 256
@@ -21,9 +22,12 @@ final class QueueInlet: Sendable {
     var isOpen = true
     var hasEnded = false
     var isDeferring = false
+    /// Packets copied on their way here since the loop last asked.
+    var copied: UInt64 = 0
   }
 
   private let loop: LoopExecutor
+  private let pool: PacketPool
   private let maximumFrame: Int
   private let state = Mutex(State())
   private let hasSome = Atomic<Bool>(false)
@@ -32,17 +36,29 @@ final class QueueInlet: Sendable {
   private let accepted = Atomic<UInt64>(0)
   private let wakeUps = Atomic<UInt64>(0)
 
-  init(loop: LoopExecutor, maximumFrame: Int) {
+  init(loop: LoopExecutor, pool: PacketPool, maximumFrame: Int) {
     self.loop = loop
+    self.pool = pool
     self.maximumFrame = maximumFrame
   }
 
   /// From any thread: leaves a packet, or returns it when it must go the long way.
   func offer(_ packet: consuming Packet) -> Packet? {
     guard packet.count <= maximumFrame else { return consume packet }
+    let isForeign = unsafe !pool.owns(packet.record)
     // Moved, also where nothing is optimised: the loop may take it before this returns, and must find it unshared.
-    var offered: Packet? = consume packet
+    var offered: Packet?
+    if isForeign {
+      offered = pool.adopt(packet)
+      guard offered != nil else { return consume packet }
+    } else {
+      offered = consume packet
+    }
     let wakes = state.withLock { state in
+      if isForeign, !state.hasEnded {
+        state.copied &+= 1
+        hasSome.store(true, ordering: .relaxed)
+      }
       guard state.isOpen, state.packets.count < Self.capacity, let taken = offered.take() else { return false }
       state.packets.append(taken)
       accepted.add(1, ordering: .relaxed)
@@ -93,17 +109,18 @@ final class QueueInlet: Sendable {
   /// There is something to take; what a task left before it came to the loop is seen there.
   var isEmpty: Bool { !hasSome.load(ordering: .relaxed) }
 
-  /// Takes all that is there, newest first.
-  func takeAll() -> [Packet] {
-    var packets = state.withLock { state in
+  /// Takes all that is there, newest first, and says how many packets were copied on their way here since the last time.
+  func takeAll() -> (packets: [Packet], copied: UInt64) {
+    var (packets, copied) = state.withLock { state in
       hasSome.store(false, ordering: .relaxed)
       var taken: [Packet] = []
       taken.reserveCapacity(state.packets.count)
       swap(&taken, &state.packets)
-      return taken
+      defer { state.copied = 0 }
+      return (taken, state.copied)
     }
     packets.reverse()
-    return packets
+    return (packets, copied)
   }
 
   /// Refuses packets, or takes them again.
@@ -130,7 +147,8 @@ extension QueueCore {
   func takeSubmissions() {
     guard !inlet.isEmpty, isOpen else { return }
     // Newest first: what is there already was left earlier.
-    var packets = inlet.takeAll()
+    var (packets, copied) = inlet.takeAll()
+    statistics.copiedToSend &+= copied
     packets.append(contentsOf: backlog)
     backlog = consume packets
     updateCredits()
@@ -148,14 +166,9 @@ extension QueueCore {
     var room = room
     while room > 0, let packet = backlog.popLast() {
       room -= 1
-      do throws(NetworkDeviceError) {
-        let sendable = try prepareToSend(consume packet)
-        // Its place is taken from the room, not from the credits.
-        unsafe state.pointee.credits += 1
-        unsafe queue.accept(consume sendable)
-      } catch {
-        statistics.packetsFailed &+= 1
-      }
+      // Its place is taken from the room, not from the credits.
+      unsafe state.pointee.credits += 1
+      unsafe queue.accept(consume packet)
     }
     return room
   }
@@ -191,6 +204,8 @@ extension QueueCore {
     statistics.packetsFailed &+= UInt64(backlog.count)
     backlog = []
     takeReturned()
-    statistics.packetsFailed &+= UInt64(inlet.takeAll().count)
+    let (packets, copied) = inlet.takeAll()
+    statistics.copiedToSend &+= copied
+    statistics.packetsFailed &+= UInt64(packets.count)
   }
 }

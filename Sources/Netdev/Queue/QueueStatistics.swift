@@ -77,6 +77,7 @@ extension QueueDriverStatistics {
     sum.bytesSubmitted &+= other.bytesSubmitted
     sum.receiveDropsChecksum &+= other.receiveDropsChecksum
     sum.receiveDropsSegmentation &+= other.receiveDropsSegmentation
+    sum.receiveDropsLength &+= other.receiveDropsLength
     sum.recoveries &+= other.recoveries
     sum.resubmitted &+= other.resubmitted
     sum.quarantined &+= other.quarantined

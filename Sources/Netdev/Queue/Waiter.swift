@@ -36,6 +36,8 @@ internal import LibeventConcurrency
   @safe @exclusivity(unchecked) var enough: Int?
   /// The first failure of a batch's frames.
   @safe @exclusivity(unchecked) var failure: NetworkDeviceError?
+  /// The task that moves packets from a source into this queue, while there is one.
+  @safe @exclusivity(unchecked) var pipeline: Task<(any Error)?, Never>?
   /// The receipt that this waiter serves was let go before the release.
   @safe @exclusivity(unchecked) var isAbandoned = false
 

@@ -73,7 +73,7 @@ extension ConformanceTrial {
     let submitting = bench.startSubmitting(frames)
     try await submitting.value(in: self, "\(count) frames find room")
     let victim = bench.startSend(try bench.packet(bench.frames(5000..<5001)[0]))
-    try await eventually("the next send waits for room") { await queue.statistics.ringFull > 0 }
+    try await eventually("the next send waits for room") { queue.statistics.ringFull > 0 }
     try expect(!victim.isFinished, "a send waits for room", "it ended: \(victim.result.map { "\($0)" } ?? "")")
     victim.cancel()
     try await eventually("a cancelled send returns") { victim.isFinished }
@@ -138,7 +138,7 @@ extension ConformanceTrial {
     if can(.peerHoldsBuffers) {
       let queue = bench.queue
       try await bench.waitForFlights(capacity, "the ring is full")
-      try await eventually("4 senders wait for room") { await queue.statistics.ringFull >= 4 }
+      try await eventually("4 senders wait for room") { queue.statistics.ringFull >= 4 }
     } else {
       try await eventually("frames are sent") { bench.ledger.submitted >= 500 }
     }
@@ -150,7 +150,7 @@ extension ConformanceTrial {
     try expect(
       outcomes.codes.count == senders && outcomes.codes.allSatisfy { $0 == .closed },
       "each of \(senders) senders is told once that the device is closed", "\(outcomes.codes)")
-    let counts = await bench.queue.statistics
+    let counts = bench.queue.statistics
     try expect(
       counts.packetsReleased + counts.packetsFailed >= counts.packetsSubmitted,
       "every submitted frame is released or fails",
@@ -277,7 +277,7 @@ extension ConformanceTrial {
     try await eventually(
       "reception uses up the pool", seen: { "\(bench.ledger.posted) buffers are still posted, \(pool.free) free" }
     ) {
-      let starved = await queue.statistics.starved
+      let starved = queue.statistics.starved
       return starved > 0 && bench.ledger.posted == 0
     }
     inbox.forget()

@@ -109,7 +109,7 @@ extension ConformanceTrial {
       let submitting = bench.startSubmitting(frames)
       try await bench.waitForFlights(capacity, "the ring takes \(capacity) frames")
       let queue = bench.queue
-      try await eventually("the next frame waits for room") { await queue.statistics.ringFull > 0 }
+      try await eventually("the next frame waits for room") { queue.statistics.ringFull > 0 }
       try expect(!submitting.isFinished, "\(extra) frames wait", "all were taken")
       bench.peer.letGo()
       try await bench.expect(frames, in: inbox)
@@ -163,7 +163,7 @@ extension ConformanceTrial {
       try await sending.value(in: self, "every send returns")
     }
     try await bench.expect(frames, in: inbox)
-    let copied = await bench.queue.statistics.copiedToSend
+    let copied = bench.queue.statistics.copiedToSend
     try expect(copied == 20, "20 packets of another pool are copied", "\(copied) were")
     try await eventually("the other pool has its buffers back", seen: { "\(foreign.free) of 16" }) {
       foreign.free == 16
@@ -246,7 +246,7 @@ extension ConformanceTrial {
     let frames = bench.frames(0..<250)
     for _ in 0..<4 { try await bench.exchange(frames, through: inbox) }
     let bytes = UInt64(4 * frames.reduce(0) { $0 + $1.count })
-    let counts = await bench.queue.statistics
+    let counts = bench.queue.statistics
     try expect(counts.packetsSubmitted == 1000, "1000 frames submitted", "\(counts.packetsSubmitted)")
     try expect(counts.packetsReleased == 1000, "1000 frames released", "\(counts.packetsReleased)")
     try expect(counts.packetsReceived == 1000, "1000 frames received", "\(counts.packetsReceived)")
@@ -254,7 +254,7 @@ extension ConformanceTrial {
     try expect(counts.driver.receiveDrops == 0, "no frame dropped", "\(counts.driver.receiveDrops)")
     try expect(counts.packetsFailed == 0, "no frame failed", "\(counts.packetsFailed)")
     try await bench.close()
-    let atEnd = await bench.queue.statistics
+    let atEnd = bench.queue.statistics
     try expect(atEnd.bytesReceived == bytes, "the counts stay when the device is closed", "\(atEnd.bytesReceived)")
   }
 }

@@ -22,7 +22,7 @@ extension ConformanceTrial {
     }
     try await bench.expect(frames, in: inbox)
     try await receipts.value(in: self, "every receipt tells of the release")
-    let counts = await bench.queue.statistics
+    let counts = bench.queue.statistics
     try expect(
       counts.packetsSubmitted == 384 && counts.packetsReleased == 384 && counts.packetsFailed == 0,
       "384 frames are submitted and released, none fails",

@@ -1,12 +1,12 @@
-import Dispatch
-import Glibc
+internal import Dispatch
+internal import Glibc
 
 /// SIGINT and SIGTERM as a request to end, not as the end.
-final class EndingSignals {
+public final class EndingSignals {
   private let sources: [any DispatchSourceSignal]
 
   /// Calls `handler` at each of the two signals until stopped.
-  init(_ handler: @escaping @Sendable () -> Void) {
+  public init(_ handler: @escaping @Sendable () -> Void) {
     sources = [SIGINT, SIGTERM].map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
@@ -17,7 +17,7 @@ final class EndingSignals {
   }
 
   /// Gives the signals back to the system.
-  func stop() {
+  public func stop() {
     for source in sources { source.cancel() }
     for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
   }
