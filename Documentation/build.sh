@@ -34,7 +34,7 @@ done
 for module in $modules; do
   mkdir -p "$work/symbols/$module"
   "$tools/swift-symbolgraph-extract" -module-name "$module" -I "$products/Modules" "${maps[@]}" -target "$target" \
-    -minimum-access-level public -skip-synthesized-members -output-dir "$work/symbols/$module"
+    -minimum-access-level public -skip-synthesized-members -emit-extension-block-symbols -output-dir "$work/symbols/$module"
 done
 python3 Documentation/undocumented.py "$PWD/Sources" "$work/symbols"
 

@@ -48,7 +48,8 @@ for path in sorted(glob.glob(os.path.join(folder, "*", "*.symbols.json"))):
             continue
         count += 1
         lines = symbol.get("docComment", {}).get("lines", [])
-        if symbol["identifier"]["precise"] in implements:
+        # An extension is no symbol of its own; what it adds is.
+        if symbol["kind"]["identifier"] == "swift.extension" or symbol["identifier"]["precise"] in implements:
             continue
         where = uri.removeprefix("file://" + sources + "/")
         line = symbol["location"]["position"]["line"] + 1
