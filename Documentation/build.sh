@@ -34,7 +34,7 @@ done
 for module in $modules; do
   mkdir -p "$work/symbols/$module"
   "$tools/swift-symbolgraph-extract" -module-name "$module" -I "$products/Modules" "${maps[@]}" -target "$target" \
-    -minimum-access-level public -skip-synthesized-members -output-dir "$work/symbols/$module"
+    -minimum-access-level public -skip-synthesized-members -emit-extension-block-symbols -output-dir "$work/symbols/$module"
 done
 python3 Documentation/undocumented.py "$PWD/Sources" "$work/symbols"
 
@@ -48,7 +48,7 @@ for module in $modules; do
   "$tools/docc" convert "${catalog[@]}" --additional-symbol-graph-dir "$work/symbols/$module" \
     --output-dir "$work/$module.doccarchive" --fallback-display-name "$module" --fallback-bundle-identifier "$module" \
     --fallback-default-module-kind Library --enable-experimental-external-link-support "${dependencies[@]}" \
-    --warnings-as-errors --transform-for-static-hosting
+    --warnings-as-errors --transform-for-static-hosting >"$work/docc.log"
   archives+=("$work/$module.doccarchive")
 done
 rm -rf docs

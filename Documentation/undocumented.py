@@ -15,6 +15,18 @@ import os
 import re
 import sys
 
+
+def without_parentheses(declaration):
+    """What a declaration says of itself, and not of its parameters."""
+    depth, kept = 0, []
+    for character in declaration:
+        depth -= character == ")"
+        if depth == 0:
+            kept.append(character)
+        depth += character == "("
+    return "".join(kept)
+
+
 sources, folder = sys.argv[1:3]
 missing = []
 silent = []
@@ -36,14 +48,15 @@ for path in sorted(glob.glob(os.path.join(folder, "*", "*.symbols.json"))):
             continue
         count += 1
         lines = symbol.get("docComment", {}).get("lines", [])
-        if symbol["identifier"]["precise"] in implements:
+        # An extension is no symbol of its own; what it adds is.
+        if symbol["kind"]["identifier"] == "swift.extension" or symbol["identifier"]["precise"] in implements:
             continue
         where = uri.removeprefix("file://" + sources + "/")
         line = symbol["location"]["position"]["line"] + 1
         name = f"{where}:{line}: {module}.{'.'.join(symbol['pathComponents'])}"
         comment = " ".join(line["text"] for line in lines)
         declaration = "".join(part["spelling"] for part in symbol.get("declarationFragments", []))
-        throws = re.search(r"\) async throws|\) throws|\basync throws\b|get throws", declaration)
+        throws = symbol["kind"]["identifier"] != "swift.typealias" and "throws" in without_parentheses(declaration)
         if not comment.strip():
             missing.append(name)
         elif throws and "throws(Failure)" not in declaration and not re.search(r"[Tt]hrow", comment):

@@ -14,7 +14,7 @@ internal import Synchronization
 /// }
 /// ```
 ///
-/// Every counter of ``QueueStatistics`` and ``QueueDriverStatistics`` is a counter `netdev.` + its name, such as
+/// Every counter of `QueueStatistics` and `QueueDriverStatistics` is a counter `netdev.` + its name, such as
 /// `netdev.packetsReceived`, with the dimensions `device`, the device's name, and `queue`, the pair's position. What a driver
 /// has in quarantine comes and goes: it is the gauge `netdev.driver.quarantined`. How long frames were with the device since
 /// the last report is the gauge `netdev.residency`, in nanoseconds, rounded up to a power of two, with the further dimension
