@@ -34,7 +34,8 @@ table='
        await-32        CountQueue  await,32         400    0        0    1.25   burst-32
        pipeline        CountQueue  pipeline,64      -      0        0.1  1.40   burst
        pipeline-swap   CountQueue  pipeline-swap,64 -      0        0.1  1.40   burst-swap
-       through         CountQueue  through,64       -      0        0    1.40   burst
+       through         CountQueue  through,64       490    0        0.2  -      -
+       through-256     CountQueue  through,256      -      0        0.1  1.40   burst
        send-burst-32   CountQueue  send-burst,32    -      0        -    1.30   burst-32
        send-array-32   CountQueue  send-array,32    -      0.1      -    -      -
        outside         CountQueue  outside,64       -      0.2      -    -      -

@@ -7,9 +7,12 @@ enum KernelSockets {
   /// Sends each datagram back to where it came from, over IPv4 and IPv6, until told to stop.
   ///
   /// - Returns: how many it sent back.
-  static func echoDatagrams(port: UInt16, until stop: borrowing Atomic<Bool>) throws -> Int {
+  static func echoDatagrams(
+    port: UInt16, ready: borrowing Atomic<Bool>, until stop: borrowing Atomic<Bool>
+  ) throws -> Int {
     let descriptor = try open(SOCK_DGRAM, port)
     defer { close(descriptor) }
+    ready.store(true, ordering: .releasing)
     var patience = timeval(tv_sec: 0, tv_usec: 50_000)
     unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     var buffer = [UInt8](repeating: 0, count: 65_536)

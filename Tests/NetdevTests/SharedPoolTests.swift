@@ -7,7 +7,7 @@ import VirtioNet
 
 /// One pool that several devices receive into and send from: what fits them, what each can count on, what goes wrong.
 @Suite(.timeLimit(.minutes(3))) struct SharedPoolTests {
-  /// Receives and drops what a queue gets until it has seen `count` frames of number `number`.
+  /// Receives and drops what a queue gets until it has seen `count` frames.
   private static func receive(_ count: Int, from queue: NetworkQueue) async -> Int {
     var seen = 0
     for await _ in queue.packets {
