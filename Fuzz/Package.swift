@@ -47,6 +47,8 @@ let package = Package(
       name: "FuzzFrames", dependencies: ["FuzzSupport", netdev("Responder"), netdev("PacketFormats")],
       swiftSettings: fuzzer),
     .executableTarget(
-      name: "FuzzURLs", dependencies: ["FuzzSupport", netdev("NetdevDevices"), netdev("Netdev")], swiftSettings: fuzzer),
+      name: "FuzzURLs",
+      dependencies: ["FuzzSupport", netdev("NetdevDevices"), netdev("VhostUser"), netdev("Virtio"), netdev("Netdev")],
+      swiftSettings: fuzzer),
   ]
 )

@@ -14,12 +14,10 @@ func runDeviceRing(_ input: inout InputReader) {
     size: areas.size, descriptors: areas.descriptors, avail: areas.avail, used: areas.used)
   if flags & 0x80 != 0 {
     // The areas are where the driver says, among its own buffers; where that cannot be, they are left where they were.
-    let (first, second, third) = (
-      GuestWorld.address(&input), GuestWorld.address(&input), GuestWorld.address(&input)
-    )
-    if let found = try? SplitDeviceRing.Configuration(
-      size: areas.size, descriptorAddress: first & ~15, availAddress: second & ~1, usedAddress: third & ~3,
-      memory: memory)
+    let places = [GuestWorld.address(&input) & ~15, GuestWorld.address(&input) & ~1, GuestWorld.address(&input) & ~3]
+    let found = try? SplitDeviceRing.Configuration(
+      size: areas.size, descriptorAddress: places[0], availAddress: places[1], usedAddress: places[2], memory: memory)
+    if let found, world.canWrite(places[0], areas.layout.descriptorBytes), world.canWrite(places[1], areas.layout.availBytes)
     {
       configuration = found
       areas = RingAreas(areas.layout, configuration.descriptors, configuration.avail, configuration.used)

@@ -37,9 +37,9 @@ func runEngine(_ input: inout InputReader) {
   let bases = engine.stop()
   if !isInBuffers, flags & 0x0c != 0x04, engine.transmitFailure == nil {
     promise(bases.transmit == transmit.availIndex, "every frame has been taken")
-    promise(transmit.usedIndex == transmit.availIndex, "every frame has come back")
+    promise(script.hasSpoiltUsed || transmit.usedIndex == transmit.availIndex, "every frame has come back")
   }
-  if !isInBuffers, engine.receiveFailure == nil {
+  if !isInBuffers, !script.hasSpoiltUsed, engine.receiveFailure == nil {
     promise(receive.usedIndex == bases.receive, "every buffer that was taken has come back")
   }
 }
@@ -102,6 +102,8 @@ private struct EngineScript {
   var sides: [Side]
   /// The driver may keep the device busy without end.
   let isEndless: Bool
+  /// The driver has written where the device counts.
+  var hasSpoiltUsed = false
 
   mutating func step(_ input: inout InputReader) {
     let control = input.byte()
@@ -114,7 +116,10 @@ private struct EngineScript {
     case 5: offer(ring, input.number())
     case 6, 7: sides[ring].areas.availIndex = sides[ring].index
     case 8: sides[ring].areas.availIndex = input.number()
-    case 9: sides[ring].areas.scribble(at: input.number(), input.byte())
+    case 9:
+      let before = sides[ring].areas.usedIndex
+      sides[ring].areas.scribble(at: input.number(), input.byte())
+      if sides[ring].areas.usedIndex != before { hasSpoiltUsed = true }
     case 10: ring == 0 ? engine.kickReceive() : engine.kickTransmit()
     case 11: _ = hand.loop.turnOnce()
     case 12: settle()

@@ -48,6 +48,14 @@ final class GuestWorld {
   /// The mapping of an address in the largest writable region.
   func pointer(_ address: UInt64) -> UnsafeMutableRawPointer { places[0].memory.start + Int(address - Self.base) }
 
+  /// Whether the driver of this world can write there itself.
+  func canWrite(_ address: UInt64, _ count: Int) -> Bool {
+    places.contains { place in
+      let offset = address &- place.address
+      return place.isWritable && offset <= UInt64(place.memory.count) && UInt64(count) <= UInt64(place.memory.count) - offset
+    }
+  }
+
   /// Ends the process unless all of a segment is in one region, and may be accessed so.
   func check(_ segment: BufferSegment, forWriting: Bool) {
     let start = UInt(bitPattern: segment.base)
