@@ -11,7 +11,8 @@ func decode(_ bytes: [UInt8], at offset: Int) {
   decodeIPv4(span, offset)
   decodeIPv6(span, offset)
   if let (flow, payload) = try? UDPFrame.decode(span) {
-    promise(payload.lowerBound >= UDPFrame.headerLength && payload.upperBound <= bytes.count, "a payload is in its frame")
+    promise(
+      payload.lowerBound >= UDPFrame.headerLength && payload.upperBound <= bytes.count, "a payload is in its frame")
     checkEncoding(flow, payload.count)
   }
 }
@@ -60,8 +61,9 @@ private func decodeIPv6(_ span: RawSpan, _ offset: Int) {
       && payload.offset + payload.length == offset + 40 + header.payloadLength, "a payload ends with its packet")
   _ = try? UDPHeader(
     decoding: span, at: payload.offset, available: payload.length, pseudoHeader: header.pseudoHeader(for: .udp))
-  guard let message = try? ICMPv6Message(
-    decoding: span, at: payload.offset, length: payload.length, pseudoHeader: header.pseudoHeader(for: .icmpv6))
+  guard
+    let message = try? ICMPv6Message(
+      decoding: span, at: payload.offset, length: payload.length, pseudoHeader: header.pseudoHeader(for: .icmpv6))
   else { return }
   _ = try? NeighborMessage(decoding: span, header: header, payload: payload, message: message)
 }
@@ -91,9 +93,19 @@ private func written(_ count: Int, _ body: (inout MutableRawSpan) -> Void) -> [U
 /// Reads bytes as the text of every kind of address; what was read reads as it was written.
 func parse(_ bytes: [UInt8]) {
   let text = String(decoding: bytes, as: UTF8.self)
-  if let address = MACAddress(text) { promise(MACAddress(address.description) == address, "\(address) reads as written") }
-  if let address = IPv4Address(text) { promise(IPv4Address(address.description) == address, "\(address) reads as written") }
-  if let address = IPv6Address(text) { promise(IPv6Address(address.description) == address, "\(address) reads as written") }
-  if let network = IPv4Network(text) { promise(IPv4Network(network.description) == network, "\(network) reads as written") }
-  if let network = IPv6Network(text) { promise(IPv6Network(network.description) == network, "\(network) reads as written") }
+  if let address = MACAddress(text) {
+    promise(MACAddress(address.description) == address, "\(address) reads as written")
+  }
+  if let address = IPv4Address(text) {
+    promise(IPv4Address(address.description) == address, "\(address) reads as written")
+  }
+  if let address = IPv6Address(text) {
+    promise(IPv6Address(address.description) == address, "\(address) reads as written")
+  }
+  if let network = IPv4Network(text) {
+    promise(IPv4Network(network.description) == network, "\(network) reads as written")
+  }
+  if let network = IPv6Network(text) {
+    promise(IPv6Network(network.description) == network, "\(network) reads as written")
+  }
 }

@@ -28,12 +28,15 @@ func flaw(of frame: [UInt8], isAdvertisement: Bool) -> String? {
   case 0x0800:
     guard frame[14] == 0x45, number(frame[16..<18]) == frame.count - 14 else { return "its IPv4 length" }
     guard slowChecksum(frame[14..<34]) == 0 else { return "its header checksum" }
-    let pseudo = Array(frame[26..<34]) + [0, frame[23]] + [UInt8((frame.count - 34) >> 8), UInt8((frame.count - 34) & 255)]
+    let pseudo =
+      Array(frame[26..<34]) + [0, frame[23]] + [UInt8((frame.count - 34) >> 8), UInt8((frame.count - 34) & 255)]
     return transportFlaw(of: frame, at: 34, kind: frame[23], pseudo: pseudo, icmp: 1, reply: 0)
   case 0x86dd:
     guard frame[14] >> 4 == 6, number(frame[18..<20]) == frame.count - 54 else { return "its IPv6 length" }
     let pseudo =
-      Array(frame[22..<54]) + [0, 0, UInt8((frame.count - 54) >> 8), UInt8((frame.count - 54) & 255), 0, 0, 0, frame[20]]
+      Array(frame[22..<54]) + [
+        0, 0, UInt8((frame.count - 54) >> 8), UInt8((frame.count - 54) & 255), 0, 0, 0, frame[20],
+      ]
     if isAdvertisement {
       guard frame[21] == 255, slowChecksum(pseudo + frame[54...]) == 0 else { return "its advertisement" }
       return nil

@@ -39,7 +39,8 @@ private func judge(_ message: MessageSocket.Incoming, asAnswerTo question: Front
   _ = reply.traceText(for: question)
   if case .getConfig(let size) = question {
     promise(
-      reply.config.map { $0.count == size } ?? message.payload.isEmpty, "a configuration has the size that was asked for")
+      reply.config.map { $0.count == size } ?? message.payload.isEmpty,
+      "a configuration has the size that was asked for")
     promise(reply.config.map { message.payload.suffix(size).elementsEqual($0) } ?? true, "a configuration is what came")
   } else {
     var writer = PayloadWriter()

@@ -54,7 +54,8 @@ func runMessages(_ input: inout InputReader) {
   let expected = stream.messages()
   promise(received == expected.messages, "the messages are \(expected.messages), not \(received)")
   promise(
-    hasEnded == (expected.isBroken || hangsUp), "the connection \(expected.isBroken ? "" : "does not ") end by its bytes")
+    hasEnded == (expected.isBroken || hangsUp),
+    "the connection \(expected.isBroken ? "" : "does not ") end by its bytes")
   socket.close()
   hand.poll()
   if !hangsUp { close(ends[1]) }

@@ -17,7 +17,8 @@ func runDeviceRing(_ input: inout InputReader) {
     let places = [GuestWorld.address(&input) & ~15, GuestWorld.address(&input) & ~1, GuestWorld.address(&input) & ~3]
     let found = try? SplitDeviceRing.Configuration(
       size: areas.size, descriptorAddress: places[0], availAddress: places[1], usedAddress: places[2], memory: memory)
-    if let found, world.canWrite(places[0], areas.layout.descriptorBytes), world.canWrite(places[1], areas.layout.availBytes)
+    if let found, world.canWrite(places[0], areas.layout.descriptorBytes),
+      world.canWrite(places[1], areas.layout.availBytes)
     {
       configuration = found
       areas = RingAreas(areas.layout, configuration.descriptors, configuration.avail, configuration.used)

@@ -19,7 +19,9 @@ func runDriverRing(_ input: inout InputReader) {
     configuration.indirect = IndirectTables(host: tables.start, address: 0x10_0000, capacity: capacity)
   }
   var ring: SplitDriverRing
-  do throws(RingError) { ring = try configuration.activate() } catch { violated("a right configuration is taken: \(error)") }
+  do throws(RingError) { ring = try configuration.activate() } catch {
+    violated("a right configuration is taken: \(error)")
+  }
   var script = DriverRingScript(areas)
   while !input.isAtEnd { script.step(&ring, &input) }
   script.drain(&ring, inOrder: false)
@@ -92,8 +94,10 @@ private struct DriverRingScript {
 
   private mutating func addChain(_ ring: inout SplitDriverRing, _ input: inout InputReader) {
     let shift = UInt32(input.byte() % 26)
-    let readable = (0..<input.choice(12)).map { _ in RingBuffer(address: 1 << 40, length: UInt32(input.byte()) << shift) }
-    let writable = (0..<input.choice(12)).map { _ in RingBuffer(address: 1 << 41, length: UInt32(input.byte()) << shift) }
+    let readable = (0..<input.choice(12)).map { _ in RingBuffer(address: 1 << 40, length: UInt32(input.byte()) << shift)
+    }
+    let writable = (0..<input.choice(12)).map { _ in RingBuffer(address: 1 << 41, length: UInt32(input.byte()) << shift)
+    }
     do throws(RingError) {
       if try ring.add(readable: readable.span, writable: writable.span, token: nextToken) {
         noteOut(writable: writable.reduce(0) { $0 + UInt64($1.length) })
@@ -187,14 +191,18 @@ private struct DriverRingScript {
   mutating func drain(_ ring: inout SplitDriverRing, inOrder: Bool, startIndex: UInt16 = 0) {
     var tokens: [UInt64] = []
     let count = inOrder ? ring.drainInOrder { tokens.append($0) } : ring.drain { tokens.append($0) }
-    promise(count == tokens.count && Set(tokens) == Set(out.keys) && tokens.count == out.count, "a drain brings what is out")
+    promise(
+      count == tokens.count && Set(tokens) == Set(out.keys) && tokens.count == out.count, "a drain brings what is out")
     out = [:]
-    do throws(RingError) { try ring.reset(startIndex: startIndex) } catch { violated("a drained ring is laid anew: \(error)") }
+    do throws(RingError) { try ring.reset(startIndex: startIndex) } catch {
+      violated("a drained ring is laid anew: \(error)")
+    }
     failure = nil
     device = startIndex
     // The whole ring can be used again.
     for id in 0..<areas.size {
-      promise(ring.add(address: 0, length: 1, writable: false, token: UInt64(id)), "a new ring has room for \(areas.size)")
+      promise(
+        ring.add(address: 0, length: 1, writable: false, token: UInt64(id)), "a new ring has room for \(areas.size)")
     }
     promise(!ring.add(address: 0, length: 1, writable: false, token: 0), "a full ring takes nothing")
     ring.drain { _ in }

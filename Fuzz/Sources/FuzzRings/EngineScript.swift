@@ -56,7 +56,8 @@ private func negotiate(_ flags: UInt8, _ features: FeatureSet) -> VirtioNetDevic
   if flags & 16 != 0 { configuration.ringFeatures = configuration.ringFeatures.union(.inOrder) }
   let device = VirtioNetDevice(backend: backend, configuration: configuration)
   device.setStatus([.acknowledge, .driver])
-  device.setDriverFeatures(device.offeredFeatures.intersection(features.union(flags & 16 != 0 ? .inOrder : [])).union(.version1))
+  device.setDriverFeatures(
+    device.offeredFeatures.intersection(features.union(flags & 16 != 0 ? .inOrder : [])).union(.version1))
   device.setStatus([.acknowledge, .driver, .featuresOK])
   guard device.status.contains(.featuresOK) else { return nil }
   device.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
@@ -143,7 +144,9 @@ private struct EngineScript {
     // The header, as it is on the wire; and a frame of what is left.
     if ring == 1 {
       let header = input.take(Int(input.byte() & 15))
-      header.withUnsafeBytes { if let start = $0.baseAddress { world.pointer(address).copyMemory(from: start, byteCount: $0.count) } }
+      header.withUnsafeBytes {
+        if let start = $0.baseAddress { world.pointer(address).copyMemory(from: start, byteCount: $0.count) }
+      }
     }
     for piece in 0..<pieces {
       let isLast = piece == pieces - 1

@@ -52,7 +52,8 @@ final class GuestWorld {
   func canWrite(_ address: UInt64, _ count: Int) -> Bool {
     places.contains { place in
       let offset = address &- place.address
-      return place.isWritable && offset <= UInt64(place.memory.count) && UInt64(count) <= UInt64(place.memory.count) - offset
+      return place.isWritable && offset <= UInt64(place.memory.count)
+        && UInt64(count) <= UInt64(place.memory.count) - offset
     }
   }
 
@@ -64,7 +65,8 @@ final class GuestWorld {
       return start >= first && segment.length >= 0 && start - first <= UInt(place.memory.count)
         && UInt(segment.length) <= UInt(place.memory.count) - (start - first) && (place.isWritable || !forWriting)
     }
-    promise(isInside, "\(segment.length) bytes of a chain lie in one region and may be \(forWriting ? "written" : "read")")
+    promise(
+      isInside, "\(segment.length) bytes of a chain lie in one region and may be \(forWriting ? "written" : "read")")
   }
 
   // MARK: What a lying driver writes
@@ -101,7 +103,8 @@ final class GuestWorld {
   static func descriptor(_ input: inout InputReader) -> RawDescriptor {
     let flags = input.byte()
     return RawDescriptor(
-      address: address(&input), length: length(&input), flags: flags & 0x80 == 0 ? UInt16(flags & 7) : UInt16(flags) << 8 | 1,
+      address: address(&input), length: length(&input),
+      flags: flags & 0x80 == 0 ? UInt16(flags & 7) : UInt16(flags) << 8 | 1,
       next: flags & 0x40 == 0 ? UInt16(input.byte() & 31) : input.number())
   }
 

@@ -24,7 +24,8 @@ public struct InputReader {
   public mutating func choice(_ count: Int) -> Int { Int(byte()) % count }
 
   /// The next number, the low byte first.
-  public mutating func number<Number: FixedWidthInteger & UnsignedInteger>(_ type: Number.Type = Number.self) -> Number {
+  public mutating func number<Number: FixedWidthInteger & UnsignedInteger>(_ type: Number.Type = Number.self) -> Number
+  {
     var value: Number = 0
     for position in 0..<MemoryLayout<Number>.size { value |= Number(byte()) << (8 * position) }
     return value

@@ -22,7 +22,8 @@ public func testOneInput(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   do throws(NetworkDeviceError) {
     check(try DeviceSpecification(text), text)
   } catch {
-    promise([.invalidConfiguration, .unsupported].contains(error.code), "a refusal says that the URL is wrong: \(error)")
+    promise(
+      [.invalidConfiguration, .unsupported].contains(error.code), "a refusal says that the URL is wrong: \(error)")
     promise(!error.description.isEmpty, "a refusal has words")
   }
   return 0
@@ -46,5 +47,6 @@ private func check(_ specification: DeviceSpecification, _ text: String) {
 private let urlSeeds = [
   "loopback:", "loopback:?lossless=1&queues=2&queue_size=256", "tap:tap0?queues=4&mrg_rxbuf=0&event_idx=1&indirect=0",
   "host-udp:127.0.0.1:7007?placement=own", "vhost-user:/run/switch/port0?server=1&connect_timeout=5&timeout=3",
-  "vhost-user:/a?mac=02:00:00:00:00:01&mtu=1500&kicks=0&reconnect=0&in_flight=fail&serve_timeout=9", "vfio:0000:00:04.0",
+  "vhost-user:/a?mac=02:00:00:00:00:01&mtu=1500&kicks=0&reconnect=0&in_flight=fail&serve_timeout=9",
+  "vfio:0000:00:04.0",
 ]
