@@ -35,6 +35,7 @@ let frameSeeds: [[UInt8]] = {
     "10.0.0.1/24", "255.255.255.255", "fd00::1/64", "::ffff:1.2.3.4", "2001:db8:0:0:1:0:0:1", "::", "52:54:00:12:34:56",
     "1::/0",
   ]
-  return frames.flatMap { [[0x04, 0x48] + $0, [0x0d, 0x4f] + $0, [0x02] + $0, [0x3a] + $0.dropFirst(0)] }
+  // For the responder with few and with many addresses, and for the decoders, from the front and behind the Ethernet header.
+  return frames.flatMap { [[0x04, 0x48] + $0, [0x0d, 0x4f] + $0, [0x82] + $0, [0xba] + $0] }
     + texts.map { [3] + Array($0.utf8) }
 }()

@@ -16,7 +16,10 @@ public func testOneInput(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let control = input.byte()
   switch control & 3 {
   case 0, 1: answer(&input, repairs: control & 4 != 0, manyAddresses: control & 8 != 0)
-  case 2: decode(input.rest(), at: Int(control >> 2))
+  case 2:
+    var frame = input.rest()
+    if control & 0x80 != 0 { Repair.checksums(of: &frame) }
+    decode(frame, at: Int(control >> 2 & 31))
   default: parse(input.rest())
   }
   return 0

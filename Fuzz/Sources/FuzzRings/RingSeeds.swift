@@ -1,3 +1,5 @@
+import FuzzSupport
+
 /// Scripts that go right, of each side, in several shapes; the fuzzer makes of them what goes wrong.
 let ringSeeds: [[UInt8]] = {
   var seeds: [[UInt8]] = []
@@ -31,5 +33,11 @@ let ringSeeds: [[UInt8]] = {
     seeds.append([2, flags] + features + [0xfd, 0xff, 5, 8] + buffers + frames + [20, 21, 22, 24] + frames + [24])
     seeds.append([2, flags] + [0, 0, 0, 0, 0, 0, 0, 0] + [0, 0, 3, 1] + buffers + frames + [24] + frames + [24])
   }
+  // Found once: a frame that waited for ever, because the receive buffers were in more pieces than a batch takes.
+  seeds.append(
+    Seeds.hex(
+      "020400ffffffffffffffffffffffffffffff000000000000000000030100fc0000fd010000400400fe08ff0001640000"
+        + "0000000000000000000000000221040c010100000800000e00060000000142080018012000000121040c0101000008f8"
+        + "f1fff90000000142080018"))
   return seeds
 }()
