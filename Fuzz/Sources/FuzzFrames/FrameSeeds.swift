@@ -36,6 +36,8 @@ let frameSeeds: [[UInt8]] = {
     "1::/0",
   ]
   // For the responder with few and with many addresses, and for the decoders, from the front and behind the Ethernet header.
-  return frames.flatMap { [[0x04, 0x48] + $0, [0x0d, 0x4f] + $0, [0x82] + $0, [0xba] + $0] }
-    + texts.map { [3] + Array($0.utf8) }
+  let prefixes: [[UInt8]] = [[0x04, 0x48], [0x0d, 0x4f], [0x82], [0xba]]
+  var seeds: [[UInt8]] = texts.map { [UInt8(3)] + Array($0.utf8) }
+  for frame in frames { for prefix in prefixes { seeds.append(prefix + frame) } }
+  return seeds
 }()
