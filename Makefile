@@ -48,10 +48,10 @@ install:
 	else echo "Missing system packages; type:  sudo apt-get install $(PACKAGES)"; exit 1; fi
 
 lint:
-	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks
+	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz
 
 format:
-	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks
+	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz
 
 # Exact counts: instructions, mallocs, retains and releases a packet.
 bench-count: deps
@@ -60,6 +60,14 @@ bench-count: deps
 # Times, as ratios against peers measured in the same run.
 bench: deps
 	Benchmarks/time.sh
+
+# What comes from outside, made up by libFuzzer: ten minutes for each fuzzer, or half a minute to see that nothing has changed.
+.PHONY: fuzz fuzz-short
+fuzz: deps
+	Fuzz/fuzz.sh 600
+
+fuzz-short: deps
+	Fuzz/fuzz.sh 30
 
 # The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
 # The runner is called by itself: a library preloaded for the tests would not fit the compiler.

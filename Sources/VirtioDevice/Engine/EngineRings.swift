@@ -170,6 +170,11 @@ extension EngineRings {
     }
   }
 
+  /// Whether a frame may wait that the buffers in hand are not enough for. Not when there are more that this burst could not
+  /// take, because together they are in more pieces than a batch of the ring has room for: the next burst would come no
+  /// further, unless this one has used some for other frames.
+  var mayHopeForBuffers: Bool { !receive.isBroken && (receive.seen == 0 || handStart > 0) }
+
   private mutating func takeInHand(_ chain: DescriptorChain) {
     if handEnd == receive.size {
       // There is room in front: no more chains are taken and not returned than the ring has.

@@ -129,6 +129,33 @@ import Virtio
     #expect(lossless.engine.statistics.drops.total == 0)
   }
 
+  @Test func `lossless, a frame whose buffers are in more pieces than a batch takes is dropped, and the loop rests`()
+    throws
+  {
+    let rig = try Rig(backend: LoopbackBackend(lossless: true), queueSize: 8)
+    // One chain of three pieces, offered eight times: room for 672 bytes, of which a batch of 16 pieces takes 420.
+    let place = rig.allocate(84)
+    for piece in 0..<3 {
+      let isLast = piece == 2
+      rig.receive.write(
+        RawRing.Descriptor(
+          address: place + UInt64(28 * piece), length: 28,
+          flags: RawRing.Descriptor.isWritable | (isLast ? 0 : RawRing.Descriptor.hasNext),
+          next: UInt16(isLast ? 0 : piece + 1)), at: piece)
+    }
+    for _ in 0..<8 { rig.receive.offer(0) }
+    rig.receive.publish()
+    rig.offerTransmit(frame: pattern(496))
+    rig.engine.kickTransmit()
+    #expect(rig.hand.settle() < 10_000)
+    #expect(rig.engine.statistics.drops[.noReceiveBuffer] == 1)
+    #expect(rig.transmit.usedCount == 1)
+    // What fits is carried as before.
+    rig.offerTransmit(frame: pattern(64))
+    rig.serve()
+    #expect(rig.receive.takeUsed()?.written == 76)
+  }
+
   @Test func `indirect chains are carried, after direct descriptors too`() throws {
     let rig = try Rig()
     for direct in [0, 1, 2] {

@@ -56,7 +56,7 @@ final class LoopbackPort: BackendPort {
       rings.release(chain, frameLength: chain.readableLength - VirtioNetHeader.size)
       return true
     }
-    if isLossless, reason == .noReceiveBuffer, !rings.receive.isBroken, rings.putBack(chain) { return false }
+    if isLossless, reason == .noReceiveBuffer, rings.mayHopeForBuffers, rings.putBack(chain) { return false }
     rings.drop(chain, reason)
     return true
   }

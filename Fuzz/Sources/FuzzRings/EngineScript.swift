@@ -1,0 +1,171 @@
+import FuzzSupport
+import LibeventConcurrency
+import Virtio
+import VirtioDevice
+
+/// A queue pair's engine opposite a driver that writes what the input says, kicks when it likes, and is honest now and then.
+///
+/// Promises: nothing outside the driver's memory is touched; the loop comes to rest; unless the driver broke the ring, every
+/// chain that it offered has come back by then.
+func runEngine(_ input: inout InputReader) {
+  let flags = input.byte()
+  let hand = HandLoop()
+  let world = GuestWorld(readOnlyFirst: flags & 1 != 0)
+  guard let device = negotiate(flags, FeatureSet(low: input.number())) else { return }
+  // Rings among the driver's own buffers: it may overwrite its own indices, and go on for ever.
+  let isInBuffers = flags & 2 != 0
+  let start: UInt16 = input.number()
+  let size = 1 << input.choice(7)
+  let receive = side(size, world, isInBuffers ? GuestWorld.base : nil)
+  let transmit = side(size, world, isInBuffers ? GuestWorld.base + 0x1000 : nil)
+  for areas in [receive, transmit] { (areas.availIndex, areas.usedIndex) = (start, start) }
+  let line = SilentLine()
+  let engine: QueuePairEngine
+  do throws(DeviceError) {
+    engine = try device.makeEngine(
+      pair: 0, loop: hand.loop, receive: configuration(receive, start), transmit: configuration(transmit, start),
+      memory: world.memory(), receiveLine: line, transmitLine: line, budget: Int(input.byte() & 15))
+  } catch {
+    violated("an engine is made of right rings: \(error)")
+  }
+  do throws(BackendError) { try engine.start() } catch { violated("an engine starts: \(error)") }
+  var script = EngineScript(
+    engine: engine, hand: hand, world: world, sides: [Side(receive, start), Side(transmit, start)],
+    isEndless: isInBuffers)
+  while !input.isAtEnd { script.step(&input) }
+  script.settle()
+  let bases = engine.stop()
+  if !isInBuffers, flags & 0x0c != 0x04, engine.transmitFailure == nil {
+    promise(bases.transmit == transmit.availIndex, "every frame has been taken")
+    promise(script.hasSpoiltUsed || transmit.usedIndex == transmit.availIndex, "every frame has come back")
+  }
+  if !isInBuffers, !script.hasSpoiltUsed, engine.receiveFailure == nil {
+    promise(receive.usedIndex == bases.receive, "every buffer that was taken has come back")
+  }
+}
+
+/// A device as far as FEATURES_OK; nil when it refuses the features.
+private func negotiate(_ flags: UInt8, _ features: FeatureSet) -> VirtioNetDevice? {
+  let backend: any NetworkBackend
+  switch flags & 0x0c {
+  case 0x00: backend = LoopbackBackend()
+  case 0x04: backend = LoopbackBackend(lossless: true)
+  default: backend = CopyingBackend()
+  }
+  var configuration = VirtioNetDevice.Configuration()
+  if flags & 16 != 0 { configuration.ringFeatures = configuration.ringFeatures.union(.inOrder) }
+  let device = VirtioNetDevice(backend: backend, configuration: configuration)
+  device.setStatus([.acknowledge, .driver])
+  device.setDriverFeatures(
+    device.offeredFeatures.intersection(features.union(flags & 16 != 0 ? .inOrder : [])).union(.version1))
+  device.setStatus([.acknowledge, .driver, .featuresOK])
+  guard device.status.contains(.featuresOK) else { return nil }
+  device.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+  return device
+}
+
+private func side(_ size: Int, _ world: GuestWorld, _ address: UInt64?) -> RingAreas {
+  guard let address else { return RingAreas(size: size, edge: .end) }
+  guard let layout = try? SplitRingLayout(size: size) else { violated("\(size) is a size") }
+  let block = world.pointer(address)
+  return RingAreas(layout, block, block + layout.availOffset, block + layout.usedOffset)
+}
+
+private func configuration(_ areas: RingAreas, _ start: UInt16) -> SplitDeviceRing.Configuration {
+  var configuration = SplitDeviceRing.Configuration(
+    size: areas.size, descriptors: areas.descriptors, avail: areas.avail, used: areas.used)
+  configuration.startIndex = start
+  return configuration
+}
+
+private final class SilentLine: InterruptLine {
+  func raise() {}
+}
+
+/// One ring, and how far its driver has come.
+private struct Side {
+  let areas: RingAreas
+  var index: UInt16
+  /// Where the next honest buffer lies.
+  var place = 0
+
+  init(_ areas: RingAreas, _ start: UInt16) {
+    self.areas = areas
+    index = start
+  }
+}
+
+private struct EngineScript {
+  let engine: QueuePairEngine
+  let hand: HandLoop
+  let world: GuestWorld
+  /// The receive ring, then the transmit ring.
+  var sides: [Side]
+  /// The driver may keep the device busy without end.
+  let isEndless: Bool
+  /// The driver has written where the device counts.
+  var hasSpoiltUsed = false
+
+  mutating func step(_ input: inout InputReader) {
+    let control = input.byte()
+    let ring = Int(control & 1)
+    switch (control >> 1) % 14 {
+    case 0, 1: offerHonestly(ring, &input)
+    case 2: sides[ring].areas.setDescriptor(Int(input.byte()), GuestWorld.descriptor(&input))
+    case 3: world.writeTableEntry(&input)
+    case 4: offer(ring, UInt16(input.byte()) % UInt16(sides[ring].areas.size))
+    case 5: offer(ring, input.number())
+    case 6, 7: sides[ring].areas.availIndex = sides[ring].index
+    case 8: sides[ring].areas.availIndex = input.number()
+    case 9:
+      let before = sides[ring].areas.usedIndex
+      sides[ring].areas.scribble(at: input.number(), input.byte())
+      if sides[ring].areas.usedIndex != before { hasSpoiltUsed = true }
+    case 10: ring == 0 ? engine.kickReceive() : engine.kickTransmit()
+    case 11: _ = hand.loop.turnOnce()
+    case 12: settle()
+    default: engine.isEnabled = input.byte() & 3 != 0
+    }
+  }
+
+  private mutating func offer(_ ring: Int, _ head: UInt16) {
+    sides[ring].areas.setHead(sides[ring].index, head)
+    sides[ring].index &+= 1
+  }
+
+  /// A frame to send or a buffer to receive, in up to three pieces.
+  private mutating func offerHonestly(_ ring: Int, _ input: inout InputReader) {
+    let shape = input.byte()
+    let pieces = Int(shape & 3) % 3 + 1
+    let length = UInt32(shape >> 2) * 8 + 4
+    let first = Int(input.byte())
+    let address = GuestWorld.base + 0x2000 + UInt64(sides[ring].place)
+    sides[ring].place = (sides[ring].place + 600) % 0xC000
+    // The header, as it is on the wire; and a frame of what is left.
+    if ring == 1 {
+      let header = input.take(Int(input.byte() & 15))
+      header.withUnsafeBytes {
+        if let start = $0.baseAddress { world.pointer(address).copyMemory(from: start, byteCount: $0.count) }
+      }
+    }
+    for piece in 0..<pieces {
+      let isLast = piece == pieces - 1
+      sides[ring].areas.setDescriptor(
+        first + piece,
+        RawDescriptor(
+          address: address + UInt64(piece) * UInt64(length), length: length,
+          flags: (ring == 0 ? RawDescriptor.isWritable : 0) | (isLast ? 0 : RawDescriptor.hasNext),
+          next: isLast ? 0 : UInt16((first + piece + 1) % sides[ring].areas.size)))
+    }
+    offer(ring, UInt16(first % sides[ring].areas.size))
+    sides[ring].areas.availIndex = sides[ring].index
+  }
+
+  /// Turns the loop until it rests.
+  func settle() {
+    engine.kickTransmit()
+    engine.kickReceive()
+    let rests = hand.settle(limit: isEndless ? 64 : 5000)
+    promise(rests || isEndless, "the loop comes to rest")
+  }
+}

@@ -1,0 +1,22 @@
+import FuzzSupport
+
+// Split rings opposite a peer that may write anything at any time: our driver's ring, our device's ring, and the whole engine.
+
+/// Before the first input.
+@c(LLVMFuzzerInitialize)
+public func initialize(_ count: UnsafeMutableRawPointer, _ arguments: UnsafeMutableRawPointer) -> CInt {
+  Seeds.writeIfAsked(ringSeeds)
+  return 0
+}
+
+/// One input: the first byte chooses the side, the rest is the script of both sides.
+@c(LLVMFuzzerTestOneInput)
+public func testOneInput(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+  var input = InputReader(bytes, count)
+  switch input.byte() % 3 {
+  case 0: runDriverRing(&input)
+  case 1: runDeviceRing(&input)
+  default: runEngine(&input)
+  }
+  return 0
+}
