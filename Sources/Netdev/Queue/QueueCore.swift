@@ -20,6 +20,8 @@ final class QueueCore {
   let busyPoll: UInt64
   /// Free places that make refilling worth touching the ring.
   let refillBatch: Int
+  /// Free places that make refilling urgent: it does not wait for the end of the turn.
+  let lowWater: Int
   /// Room to take released frames.
   let released: UnsafeMutablePointer<TransmitEntry>
   static let releasedCapacity = 64
@@ -97,6 +99,7 @@ final class QueueCore {
     unsafe released = .allocate(capacity: Self.releasedCapacity)
     unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
     refillBatch = min(16, max(1, driver.receiveRoom / 4))
+    lowWater = max(1, driver.receiveRoom / 2)
     unsafe state.pointee.credits = driver.transmitCapacity
     // What may be accepted is counted in frames. When frames take several descriptors each, up to a whole ring of them
     // waits here, and then a burst.
