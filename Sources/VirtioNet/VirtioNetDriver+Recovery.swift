@@ -53,9 +53,9 @@ extension VirtioNetDriver {
   }
 
   private func recover(from loss: VirtioLoss, generation: Int) async {
-    let (pairs, onLinkChange) = state.withLock { ($0.pairs, $0.onLinkChange) }
+    let pairs = state.withLock { $0.pairs }
     for pair in pairs { await pair.suspend() }
-    onLinkChange?(.down(cause: loss.cause))
+    tellOfLoss(loss.cause)
     guard let policy = transport.recovery else {
       for pair in pairs { await pair.fail(loss.cause) }
       return
@@ -64,7 +64,7 @@ extension VirtioNetDriver {
     while !Task.isCancelled {
       do throws(NetworkDeviceError) {
         try await reconnect(loss, generation, policy, pairs)
-        onLinkChange?(.up)
+        tellOfReturn()
         return
       } catch {
         // What the device lacks it will lack at the next attempt too; everything else may pass.
@@ -76,6 +76,24 @@ extension VirtioNetDriver {
       try? await Task.sleep(for: delay)
       delay = min(delay * 2, policy.longestDelay)
     }
+  }
+
+  /// The link is down with the device, unless it was before.
+  private func tellOfLoss(_ cause: NetworkDeviceError) {
+    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
+      state.isLost = true
+      return state.saysLinkIsUp ? state.onLinkChange : nil
+    }
+    onLinkChange?(.down(cause: cause))
+  }
+
+  /// The device is back, and its link is what it says now.
+  private func tellOfReturn() {
+    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
+      state.isLost = false
+      return state.saysLinkIsUp ? state.onLinkChange : nil
+    }
+    onLinkChange?(.up)
   }
 
   /// Reaches the device, agrees on what was agreed before, and moves everything that was in the old rings into new ones.
@@ -110,6 +128,7 @@ extension VirtioNetDriver {
     try await transport.setStatus(wanted)
     guard try await transport.status().contains(.featuresOK) else { throw lacking("it refused \(agreed.features)") }
     let config = try await transport.readConfig(offered: agreed.features)
+    noteStatus(config)
     let pairs = agreed.features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
     guard pairs >= agreed.pairs else { throw lacking("\(agreed.pairs - pairs) of \(agreed.pairs) queue pairs") }
     guard (config.mtu.map { Int($0) } ?? agreed.mtu) >= agreed.mtu else { throw lacking("an MTU of \(agreed.mtu)") }
