@@ -5,7 +5,7 @@ SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
 TEST_PACKAGES := iproute2 iputils-ping dpdk dpdk-dev
 
-.PHONY: echo test test-traits test-sanitized bench bench-count lint format deps test-deps
+.PHONY: echo test test-traits test-sanitized bench bench-count bench-dpdk lint format deps test-deps
 
 echo: deps
 	swift run EchoServer
@@ -52,6 +52,10 @@ bench-count: deps
 # Times, as ratios against peers measured in the same run.
 bench: deps
 	Benchmarks/time.sh
+
+# The driver beside DPDK's on DPDK's device: rates and ratios; ARGUMENTS='--plot FILE.svg' draws them.
+bench-dpdk: deps test-deps
+	Benchmarks/dpdk.sh $(ARGUMENTS)
 
 # The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
 # The runner is called by itself: a library preloaded for the tests would not fit the compiler.
