@@ -43,8 +43,11 @@ final class Workspace: Sendable {
   func cleanUp() {
     processes.withLock { processes in
       for process in processes { kill(process, SIGKILL) }
+      // Gone, not only told to go: until then it may make another file in the folder.
+      for process in processes { waitpid(process, nil, 0) }
       processes = []
+      // Under the lock: an interrupt comes here while the main thread does, for the processes that it ended.
+      try? FileManager.default.removeItem(atPath: folder)
     }
-    try? FileManager.default.removeItem(atPath: folder)
   }
 }
