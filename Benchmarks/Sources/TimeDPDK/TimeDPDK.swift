@@ -18,12 +18,26 @@ import NetdevDevices
   /// What DPDK's driver, or the first contender, agreed on with the device.
   var features: UInt64?
 
-  static func main() async {
+  /// Synchronous: an interrupt is for the workspace, which must have said so before there is a second thread.
+  static func main() {
     do {
+      let workspace = try Workspace()
+      Task.detached {
+        await run(in: workspace)
+        exit(EXIT_SUCCESS)
+      }
+      while true { pause() }
+    } catch {
+      print("TimeDPDK: \(error)")
+      exit(EX_CANTCREAT)
+    }
+  }
+
+  private static func run(in workspace: Workspace) async {
+    do {
+      defer { workspace.cleanUp() }
       let options = try Options(Array(CommandLine.arguments.dropFirst()))
       try requireTestpmd()
-      let workspace = try Workspace()
-      defer { workspace.cleanUp() }
       var run = TimeDPDK(options: options, workspace: workspace)
       run.printConditions()
       try await run.measure()
