@@ -5,7 +5,7 @@ SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
 TEST_PACKAGES := iproute2 iputils-ping iperf3 dpdk dpdk-dev
 
-.PHONY: echo test test-traits test-newcomer docs test-sanitized bench bench-count lint format deps test-deps
+.PHONY: echo test test-traits test-newcomer docs test-sanitized bench bench-count bench-dpdk lint format deps test-deps
 
 echo: deps
 	swift run EchoServer
@@ -60,6 +60,10 @@ bench-count: deps
 # Times, as ratios against peers measured in the same run.
 bench: deps
 	Benchmarks/time.sh
+
+# The driver beside DPDK's on DPDK's device: rates and ratios; ARGUMENTS='--plot FILE.svg' draws them.
+bench-dpdk: deps test-deps
+	Benchmarks/dpdk.sh $(ARGUMENTS)
 
 # What comes from outside, made up by libFuzzer: ten minutes for each fuzzer, or half a minute to see that nothing has changed.
 .PHONY: fuzz fuzz-short

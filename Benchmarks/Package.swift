@@ -31,6 +31,9 @@ let package = Package(
     // Counts every allocation of the executable that it is linked into.
     .target(name: "CAllocationCounter", cSettings: cRules),
 
+    // What several of the executables below need.
+    .target(name: "BenchmarkSupport", swiftSettings: rules),
+
     // Counted executables: `count.sh` runs them under callgrind and compares with its table of bounds.
     .executableTarget(
       name: "CountRing",
@@ -53,7 +56,13 @@ let package = Package(
     .target(name: "CEchoTwin", cSettings: cRules),
     .executableTarget(
       name: "TimeEcho",
-      dependencies: ["CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
+      dependencies: ["BenchmarkSupport", "CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
+      swiftSettings: rules),
+
+    // The driver beside DPDK's, on DPDK's device: `dpdk.sh` runs it. `ChildProcess.swift` is a link to that of the tests.
+    .executableTarget(
+      name: "TimeDPDK",
+      dependencies: ["BenchmarkSupport", .product(name: "NetdevDevices", package: "swift-netdev")],
       swiftSettings: rules),
 
     // The tool looks for its targets in a folder of this name.

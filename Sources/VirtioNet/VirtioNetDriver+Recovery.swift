@@ -54,9 +54,9 @@ extension VirtioNetDriver {
   }
 
   private func recover(from loss: VirtioLoss, generation: Int) async {
-    let (pairs, onLinkChange) = state.withLock { ($0.pairs, $0.onLinkChange) }
+    let pairs = state.withLock { $0.pairs }
     for pair in pairs { await pair.suspend() }
-    onLinkChange?(.down(cause: loss.cause))
+    tellOfLoss(loss.cause)
     logger.debug(
       "the device is lost",
       metadata: ["device": "\(transport.name)", "loss": "\(generation)", "cause": "\(loss.cause)"])
@@ -69,7 +69,7 @@ extension VirtioNetDriver {
       do throws(NetworkDeviceError) {
         try await reconnect(loss, generation, policy, pairs)
         logger.debug("the device is back", metadata: ["device": "\(transport.name)", "loss": "\(generation)"])
-        onLinkChange?(.up)
+        tellOfReturn()
         return
       } catch {
         logger.debug(
@@ -84,6 +84,24 @@ extension VirtioNetDriver {
       try? await Task.sleep(for: delay)
       delay = min(delay * 2, policy.longestDelay)
     }
+  }
+
+  /// The link is down with the device, unless it was before.
+  private func tellOfLoss(_ cause: NetworkDeviceError) {
+    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
+      state.isLost = true
+      return state.saysLinkIsUp ? state.onLinkChange : nil
+    }
+    onLinkChange?(.down(cause: cause))
+  }
+
+  /// The device is back, and its link is what it says now.
+  private func tellOfReturn() {
+    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
+      state.isLost = false
+      return state.saysLinkIsUp ? state.onLinkChange : nil
+    }
+    onLinkChange?(.up)
   }
 
   /// Reaches the device, agrees on what was agreed before, and moves everything that was in the old rings into new ones.
@@ -125,6 +143,7 @@ extension VirtioNetDriver {
     try await transport.setStatus(wanted)
     guard try await transport.status().contains(.featuresOK) else { throw lacking("it refused \(agreed.features)") }
     let config = try await transport.readConfig(offered: agreed.features)
+    noteStatus(config)
     let pairs = agreed.features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
     guard pairs >= agreed.pairs else { throw lacking("\(agreed.pairs - pairs) of \(agreed.pairs) queue pairs") }
     guard (config.mtu.map { Int($0) } ?? agreed.mtu) >= agreed.mtu else { throw lacking("an MTU of \(agreed.mtu)") }

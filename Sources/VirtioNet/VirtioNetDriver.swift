@@ -30,6 +30,9 @@ public final class VirtioNetDriver: NetworkDriver {
     var memory: Memory?
     var pairs: [VirtioQueuePair.Reference] = []
     var onLinkChange: (@Sendable (LinkChange) -> Void)?
+    /// What the device said last; while it is lost, the link is down whatever it said.
+    var saysLinkIsUp = true
+    var isLost = false
     var recovery = Recovery()
   }
 
@@ -85,9 +88,26 @@ extension VirtioNetDriver {
     state.withLock { $0.onLinkChange = onChange }
   }
 
+  /// The device's own word on the link (VIRTIO 1.4 §5.1.4); without STATUS it is up.
+  func noteStatus(_ config: NetConfig) {
+    let isUp = config.status?.contains(.linkUp) ?? true
+    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
+      guard state.saysLinkIsUp != isUp else { return nil }
+      state.saysLinkIsUp = isUp
+      // Of a lost device the recovery tells.
+      return state.isLost ? nil : state.onLinkChange
+    }
+    onLinkChange?(isUp ? .up : .down(cause: linkDown))
+  }
+
+  private var linkDown: NetworkDeviceError {
+    NetworkDeviceError(.closed, transport.name, offered: "the device says that its link is down")
+  }
+
   /// Resets the device, agrees on features and sizes, and finds out what it is.
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     transport.watchLoss { [weak self] loss in self?.noteLoss(loss) }
+    transport.watchConfig { [weak self] config in self?.noteStatus(config) }
     try await transport.connect()
     try await transport.reset(timeout: .seconds(5))
     try await transport.setStatus(.acknowledge)
@@ -121,6 +141,7 @@ extension VirtioNetDriver {
         advice: "turn some of them off in the driver's options")
     }
     let config = try await transport.readConfig(offered: features)
+    noteStatus(config)
     let pairs = try queuePairs(request.queuePairs, config, features)
     let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
     let mtu = config.mtu.map { Int($0) } ?? 1500

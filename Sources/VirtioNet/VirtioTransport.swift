@@ -24,6 +24,9 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// Tells, from any thread, of the loss of a device that was driven: its connection ended, its process exited.
   func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void)
 
+  /// Tells, from any thread, of a configuration that the device has changed by itself (VIRTIO 1.4 §2.5), as it is now.
+  func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void)
+
   /// Reaches the device; after a loss, reaches it again, or whatever has taken its place.
   ///
   /// - Throws: whatever keeps it from being reached, in the words of what was asked for.
@@ -99,6 +102,8 @@ extension VirtioTransport {
   public var recovery: VirtioRecovery? { nil }
   /// No device is ever lost.
   public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) {}
+  /// The configuration never changes.
+  public func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void) {}
 }
 
 /// What to do when a device is lost: look for it again, and go on.

@@ -1,6 +1,5 @@
 import Logging
 import Netdev
-import Synchronization
 import Testing
 
 @testable import VhostUser
@@ -12,8 +11,7 @@ import Testing
     let backend = ScriptedBackend()
     let lines = Lines()
     var opening = Opening(backend)
-    opening.options.logger = Logger(label: "trace") { _ in Recorder(lines: lines) }
-    opening.options.logger.logLevel = .trace
+    opening.options.logger = lines.logger(level: .trace)
     let device = try await opening.open()
     try await device.close()
     let all = lines.all
@@ -34,32 +32,9 @@ import Testing
     let backend = ScriptedBackend()
     let lines = Lines()
     var opening = Opening(backend)
-    opening.options.logger = Logger(label: "trace") { _ in Recorder(lines: lines) }
-    opening.options.logger.logLevel = .info
+    opening.options.logger = lines.logger(level: .info)
     let device = try await opening.open()
     try await device.close()
     #expect(lines.all == [])
-  }
-}
-
-private final class Lines: Sendable {
-  private let lines = Mutex<[String]>([])
-  var all: [String] { lines.withLock { $0 } }
-  func append(_ line: String) { lines.withLock { $0.append(line) } }
-}
-
-private struct Recorder: LogHandler {
-  let lines: Lines
-  var logLevel = Logger.Level.trace
-  var metadata: Logger.Metadata = [:]
-
-  subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-    get { metadata[key] }
-    set { metadata[key] = newValue }
-  }
-
-  func log(event: LogEvent) {
-    let descriptors = event.metadata?["fds"].map { " fds=\($0)" } ?? ""
-    lines.append("\(event.message)\(descriptors)")
   }
 }

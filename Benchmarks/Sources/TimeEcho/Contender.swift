@@ -1,3 +1,4 @@
+import BenchmarkSupport
 import CEchoTwin
 import Glibc
 import NetdevDevices

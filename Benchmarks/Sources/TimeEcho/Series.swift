@@ -1,3 +1,5 @@
+import BenchmarkSupport
+
 /// What one round of one contender came to.
 struct Measurement {
   /// Microseconds a round trip, one datagram at a time.
@@ -20,10 +22,7 @@ struct Series {
 
   mutating func add(_ measurement: Measurement) { rounds.append(measurement) }
 
-  func summary(_ value: (Measurement) -> Double) -> (median: Double, lowest: Double, highest: Double) {
-    let values = rounds.map(value).sorted()
-    return (values[values.count / 2], values[0], values[values.count - 1])
-  }
+  func summary(_ value: (Measurement) -> Double) -> Summary { Summary(rounds.map(value)) }
 }
 
 /// The table, and each contender's ratios to the C loop and to the kernel's sockets where those took part.
@@ -46,19 +45,4 @@ func printTable(_ results: [(contender: Contender, series: Series)]) {
     }
     print(zip(cells, widths).reduce(padded(contender.title, 32)) { $0 + paddedLeft($1.0, $1.1) })
   }
-}
-
-private func rounded(_ value: Double, _ unit: Double = 10) -> String {
-  let scaled = Int((value * unit).rounded())
-  let fraction = String(scaled % Int(unit))
-  let zeros = String(repeating: "0", count: String(Int(unit)).count - 1 - fraction.count)
-  return "\(scaled / Int(unit)).\(zeros)\(fraction)"
-}
-
-private func padded(_ text: String, _ width: Int) -> String {
-  text + String(repeating: " ", count: max(0, width - text.count))
-}
-
-private func paddedLeft(_ text: String, _ width: Int) -> String {
-  String(repeating: " ", count: max(0, width - text.count)) + text
 }

@@ -6,6 +6,7 @@
 // The contenders take turns, round after round, each on an interface of its own that goes when its turn ends, so that what
 // else the machine does hits all of them alike. Client and server are pinned to one CPU each. Before it makes its first
 // thread the program enters a network namespace of its own: it disturbs no interface of the machine and leaves none behind.
+import BenchmarkSupport
 import CEchoTwin
 import Glibc
 import NetdevDevices
@@ -77,16 +78,5 @@ import NetdevDevices
 
       """)
     printTable(results)
-  }
-}
-
-/// Why there is nothing to report, and the exit status that says so.
-struct Stop: Error {
-  let message: String
-  let status: Int32
-
-  init(_ message: String, status: Int32) {
-    self.message = message
-    self.status = status
   }
 }

@@ -15,6 +15,7 @@ extension QueueCore {
       unsafe block.pointee.count = count
       guard count > 0 else { return false }
       noteReceived(count)
+      if driver.receiveRoom >= urgentRoom { refillWithinTurn() }
       return true
     } catch {
       unsafe state.pointee.readyHead = 0
@@ -22,6 +23,14 @@ extension QueueCore {
       breakQueue(error)
       return false
     }
+  }
+
+  /// A device that is never behind keeps this turn from ending until its budget is used up, and the ring may be smaller than
+  /// that: it would run dry, and the device drop what it could have delivered.
+  private func refillWithinTurn() {
+    // What has been sent meanwhile is what there is to receive into.
+    if unsafe local.pointee.count < driver.receiveRoom { takeReleased() }
+    refill()
   }
 
   private func noteReceived(_ count: Int) {
@@ -109,7 +118,7 @@ extension QueueCore {
   }
 
   /// An empty block; they are made once and come back.
-  private func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
+  func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
     guard let block = idleBlock else { return unsafe BurstBlock.make() }
     idleBlock = unsafe block.pointee.next
     unsafe block.pointee.count = 0

@@ -26,6 +26,8 @@ final class QueueCore {
   let lowWater: Int
   /// The loop as its thread knows it.
   let loopIdentity: UInt
+  /// Free places that make refilling urgent: it does not wait for the end of the turn.
+  let urgentRoom: Int
   /// Room to take released frames.
   let released: UnsafeMutablePointer<TransmitEntry>
   static let releasedCapacity = 64
@@ -109,6 +111,7 @@ final class QueueCore {
     refillBatch = min(16, max(1, receiveCapacity / 4))
     lowWater = (pool.configuration.reserve + 1) / 2
     loopIdentity = loop.identity
+    urgentRoom = max(1, receiveCapacity / 2)
     unsafe state.pointee.credits = driver.transmitCapacity
     // What may be accepted is counted in frames. When frames take several descriptors each, up to a whole ring of them
     // waits here, and then a burst.

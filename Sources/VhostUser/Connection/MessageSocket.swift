@@ -124,7 +124,6 @@ extension MessageSocket {
   /// False when there is nothing more now.
   private func readSome() -> Bool {
     let wanted = (header?.payloadSize ?? MessageHeader.size) - partial.count
-    guard wanted > 0 else { return finishPart() }
     var room = [UInt8](repeating: 0, count: wanted)
     var arrived = [CInt](repeating: -1, count: Int(NETDEV_UNIX_DESCRIPTORS))
     var count: CInt = 0
@@ -147,9 +146,11 @@ extension MessageSocket {
   private func finishPart() -> Bool {
     guard let header else {
       do throws(ProtocolError) {
-        header = try MessageHeader(partial)
+        let complete = try MessageHeader(partial)
+        header = complete
         partial = []
-        return true
+        // Without payload that was the message: nothing more need ever come that would bring this turn back.
+        return complete.payloadSize > 0 || finishPart()
       } catch {
         end("\(error)")
         return false

@@ -14,6 +14,8 @@ actor Session {
   nonisolated let logger: Logger
   private let requestTimeout: Duration
   private let onLoss: @Sendable (Session, NetworkDeviceError) -> Void
+  private let onConfigChange: @Sendable (Session) async -> Void
+  private var configReader = ConfigReader()
 
   private var socket: MessageSocket?
   private var peer: PeerProcess?
@@ -50,13 +52,15 @@ actor Session {
   /// A session that `open` brings to life.
   init(
     loop: LoopExecutor, name: String, logger: Logger, requestTimeout: Duration,
-    onLoss: @escaping @Sendable (Session, NetworkDeviceError) -> Void
+    onLoss: @escaping @Sendable (Session, NetworkDeviceError) -> Void,
+    onConfigChange: @escaping @Sendable (Session) async -> Void
   ) {
     self.loop = loop
     self.name = name
     self.logger = logger
     self.requestTimeout = requestTimeout
     self.onLoss = onLoss
+    self.onConfigChange = onConfigChange
   }
 
   /// Begins on a connected socket, which it takes over.
@@ -274,13 +278,42 @@ extension Session {
     let code = BackendCode(rawValue: incoming.header.request)
     trace("←", "\(code)", incoming.descriptors)
     for descriptor in incoming.descriptors { close(descriptor) }
-    // A changed configuration is none that this front-end looks at twice. Everything else that the document knows needs
-    // features that it does not accept.
+    // Everything else that the document knows needs features that this front-end does not accept.
     let isUnderstood = code == .configChange && incoming.payload.isEmpty && incoming.descriptors.isEmpty
+    if isUnderstood, !incoming.header.isReply { noteConfigChange() }
     guard incoming.header.needsReply, !incoming.header.isReply else { return }
     var writer = PayloadWriter()
     writer.append(UInt64(isUnderstood ? 0 : 1))
     let header = MessageHeader(request: code.rawValue, payloadSize: writer.bytes.count, isReply: true)
     channel?.send(header.encoded + writer.bytes)
+  }
+}
+
+// MARK: - A changed configuration
+
+extension Session {
+  /// Whether the configuration is being looked at.
+  private struct ConfigReader {
+    var isReading = false
+    /// It has changed since the present reading began.
+    var isStale = false
+  }
+
+  /// Has the configuration looked at, once more when it changes meanwhile: however often the back-end says so, it is asked for
+  /// it at the pace of its own answers.
+  private func noteConfigChange() {
+    guard agreement.protocolFeatures.contains(.config), isDriven else { return }
+    configReader.isStale = true
+    guard !configReader.isReading else { return }
+    configReader.isReading = true
+    Task { await readConfig() }
+  }
+
+  private func readConfig() async {
+    while configReader.isStale, failure == nil {
+      configReader.isStale = false
+      await onConfigChange(self)
+    }
+    configReader.isReading = false
   }
 }

@@ -67,6 +67,10 @@ public final class VhostUserTransport: VirtioTransport {
     /// Earlier sessions, while it is not known that the processes behind them are gone.
     var lost: [Session] = []
     var onLoss: (@Sendable (VirtioLoss) -> Void)?
+    var onConfig: (@Sendable (NetConfig) -> Void)?
+    /// What the driver reads the configuration for.
+    var accepted = FeatureSet()
+    var mtu: UInt16?
   }
 
   /// Where the rings begin in the device's address space; pools each have 2⁴⁰ bytes of their own above.
@@ -113,7 +117,8 @@ extension VhostUserTransport {
     let descriptor = try await dial(loop)
     let session = Session(
       loop: loop, name: name, logger: options.logger, requestTimeout: options.requestTimeout,
-      onLoss: { [weak self] session, cause in self?.noteLoss(session, cause) })
+      onLoss: { [weak self] session, cause in self?.noteLoss(session, cause) },
+      onConfigChange: { [weak self] session in await self?.noteConfigChange(session) })
     state.withLock { $0.session = session }
     let result = await withTaskCancellationHandler { () async -> Result<Void, NetworkDeviceError> in
       do throws(NetworkDeviceError) {
@@ -240,7 +245,37 @@ extension VhostUserTransport {
       config.maximumPairs = min(config.maximumPairs ?? .max, UInt16(clamping: agreement.queuePairs))
     }
     if let mtu = options.mtu, offered.contains(.mtu) { config.mtu = UInt16(mtu) }
+    state.withLock { [config] state in
+      state.accepted = offered
+      state.mtu = config.mtu
+    }
     return config
+  }
+
+  /// The back-end says that its configuration has changed.
+  private func noteConfigChange(_ session: Session) async {
+    let (isCurrent, accepted, mtu, onConfig) = state.withLock { state in
+      (state.session === session, state.accepted, state.mtu, state.onConfig)
+    }
+    guard isCurrent else { return }
+    do throws(NetworkDeviceError) {
+      let config = try await readConfig(offered: accepted)
+      if config.mtu != mtu {
+        // Buffers and rings were made for the first one.
+        options.logger.notice(
+          "the back-end's MTU is now \(config.mtu ?? 0); open the device anew to use it",
+          metadata: ["device": "\(name)"])
+      }
+      onConfig?(config)
+    } catch {
+      options.logger.notice(
+        "the changed configuration cannot be used", metadata: ["device": "\(name)", "cause": "\(error)"])
+    }
+  }
+
+  /// Tells of configurations that the back-end announces while the protocol knows CONFIG.
+  public func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void) {
+    state.withLock { $0.onConfig = onChange }
   }
 
   /// A locally administered address that is the same whenever the path is.

@@ -56,7 +56,7 @@ final class ScriptedBackend: Sendable {
 
   /// - Parameter isClient: it connects to the path, again and again, instead of listening on it.
   init(_ offer: Offer = Offer(), breach: Breach? = nil, isClient: Bool = false) {
-    path = "/tmp/netdev-scripted-\(getpid())-\(UInt32.random(in: 0 ... .max)).sock"
+    path = SocketFiles.makePath()
     self.isClient = isClient
     state = Mutex(State(offer: offer, breach: breach))
     stop = netdev_eventfd_create()

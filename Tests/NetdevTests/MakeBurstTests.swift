@@ -1,0 +1,81 @@
+import Netdev
+import NetdevTesting
+import Testing
+
+/// Bursts of a program's own frames.
+@Suite(.timeLimit(.minutes(2))) struct MakeBurstTests {
+  private static func device(
+    _ driver: ScriptedDriver, slots: Int, reserve: Int = 0
+  ) async throws -> NetworkDevice {
+    var configuration = NetworkDevice.Configuration()
+    configuration.pool = try PacketPool(.init(slots: slots, reserve: reserve, hugePages: false))
+    return try await NetworkDevice.open(driver: driver, configuration: configuration)
+  }
+
+  @Test func `frames are sent as they were written, in order, and every buffer comes back`() async throws {
+    let driver = ScriptedDriver(mode: .hold, capacity: 256)
+    let device = try await Self.device(driver, slots: 1024)
+    try await device.run { queue in
+      var number: UInt8 = 0
+      for count in [1, 7, 64] {
+        var burst = try queue.makeBurst(count: count, length: 60 + count)
+        #expect(burst.count == count)
+        burst.forEach { frame in
+          #expect(frame.byteCount == 60 + count)
+          for position in 0..<frame.byteCount { frame.storeBytes(of: number, toByteOffset: position, as: UInt8.self) }
+          number += 1
+        }
+        try await queue.submit(burst)
+      }
+      // More than a burst is a burst; one that is forgotten is dropped.
+      #expect(try queue.makeBurst(count: 1000, length: 60).count == 64)
+      try await eventually("all are with the device") { await driver.held() == 72 }
+      for position in 0..<72 {
+        let bytes = await driver.heldBytes(at: position)
+        #expect(bytes == [UInt8](repeating: UInt8(position), count: position == 0 ? 61 : position < 8 ? 67 : 124))
+      }
+      await driver.releaseAll()
+      try await eventually("released") { queue.statistics.packetsReleased == 72 }
+    }
+    #expect(device.pool.free == 1024)
+  }
+
+  @Test func `what the pool reserves for reception stays there`() async throws {
+    let driver = ScriptedDriver(mode: .hold, capacity: 16)
+    let device = try await Self.device(driver, slots: 64, reserve: 20)
+    try await device.run { queue in
+      // Sixteen are posted.
+      let burst = try queue.makeBurst(count: 64, length: 60)
+      #expect(burst.count == 28)
+      let error = #expect(throws: NetworkDeviceError.self) { _ = try queue.makeBurst(count: 1, length: 60) }
+      #expect(error?.code == .outOfMemory)
+      _ = consume burst
+      #expect(try queue.makeBurst(count: 64, length: 60).count == 28)
+    }
+    #expect(device.pool.free == 64)
+  }
+
+  @Test func `buffers that the device has released are found before there are none`() async throws {
+    let driver = ScriptedDriver(mode: .release, capacity: 16)
+    let device = try await Self.device(driver, slots: 32)
+    try await device.run { queue in
+      for _ in 0..<1000 { try await queue.submit(try queue.makeBurst(count: 16, length: 60)) }
+      #expect(queue.statistics.packetsSubmitted == 16_000)
+    }
+    #expect(device.pool.free == 32)
+  }
+
+  @Test func `what does not fit a buffer or the device, and a queue that has ended, are typed errors`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await Self.device(driver, slots: 1024)
+    let queue = device.queues[0]
+    for length in [-1, 1515, 4000] {
+      await #expect(throws: NetworkDeviceError.self) { _ = try await queue.makeBurst(count: 1, length: length) }
+    }
+    #expect(try await queue.makeBurst(count: 1, length: 1514).count == 1)
+    #expect(try await queue.makeBurst(count: -5, length: 0).count == 1)
+    try await device.close()
+    let error = await #expect(throws: NetworkDeviceError.self) { _ = try await queue.makeBurst(count: 1, length: 60) }
+    #expect(error?.code == .closed)
+  }
+}

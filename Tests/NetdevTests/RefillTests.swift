@@ -1,0 +1,107 @@
+import LibeventConcurrency
+import Netdev
+import Synchronization
+import Testing
+
+/// Receive buffers while a turn is long.
+@Suite(.timeLimit(.minutes(2))) struct RefillTests {
+  @Test func `a device that is never behind finds receive buffers at every look, also within a turn`() async throws {
+    let driver = EndlessDriver(capacity: 64)
+    var configuration = NetworkDevice.Configuration()
+    configuration.pool = try PacketPool(.init(slots: 512, hugePages: false))
+    let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+    try await device.run { queue in
+      var count = 0
+      for await packet in queue.packets {
+        _ = consume packet
+        count += 1
+        if count == 3000 { break }
+      }
+    }
+    #expect(driver.looks > 40)
+    #expect(driver.dryLooks == 0)
+    #expect(device.pool.free == 512)
+  }
+}
+
+/// A device with a frame for every buffer it is given, at once.
+private final class EndlessDriver: NetworkDriver {
+  private let capacity: Int
+  private let seen = Mutex<(looks: Int, dry: Int)>((0, 0))
+
+  init(capacity: Int) { self.capacity = capacity }
+
+  /// How often it was asked for frames, and how often it had no buffer for one then.
+  var looks: Int { seen.withLock { $0.looks } }
+  var dryLooks: Int { seen.withLock { $0.dry } }
+
+  func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    NetworkDeviceInformation(
+      name: "endless", hardwareAddress: [2, 0, 0, 0, 0, 1], mtu: 1500, queuePairs: 1, queueSize: capacity, headroom: 12,
+      receiveBufferSize: 1514)
+  }
+
+  func attach(pool: PacketPool) async throws(NetworkDeviceError) {}
+  func activate() async throws(NetworkDeviceError) {}
+  func reset(timeout: Duration) async throws(NetworkDeviceError) {}
+  func shutDown() async {}
+
+  func makeQueue(
+    index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
+  ) throws(NetworkDeviceError) -> any QueueDriver {
+    EndlessQueue(driver: self, capacity: capacity, slots: slots)
+  }
+
+  fileprivate func note(isDry: Bool) {
+    seen.withLock { seen in
+      seen.looks += 1
+      if isDry { seen.dry += 1 }
+    }
+  }
+}
+
+private final class EndlessQueue: QueueDriver {
+  private let driver: EndlessDriver
+  private let capacity: Int
+  private let slots: SlotTable
+  private var posted: [UInt32] = []
+
+  init(driver: EndlessDriver, capacity: Int, slots: SlotTable) {
+    self.driver = driver
+    self.capacity = capacity
+    self.slots = slots
+  }
+
+  var transmitCapacity: Int { capacity }
+  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int { 0 }
+  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int { 0 }
+
+  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    driver.note(isDry: posted.isEmpty)
+    let count = min(entries.count, posted.count)
+    for position in 0..<count {
+      slots.setReceived(slot: posted[position], length: 60)
+      entries[position] = TransmitEntry(receivedIn: posted[position])
+    }
+    posted.removeFirst(count)
+    return count
+  }
+
+  var receiveRoom: Int { capacity - posted.count }
+
+  func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int {
+    for position in 0..<slots.count { posted.append(slots[position]) }
+    return slots.count
+  }
+
+  func ring() {}
+  func arm(received: Bool, released: ReleaseInterrupt) -> Bool { received && !posted.isEmpty }
+  func disarm() {}
+
+  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+    for slot in self.posted { posted(slot) }
+    self.posted = []
+  }
+
+  var statistics: QueueDriverStatistics { QueueDriverStatistics() }
+}

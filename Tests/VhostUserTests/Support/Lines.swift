@@ -1,0 +1,32 @@
+import Logging
+import Synchronization
+
+/// What was logged.
+final class Lines: Sendable {
+  private let lines = Mutex<[String]>([])
+  var all: [String] { lines.withLock { $0 } }
+  fileprivate func append(_ line: String) { lines.withLock { $0.append(line) } }
+
+  /// A logger that writes here.
+  func logger(level: Logger.Level) -> Logger {
+    var logger = Logger(label: "lines") { _ in Recorder(lines: self) }
+    logger.logLevel = level
+    return logger
+  }
+}
+
+private struct Recorder: LogHandler {
+  let lines: Lines
+  var logLevel = Logger.Level.trace
+  var metadata: Logger.Metadata = [:]
+
+  subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+    get { metadata[key] }
+    set { metadata[key] = newValue }
+  }
+
+  func log(event: LogEvent) {
+    let descriptors = event.metadata?["fds"].map { " fds=\($0)" } ?? ""
+    lines.append("\(event.message)\(descriptors)")
+  }
+}
