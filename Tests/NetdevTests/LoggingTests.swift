@@ -125,7 +125,9 @@ import VirtioNet
       let end = ContinuousClock.now + .milliseconds(80)
       while ContinuousClock.now < end {}
     }
-    try await eventually("it is counted") { queue.statistics.loopStalls > 0 }
+    try await eventually("it is counted and then logged") {
+      queue.statistics.loopStalls > 0 && log.first("a job held the loop") != nil
+    }
     let record = try #require(log.first("a job held the loop"))
     #expect(record.level == .warning)
     #expect(record.metadata["queue"] == "\(device.information.name)/0")
