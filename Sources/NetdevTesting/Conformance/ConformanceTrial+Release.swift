@@ -77,7 +77,7 @@ extension ConformanceTrial {
           interventions.beforeArm {
             // Comes back while the loop is about to sleep and has looked for the last time.
             peer.letGo()
-            usleep(50_000)
+            usleep(100_000)
           }
           try await queue.send(packet)
         }
