@@ -143,12 +143,17 @@ internal import Virtio
       transmit: .init(map.layout, at: memory.address &+ UInt64(map.ringStride)), features: features)
     let doorbells = try transport.attachPair(
       placement, loop: loop,
-      onInterrupt: { [weak self] in
-        self?.counts.interrupts &+= 1
-        self?.signal.interrupt()
-      },
+      onInterrupt: { [weak self] in self?.interrupted() },
       onFailure: { [weak self] error in self?.signal.fail(error) })
     return Doorbells(bells: doorbells)
+  }
+
+  /// The loop polls from here on, and arms before it sleeps. An event index asks once, but the flag of a ring without one
+  /// asks for an interrupt for every chain until it is set (VIRTIO 1.4 §2.7.7).
+  private func interrupted() {
+    counts.interrupts &+= 1
+    if !features.contains(.eventIndex) { disarm() }
+    signal.interrupt()
   }
 
   /// The first pair is there by definition; a device may take its time to begin with it.

@@ -58,8 +58,15 @@ import Testing
   }
 
   @Test(arguments: cases)
-  func `each check can fail`(_ fault: Case) async throws {
-    let conformance = VirtioVariant.all[1].conformance(patience: .seconds(3)) { FaultyDriver($0, fault.fault) }
+  func `each check can fail`(_ fault: Case) async throws { try await find(fault, in: VirtioVariant.all[1]) }
+
+  @Test(arguments: [Case(.wakesFromIdle, .neverArms, ""), Case(.looksAgainAfterArming, .ignoresArm, "")])
+  func `without event indices arming matters just as much`(_ fault: Case) async throws {
+    try await find(fault, in: VirtioVariant.all[3])
+  }
+
+  private func find(_ fault: Case, in variant: VirtioVariant) async throws {
+    let conformance = variant.conformance(patience: .seconds(3)) { FaultyDriver($0, fault.fault) }
     let violation = await #expect(throws: DriverConformance.Violation.self) { try await conformance.run(fault.check) }
     for descriptor in leftOpen.withLock({ left in
       defer { left = [] }

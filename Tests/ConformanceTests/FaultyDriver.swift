@@ -190,9 +190,10 @@ final class FaultyQueue: QueueDriver {
       if let index = inFlight.firstIndex(of: entries[position].slot) { inFlight.remove(at: index) }
     }
     switch fault {
-    case .releasesTwice where count > 0 && count < entries.count:
-      entries[count] = entries[0]
-      return count + 1
+    case .releasesTwice where count > 1:
+      // One of them twice, another not at all.
+      entries[count - 1] = entries[0]
+      return count
     case .holdsLastRelease:
       if count > 0, heldBack == nil {
         heldBack = entries[count - 1]

@@ -11,6 +11,10 @@ final class HoldingBackend: NetworkBackend, ConformancePeer {
   private let wire: LoopbackBackend
   private let isShut = Atomic<Bool>(false)
   private let bells = Mutex<[Bell]>([])
+  /// Frames on the driver's receive rings, by port.
+  private let counts = Mutex<[Int]>([])
+  /// The engines have loops of their own and go on while the driver's waits.
+  private let countsReturned: Bool
 
   /// A port's bell, and how to get to its loop.
   private struct Bell: @unchecked Sendable {
@@ -19,7 +23,10 @@ final class HoldingBackend: NetworkBackend, ConformancePeer {
     let scope: LoopScope
   }
 
-  init(pairs: Int) { wire = LoopbackBackend(pairs: pairs, lossless: true) }
+  init(pairs: Int, isInline: Bool) {
+    wire = LoopbackBackend(pairs: pairs, lossless: true)
+    countsReturned = !isInline
+  }
 
   let description = "loopback with a valve"
   let features = FeatureSet()
@@ -28,7 +35,12 @@ final class HoldingBackend: NetworkBackend, ConformancePeer {
   let mtu: UInt16? = nil
 
   func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort {
-    HoldingPort(try wire.makePort(request), valve: self)
+    let inner = try wire.makePort(request)
+    let number = counts.withLock { counts in
+      counts.append(0)
+      return counts.count - 1
+    }
+    return HoldingPort(inner, number: number, valve: self)
   }
 
   func close() { bells.withLock { $0 = [] } }
@@ -41,6 +53,11 @@ final class HoldingBackend: NetworkBackend, ConformancePeer {
     bells.withLock { $0.append(Bell(bell: bell, scope: LoopScope(bell.loop))) }
   }
 
+  /// An engine asks its port again after it has published what the last burst moved: that has been returned by then.
+  fileprivate func note(returned: UInt64, by port: Int) { counts.withLock { $0[port] = Int(returned) } }
+
+  var returned: Int? { countsReturned ? counts.withLock { $0.reduce(0, +) } : nil }
+
   func hold() { isShut.store(true, ordering: .releasing) }
 
   func letGo() {
@@ -51,10 +68,12 @@ final class HoldingBackend: NetworkBackend, ConformancePeer {
 
 private final class HoldingPort: BackendPort {
   private let inner: any BackendPort
+  private let number: Int
   private let valve: HoldingBackend
 
-  init(_ inner: any BackendPort, valve: HoldingBackend) {
+  init(_ inner: any BackendPort, number: Int, valve: HoldingBackend) {
     self.inner = inner
+    self.number = number
     self.valve = valve
   }
 
@@ -64,7 +83,8 @@ private final class HoldingPort: BackendPort {
   }
 
   func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
-    valve.holds ? .transmitBlocked : inner.serve(&rings, budget: budget)
+    valve.note(returned: rings.statistics.receivedFrames, by: number)
+    return valve.holds ? .transmitBlocked : inner.serve(&rings, budget: budget)
   }
 
   func setEnabled(_ enabled: Bool) { inner.setEnabled(enabled) }

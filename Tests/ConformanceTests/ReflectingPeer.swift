@@ -33,6 +33,7 @@ final class ReflectingPeer: ConformancePeer {
 
   func hold() { state.set { $0.isHolding = true } }
   func letGo() { state.set { $0.isHolding = false } }
+  var returned: Int? { state.returned.load(ordering: .acquiring) }
 
   func close() async {
     state.set { $0.isFinished = true }
@@ -48,6 +49,8 @@ private final class Reflector: Sendable {
     var isClosed = false
   }
 
+  /// Frames that the interface's queue has: the socket puts them there before `send` returns.
+  let returned = Atomic<Int>(0)
   private let wish = Mutex(Wish())
   private let descriptor: CInt
   /// A byte is written here when the wish changes: the thread sleeps in `poll`.
@@ -98,6 +101,7 @@ private final class Reflector: Sendable {
         _ = unsafe poll(&entry, 1, 10)
         if wish.withLock({ $0.isFinished }) { return }
       }
+      returned.add(1, ordering: .releasing)
     }
   }
 }

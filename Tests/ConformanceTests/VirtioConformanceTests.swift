@@ -39,7 +39,7 @@ struct VirtioVariant: Sendable, CustomTestStringConvertible {
     patience: Duration = .seconds(60), _ wrap: @escaping @Sendable (VirtioNetDriver) -> any NetworkDriver = { $0 }
   ) -> DriverConformance {
     DriverConformance(patience: patience) { [self] queuePairs in
-      let backend = HoldingBackend(pairs: queuePairs)
+      let backend = HoldingBackend(pairs: queuePairs, isInline: placement == .inline)
       let transport = InProcessTransport(device: VirtioNetDevice(backend: backend), placement: placement)
       return DriverConformance.Joint(
         driver: wrap(VirtioNetDriver(transport: transport, options: options)), peer: backend)

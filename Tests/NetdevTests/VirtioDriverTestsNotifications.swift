@@ -97,6 +97,35 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
+  @Test func `without EVENT_IDX one interrupt ends the asking, until the loop is about to sleep again`() async throws {
+    let lying = try await Lying(configuration(eventIndex: false))
+    let queue = lying.queue
+    let consumer = Task { for await _ in queue.packets {} }
+    for round in 0..<5 {
+      let outcome = Outcome()
+      for number in 0..<2 {
+        Task { await outcome.record { try await queue.send(Packet(copying: numbered(number), in: lying.pool)) } }
+      }
+      try await eventually("both frames are out and the driver has asked, round \(round)") {
+        await lying.side.perform { pair in
+          pair.transmit.held.count == 2 && pair.transmit.ring.availableFlags == 0
+            && pair.receive.ring.availableFlags == 0
+        } == true
+      }
+      await lying.side.perform { pair in
+        let before = pair.interrupts
+        pair.release()
+        pair.release()
+        #expect(pair.interrupts == before + 1)
+        #expect(pair.transmit.ring.availableFlags == 1)
+        #expect(pair.receive.ring.availableFlags == 1)
+      }
+      try await eventually("both sends end") { outcome.finished == 2 }
+    }
+    try await lying.closeAndCheck()
+    await consumer.value
+  }
+
   @Test func `rule 13: an event that is not passed gets no kick, and without EVENT_IDX the flag decides`() async throws
   {
     let lying = try await Lying(configuration(eventIndex: true))

@@ -21,7 +21,7 @@ func runConversation(_ input: inout InputReader) {
   promise(netdev_unix_pair(&ends) == 0, "there is a pair of sockets")
   let session = Session(
     loop: hand.loop, name: "fuzz", logger: Logger(label: "fuzz") { _ in SilentLog() }, requestTimeout: .seconds(3600),
-    onLoss: { _, _ in })
+    onLoss: { _, _ in }, onConfigChange: { session in _ = try? await session.config(for: [.status]) })
   let peer = ScriptedPeer(ends[1])
   let memory = netdev_eventfd_create()
   do {

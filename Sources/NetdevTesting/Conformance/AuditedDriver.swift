@@ -139,6 +139,7 @@ final class AuditedQueue: QueueDriver {
   }
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    ledger.noteLook()
     let count: Int
     do throws(NetworkDeviceError) {
       count = try inner.takeReleased(into: &entries)
@@ -222,11 +223,20 @@ final class AuditedQueue: QueueDriver {
   func ring() { inner.ring() }
 
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool {
-    interventions.takeBeforeArm()?()
-    return inner.arm(received: received, released: released)
+    if let body = interventions.takeBeforeArm() {
+      // What was asked for earlier may still stand, and would hide that this arming asks for nothing.
+      inner.disarm()
+      body()
+    }
+    let isPending = inner.arm(received: received, released: released)
+    ledger.noteArmed(!isPending)
+    return isPending
   }
 
-  func disarm() { inner.disarm() }
+  func disarm() {
+    ledger.noteArmed(false)
+    inner.disarm()
+  }
 
   func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
     inner.drain(

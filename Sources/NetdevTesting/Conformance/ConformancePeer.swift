@@ -9,6 +9,10 @@ public protocol ConformancePeer: AnyObject, Sendable {
   /// Frames that wait go back, in order, and later ones at once again.
   func letGo()
 
+  /// Frames sent back so far, each counted when it lies where the driver finds it; nil when the peer cannot say that, or
+  /// cannot go on while the driver's loop waits for it.
+  var returned: Int? { get }
+
   /// The check is over and the driver is shut down: releases whatever the wire is made of.
   func close() async
 }
@@ -18,6 +22,8 @@ extension ConformancePeer {
   public func hold() {}
   /// Nothing is held.
   public func letGo() {}
+  /// It is not counted.
+  public var returned: Int? { nil }
   /// Nothing to release.
   public func close() async {}
 }

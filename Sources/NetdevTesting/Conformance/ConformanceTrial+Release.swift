@@ -68,6 +68,7 @@ extension ConformanceTrial {
     let inbox = bench.receive()
     let peer = bench.peer
     let interventions = bench.interventions
+    let (start, patience) = (peer.returned, suite.patience)
     for number in 0..<10 {
       let frame = bench.frames(number..<number + 1)[0]
       let packet = try bench.packet(frame)
@@ -77,7 +78,7 @@ extension ConformanceTrial {
           interventions.beforeArm {
             // Comes back while the loop is about to sleep and has looked for the last time.
             peer.letGo()
-            usleep(20_000)
+            Self.wait(for: peer, toReturn: start.map { $0 + number + 1 }, within: patience)
           }
           try await queue.send(packet)
         }
@@ -85,6 +86,16 @@ extension ConformanceTrial {
       try await bench.expect([frame], in: inbox)
       try await sending.value(in: self, "the send returns")
     }
+  }
+
+  /// Holds the loop until the peer has sent so many frames back; of one that does not count them a while must do.
+  private static func wait(for peer: any ConformancePeer, toReturn count: Int?, within patience: Duration) {
+    guard let count else {
+      usleep(100_000)
+      return
+    }
+    let deadline = ContinuousClock.now + patience
+    while let returned = peer.returned, returned < count, ContinuousClock.now < deadline { usleep(200) }
   }
 
   func sleepsWhenIdle() async throws {

@@ -21,6 +21,10 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
     var posted: Set<UInt32> = []
     var submitted = 0
     var capacity = 0
+    /// Times that the queue has looked for releases: at least once a turn.
+    var looks = 0
+    /// The driver has been asked for interrupts and has said that there is nothing to take.
+    var isArmed = false
     var isDrained = false
     var isShutDown = false
   }
@@ -60,6 +64,14 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
   var posted: Int { state.withLock { $0.posted.count } }
   /// Frames that the driver has taken so far.
   var submitted: Int { state.withLock { $0.submitted } }
+
+  // MARK: Sleep
+
+  func noteLook() { state.withLock { $0.looks += 1 } }
+  func noteArmed(_ isArmed: Bool) { state.withLock { $0.isArmed = isArmed } }
+
+  /// What stays as it is while the queue's loop sleeps: nil when it is not about to.
+  var looksWhenArmed: Int? { state.withLock { $0.isArmed ? $0.looks : nil } }
 
   // MARK: Transmission
 
@@ -160,7 +172,10 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
     if !loop.isOnLoop { report("a driver calls its queue on the queue's loop", "\(what) on another thread") }
   }
 
-  func willInterrupt() { noteSignal("an interrupt") }
+  func willInterrupt() {
+    noteSignal("an interrupt")
+    noteArmed(false)
+  }
 
   func willFail(_ error: NetworkDeviceError) {
     noteSignal("a failure")
