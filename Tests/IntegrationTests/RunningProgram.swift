@@ -8,6 +8,9 @@ final class RunningProgram: Sendable {
     let status: CInt
     let output: String
     let errors: String
+
+    /// The errors but for warnings that a loop was held, which a busy machine brings about by itself.
+    var complaints: [Substring] { errors.split(separator: "\n").filter { !$0.contains("a job held the loop") } }
   }
 
   /// Beside the test executable, where the package manager puts executables.
