@@ -10,7 +10,7 @@ enum Place: CaseIterable, Sendable {
 
 /// What a program may do with a queue.
 enum Call: CaseIterable, Sendable {
-  case packets, packetsMapped, receiveBurst, receiveBurstIfAny, submit, submitBurst, submitForReceipt, send
+  case packets, packetsMapped, receiveBurst, receiveBurstIfAny, submit, submitBurst, makeBurst, submitForReceipt, send
   case sendContents, sendBurst, forward, forwardAny, releases, statistics, run, pollableDescriptor, close
 }
 
@@ -103,6 +103,16 @@ private actor Elsewhere {
         if seen.count == 5 { break }
       }
       #expect(seen == Set(0..<5))
+    case .makeBurst:
+      var burst = try await queue.makeBurst(count: 64, length: 64)
+      #expect(burst.count == 64)
+      var number: UInt64 = 0
+      burst.forEach { frame in
+        frame.storeBytes(of: number, toByteOffset: 0, as: UInt64.self)
+        number += 1
+      }
+      try await queue.submit(burst)
+      await expectNumbers(0..<64)
     case .submitForReceipt:
       let receipt = try await queue.submitForReceipt(Packet(copying: numbered(0), in: pool))
       try await receipt.released
@@ -146,6 +156,7 @@ private actor Elsewhere {
       let statistics = queue.statistics
       #expect(statistics.packetsSubmitted == 1 && statistics.packetsReleased == 1)
       #expect(device.statistics.count == 1)
+      #expect(device.totalStatistics.packetsSubmitted == 1)
       await expectNumbers(0..<1)
     case .run:
       let isOnLoop = await queue.run { queue in queue.loop.isOnLoop }
