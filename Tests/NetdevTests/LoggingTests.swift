@@ -147,7 +147,7 @@ private final class RecordedLog: Sendable {
   private let records = Mutex<[Record]>([])
   var all: [Record] { records.withLock { $0 } }
   var messages: [String] { all.map { $0.message } }
-  func first(_ message: String) -> Record? { all.first { $0.message == message } }
+  func first(_ message: String) -> Record? { records.withLock { $0.first { $0.message == message } } }
 
   /// A logger that writes here, at every level.
   var logger: Logger {

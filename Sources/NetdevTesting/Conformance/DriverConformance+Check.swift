@@ -1,13 +1,64 @@
 extension DriverConformance {
   /// One rule of the seam, and how it is checked.
   public enum Check: String, Sendable, Hashable, CaseIterable {
-    case opensAsPromised, resetsAtAnyTime
-    case framesUnchanged, frameStart, severalBuffers, keepsOrder, burstsOfAllSizes, fullRingWaits
-    case refusesTooLongFrames, foreignPackets, sharedPackets, leavesBuffersAlone, keptPackets
-    case completesOnce, releaseIsAnEvent, wakesFromIdle, looksAgainAfterArming, sleepsWhenIdle
-    case cancelledSendIsNotSent, cancelledRunEnds, closesWithSendsInFlight, brokenEndIsThrown, returnsEveryBuffer
-    case quietAfterReset, opensAgain
-    case goesOnAfterStarving, severalPairs, statisticsAgree
+    /// A device is what its information says: name, address, MTU, queue pairs, ring; a wish it cannot fulfil is
+    /// refused.
+    case opensAsPromised
+    /// After start, reset may be called at any time and more than once, and shutDown ends the driver whatever came
+    /// before.
+    case resetsAtAnyTime
+    /// Frames of every length, from the wire's shortest to MTU + 14 bytes, come back byte for byte.
+    case framesUnchanged
+    /// A frame goes out from its first byte, wherever in its buffer that is.
+    case frameStart
+    /// A frame that lies in several buffers goes out whole, once.
+    case severalBuffers
+    /// The frames of a queue leave and arrive in the order in which they were submitted.
+    case keepsOrder
+    /// Bursts of 1 to 64 frames go out, and are received, whole.
+    case burstsOfAllSizes
+    /// More frames than the ring holds wait for room, none is lost, and the ring holds as many as the driver says.
+    case fullRingWaits
+    /// A frame longer than MTU + 14 bytes is refused with frameTooLong; its neighbours are sent.
+    case refusesTooLongFrames
+    /// A packet of another pool is sent, from a copy in the device's pool.
+    case foreignPackets
+    /// A packet may be in flight any number of times at once; each of them goes out and is released.
+    case sharedPackets
+    /// Transmitting changes no byte of a frame, and no byte of a buffer that somebody else holds too.
+    case leavesBuffersAlone
+    /// A received packet keeps its bytes as long as somebody holds it, whatever else is received meanwhile.
+    case keptPackets
+    /// Every submitted frame is released exactly once.
+    case completesOnce
+    /// A released buffer is reported although nothing is sent or received after it.
+    case releaseIsAnEvent
+    /// A loop that sleeps is woken by the first frame that comes.
+    case wakesFromIdle
+    /// What comes between the last look and arming is reported by arm, or by an interrupt.
+    case looksAgainAfterArming
+    /// With nothing to do the loop sleeps, although somebody waits for frames.
+    case sleepsWhenIdle
+    /// A send that is cancelled while it waits for room is never sent; those before it are, once.
+    case cancelledSendIsNotSent
+    /// Cancelling run ends the device although frames are in flight, and every send returns.
+    case cancelledRunEnds
+    /// Closing with sends in flight completes or fails each of them, once, and gives back every buffer.
+    case closesWithSendsInFlight
+    /// When a queue breaks, run throws the cause and the device is reset as at any other end.
+    case brokenEndIsThrown
+    /// At the end the driver gives back every empty buffer it was given, each once.
+    case returnsEveryBuffer
+    /// Once reset has returned, nothing writes to a buffer any more, although frames were on their way.
+    case quietAfterReset
+    /// A device can be opened and closed again and again on one pool; nothing is left behind.
+    case opensAgain
+    /// When the pool has run dry and buffers come back, reception goes on.
+    case goesOnAfterStarving
+    /// Each queue pair works on a loop of its own, and its frames stay its own.
+    case severalPairs
+    /// The counts of frames and bytes are those of the traffic.
+    case statisticsAgree
   }
 }
 

@@ -117,6 +117,8 @@ extension DriverConformance {
   }
 
   /// Runs all checks, in order, up to the first violation.
+  ///
+  /// - Throws: the first violation.
   public func runAll() async throws(Violation) -> [(check: Check, outcome: Outcome)] {
     var outcomes: [(check: Check, outcome: Outcome)] = []
     for check in Check.allCases { outcomes.append((check, try await run(check))) }
