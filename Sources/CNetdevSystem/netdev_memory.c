@@ -13,6 +13,10 @@
 #include <sanitizer/asan_interface.h>
 #define NETDEV_ASAN 1
 #endif
+#if __has_feature(thread_sanitizer) || defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define NETDEV_TSAN 1
+#endif
 
 int netdev_memfd_create(const char *name, size_t length, bool huge_pages) {
   unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
@@ -28,14 +32,25 @@ int netdev_memfd_create(const char *name, size_t length, bool huge_pages) {
   return descriptor;
 }
 
-bool netdev_memfd_cannot_shrink(int descriptor) {
-  int seals = fcntl(descriptor, F_GET_SEALS);
-  return seals >= 0 && (seals & F_SEAL_SHRINK) != 0;
-}
-
 void *netdev_map_shared(int descriptor, size_t length) {
   void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
   return address == MAP_FAILED ? NULL : address;
+}
+
+void netdev_note_release(const void *object) {
+#ifdef NETDEV_TSAN
+  __tsan_release((void *)object);
+#else
+  (void)object;
+#endif
+}
+
+void netdev_note_last(const void *object) {
+#ifdef NETDEV_TSAN
+  __tsan_acquire((void *)object);
+#else
+  (void)object;
+#endif
 }
 
 #ifdef NETDEV_ASAN

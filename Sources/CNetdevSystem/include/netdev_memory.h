@@ -1,4 +1,4 @@
-// Shared memory, and AddressSanitizer's view of pool slots.
+// Shared memory, and what the sanitizers must be told about it.
 #ifndef SWIFT_NETDEV_MEMORY_H
 #define SWIFT_NETDEV_MEMORY_H
 
@@ -9,11 +9,13 @@
 // With `huge_pages`, `length` must be a multiple of 2 MiB; -ENOMEM is then seen at mapping.
 int netdev_memfd_create(const char *name, size_t length, bool huge_pages);
 
-// True when the descriptor is a memfd sealed against shrinking: mapping it cannot end in SIGBUS by truncation.
-bool netdev_memfd_cannot_shrink(int descriptor);
-
 // Maps the whole of a descriptor shared and populated; NULL on failure with errno set.
 void *netdev_map_shared(int descriptor, size_t length);
+
+// For ThreadSanitizer, which does not see into the runtime that counts references: what this thread did before it let go of
+// `object` has happened before what its last holder does. Nothing in other builds.
+void netdev_note_release(const void *object);
+void netdev_note_last(const void *object);
 
 // AddressSanitizer's view of memory that is free but mapped. Nothing, at the price of one load, in other builds.
 extern const bool netdev_poisoning;

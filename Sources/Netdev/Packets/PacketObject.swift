@@ -23,6 +23,7 @@ final class PacketObject: Sendable {
   deinit {
     // The pool frees what lies in its shared list, and its slot with it.
     if unsafe record.pointee.object == 0 { return }
+    unsafe netdev_note_last(Unmanaged.passUnretained(self).toOpaque())
     let pool = unsafe record.pointee.pool
     unsafe record.pointee.object = 0
     unsafe record.pointee.dropLinearCopy()

@@ -95,6 +95,7 @@ extension QueueCore {
       unsafe record.pointee.dropLinearCopy()
       unsafe PacketPool.freeFrame(record)
     } else if let pointer = unsafe UnsafeRawPointer(bitPattern: record.pointee.object) {
+      unsafe netdev_note_release(pointer)
       unsafe Unmanaged<PacketObject>.fromOpaque(pointer).release()
     }
   }
