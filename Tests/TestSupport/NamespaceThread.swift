@@ -79,7 +79,8 @@ private func blockingExchange(
     return unsafe test_udp_window(&wanted, &result)
   }
   return Exchange(
-    isComplete: status == 0, sent: result.sent, right: result.right, wrong: result.wrong, error: result.error)
+    isComplete: status == 0, sent: result.sent, right: result.right, early: result.early, wrong: result.wrong,
+    error: result.error)
 }
 
 /// What came of an exchange of datagrams.
@@ -88,9 +89,11 @@ public struct Exchange: Sendable {
   public let isComplete: Bool
   /// Datagrams sent.
   public let sent: Int
-  /// Right answers.
+  /// Datagrams that came back unchanged.
   public let right: Int
-  /// Wrong ones.
+  /// Those of them that came before an older one of their flow.
+  public let early: Int
+  /// Answers that were none of these: changed, doubled or another flow's.
   public let wrong: Int
   /// errno of a socket call that failed, or 0.
   public let error: CInt

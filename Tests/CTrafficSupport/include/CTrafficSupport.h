@@ -21,8 +21,10 @@ struct test_window {
 
 struct test_window_result {
   long sent;
-  // Answers that were the oldest unanswered datagram of their flow, unchanged.
+  // Answers that were an unanswered datagram of their flow, unchanged; those of them that came before an older one's.
   long right;
+  long early;
+  // Answers that were no unanswered datagram of their flow: changed, doubled or another's.
   long wrong;
   // errno of the call that failed, or 0.
   int error;
@@ -30,7 +32,7 @@ struct test_window_result {
   uint16_t ports[256];
 };
 
-// Sends and checks; returns 0 when every datagram came back right.
+// Sends and checks; returns 0 when every datagram came back, right and in the order of its flow.
 int test_udp_window(const struct test_window *wanted, struct test_window_result *result);
 
 // Runs a shell command in the calling thread's namespace; its exit status.
