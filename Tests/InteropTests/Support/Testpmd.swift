@@ -96,6 +96,18 @@ final class Testpmd: Sendable {
     return Counters(received: try number(after: "RX-packets:"), sent: try number(after: "TX-packets:"))
   }
 
+  /// What a port counted, once it is as much as was seen on the wire: DPDK counts a burst after it has handed it over, and
+  /// its core may be taken away in between. The last figures, whatever they are, after half a minute.
+  func counters(port: Int, reaching wanted: Counters) async throws -> Counters {
+    let deadline = ContinuousClock.now + .seconds(30)
+    while true {
+      let counters = try await counters(port: port)
+      let isReached = counters.received >= wanted.received && counters.sent >= wanted.sent
+      if isReached || ContinuousClock.now >= deadline { return counters }
+      try await Task.sleep(for: .milliseconds(20))
+    }
+  }
+
   /// Ends it as a person would.
   func quit() async {
     process.type("stop")
