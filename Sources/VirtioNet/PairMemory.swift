@@ -5,13 +5,17 @@ internal import Virtio
 @safe struct PoolAddressing {
   /// From an address here to the device's: the pool is one region for both.
   private let distance: UInt64
-  private let emptyOffset: Int
+  /// From the first byte of a frame to the device's address of the header before it.
+  private let headerDistance: UInt64
+  /// From the first byte of a slot to the device's address of the header of what is received in it.
+  private let emptyDistance: UInt64
   private let emptyLength: UInt32
 
   init(base: UInt64, slots: SlotTable) {
     distance = base &- UInt64(UInt(bitPattern: unsafe slots.base(of: 0)))
+    headerDistance = distance &- UInt64(VirtioNetHeader.size)
     // The header goes before the place where the frame shall begin.
-    emptyOffset = slots.headroom - VirtioNetHeader.size
+    emptyDistance = distance &+ UInt64(slots.headroom - VirtioNetHeader.size)
     emptyLength = UInt32(slots.slotSize - slots.headroom + VirtioNetHeader.size)
   }
 
@@ -20,9 +24,14 @@ internal import Virtio
     UInt64(UInt(bitPattern: place)) &+ distance
   }
 
+  /// The device's address of the header that goes right before a frame in the pool.
+  @inline(__always) func headerAddress(before frame: UnsafeMutableRawPointer) -> UInt64 {
+    UInt64(UInt(bitPattern: frame)) &+ headerDistance
+  }
+
   /// A buffer to receive into: `base` is the first byte of `slot`.
   @inline(__always) func emptyBuffer(_ slot: UInt32, base: UnsafeMutableRawPointer) -> RingBuffer {
-    unsafe RingBuffer(address: address(of: base + emptyOffset), length: emptyLength, token: UInt64(slot))
+    RingBuffer(address: UInt64(UInt(bitPattern: base)) &+ emptyDistance, length: emptyLength, token: UInt64(slot))
   }
 }
 

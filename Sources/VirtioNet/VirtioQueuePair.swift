@@ -251,11 +251,11 @@ extension VirtioQueuePair {
       guard entry.isPlain else { return nil }
       let slot = entry.slot
       // In the headroom before the frame, which nobody else holds.
-      let place = unsafe slots.start(of: slot) - VirtioNetHeader.size
-      unsafe VirtioNetHeader().store(to: place)
+      let start = unsafe slots.start(of: slot)
+      unsafe VirtioNetHeader().store(to: start - VirtioNetHeader.size)
       let length = UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size)
       bytes &+= UInt64(length)
-      return unsafe RingBuffer(address: addressing.address(of: place), length: length, token: entry.rawValue)
+      return unsafe RingBuffer(address: addressing.headerAddress(before: start), length: length, token: entry.rawValue)
     }
     counts.bytesSubmitted &+= bytes &- UInt64(count &* VirtioNetHeader.size)
     return count
@@ -301,18 +301,24 @@ extension VirtioQueuePair {
   }
 
   /// Takes back what the transmit ring says is released.
+  @inline(__always)
   func reapReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     let room = entries.count
     var count = 0
     do throws(RingError) {
       while count < room {
         let start = count
-        count &+= try unsafe rings.pointee.transmit.reapSingles(max: room &- start) { position, token, _ in
-          // Below the room.
-          unsafe entries[unchecked: start &+ position] = TransmitEntry(rawValue: token)
-          return true
+        count &+= try unsafe entries.withUnsafeMutableBufferPointer { entries throws(RingError) in
+          guard let place = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }
+          return try unsafe rings.pointee.transmit.reapSingles(max: room &- start) { position, token, _ in
+            // Below the room.
+            unsafe place[position] = TransmitEntry(rawValue: token)
+            return true
+          }
         }
-        guard count < room, let used = try unsafe rings.pointee.transmit.nextUsed() else { break }
+        guard count < room, unsafe rings.pointee.transmit.hasOthers,
+          let used = try unsafe rings.pointee.transmit.nextUsed()
+        else { break }
         unsafe entries[unchecked: count] = TransmitEntry(rawValue: used.token)
         count &+= 1
       }

@@ -96,30 +96,30 @@ struct Work: Sendable {
   }
 
   private func forward(_ queue: isolated NetworkQueue) async throws {
-    var done = 0
+    var left = packets
     for await packet in queue.packets {
       try await queue.submit(packet)
-      done += 1
-      if done == packets { return }
+      left &-= 1
+      if left == 0 { return }
     }
   }
 
   private func forwardSwapped(_ queue: isolated NetworkQueue) async throws {
-    var done = 0
+    var left = packets
     for await var packet in queue.packets {
       packet.withMutableBytes { swapAddresses(&$0) }
       try await queue.submit(consume packet)
-      done += 1
-      if done == packets { return }
+      left &-= 1
+      if left == 0 { return }
     }
   }
 
   private func send(_ queue: isolated NetworkQueue) async throws {
-    var done = 0
+    var left = packets
     for await packet in queue.packets {
       try await queue.send(packet)
-      done += 1
-      if done == packets { return }
+      left &-= 1
+      if left == 0 { return }
     }
   }
 

@@ -43,7 +43,11 @@ extension NetworkQueue {
     let isPlain = isKnownUniquelyReferenced(&packet.object)
     let slot = unsafe packet.record.pointee.slot
     _ = unsafe Unmanaged.passRetained(packet.object)
-    appendPending(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain))
+    if isPlain {
+      unsafe QueueState.append(TransmitEntry(slot: slot, cookie: cookie), to: state)
+    } else {
+      unsafe QueueState.appendHeld(slot, cookie: cookie, to: state)
+    }
   }
 
   /// On the loop: takes the packet; its reference is the driver's now.
@@ -52,17 +56,7 @@ extension NetworkQueue {
     let isPlain = unsafe isKnownUniquelyReferenced(&packet.object) && packet.record.pointee.segments == 1
     let slot = unsafe packet.record.pointee.slot
     _ = unsafe Unmanaged.passRetained(packet.object)
-    appendPending(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain))
-  }
-
-  /// On the loop, with room: one accepted frame joins those to be published.
-  @inlinable nonisolated func appendPending(_ entry: TransmitEntry) {
-    let pending = unsafe state.pointee.pending
-    let count = unsafe pending.pointee.count
-    unsafe pending.pointee.entries[count] = entry
-    unsafe pending.pointee.count = count &+ 1
-    unsafe state.pointee.credits &-= 1
-    if count &+ 1 >= BurstBlock.capacity { unsafe QueueState.flush(state) }
+    unsafe QueueState.append(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain), to: state)
   }
 
   @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {

@@ -162,16 +162,25 @@ extension QueueCore {
     unsafe pool.replenish(local, wanted: room - local.pointee.count, leaving: pool.configuration.reserve)
   }
 
+  /// In a build with an address sanitizer the program may touch these buffers again once they carry a frame.
+  @inline(never) private func unpoison(_ slots: UnsafeMutablePointer<UInt32>, count: Int) {
+    for position in 0..<count {
+      let record = unsafe state.pointee.records.advanced(by: Int(slots[position]))
+      unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
+    }
+  }
+
   private func post(_ count: Int) {
     let first = unsafe local.pointee.count - count
     let slots = unsafe local.pointee.slots.advanced(by: first)
     let headroom = pool.configuration.headroom
+    let (records, local) = unsafe (state.pointee.records, local)
     for position in 0..<count {
-      let record = unsafe state.pointee.records.advanced(by: Int(slots[position]))
-      unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
+      let record = unsafe records.advanced(by: Int(slots[position]))
       unsafe record.pointee.home = local
       unsafe record.pointee.setFrame(offset: headroom, length: 0)
     }
+    if netdev_poisoning { unsafe unpoison(slots, count: count) }
     do {
       let posted = try driver.post(unsafe Span(_unsafeStart: slots, count: count))
       guard posted > 0 else { return }

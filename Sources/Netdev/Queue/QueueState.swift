@@ -74,6 +74,23 @@ extension QueueState {
     return unsafe takeReady(state)
   }
 
+  /// With room: one accepted frame joins those to be published.
+  @inlinable static func append(_ entry: TransmitEntry, to state: UnsafeMutablePointer<QueueState>) {
+    let pending = unsafe state.pointee.pending
+    let count = unsafe pending.pointee.count
+    unsafe pending.pointee.entries[count] = entry
+    unsafe pending.pointee.count = count &+ 1
+    unsafe state.pointee.credits &-= 1
+    if count &+ 1 >= BurstBlock.capacity { unsafe flush(state) }
+  }
+
+  /// As `append`, for a frame whose buffer somebody else holds too. Out of line: the other way is the common one.
+  @usableFromInline @inline(never) static func appendHeld(
+    _ slot: UInt32, cookie: UInt32, to state: UnsafeMutablePointer<QueueState>
+  ) {
+    unsafe append(TransmitEntry(slot: slot, cookie: cookie, isPlain: false), to: state)
+  }
+
   /// Publishes what has been accepted.
   @usableFromInline @inline(never) static func flush(_ state: UnsafeMutablePointer<QueueState>) {
     unsafe state.pointee.withCore { $0.flush() }

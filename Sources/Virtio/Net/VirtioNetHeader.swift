@@ -123,10 +123,16 @@ public struct VirtioNetHeader: Hashable, Sendable {
     unsafe (place + 8).storeBytes(of: UInt32(checksumOffset) | UInt32(numBuffers) << 16, as: UInt32.self)
   }
 
-  /// True when the first eight bytes of a header, in native order, ask for nothing: no flag, no segmentation.
+  /// True when the first two bytes of a header, in native order, ask for nothing: no flag, no segmentation.
   @inlinable
   @inline(__always)
-  public static func isPlain(copied first: UInt64) -> Bool { first & 0xffff == 0 }
+  public static func isPlain(copied first: UInt16) -> Bool { first == 0 }
+
+  /// True when a received frame asks for nothing and is all in this buffer: `first` as for `isPlain(copied:)`, and the
+  /// buffers that the device says it used.
+  @inlinable
+  @inline(__always)
+  public static func isPlain(copied first: UInt16, numBuffers: UInt16) -> Bool { first | (numBuffers ^ 1) == 0 }
 
   /// True when nothing is asked for: no flag, no segmentation.
   @inlinable public var isPlain: Bool { flags.rawValue | segmentation.rawValue == 0 }

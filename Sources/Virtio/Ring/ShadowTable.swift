@@ -29,6 +29,16 @@ struct ShadowTable: ~Copyable {
       self.next = next
       self.count = count
     }
+
+    /// The start of a chain of one descriptor, in two stores: next to nothing of a burst is anything else.
+    @inlinable
+    @inline(__always)
+    static func writeSingle(to entry: UnsafeMutablePointer<Entry>, token: UInt64, writable: UInt32) {
+      let place = UnsafeMutableRawPointer(entry)
+      unsafe place.storeBytes(of: token, as: UInt64.self)
+      // `writable`, `next` and `count` as they lie in memory, the first one lowest.
+      unsafe place.storeBytes(of: (UInt64(writable) | 1 << 48).littleEndian, toByteOffset: 8, as: UInt64.self)
+    }
   }
 
   /// `size` entries, owned.

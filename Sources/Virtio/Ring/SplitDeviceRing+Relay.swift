@@ -5,7 +5,7 @@ extension SplitDeviceRing {
   /// Takes pairs of chains, one buffer to read from this ring and one buffer to write from `target`, gives each pair to
   /// `body`, and puts both on their used rings: the first with a length of 0, the other with what `body` says was written.
   ///
-  /// Both rings have begun a batch; at most `max` pairs are taken. It ends before the first pair that is not of this simple
+  /// Either buffer may be empty: `body` looks at the lengths anyway. Both rings have begun a batch; at most `max` pairs are taken. It ends before the first pair that is not of this simple
   /// kind, or that `body` answers with nil: those chains are as if nobody had looked, for `next` to take. One loop over both
   /// rings keeps the indices of a burst in registers. The caller then publishes.
   @inlinable
@@ -57,7 +57,7 @@ extension SplitDeviceRing {
   }
 
   /// Copies descriptor `head`, which is below the size, once, in three loads of which each is checked by itself; its buffer,
-  /// if it has exactly these of the flags that matter, is not empty, and lies in the first region.
+  /// if it has exactly these of the flags that matter and lies in the first region.
   @inlinable
   @inline(__always)
   static func buffer(
@@ -83,13 +83,14 @@ extension UInt32 {
 }
 
 extension GuestMemory {
-  /// As `firstPointer`; found by its end, which takes fewer steps where the largest region is the one that counts.
+  /// As `firstPointer`, empty ranges included; found by its end, which takes fewer steps where the largest region is the one
+  /// that counts.
   @inlinable
   @inline(__always)
   borrowing func firstPlace(of address: UInt64, length: UInt32) -> UnsafeMutableRawPointer? {
     let (lastOffset, isLonger) = firstLength.subtractingReportingOverflow(UInt64(length))
     let offset = address &- firstAddress
-    guard !isLonger, offset <= lastOffset, length != 0 else { return nil }
+    guard !isLonger, offset <= lastOffset else { return nil }
     return unsafe firstHost + Int(truncatingIfNeeded: offset)
   }
 }

@@ -186,7 +186,7 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
     unsafe netdev_store_relaxed_u64(descriptor, address)
     let flags: UInt16 = writable ? DescriptorFlag.write : 0
     unsafe netdev_store_relaxed_u64(descriptor + 8, DescriptorFlag.word(length: length, flags: flags, next: 0))
-    unsafe entries[Int(head)] = ShadowTable.Entry(token: token, writable: writable ? length : 0, next: 0, count: 1)
+    unsafe ShadowTable.Entry.writeSingle(to: entries + Int(head), token: token, writable: writable ? length : 0)
     unsafe netdev_store_relaxed_u16(avail, head)
   }
 
@@ -201,6 +201,20 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
   }
 
   // MARK: Taking back
+
+  /// Whether a look at the used ring finds anything: a chain, or a reason to throw. One load, changes nothing.
+  @inlinable
+  @inline(__always)
+  public var hasUsed: Bool {
+    let index = unsafe netdev_load_relaxed_u16(usedEntries - 2)
+    return index != UInt16(truncatingIfNeeded: usedIndex) || failure != nil
+  }
+
+  /// Whether `reapSingles` has left something for `nextUsed` that it saw: a chain of several buffers, one that its `body`
+  /// refused, a violation, or, with IN_ORDER, anything.
+  @inlinable
+  @inline(__always)
+  public var hasOthers: Bool { inOrder || usedSeen != usedIndex }
 
   /// How many chains the device has returned and `nextUsed` would hand out now; throws when `used.idx` is impossible.
   @inlinable

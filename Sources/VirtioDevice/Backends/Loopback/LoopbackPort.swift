@@ -20,6 +20,8 @@ final class LoopbackPort: BackendPort {
     var budget = budget
     while true {
       budget -= relay(&rings, upTo: budget)
+      // Nearly always that was all.
+      guard rings.hasMoreFrames else { return [] }
       guard let chain = rings.nextFrame(&budget) else { return rings.hasMoreFrames ? .moreWork : [] }
       if !carry(chain, &rings) { return [.transmitBlocked, .needsReceiveBuffers] }
     }
@@ -36,7 +38,7 @@ final class LoopbackPort: BackendPort {
     let count = rings.transmit.relay(to: &rings.receive, max: limit, in: rings.memory) { source, room in
       let length = source.length
       guard length > headerLength, room.length >= length,
-        unsafe VirtioNetHeader.isPlain(copied: source.base.loadUnaligned(as: UInt64.self))
+        unsafe VirtioNetHeader.isPlain(copied: source.base.loadUnaligned(as: UInt16.self))
       else { return nil }
       unsafe VirtioNetHeader(numBuffers: 1).store(to: room.base)
       // Memory of the driver on both sides, checked to these lengths; it may overlap, which is the driver's affair.
