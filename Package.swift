@@ -102,7 +102,7 @@ let package = Package(
     .target(
       name: "NetdevTesting",
       dependencies: [
-        "Netdev", "NetdevDevices", "VirtioNet", "VirtioDevice", "Virtio", "LibeventConcurrency", "CNetdevSystem",
+        "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

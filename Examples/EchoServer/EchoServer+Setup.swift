@@ -51,9 +51,9 @@ extension EchoServer {
     let information = device.information
     print("\(information.name): \(information.queuePairs) queue pair(s), MTU \(information.mtu); Ctrl-C ends")
     if self.device.hasPrefix("host-udp:") {
-      let parts = self.device.dropFirst("host-udp:".count).split(separator: "?")[0].split(separator: ":")
-      let (host, port) = parts.count == 2 ? (parts[0], parts[1]) : ("127.0.0.1", "7007")
-      print("try:  printf hello | nc -u -w1 \(host) \(port)")
+      // "host-udp 127.0.0.1:7007": the port that it has, also where the URL left the choice to the kernel.
+      let place = information.name.dropFirst("host-udp ".count).split(separator: ":")
+      print("try:  printf hello | nc -u -w1 \(place.joined(separator: " "))")
     } else if let network = networks.ipv4.first {
       print("try:  ping \(network.address)")
     } else if let network = networks.ipv6.first {

@@ -26,6 +26,17 @@ import Responder
   @Flag(help: "Print each queue's rates once a second.")
   var rates = false
 
+  /// Runs the command on the main actor. The parser's own `main` would run it in the runtime's pool of threads, and that pool,
+  /// once it has been used, wakes up every second for good (libdispatch watches its threads): an idle server shall sleep.
+  @MainActor static func main() async {
+    var command = parseOrExit()
+    do {
+      try await command.run()
+    } catch {
+      exit(withError: error)
+    }
+  }
+
   mutating func run() async throws {
     do {
       try await serve()
@@ -39,12 +50,21 @@ import Responder
     let device = try await NetworkDevice.open(device)
     let template = try responder(at: try hardwareAddress(of: device), networks)
     let report = Report()
-    let server = Task { try await answer(device, template, report) }
-    let signals = EndingSignals { server.cancel() }
-    defer { signals.stop() }
-    greet(device, networks)
+    var signals: EndingSignals?
+    defer { signals?.stop() }
     let printer = rates ? Task { try await printRates([device]) } : nil
-    let result = await server.result
+    // Not by the task's own `result`, for which the runtime would wait in its pool.
+    let result: Result<Void, any Error> = await withCheckedContinuation { end in
+      let server = Task { @MainActor in
+        do {
+          end.resume(returning: .success(try await answer(device, template, report)))
+        } catch {
+          end.resume(returning: .failure(error))
+        }
+      }
+      signals = EndingSignals { server.cancel() }
+      greet(device, networks)
+    }
     printer?.cancel()
     printTotals([device])
     report.print()

@@ -5,11 +5,11 @@ internal import Glibc
 public final class EndingSignals {
   private let sources: [any DispatchSourceSignal]
 
-  /// Calls `handler` at each of the two signals until stopped.
+  /// Calls `handler` on the main queue at each of the two signals until stopped.
   public init(_ handler: @escaping @Sendable () -> Void) {
     sources = [SIGINT, SIGTERM].map { number in
       signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .main)
       source.setEventHandler(handler: handler)
       source.resume()
       return source

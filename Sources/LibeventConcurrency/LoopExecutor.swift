@@ -185,14 +185,4 @@ extension LoopExecutor {
     defer { netdev_set_current_loop(nil) }
     return unsafe LoopCore.turn(core)
   }
-
-  /// Turns a loop that has no thread of its own until there is nothing to do or `limit` turns have passed.
-  @discardableResult public func turnUntilIdle(limit: Int = 1_000_000) -> Int {
-    var turns = 0
-    while turns < limit {
-      turns += 1
-      if !turnOnce() { break }
-    }
-    return turns
-  }
 }

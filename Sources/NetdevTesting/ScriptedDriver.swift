@@ -152,9 +152,6 @@ public final class ScriptedDriver: NetworkDriver {
   public func breakQueue(queue: Int = 0, _ error: NetworkDeviceError) async {
     _ = await on(queue) { $0.signal.fail(error) }
   }
-
-  /// An interrupt with nothing behind it.
-  public func spuriousInterrupt(queue: Int = 0) async { _ = await on(queue) { $0.signal.interrupt() } }
 }
 
 /// The scripted pair: plain arrays, on the queue's loop.

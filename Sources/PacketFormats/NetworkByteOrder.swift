@@ -64,11 +64,6 @@ extension MutableRawSpan {
   }
 
   @inlinable @inline(__always)
-  package mutating func storeUInt16(_ value: UInt16, at offset: Int) {
-    storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self)
-  }
-
-  @inlinable @inline(__always)
   package mutating func storeUInt32(_ value: UInt32, at offset: Int) {
     storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
   }

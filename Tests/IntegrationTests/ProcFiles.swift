@@ -1,15 +1,13 @@
 import Foundation
 
-/// Voluntary context switches so far of each thread of this process whose name begins so, by thread.
-func voluntarySwitches(ofThreadsNamed prefix: String) -> [String: Int] {
-  let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
+/// Voluntary context switches so far of each thread of a process, by thread.
+func voluntarySwitches(of process: pid_t) -> [String: Int] {
+  let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task")) ?? []
   var switches: [String: Int] = [:]
   for task in tasks {
-    guard let text = try? String(contentsOfFile: "/proc/self/task/\(task)/status", encoding: .utf8) else { continue }
-    let lines = text.split(separator: "\n")
-    guard let name = lines.first(where: { $0.hasPrefix("Name:") }),
-      name.dropFirst(5).drop(while: { $0 == "\t" }).hasPrefix(prefix),
-      let line = lines.first(where: { $0.hasPrefix("voluntary_ctxt_switches:") }),
+    // A thread that has ended since is none.
+    guard let text = try? String(contentsOfFile: "/proc/\(process)/task/\(task)/status", encoding: .utf8),
+      let line = text.split(separator: "\n").first(where: { $0.hasPrefix("voluntary_ctxt_switches:") }),
       let count = Int(line.split(separator: "\t").last ?? "")
     else { continue }
     switches[task] = count

@@ -21,7 +21,7 @@ final class RunningProgram: Sendable {
   /// The echo server.
   static let path = url(of: "EchoServer")
 
-  private let identifier: pid_t
+  let identifier: pid_t
   private let output: Collector
   private let errors: Collector
   private let isReaped = Atomic<Bool>(false)
@@ -52,6 +52,9 @@ final class RunningProgram: Sendable {
     self.output = output
     self.errors = errors
   }
+
+  /// What it has printed so far.
+  var printed: String { output.text }
 
   func waitForOutput(_ text: String) async throws {
     let deadline = ContinuousClock.now + .seconds(60)

@@ -10,8 +10,6 @@ public final class NamespaceThread: Sendable {
   public static let isAvailable =
     unsafe ProcessInfo.processInfo.environment["CI"] == "true"
     || (geteuid() == 0 && access("/dev/net/tun", R_OK | W_OK) == 0)
-  /// What is said when it may not.
-  public static let reason = "needs root and /dev/net/tun"
 
   private let work = JobQueue()
 

@@ -1,11 +1,13 @@
 internal import Logging
+internal import Synchronization
 
 /// Closes a device exactly once, whoever asks first: the program, a cancelled `run`, a broken queue, the last reference.
 actor DeviceCloser {
   private let driver: LoggedDriver
   private let timeout: Duration
   private let link: LinkMonitor
-  private var queues: [NetworkQueue] = []
+  /// Behind a lock, so that opening a device does not come here: the runtime's pool of threads stays unused.
+  private nonisolated let queues = Mutex<[NetworkQueue]>([])
   private var closing: Task<NetworkDeviceError?, Never>?
 
   /// Why the device ended, if not because the program closed it.
@@ -17,7 +19,7 @@ actor DeviceCloser {
     self.timeout = timeout
   }
 
-  func add(_ queue: NetworkQueue) { queues.append(queue) }
+  nonisolated func add(_ queue: NetworkQueue) { queues.withLock { $0.append(queue) } }
 
   func close(_ cause: NetworkDeviceError) async throws(NetworkDeviceError) {
     if closing == nil {
@@ -31,12 +33,12 @@ actor DeviceCloser {
   private func noteBroken(_ cause: NetworkDeviceError) {
     brokenCause = cause
     // A device that never had a queue could not be opened: whoever opens it has the error.
-    driver.log(queues.isEmpty ? .debug : .error, "the device ends", ["cause": "\(cause)"])
+    driver.log(queues.withLock { $0.isEmpty } ? .debug : .error, "the device ends", ["cause": "\(cause)"])
   }
 
   private func perform(_ cause: NetworkDeviceError) async -> NetworkDeviceError? {
     driver.log(.debug, "closing")
-    let queues = queues
+    let queues = queues.withLock { $0 }
     var cause = cause
     for queue in queues {
       let end = await queue.stopAccepting(cause)
@@ -57,7 +59,7 @@ actor DeviceCloser {
     for queue in queues { await queue.finish(failure ?? cause, confirmed: failure == nil) }
     await driver.shutDown()
     link.finish()
-    self.queues = []
+    self.queues.withLock { $0 = [] }
     driver.log(.debug, "device closed")
     return failure
   }

@@ -57,6 +57,8 @@ extension NetworkDevice {
   private static func start(
     _ openings: [Opening]
   ) async throws(NetworkDeviceError) -> [NetworkDeviceInformation] {
+    // One has nobody to wait for, and starts where its caller is.
+    if openings.count == 1 { return [try await openings[0].start(0).result.get()] }
     var informations = [NetworkDeviceInformation?](repeating: nil, count: openings.count)
     var failure: NetworkDeviceError?
     await withTaskGroup(of: Start.self) { group in
@@ -143,7 +145,7 @@ private struct Opening: Sendable {
     for index in 0..<information.queuePairs {
       let queue = NetworkQueue(
         index: index, loop: loops[index % loops.count], pool: pool, maximumFrameLength: information.mtu + 14)
-      await closer.add(queue)
+      closer.add(queue)
       try await queue.prepare(driver: driver, busyPoll: configuration.busyPoll) { cause in
         Task { try? await closer.close(cause) }
       }

@@ -72,11 +72,20 @@ extension NetworkDevice {
   /// - Throws: what a body throws (the others are then cancelled and the device closes at once), the cause when the device
   ///   broke, `CancellationError` when the task was cancelled.
   public func run(_ body: @escaping @Sendable (isolated NetworkQueue) async throws -> Void) async throws {
+    try await run(isolation: #isolation, body)
+  }
+
+  /// The same on the caller's actor: a closure stays there that captures it, and others would go by the runtime's pool.
+  private func run(
+    isolation: isolated (any Actor)?, _ body: @escaping @Sendable (isolated NetworkQueue) async throws -> Void
+  ) async throws {
     let closer = closer
     try await withTaskCancellationHandler {
       do {
         try await withThrowingTaskGroup(of: Void.self) { group in
-          for queue in queues { group.addTask { try await queue.run(body) } }
+          _ = isolation
+          // At once: the child goes to its queue's loop from here, not by the runtime's pool of threads.
+          for queue in queues { group.addImmediateTask { try await queue.run(body) } }
           do {
             while try await group.next() != nil {}
           } catch {

@@ -47,6 +47,9 @@ public enum GuestMemoryError: Error, Hashable, Sendable {
 @frozen
 @safe
 public struct GuestMemory: ~Copyable, @unchecked Sendable {
+  // Proof of Sendable: every property is constant, and so is what `regions` points to from the end of `init` to `deinit`,
+  // which runs when its one owner lets go. The mappings behind the hosts are only pointed to: nothing here touches them.
+
   // The first region, kept in the struct; its length is zero when there is none.
   @usableFromInline let firstAddress: UInt64
   @usableFromInline let firstLength: UInt64

@@ -13,8 +13,6 @@ public enum NetHeaderError: Error, Hashable, Sendable {
   case segmentationWithoutChecksum
   /// `num_buffers` is zero, more than the ring holds, or more than one without MRG_RXBUF.
   case bufferCount(UInt16)
-  /// A driver marked a frame as verified, or counted its buffers (§5.1.9.2.1).
-  case notForTransmission
 }
 
 /// What a checked header says of its frame: every offset lies inside, every kind was negotiated.

@@ -54,6 +54,11 @@ public struct UsedBuffer: Hashable, Sendable {
 @frozen
 @safe
 public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
+  // Proof of Sendable: a ring cannot be copied, and all that changes it is mutating: whoever does so has it alone.
+  // The shadow table is its own, and no pointer into it gets out; what is handed out are values. The areas and the
+  // indirect tables are shared with the device in any case, and are only accessed through atomics from the time the
+  // device knows them.
+
   // Where the areas are. The entries start after flags and idx.
   @usableFromInline let descriptors: UnsafeMutableRawPointer
   @usableFromInline let availEntries: UnsafeMutableRawPointer

@@ -40,7 +40,6 @@ final class ScriptedBackend: Sendable {
     var complaints: [String] = []
     var connections = 0
     var isDribbling = false
-    var closesAt: FrontendCode?
     var connection: CInt = -1
     var channel: CInt = -1
     /// The eventfd for errors of the ring that was set up last.
