@@ -161,8 +161,8 @@ let package = Package(
     .testTarget(
       name: "NetdevTests",
       dependencies: [
-        "NetdevTesting", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CLibevent",
-        "CNetdevSystem",
+        "NetdevTesting", "NetdevDevices", "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev",
+        "PacketFormats", "LibeventConcurrency", "CLibevent", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

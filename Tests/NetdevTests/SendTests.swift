@@ -73,21 +73,24 @@ import Testing
     let driver = ScriptedDriver(mode: .hold, capacity: 4)
     let device = try await NetworkDevice.open(driver: driver)
     let queue = device.queues[0]
-    for number in 0..<4 { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
-    let outcome = Outcome()
-    for number in 4..<12 {
+    let outcomes = (0..<12).map { _ in Outcome() }
+    for (number, outcome) in outcomes.enumerated() {
       let packet = try Packet(copying: numbered(number), in: device.pool)
-      Task { await outcome.record { try await queue.submitOnLoop(packet) } }
-      try await eventually("sender \(number) waits") { queue.statistics.ringFull == UInt64(number - 3) }
+      Task { await outcome.record { try await queue.send(packet) } }
+      try await eventually("sender \(number) is published or waits") {
+        await driver.held() == min(4, number + 1) && queue.statistics.ringFull == UInt64(max(0, number - 3))
+      }
     }
     for number in 0..<12 {
       #expect(await driver.heldBytes(at: 0) == numbered(number))
-      let waiting = 8 - min(number + 1, 8)
       await driver.release(at: 0)
-      try await eventually("one more is let in") { outcome.finished == 8 - waiting }
-      try await eventually("and published") { await driver.held() == min(4, 11 - number) }
+      try await eventually("the sender of the released frame goes on") { outcomes[number].finished == 1 }
+      try await eventually("and the one that has waited longest is let in") {
+        await driver.held() == min(4, 11 - number)
+      }
+      #expect(outcomes.map { $0.finished } == (0..<12).map { $0 <= number ? 1 : 0 })
     }
-    #expect(outcome.errors.isEmpty)
+    #expect(outcomes.allSatisfy { $0.errors.isEmpty })
     try await device.close()
     #expect(device.pool.free == device.pool.configuration.slots)
   }
@@ -129,6 +132,61 @@ import Testing
     #expect(outcome.finished == 1)
     #expect(outcome.errors.map { $0.code } == [.closed])
     #expect(device.pool.free == device.pool.configuration.slots)
+  }
+
+  @Test func `cancelling run ends each send of many tasks exactly once, published or waiting for the ring`()
+    async throws
+  {
+    let driver = ScriptedDriver(mode: .hold, capacity: 8)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let inside = (0..<6).map { _ in Outcome() }
+    let outside = (0..<14).map { _ in Outcome() }
+    func sendOutside(_ numbers: Range<Int>) {
+      for number in numbers {
+        let outcome = outside[number]
+        Task { await outcome.record { try await queue.send(Packet(copying: numbered(number), in: queue.pool)) } }
+      }
+    }
+    sendOutside(0..<4)
+    try await eventually("half the ring is theirs") { await driver.held() == 4 }
+    let runner = Task {
+      try await device.run { queue in
+        await withTaskGroup(of: Void.self) { group in
+          for (number, outcome) in inside.enumerated() {
+            group.addTask {
+              await outcome.record { try await queue.send(Packet(copying: numbered(100 + number), in: queue.pool)) }
+            }
+          }
+        }
+      }
+    }
+    try await eventually("the ring is full") { await driver.held() == 8 }
+    try await eventually("two of run's children wait") { queue.statistics.ringFull == 2 }
+    sendOutside(4..<14)
+    try await eventually("the others wait") { queue.statistics.ringFull == 12 }
+    // One of those in flight is released before: it succeeds, and one of run's children that wait takes its place.
+    await driver.release(at: 3)
+    let all = inside + outside
+    try await eventually("its send returns") { all.count { $0.finished == 1 } == 1 }
+    try await eventually("the ring is full again") { await driver.held() == 8 }
+    runner.cancel()
+    let result = await runner.result
+    #expect(throws: CancellationError.self) { try result.get() }
+    // Children of `run`'s body have ended with it.
+    #expect(inside.allSatisfy { $0.finished == 1 })
+    try await eventually("every send ends") { all.allSatisfy { $0.finished >= 1 } }
+    await driver.releaseAll()
+    await turn(queue, times: 1000)
+    #expect(all.allSatisfy { $0.finished == 1 })
+    #expect(outside.count { $0.errors.isEmpty } == 1)
+    #expect(outside.count { $0.errors.map { $0.code } == [.closed] } == 13)
+    // The one child that still waits is cancelled with `run`, or told of the end: whichever comes first.
+    #expect(inside.count { $0.errors.map { $0.code } == [.closed] } >= 5)
+    #expect(inside.allSatisfy { $0.errors.count == 1 && [.closed, .cancelled].contains($0.errors[0].code) })
+    #expect(queue.statistics.packetsFailed == 8)
+    #expect(driver.resetCount == 1)
+    try await eventually("every buffer is back") { device.pool.free == device.pool.configuration.slots }
   }
 
   @Test func `a body that throws closes the device for the others and run throws its error`() async throws {
@@ -190,44 +248,45 @@ import Testing
     let driver = ScriptedDriver(mode: .loopback, capacity: 256)
     let device = try await NetworkDevice.open(driver: driver)
     let queue = device.queues[0]
-    let each = 1000
-    let outcome = Outcome()
-    let received = Atomic<Int>(0)
+    let each = 10_000
+    let errors = Tally(1)
+    // In order, each once: a task sends its next frame when the device has released the one before.
     let runner = Task {
       try await device.run { queue in
-        var seen = [Bool](repeating: false, count: 64 * each)
+        var next = [Int](repeating: 0, count: 64)
         var count = 0
         for await packet in queue.packets {
-          let bytes = packet.array
-          let number = (0..<8).reduce(0) { $0 | Int(bytes[$1]) << ($1 * 8) }
-          #expect(!seen[number])
-          seen[number] = true
+          let number = packet.withBytes { unsafe Int($0.unsafeLoad(fromByteOffset: 0, as: UInt64.self)) }
+          if next[number >> 32] != number & 0xffff_ffff { errors.add(0) }
+          next[number >> 32] += 1
           count += 1
-          received.store(count, ordering: .relaxed)
           if count == 64 * each { break }
         }
+        while queue.statistics.packetsReleased < UInt64(64 * each) { await Task.yield() }
       }
     }
     await withTaskGroup(of: Void.self) { group in
       for task in 0..<64 {
         group.addTask {
           for number in 0..<each {
-            await outcome.record {
-              try await queue.send(Packet(copying: numbered(task * each + number), in: device.pool))
+            do {
+              // Short, so that the debug build's copying does not take the time.
+              var packet = try Packet(count: 16, in: device.pool)
+              packet.withMutableBytes {
+                $0.storeBytes(of: UInt64(task << 32 | number), toByteOffset: 0, as: UInt64.self)
+              }
+              try await queue.send(packet)
+            } catch {
+              errors.add(0)
             }
           }
         }
       }
     }
-    #expect(outcome.finished == 64 * each)
-    #expect(outcome.errors.isEmpty)
     try await runner.value
-    #expect(received.load(ordering: .relaxed) == 64 * each)
+    #expect(errors.total == 0)
+    #expect(queue.statistics.packetsReceived == UInt64(64 * each))
+    #expect(queue.statistics.packetsFailed == 0)
     try await eventually("every buffer is back") { device.pool.free == device.pool.configuration.slots }
   }
-}
-
-extension NetworkQueue {
-  /// `submit` as code on the queue's loop calls it.
-  func submitOnLoop(_ packet: Packet) async throws { try await submit(packet) }
 }

@@ -32,7 +32,7 @@ import VirtioNet
   }
 
   @Test
-  func `rules 1, 3, 8: reset, status by status, features read back, memory, queues, DRIVER_OK, and only then a kick`()
+  func `Driver rules 1, 3, 8: reset, status by status, features read back, queues, DRIVER_OK, and only then a kick`()
     async throws
   {
     let lying = try await Lying()
@@ -54,7 +54,7 @@ import VirtioNet
     #expect(Array(lying.side.events.suffix(2)) == [.reset, .shutDown])
   }
 
-  @Test func `rule 1: a device that leaves FEATURES_OK out is told FAILED and sees no queue`() async throws {
+  @Test func `Driver rule 1: a device that leaves FEATURES_OK out is told FAILED and sees no queue`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.refusesFeatures = true
     let (side, result) = await open(configuration)
@@ -65,7 +65,7 @@ import VirtioNet
     #expect(!side.events.contains(.misplacedKick(pair: 0)))
   }
 
-  @Test func `rule 1: a legacy device is refused, and told so`() async throws {
+  @Test func `Driver rule 1: a legacy device is refused, and told so`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features.remove(.version1)
     let (side, result) = await open(configuration)
@@ -73,7 +73,7 @@ import VirtioNet
     #expect(side.events.contains(.setStatus([.acknowledge, .driver, .failed])))
   }
 
-  @Test func `rule 1: a device that never confirms the first reset is not driven`() async throws {
+  @Test func `Driver rule 1: a device that never confirms the first reset is not driven`() async throws {
     let side = LyingDevice()
     side.resetBehaviour = .never
     var settings = NetworkDevice.Configuration()
@@ -84,7 +84,8 @@ import VirtioNet
     #expect(!side.events.contains(.setStatus(.acknowledge)))
   }
 
-  @Test func `rule 2: MQ without a control queue is one pair, unless the transport switches pairs`() async throws {
+  @Test func `Driver rule 2: MQ without a control queue is one pair, unless the transport switches pairs`() async throws
+  {
     var configuration = LyingDevice.Configuration()
     configuration.features.insert(.mq)
     configuration.space = LyingDevice.Space.bytes(pairs: 4)
@@ -100,7 +101,7 @@ import VirtioNet
     #expect(other.events.filter { $0 == .attach(pair: 0) || $0 == .attach(pair: 1) }.count == 2)
   }
 
-  @Test func `rule 2: what the driver does not know, and reserved bits, are never accepted`() async throws {
+  @Test func `Driver rule 2: what the driver does not know, and reserved bits, are never accepted`() async throws {
     var configuration = LyingDevice.Configuration()
     for bit in 0..<128 { configuration.features.formUnion(FeatureSet(bit: bit)) }
     configuration.space = LyingDevice.Space.bytes(length: 64)
@@ -114,7 +115,7 @@ import VirtioNet
     #expect(accepted[0].isSubset(of: known))
   }
 
-  @Test func `rule 5: an address that changes while it is read is never a mixture`() async throws {
+  @Test func `Driver rule 5: an address that changes while it is read is never a mixture`() async throws {
     for changes in 1...15 {
       var configuration = LyingDevice.Configuration()
       configuration.changesDuringRead = changes
@@ -124,7 +125,7 @@ import VirtioNet
     }
   }
 
-  @Test func `rule 5: a configuration that never stands still is refused, not read for ever`() async throws {
+  @Test func `Driver rule 5: a configuration that never stands still is refused, not read for ever`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.changesDuringRead = .max
     let (side, result) = await open(configuration)
@@ -132,7 +133,8 @@ import VirtioNet
     #expect(!side.events.contains(.attach(pair: 0)))
   }
 
-  @Test func `rule 6: six bytes of configuration are enough for a device that has only an address`() async throws {
+  @Test func `Driver rule 6: six bytes of configuration are enough for a device that has only an address`() async throws
+  {
     var configuration = LyingDevice.Configuration()
     configuration.features = [.version1, .mac]
     configuration.space = LyingDevice.Space.bytes(length: 6)
@@ -142,7 +144,7 @@ import VirtioNet
   }
 
   @Test(arguments: [0, 5, 6, 7, 8, 10, 11, 16])
-  func `rule 6: a configuration too short for what is offered is refused`(length: Int) async throws {
+  func `Driver rule 6: a configuration too short for what is offered is refused`(length: Int) async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features = [.version1, .mac, .status, .mq, .mtu, .speedDuplex]
     configuration.space = LyingDevice.Space.bytes(length: length)
@@ -151,7 +153,7 @@ import VirtioNet
     #expect(!side.events.contains(.attach(pair: 0)))
   }
 
-  @Test func `rule 6: a configuration longer than the driver knows is accepted`() async throws {
+  @Test func `Driver rule 6: a configuration longer than the driver knows is accepted`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.space = LyingDevice.Space.bytes(length: 4096)
     let (_, result) = await open(configuration)
@@ -168,7 +170,7 @@ import VirtioNet
     ("an MTU of 67", LyingDevice.Space.bytes(mtu: 67)),
   ]
 
-  @Test(arguments: absurd.indices) func `rule 6: an absurd configuration is refused`(index: Int) async throws {
+  @Test(arguments: absurd.indices) func `Driver rule 6: an absurd configuration is refused`(index: Int) async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features.formUnion([.mq, .mtu])
     configuration.space = Self.absurd[index].space
@@ -176,7 +178,7 @@ import VirtioNet
     #expect(code(result) == .broken, "\(Self.absurd[index].what)")
   }
 
-  @Test func `rule 7: a queue size that no split ring has, or none at all, is refused or cut`() async throws {
+  @Test func `Driver rule 7: a queue size that no split ring has, or none at all, is refused or cut`() async throws {
     var configuration = LyingDevice.Configuration()
     for (maximum, expected) in [(1024, 256), (256, 256), (300, 256), (100, 64), (3, 2)] {
       configuration.maximumQueueSize = maximum
@@ -193,7 +195,7 @@ import VirtioNet
     }
   }
 
-  @Test func `rule 9: without MRG_RXBUF every receive buffer takes the largest frame`() async throws {
+  @Test func `Driver rule 9: without MRG_RXBUF every receive buffer takes the largest frame`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features.remove(.mrgRxbuf)
     configuration.features.insert(.mtu)
@@ -213,7 +215,7 @@ import VirtioNet
     try await device.close()
   }
 
-  @Test func `rule 9: an MTU beyond any buffer is refused in words`() async throws {
+  @Test func `Driver rule 9: an MTU beyond any buffer is refused in words`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features.remove(.mrgRxbuf)
     configuration.features.insert(.mtu)
@@ -221,7 +223,7 @@ import VirtioNet
     #expect(code(await open(configuration).result) == .invalidConfiguration)
   }
 
-  @Test func `rule 9: nothing longer than the MTU is ever transmitted`() async throws {
+  @Test func `Driver rule 9: nothing longer than the MTU is ever transmitted`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features.insert(.mtu)
     configuration.space = LyingDevice.Space.bytes(mtu: 1000)

@@ -10,7 +10,7 @@ import Virtio
 /// (VIRTIO 1.4 §2.1.2, §3.3.1).
 @Suite(.timeLimit(.minutes(2))) struct VirtioDriverTestsEnd {
   @Test
-  func `rule 26: NEEDS_RESET in the middle of traffic ends every send once, brings every buffer home, and reopens`()
+  func `Driver rule 26: NEEDS_RESET amid traffic ends every send once, brings every buffer home, and reopens`()
     async throws
   {
     try await expectBroken(
@@ -22,7 +22,7 @@ import Virtio
       })
   }
 
-  @Test func `rule 3: no doorbell after the reset has begun, however busy the queue is`() async throws {
+  @Test func `Driver rule 3: no doorbell after the reset has begun, however busy the queue is`() async throws {
     for _ in 0..<20 {
       let lying = try await Lying()
       let queue = lying.queue
@@ -40,7 +40,9 @@ import Virtio
     }
   }
 
-  @Test func `rule 22, 27: what the device writes after a reset that it confirmed changes nothing`() async throws {
+  @Test func `Driver rules 22, 27: what the device writes after a reset that it confirmed changes nothing`()
+    async throws
+  {
     let lying = try await Lying()
     let queue = lying.queue
     let sends = (0..<8).map { _ in Outcome() }
@@ -69,7 +71,7 @@ import Virtio
     try await lying.checkReopening()
   }
 
-  @Test func `rule 27: a reset that is never confirmed keeps what the device may write to out of use for good`()
+  @Test func `Driver rule 27: a reset that is never confirmed keeps what the device may write to out of use for good`()
     async throws
   {
     let lying = try await Lying(resetTimeout: .milliseconds(30))
@@ -106,7 +108,9 @@ import Virtio
   }
 
   @Test(arguments: ["loopback:?queue_size=16", "loopback:?queue_size=16&placement=own"])
-  func `rule 27: cancelling under load ends every send once and brings every buffer home`(url: String) async throws {
+  func `Driver rule 27: cancelling under load ends every send once and brings every buffer home`(url: String)
+    async throws
+  {
     for _ in 0..<15 {
       let pool = try PacketPool(.init(slots: 512, hugePages: false))
       var settings = NetworkDevice.Configuration()
@@ -140,7 +144,7 @@ import Virtio
     }
   }
 
-  @Test func `rule 27: packets that are still held outlive the device`() async throws {
+  @Test func `Driver rule 27: packets that are still held outlive the device`() async throws {
     var device: NetworkDevice? = try await NetworkDevice.open("loopback:?queue_size=64&lossless=1")
     let queue = try #require(device?.queues[0])
     var held: [Packet] = []

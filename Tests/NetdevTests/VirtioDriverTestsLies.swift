@@ -23,15 +23,16 @@ import Virtio
     },
   ]
 
-  @Test(arguments: transmitLies) func `rule 16: a lie about a transmitted frame breaks the queue and nothing else`(
+  @Test(arguments: transmitLies)
+  func `Driver rule 16: a lie about a transmitted frame breaks the queue and nothing else`(
     lie: Lie
   ) async throws { try await expectBroken(by: lie) }
 
-  @Test func `rule 16: a chain that was never issued`() async throws {
+  @Test func `Driver rule 16: a chain that was never issued`() async throws {
     try await expectBroken(by: Lie("") { $0.transmit.show([(13, 0)]) }, senders: 12)
   }
 
-  @Test func `rule 16: a chain that was given back before`() async throws {
+  @Test func `Driver rule 16: a chain that was given back before`() async throws {
     let lying = try await Lying()
     try await lying.queue.submit(Packet(copying: numbered(1), in: lying.pool))
     try await lying.queue.submit(Packet(copying: numbered(2), in: lying.pool))
@@ -54,7 +55,7 @@ import Virtio
     try await lying.checkReopening()
   }
 
-  @Test func `rule 16: a descriptor in the middle of a chain`() async throws {
+  @Test func `Driver rule 16: a descriptor in the middle of a chain`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features.remove(.indirectDesc)
     let lying = try await Lying(configuration)
@@ -126,12 +127,13 @@ import Virtio
     Lie("used.idx backwards") { $0.receive.ring.usedIndex = 0xffff },
   ]
 
-  @Test(arguments: receiveLies) func `rules 16, 19: a lie about a received frame breaks the queue and nothing else`(
+  @Test(arguments: receiveLies)
+  func `Driver rules 16, 19: a lie about a received frame breaks the queue and nothing else`(
     lie: Lie
   ) async throws { try await expectBroken(by: lie) }
 
   @Test(arguments: [0 as UInt16, 1, 2, 65_535])
-  func `rule 19: without MRG_RXBUF a frame has one buffer, whatever a lie says`(buffers: UInt16) async throws {
+  func `Driver rule 19: without MRG_RXBUF a frame has one buffer, whatever a lie says`(buffers: UInt16) async throws {
     var configuration = LyingDevice.Configuration()
     configuration.features.remove(.mrgRxbuf)
     if buffers > 1 {
@@ -152,7 +154,7 @@ import Virtio
   }
 
   @Test
-  func `rule 16: descriptors, available ring and suppression fields are write-only: rewriting them changes nothing`()
+  func `Driver rule 16: what the driver only writes, descriptors and available ring, may be rewritten without effect`()
     async throws
   {
     let lying = try await Lying()
@@ -194,7 +196,7 @@ import Virtio
     try await lying.closeAndCheck()
   }
 
-  @Test func `rule 16: used elements that change after they were shown are read once`() async throws {
+  @Test func `Driver rule 16: used elements that change after they were shown are read once`() async throws {
     for _ in 0..<20 {
       let lying = try await Lying()
       let rings = try #require(await lying.side.rings())

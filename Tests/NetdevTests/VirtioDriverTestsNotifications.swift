@@ -15,7 +15,7 @@ import VirtioNet
   }
 
   @Test(arguments: [true, false], 0..<4)
-  func `rule 12: a release between the last look and the arming is found, although no interrupt comes for it`(
+  func `Driver rule 12: a release between the last look and the arming is found, although no interrupt comes for it`(
     eventIndex: Bool, delay: Int
   ) async throws {
     let lying = try await Lying(configuration(eventIndex: eventIndex))
@@ -44,7 +44,9 @@ import VirtioNet
   }
 
   @Test(arguments: [true, false])
-  func `rule 12: a frame that arrives between the last look and the arming is found`(eventIndex: Bool) async throws {
+  func `Driver rule 12: a frame that arrives between the last look and the arming is found`(eventIndex: Bool)
+    async throws
+  {
     let lying = try await Lying(configuration(eventIndex: eventIndex))
     let queue = lying.queue
     let received = Atomic<Int>(0)
@@ -73,7 +75,9 @@ import VirtioNet
     await consumer.value
   }
 
-  @Test func `rule 13: with EVENT_IDX avail.flags stays 0 and the device's own flag is not looked at`() async throws {
+  @Test func `Driver rule 13: with EVENT_IDX avail.flags stays 0 and the device's own flag is not looked at`()
+    async throws
+  {
     let lying = try await Lying(configuration(eventIndex: true))
     let queue = lying.queue
     for number in 0..<40 {
@@ -126,7 +130,8 @@ import VirtioNet
     await consumer.value
   }
 
-  @Test func `rule 13: an event that is not passed gets no kick, and without EVENT_IDX the flag decides`() async throws
+  @Test func `Driver rule 13: an event that is not passed gets no kick, and without EVENT_IDX the flag decides`()
+    async throws
   {
     let lying = try await Lying(configuration(eventIndex: true))
     let kicks = await lying.side.perform { pair -> Int in
@@ -197,7 +202,7 @@ import VirtioNet
   }
 
   @Test(arguments: [true, false])
-  func `rule 14: spurious interrupts and kicks at random change nothing`(eventIndex: Bool) async throws {
+  func `Driver rule 14: spurious interrupts and kicks at random change nothing`(eventIndex: Bool) async throws {
     let lying = try await Lying(configuration(eventIndex: eventIndex))
     let queue = lying.queue
     await lying.side.perform { pair in pair.whenKicked = { $0.loopBack() } }

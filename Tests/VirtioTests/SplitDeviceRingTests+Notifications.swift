@@ -86,7 +86,7 @@ extension SplitDeviceRingTests {
     #expect(seen == 0 && ring.outstanding == 0)
   }
 
-  @Test("Rule 18: with IN_ORDER the oldest chains return by one element, against our own driver")
+  @Test("Driver rule 18: with IN_ORDER the device returns the oldest chains by one element")
   func inOrder() throws {
     let block = try RingBlock(size: 8)
     let memory = try block.memory()
@@ -114,7 +114,7 @@ extension SplitDeviceRingTests {
     }
   }
 
-  @Test("Rule 18: with IN_ORDER a malformed chain cannot overtake: the ring breaks instead")
+  @Test("Device rule 18: with IN_ORDER a malformed chain cannot overtake: the ring breaks instead")
   func inOrderMalformed() throws {
     let block = try RingBlock(size: 8)
     let memory = try block.memory()

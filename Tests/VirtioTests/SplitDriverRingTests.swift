@@ -208,7 +208,7 @@ import Virtio
     }
   }
 
-  @Test("Driver rules 22 and 26: what a device writes after the reset reaches nobody")
+  @Test("Driver rules 22, 26: what a device writes after the reset reaches nobody")
   func lateWrites() throws {
     try withThree { ring, block in
       block.setUsed(0, id: 1, length: 50)

@@ -16,7 +16,8 @@ import Virtio
     var deviceError: String?
   }
 
-  @Test("Barriers, driver rule 12: no wake-up is lost between two threads", arguments: [true, false], [1, 2, 8])
+  @Test(
+    "Driver rule 12: with all barriers no wake-up is lost between two threads", arguments: [true, false], [1, 2, 8])
   func noLostWakeUp(eventIndex: Bool, inFlight: Int) throws {
     let packets: UInt64 = 50_000
     let block = try RingBlock(size: 8)

@@ -214,7 +214,7 @@ private func noMemory() -> GuestMemory {
     FrameFormat(features).objection(to: header, frameLength: length)
   }
 
-  @Test func `a checksum request must have been negotiated and lead into the frame, §5.1.9.2.2`() {
+  @Test func `Device rule 8: a checksum request must have been negotiated and lead into the frame, §5.1.9.2.2`() {
     let header = VirtioNetHeader(flags: .needsChecksum, checksumStart: 34, checksumOffset: 64)
     #expect(objection(header, [.version1]) == .offloadNotNegotiated)
     #expect(objection(header, [.version1, .csum]) == nil)
@@ -225,7 +225,8 @@ private func noMemory() -> GuestMemory {
         == .invalidOffload)
   }
 
-  @Test func `a segmentation request must have been negotiated, with a size and a checksum, §5.1.9.2.1`() {
+  @Test func `Device rule 8: a segmentation request must have been negotiated, with a size and a checksum, §5.1.9.2.1`()
+  {
     let features: FeatureSet = [.version1, .csum, .hostTSO4]
     let good = VirtioNetHeader(
       flags: .needsChecksum, segmentation: .tcp4, segmentSize: 1448, checksumStart: 34, checksumOffset: 16)

@@ -55,7 +55,8 @@ import Virtio
   }()
 
   @Test(arguments: 0..<12)
-  func `a malformed transmit chain comes back with length 0 and the queue goes on`(_ index: Int) throws {
+  func `Device rule 18: a malformed transmit chain comes back with length 0 and the queue goes on`(_ index: Int) throws
+  {
     let (name, descriptors) = Self.malformed[index]
     let rig = try Rig()
     offer(descriptors, on: rig.transmit)
@@ -68,7 +69,7 @@ import Virtio
   }
 
   @Test(arguments: 0..<12)
-  func `a malformed receive chain comes back with length 0 and the queue goes on`(_ index: Int) throws {
+  func `Device rule 18: a malformed receive chain comes back with length 0 and the queue goes on`(_ index: Int) throws {
     let (name, descriptors) = Self.malformed[index]
     let rig = try Rig()
     offer(descriptors, on: rig.receive)
@@ -84,7 +85,8 @@ import Virtio
     proveAlive(rig)
   }
 
-  @Test func `avail.idx that jumps by more than the ring breaks that ring only, once, and the device asks for a reset`()
+  @Test
+  func `Device rules 1, 15: avail.idx that jumps beyond the ring breaks that ring only, once, and asks for a reset`()
     throws
   {
     let rig = try Rig()
@@ -102,7 +104,7 @@ import Virtio
     #expect(rig.transmit.usedCount == 0)
   }
 
-  @Test func `a broken receive ring does not wedge the transmit ring`() throws {
+  @Test func `Device rule 15: a broken receive ring does not wedge the transmit ring`() throws {
     let rig = try Rig()
     rig.receive.offer(64)
     rig.receive.publish()
@@ -114,7 +116,7 @@ import Virtio
     #expect(rig.device.status.contains(.needsReset))
   }
 
-  @Test func `one pair's broken ring leaves the other pairs alone`() throws {
+  @Test func `Device rule 15: one pair's broken ring leaves the other pairs alone`() throws {
     let backend = LoopbackBackend(pairs: 2)
     let hand = try HandLoop()
     let first = try Rig(backend: backend, pair: 0, hand: hand)
@@ -126,7 +128,7 @@ import Virtio
   }
 
   @Test(arguments: [0, 1, 11, 12])
-  func `a frame no longer than its header is dropped and counted, §5.1.9.2`(_ length: Int) throws {
+  func `Device rule 7: a frame no longer than its header is dropped and counted, §5.1.9.2`(_ length: Int) throws {
     let rig = try Rig()
     let address = rig.allocate(16)
     rig.transmit.write(RawRing.Descriptor(address: address, length: UInt32(length)), at: 40)
@@ -146,7 +148,8 @@ import Virtio
       [0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
       [1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
     ] as [[UInt8]])
-  func `an offload that was not negotiated is dropped and counted, §5.1.9.2.2`(_ header: [UInt8]) throws {
+  func `Device rule 8: an offload that was not negotiated is dropped and counted, §5.1.9.2.2`(_ header: [UInt8]) throws
+  {
     let rig = try Rig()
     for pieces in [[], [3, 3, 3]] {
       rig.offerReceive([1526])
@@ -158,7 +161,10 @@ import Virtio
     #expect(rig.engine.statistics.drops[.offloadNotNegotiated] == 2)
   }
 
-  @Test func `hdr_len, unknown flags and num_buffers of a transmitted header are not looked at, §5.1.9.2.2`() throws {
+  @Test
+  func `Device rule 8: hdr_len, unknown flags and num_buffers of a transmitted header are not looked at, §5.1.9.2.2`()
+    throws
+  {
     let rig = try Rig()
     let buffer = rig.offerReceive([1526])
     rig.offerTransmit(
@@ -167,7 +173,7 @@ import Virtio
     expectSame(rig.contents(buffer, 76), plainHeader() + pattern(64))
   }
 
-  @Test func `descriptor tables and transmitted buffers are never written`() throws {
+  @Test func `Device rule 6: descriptor tables and transmitted buffers are never written`() throws {
     let rig = try Rig()
     var sent: [Rig.Buffer] = []
     for index in 0..<20 {
@@ -219,7 +225,7 @@ import Virtio
     #expect(rig.hand.settle() < 10_000)
   }
 
-  @Test func `random rings never trap, spin, or write outside the driver's memory`() throws {
+  @Test func `Device rule 15: random rings never trap, spin, or write outside the driver's memory`() throws {
     var generator = SystemRandomNumberGenerator()
     for _ in 0..<300 {
       let rig = try Rig(
@@ -254,7 +260,7 @@ import Virtio
   }
 
   @Test(.enabled(if: test_thread_sanitizer() == 0, "its races are the point: nothing for the thread sanitizer"))
-  func `a driver that rewrites descriptors and headers while they are read harms only itself`() throws {
+  func `Device rule 2: a driver that rewrites descriptors and headers while they are read harms only itself`() throws {
     let rig = try Rig(queueSize: 16, memorySize: 3 << 20)
     let stop = Atomic<Bool>(false)
     // Raw addresses: the other thread shares nothing with the rig but the driver's memory.
@@ -298,7 +304,7 @@ import Virtio
     #expect(rig.isFenceIntact)
   }
 
-  @Test func `memory that is mapped read-only is read and never written`() throws {
+  @Test func `Device rule 6: memory that is mapped read-only is read and never written`() throws {
     let page = unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     guard let start = unsafe page, unsafe start != MAP_FAILED else { throw POSIXError(.ENOMEM) }
     defer { unsafe munmap(start, 4096) }

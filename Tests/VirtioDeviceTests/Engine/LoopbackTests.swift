@@ -1,3 +1,7 @@
+import CNetdevSystem
+import Foundation
+import Glibc
+import Synchronization
 import Testing
 import Virtio
 
@@ -5,7 +9,10 @@ import Virtio
 
 /// Frames through the loopback, byte by byte.
 @Suite(.serialized) struct LoopbackTests {
-  @Test func `frames of every length from 1 to 1514 come back unchanged, behind a plain header`() throws {
+  @Test
+  func `Device rule 11: frames of 1 to 1514 bytes come back unchanged, and nothing beyond the used length is written`()
+    throws
+  {
     let rig = try Rig()
     for length in 1...1514 {
       let buffer = rig.offerReceive([1526])
@@ -25,8 +32,10 @@ import Virtio
     #expect(rig.engine.statistics.transmittedBytes == UInt64((1...1514).reduce(0, +)))
   }
 
-  @Test(arguments: [[1], [1, 1, 1], [12], [5], [12, 100, 100], [3, 3, 3, 3, 3], [20, 0, 5]])
-  func `a header and a frame may be split over buffers in any way, §5.1.9.2.2`(_ pieces: [Int]) throws {
+  @Test(arguments: [
+    [1], [1, 1, 1], [Int](repeating: 1, count: 13), [12], [5], [12, 100, 100], [3, 3, 3, 3, 3], [20, 0, 5],
+  ])
+  func `Device rule 7: a header and a frame may be split over buffers in any way, §5.1.9.2.2`(_ pieces: [Int]) throws {
     let rig = try Rig()
     let frame = pattern(500)
     for receivePieces in [
@@ -40,7 +49,8 @@ import Virtio
     }
   }
 
-  @Test func `with mergeable buffers a frame fills all but the last, the count is exact, and all are exposed together`()
+  @Test
+  func `Device rule 9: a merged frame fills all but the last, the count is exact, and all are exposed together`()
     throws
   {
     let rig = try Rig()
@@ -74,6 +84,75 @@ import Virtio
     }
   }
 
+  /// A driver's other thread: it polls the used ring and counts frames of which it does not see every buffer.
+  private static func poll(
+    used: UInt, buffers: UInt, spacing: UInt, size: UInt16, until stop: borrowing Atomic<Bool>,
+    seen: borrowing Atomic<UInt64>
+  ) -> (frames: Int, torn: Int) {
+    var (frames, torn) = (0, 0)
+    var next: UInt16 = 0
+    while let ring = unsafe UnsafeRawPointer(bitPattern: used) {
+      let index = unsafe netdev_load_acquire_u16(ring + 2)
+      if index == next {
+        if stop.load(ordering: .acquiring) { break }
+        continue
+      }
+      let head = unsafe (ring + 4 + 8 * Int(next % size)).load(as: UInt32.self)
+      guard let buffer = unsafe UnsafeRawPointer(bitPattern: buffers + spacing * UInt(head)) else { break }
+      let count = unsafe (buffer + 10).loadUnaligned(as: UInt16.self)
+      frames += 1
+      guard count > 0 else { break }
+      if index &- next < count { torn += 1 }
+      // What was torn is waited for: the next frame's header is looked for behind it.
+      while unsafe netdev_load_acquire_u16(ring + 2) &- next < count, !stop.load(ordering: .acquiring) {}
+      next &+= count
+      seen.add(UInt64(count), ordering: .acquiringAndReleasing)
+    }
+    return (frames, torn)
+  }
+
+  @Test func `Device rule 9: a driver that polls meanwhile never sees a part of a merged frame`() throws {
+    let size = 64
+    let rig = try Rig(queueSize: size)
+    let spacing = 256
+    let place = rig.allocate(spacing * size)
+    for head in 0..<size {
+      rig.receive.write(
+        RawRing.Descriptor(
+          address: place + UInt64(spacing * head), length: UInt32(spacing), flags: RawRing.Descriptor.isWritable),
+        at: head)
+      rig.receive.offer(UInt16(head))
+    }
+    rig.receive.publish()
+    let stop = Atomic<Bool>(false)
+    let seen = Atomic<UInt64>(0)
+    let result = Mutex((frames: 0, torn: 0))
+    // Addresses: the other thread shares nothing with the rig but the driver's memory.
+    let used = unsafe UInt(bitPattern: rig.block + rig.receive.layout.usedOffset)
+    let buffers = unsafe UInt(bitPattern: rig.pointer(place))
+    let poller = Thread {
+      let found = Self.poll(
+        used: used, buffers: buffers, spacing: UInt(spacing), size: UInt16(size), until: stop, seen: seen)
+      result.withLock { $0 = found }
+    }
+    poller.start()
+    // Eight frames of seven buffers a round: 56 of the 64.
+    let rounds = 500
+    for round in 0..<rounds {
+      for index in 0..<8 { rig.offerTransmit(frame: pattern(1600, seed: round + index)) }
+      rig.serve()
+      // The elements are not used again before the other thread has read them.
+      while seen.load(ordering: .acquiring) < UInt64(56 * (round + 1)), !poller.isFinished { sched_yield() }
+      while let element = rig.receive.takeUsed() { rig.receive.offer(UInt16(truncatingIfNeeded: element.id)) }
+      rig.receive.publish()
+      while rig.transmit.takeUsed() != nil {}
+    }
+    stop.store(true, ordering: .releasing)
+    while !poller.isFinished { usleep(100) }
+    #expect(result.withLock { $0.frames } == 8 * rounds)
+    #expect(result.withLock { $0.torn } == 0)
+  }
+
   @Test func `without mergeable buffers a frame that does not fit its buffer is dropped, and the buffer stays`() throws
   {
     let rig = try Rig(features: [.version1, .mac])
@@ -90,7 +169,7 @@ import Virtio
     #expect(rig.transmit.usedCount == 2)
   }
 
-  @Test func `a large frame with too few buffers is dropped whole and takes none of them`() throws {
+  @Test func `Device rule 10: a large frame with too few buffers is dropped whole and takes none of them`() throws {
     let rig = try Rig()
     let buffer = rig.offerReceive([1526])
     rig.offerTransmit(frame: pattern(9000))
@@ -156,7 +235,7 @@ import Virtio
     #expect(rig.receive.takeUsed()?.written == 76)
   }
 
-  @Test func `indirect chains are carried, after direct descriptors too`() throws {
+  @Test func `Device rule 4: indirect chains are carried, after direct descriptors too`() throws {
     let rig = try Rig()
     for direct in [0, 1, 2] {
       let buffer = rig.offerReceive([1526])
