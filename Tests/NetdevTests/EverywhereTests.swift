@@ -18,6 +18,7 @@ private actor Elsewhere {
   func run(_ body: @Sendable () async throws -> Void) async throws { try await body() }
 }
 
+/// Invariant 5: a queue is touched on its loop alone, so a call from anywhere else hops there.
 @Suite(.timeLimit(.minutes(4))) struct EverywhereTests {
   @Test(arguments: Call.allCases, Place.allCases)
   func `each call works from each place`(call: Call, place: Place) async throws {

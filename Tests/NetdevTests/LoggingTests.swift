@@ -116,6 +116,7 @@ import VirtioNet
     #expect(record.metadata["error"]?.contains("resetNotConfirmed") == true)
   }
 
+  /// Invariant 13.
   @Test func `a job that holds a loop is a warning with the queue's name`() async throws {
     let log = RecordedLog()
     let side = LyingDevice()

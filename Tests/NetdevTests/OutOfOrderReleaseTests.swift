@@ -40,7 +40,7 @@ import VirtioNet
 
     try await eventually("the device has started") { await backend.giveBack(at: 5) }
     try await eventually("the send of the released buffer returns") { outcomes[5].finished == 1 }
-    try await eventually("the sender that has waited longest is let in") { queue.statistics.packetsSubmitted == 17 }
+    try await eventually("the sender that has waited longest is let in") { queue.statistics.packetsSubmitted >= 17 }
     #expect(backend.loop != nil && backend.loop != queue.loop.identity)
     await turn(queue, times: 1000)
     #expect(outcomes.map { $0.finished } == (0..<20).map { $0 == 5 ? 1 : 0 })

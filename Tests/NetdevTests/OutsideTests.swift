@@ -104,6 +104,7 @@ import Testing
     try await eventually("every buffer is back") { device.pool.free == device.pool.configuration.slots }
   }
 
+  /// Invariant 4.
   @Test func `a full ring holds back submitters outside, and keeps their order`() async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 4)
     let device = try await NetworkDevice.open(driver: driver)

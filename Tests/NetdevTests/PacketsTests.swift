@@ -2,6 +2,7 @@ import Netdev
 import NetdevTesting
 import Testing
 
+/// Invariant 12: consumers of a queue compete, and what was fetched ahead belongs to the queue.
 @Suite(.timeLimit(.minutes(3))) struct PacketsTests {
   @Test func `leaving a loop loses no packet: what was fetched ahead belongs to the queue`() async throws {
     let driver = ScriptedDriver(mode: .hold)
@@ -61,6 +62,7 @@ import Testing
     try await device.close()
   }
 
+  /// Invariant 13.
   @Test func `a consumer that waits in its body stops neither completions nor other tasks of its loop`() async throws {
     let driver = ScriptedDriver(mode: .release)
     let device = try await NetworkDevice.open(driver: driver)
@@ -90,6 +92,7 @@ import Testing
     _ = await runner.result
   }
 
+  /// Invariant 1.
   @Test func `a queue that starves for buffers wakes when one returns, wherever that happens`() async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 16)
     var configuration = NetworkDevice.Configuration()

@@ -3,6 +3,8 @@ import NetdevTesting
 import Synchronization
 import Testing
 
+/// Invariants 2, 3 and 4: a send returns with the release of its buffer, is cancelled only before publication, ends with the
+/// reset, and waits its turn for a full ring.
 @Suite(.timeLimit(.minutes(3))) struct SendTests {
   @Test func `send waits for the release of its own buffer, needs nothing else, and never returns earlier`()
     async throws
@@ -220,6 +222,7 @@ import Testing
     #expect(quarantined == 9)
   }
 
+  /// Invariant 11.
   @Test func `a broken queue ends its packets and run throws the cause`() async throws {
     let driver = ScriptedDriver(mode: .hold)
     let device = try await NetworkDevice.open(driver: driver)

@@ -73,6 +73,7 @@ import Testing
     try await device.close()
   }
 
+  /// Invariant 4, the receiving side.
   @Test func `nobody receives: sends complete all the same, and the device drops as a NIC does`() async throws {
     let device = try await NetworkDevice.open("loopback:")
     let queue = device.queues[0]
@@ -84,6 +85,7 @@ import Testing
     #expect(device.pool.free == device.pool.configuration.slots)
   }
 
+  /// Invariant 13.
   @Test func `a job that holds the loop is counted`() async throws {
     let stalls = Atomic<Int>(0)
     let loop = try LoopExecutor(name: "stalled", stallBound: .milliseconds(20)) { _ in
@@ -96,6 +98,7 @@ import Testing
     try await eventually("it is noticed") { stalls.load(ordering: .relaxed) == 1 }
   }
 
+  /// Invariant 9: the setting; that an idle loop sleeps without it is shown with the virtio driver.
   @Test func `busy polling keeps an idle loop awake`() async throws {
     var configuration = NetworkDevice.Configuration()
     configuration.busyPoll = .seconds(600)

@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 import Virtio
 
-/// How a virtio device ends: by a reset that it asks for, that it never confirms, or in the middle of everything
+/// Invariant 3 through real rings. How a virtio device ends: by a reset that it asks for, that it never confirms, or in the middle of everything
 /// (VIRTIO 1.4 §2.1.2, §3.3.1).
 @Suite(.timeLimit(.minutes(2))) struct VirtioDriverTestsEnd {
   @Test

@@ -3,7 +3,7 @@ import NetdevTesting
 import Testing
 import Virtio
 
-/// What the device says about used buffers is never believed (VIRTIO 1.4 §2.7.8, §5.1.9).
+/// Invariant 6: what the device says about used buffers is never believed (VIRTIO 1.4 §2.7.8, §5.1.9).
 @Suite(.timeLimit(.minutes(3))) struct VirtioDriverTestsLies {
   private static let transmitLies: [Lie] = [
     Lie("id just past the ring") { $0.transmit.show([(16, 0)]) },

@@ -165,6 +165,7 @@ import Testing
     return line.flatMap { $0.split(separator: "\t").last }.flatMap { Int($0) }
   }
 
+  /// Invariant 9.
   @Test func `an idle device sleeps: none of its threads wakes once`() async throws {
     // Three pairs: no other test of this process has a thread named after a third one.
     let device = try await NetworkDevice.open("loopback:?queues=3&placement=own&queue_size=64")

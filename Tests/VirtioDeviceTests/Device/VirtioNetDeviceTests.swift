@@ -72,6 +72,7 @@ private final class ClaimingBackend: NetworkBackend {
     #expect(negotiate(device, [.version1, .mq]))
   }
 
+  /// Invariant 10, as a driver sees it: what was agreed does not change while the device works.
   @Test func `features are fixed from FEATURES_OK on, until a reset, §3.1.1`() {
     let device = VirtioNetDevice(backend: LoopbackBackend())
     #expect(negotiate(device, [.version1, .mac]))

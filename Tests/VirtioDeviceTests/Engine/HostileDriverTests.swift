@@ -7,7 +7,7 @@ import Virtio
 
 @testable import VirtioDevice
 
-/// What a driver that breaks the rules can do: lose its own frames, or break its own ring, and nothing else.
+/// Invariant 6, the device side. What a driver that breaks the rules can do: lose its own frames, or break its own ring, and nothing else.
 @Suite(.serialized) struct HostileDriverTests {
   private static let hasNext = RawRing.Descriptor.hasNext
   private static let writable = RawRing.Descriptor.isWritable
