@@ -18,7 +18,7 @@ test: deps test-deps
 	swift test --disable-xctest --skip-build --no-parallel --skip '^(VirtioTests|IntegrationTests|InteropTests)[.]'
 	swift test --disable-xctest --skip-build --no-parallel --filter '^IntegrationTests[.]'
 	swift test --disable-xctest --skip-build --no-parallel --filter '^InteropTests[.]'
-	swift test --disable-xctest -c release --package-path Benchmarks
+	swift test --disable-xctest --no-parallel -c release --package-path Benchmarks
 
 # The products that are empty without their traits. A build of its own: other traits mean other objects.
 test-traits: deps
@@ -61,7 +61,8 @@ bench-count: deps
 bench: deps
 	Benchmarks/time.sh
 
-# The driver beside DPDK's on DPDK's device: rates and ratios; ARGUMENTS='--plot FILE.svg' draws them.
+# The driver beside DPDK's on DPDK's device: a table of rates and ratios, and a plot in Benchmarks/.build/dpdk.svg, or where
+# ARGUMENTS='--plot FILE.svg' says.
 bench-dpdk: deps test-deps
 	Benchmarks/dpdk.sh $(ARGUMENTS)
 

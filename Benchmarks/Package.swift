@@ -52,6 +52,10 @@ let package = Package(
       name: "RingTwinTests", dependencies: ["CRingTwin", .product(name: "Virtio", package: "swift-netdev")],
       swiftSettings: rules),
 
+    // The ring's tests with two threads, optimized: links to those of the package.
+    .testTarget(
+      name: "RingThreadTests", dependencies: [.product(name: "Virtio", package: "swift-netdev")], swiftSettings: rules),
+
     // Echo over TAP, timed against the same in C and against kernel sockets: `time.sh` runs it.
     .target(name: "CEchoTwin", cSettings: cRules),
     .executableTarget(

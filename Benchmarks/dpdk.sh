@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The driver beside DPDK's: testpmd's virtio-user and ours, in turn, on testpmd's vhost-user port, with the same CPUs, page
-# size, ring size and features. Prints millions of frames a second and ratios; `--plot FILE` draws them.
+# size, ring size and features. Prints millions of frames a second and ratios, and draws them in .build/dpdk.svg, or where
+# `--plot FILE` says.
 #
 #   ./dpdk.sh [arguments of TimeDPDK]
 #
@@ -18,4 +19,4 @@ swift build -c release --product TimeDPDK >"$log" 2>&1 || {
   cat "$log" >&2
   exit 2
 }
-"$(swift build -c release --show-bin-path 2>/dev/null)/TimeDPDK" "$@"
+"$(swift build -c release --show-bin-path 2>/dev/null)/TimeDPDK" --plot .build/dpdk.svg "$@"
