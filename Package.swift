@@ -155,7 +155,8 @@ let package = Package(
     .testTarget(
       name: "VirtioDeviceTests",
       dependencies: [
-        "VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem", "CTestSupport",
+        "VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "NetdevTesting", "CNetdevSystem",
+        "CTestSupport",
       ],
       swiftSettings: rules),
     .testTarget(

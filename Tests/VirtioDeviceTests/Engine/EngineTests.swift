@@ -1,5 +1,6 @@
 import LibeventConcurrency
 import PacketFormats
+import NetdevTesting
 import Testing
 import Virtio
 

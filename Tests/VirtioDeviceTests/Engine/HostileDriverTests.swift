@@ -2,6 +2,7 @@ import CNetdevSystem
 import CTestSupport
 import Foundation
 import Synchronization
+import NetdevTesting
 import Testing
 import Virtio
 
@@ -9,9 +10,9 @@ import Virtio
 
 /// Invariant 6, the device side. What a driver that breaks the rules can do: lose its own frames, or break its own ring, and nothing else.
 @Suite(.serialized) struct HostileDriverTests {
-  private static let hasNext = RawRing.Descriptor.hasNext
-  private static let writable = RawRing.Descriptor.isWritable
-  private static let indirect = RawRing.Descriptor.isIndirect
+  private static let hasNext = LyingDriverRing.Descriptor.hasNext
+  private static let writable = LyingDriverRing.Descriptor.isWritable
+  private static let indirect = LyingDriverRing.Descriptor.isIndirect
 
   /// Sends one honest frame and sees it come back: the queue is not wedged.
   private func proveAlive(_ rig: Rig, sourceLocation: SourceLocation = #_sourceLocation) {
@@ -26,17 +27,17 @@ import Virtio
   }
 
   /// Offers a transmit chain made of raw descriptors at places 40, 41, …
-  private func offer(_ descriptors: [RawRing.Descriptor], on ring: RawRing) {
+  private func offer(_ descriptors: [LyingDriverRing.Descriptor], on ring: LyingDriverRing) {
     for (index, descriptor) in descriptors.enumerated() { ring.write(descriptor, at: 40 + index) }
     ring.offer(40)
     ring.publish()
   }
 
   /// Chains that break a rule, with the rule.
-  static let malformed: [(String, [RawRing.Descriptor])] = {
+  static let malformed: [(String, [LyingDriverRing.Descriptor])] = {
     let good = Rig.guestBase + (4 << 20)
-    func d(_ address: UInt64, _ length: UInt32, _ flags: UInt16 = 0, _ next: UInt16 = 0) -> RawRing.Descriptor {
-      RawRing.Descriptor(address: address, length: length, flags: flags, next: next)
+    func d(_ address: UInt64, _ length: UInt32, _ flags: UInt16 = 0, _ next: UInt16 = 0) -> LyingDriverRing.Descriptor {
+      LyingDriverRing.Descriptor(address: address, length: length, flags: flags, next: next)
     }
     return [
       ("§2.7.5 a chain that loops onto itself", [d(good, 16, hasNext, 40)]),
@@ -131,7 +132,7 @@ import Virtio
   func `Device rule 7: a frame no longer than its header is dropped and counted, §5.1.9.2`(_ length: Int) throws {
     let rig = try Rig()
     let address = rig.allocate(16)
-    rig.transmit.write(RawRing.Descriptor(address: address, length: UInt32(length)), at: 40)
+    rig.transmit.write(LyingDriverRing.Descriptor(address: address, length: UInt32(length)), at: 40)
     rig.transmit.offer(40)
     rig.transmit.publish()
     rig.serve()
@@ -207,17 +208,17 @@ import Virtio
   @Test func `a frame whose buffers are its own receive buffers, or the rings, harms nobody else`() throws {
     let rig = try Rig()
     let place = rig.allocate(2000)
-    rig.receive.write(RawRing.Descriptor(address: place, length: 1526, flags: Self.writable), at: 0)
+    rig.receive.write(LyingDriverRing.Descriptor(address: place, length: 1526, flags: Self.writable), at: 0)
     rig.receive.offer(0)
     rig.receive.publish()
-    rig.transmit.write(RawRing.Descriptor(address: place + 7, length: 1000), at: 0)
+    rig.transmit.write(LyingDriverRing.Descriptor(address: place + 7, length: 1000), at: 0)
     rig.transmit.offer(0)
     rig.transmit.publish()
     rig.serve()
     #expect(rig.transmit.usedCount == 1)
     // The transmit ring's own memory as a receive buffer: the driver ruins its own ring.
     rig.receive.write(
-      RawRing.Descriptor(address: Rig.guestBase + (1 << 20), length: 1 << 12, flags: Self.writable), at: 1)
+      LyingDriverRing.Descriptor(address: Rig.guestBase + (1 << 20), length: 1 << 12, flags: Self.writable), at: 1)
     rig.receive.offer(1)
     rig.receive.publish()
     for _ in 0..<3 { rig.offerTransmit(frame: pattern(1400)) }
@@ -235,7 +236,7 @@ import Virtio
           for index in 0..<8 {
             let table = Int.random(in: 0..<4, using: &generator)
             ring.write(
-              RawRing.Descriptor(
+              LyingDriverRing.Descriptor(
                 address: table == 0
                   ? UInt64.random(in: 0...UInt64.max, using: &generator)
                   : Rig.guestBase + UInt64.random(in: 0..<(3 << 20), using: &generator),
@@ -313,11 +314,11 @@ import Virtio
     let address: UInt64 = 0x9000_0000
     let region = unsafe GuestRegion(address: address, length: 4096, host: start, isWritable: false)
     let rig = try Rig(otherRegions: [region])
-    rig.receive.write(RawRing.Descriptor(address: address, length: 1526, flags: Self.writable), at: 40)
+    rig.receive.write(LyingDriverRing.Descriptor(address: address, length: 1526, flags: Self.writable), at: 40)
     rig.receive.offer(40)
     rig.receive.publish()
     let buffer = rig.offerReceive([1526])
-    rig.transmit.write(RawRing.Descriptor(address: address + 100, length: 112), at: 40)
+    rig.transmit.write(LyingDriverRing.Descriptor(address: address + 100, length: 112), at: 40)
     rig.transmit.offer(40)
     rig.transmit.publish()
     rig.serve()

@@ -2,6 +2,7 @@ import CNetdevSystem
 import Foundation
 import Glibc
 import Synchronization
+import NetdevTesting
 import Testing
 import Virtio
 
@@ -118,8 +119,9 @@ import Virtio
     let place = rig.allocate(spacing * size)
     for head in 0..<size {
       rig.receive.write(
-        RawRing.Descriptor(
-          address: place + UInt64(spacing * head), length: UInt32(spacing), flags: RawRing.Descriptor.isWritable),
+        LyingDriverRing.Descriptor(
+          address: place + UInt64(spacing * head), length: UInt32(spacing), flags: LyingDriverRing.Descriptor.isWritable
+        ),
         at: head)
       rig.receive.offer(UInt16(head))
     }
@@ -217,9 +219,9 @@ import Virtio
     for piece in 0..<3 {
       let isLast = piece == 2
       rig.receive.write(
-        RawRing.Descriptor(
+        LyingDriverRing.Descriptor(
           address: place + UInt64(28 * piece), length: 28,
-          flags: RawRing.Descriptor.isWritable | (isLast ? 0 : RawRing.Descriptor.hasNext),
+          flags: LyingDriverRing.Descriptor.isWritable | (isLast ? 0 : LyingDriverRing.Descriptor.hasNext),
           next: UInt16(isLast ? 0 : piece + 1)), at: piece)
     }
     for _ in 0..<8 { rig.receive.offer(0) }
@@ -254,20 +256,21 @@ import Virtio
       for index in direct..<5 {
         let isLast = index == 4
         rig.write(
-          RawRing.Descriptor(
+          LyingDriverRing.Descriptor(
             address: pieces[index].0, length: UInt32(pieces[index].1),
-            flags: isLast ? 0 : RawRing.Descriptor.hasNext, next: UInt16(isLast ? 0 : index - direct + 1)),
+            flags: isLast ? 0 : LyingDriverRing.Descriptor.hasNext, next: UInt16(isLast ? 0 : index - direct + 1)),
           at: index - direct, table: table)
       }
       for index in 0..<direct {
         rig.transmit.write(
-          RawRing.Descriptor(
-            address: pieces[index].0, length: UInt32(pieces[index].1), flags: RawRing.Descriptor.hasNext,
+          LyingDriverRing.Descriptor(
+            address: pieces[index].0, length: UInt32(pieces[index].1), flags: LyingDriverRing.Descriptor.hasNext,
             next: UInt16(40 + index + 1)), at: 40 + index)
       }
       rig.transmit.write(
-        RawRing.Descriptor(
-          address: table, length: UInt32(16 * (5 - direct)), flags: RawRing.Descriptor.isIndirect), at: 40 + direct)
+        LyingDriverRing.Descriptor(
+          address: table, length: UInt32(16 * (5 - direct)), flags: LyingDriverRing.Descriptor.isIndirect),
+        at: 40 + direct)
       rig.transmit.offer(40)
       rig.transmit.publish()
       rig.serve()

@@ -2,6 +2,7 @@ import CNetdevSystem
 import CTestSupport
 import Glibc
 import PacketFormats
+import NetdevTesting
 import Testing
 import Virtio
 

@@ -1,4 +1,5 @@
 import LibeventConcurrency
+import NetdevTesting
 import Testing
 import Virtio
 
@@ -22,8 +23,8 @@ final class TestLine: InterruptLine {
   let engine: QueuePairEngine
   let receiveLine = TestLine()
   let transmitLine = TestLine()
-  let receive: RawRing
-  let transmit: RawRing
+  let receive: LyingDriverRing
+  let transmit: LyingDriverRing
 
   let block: UnsafeMutableRawPointer
   private let size: Int
@@ -43,8 +44,8 @@ final class TestLine: InterruptLine {
     unsafe whole.initializeMemory(as: UInt8.self, repeating: 0xEE, count: size + 2 * Self.fence)
     let block = unsafe whole + Self.fence
     let half = 1 << 20
-    let receive = unsafe try RawRing(size: queueSize, block: block, startIndex: startIndex)
-    let transmit = unsafe try RawRing(size: queueSize, block: block + half, startIndex: startIndex)
+    let receive = unsafe try LyingDriverRing(size: queueSize, block: block, startIndex: startIndex)
+    let transmit = unsafe try LyingDriverRing(size: queueSize, block: block + half, startIndex: startIndex)
     device = VirtioNetDevice(backend: backend, configuration: configuration)
     device.setStatus([.acknowledge, .driver])
     device.setDriverFeatures(features ?? device.offeredFeatures)
@@ -112,16 +113,17 @@ final class TestLine: InterruptLine {
 
   /// Offers a chain of buffers in descriptors of the ring's table; where they are.
   private static func offer(
-    _ buffers: [(address: UInt64, length: Int)], isWritable: Bool, on ring: RawRing, from next: inout Int
+    _ buffers: [(address: UInt64, length: Int)], isWritable: Bool, on ring: LyingDriverRing, from next: inout Int
   ) -> UInt16 {
     let size = Int(ring.layout.size)
     let places = buffers.indices.map { (next + $0) % size }
     next = (next + buffers.count) % size
     for (index, buffer) in buffers.enumerated() {
       let isLast = index == buffers.count - 1
-      let flags = (isWritable ? RawRing.Descriptor.isWritable : 0) | (isLast ? 0 : RawRing.Descriptor.hasNext)
+      let flags =
+        (isWritable ? LyingDriverRing.Descriptor.isWritable : 0) | (isLast ? 0 : LyingDriverRing.Descriptor.hasNext)
       ring.write(
-        RawRing.Descriptor(
+        LyingDriverRing.Descriptor(
           address: buffer.address, length: UInt32(buffer.length), flags: flags,
           next: isLast ? 0 : UInt16(places[index + 1])),
         at: places[index])
@@ -157,8 +159,8 @@ final class TestLine: InterruptLine {
   }
 
   /// Writes a descriptor into a table somewhere in the driver's memory, as indirect ones are.
-  func write(_ descriptor: RawRing.Descriptor, at index: Int, table: UInt64) {
-    unsafe RawRing.write(descriptor, to: pointer(table) + 16 * index)
+  func write(_ descriptor: LyingDriverRing.Descriptor, at index: Int, table: UInt64) {
+    unsafe LyingDriverRing.write(descriptor, to: pointer(table) + 16 * index)
   }
 
   /// What was offered.

@@ -1,5 +1,6 @@
 import CTestSupport
 import LibeventConcurrency
+import NetdevTesting
 import Testing
 import Virtio
 
@@ -24,12 +25,13 @@ import Virtio
     device.setStatus([.acknowledge, .driver])
     device.setDriverFeatures(device.offeredFeatures)
     device.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
-    let receive = unsafe try RawRing(size: 64, block: block)
-    _ = unsafe try RawRing(size: 64, block: block + (1 << 20))
+    let receive = unsafe try LyingDriverRing(size: 64, block: block)
+    _ = unsafe try LyingDriverRing(size: 64, block: block + (1 << 20))
     for index in 0..<8 {
       receive.write(
-        RawRing.Descriptor(
-          address: UInt64(2 << 20 + index * 2048), length: 1526, flags: RawRing.Descriptor.isWritable), at: index)
+        LyingDriverRing.Descriptor(
+          address: UInt64(2 << 20 + index * 2048), length: 1526, flags: LyingDriverRing.Descriptor.isWritable),
+        at: index)
       receive.offer(UInt16(index))
     }
     receive.publish()

@@ -3,6 +3,7 @@ import CTestSupport
 import Glibc
 import PacketFormats
 import Synchronization
+import NetdevTesting
 import Testing
 import Virtio
 
