@@ -145,6 +145,9 @@ let package = Package(
     .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
     .target(
       name: "TestSupport", dependencies: ["CTrafficSupport"], path: "Tests/TestSupport", swiftSettings: rules),
+    .executableTarget(
+      name: "TopLevelProgram", dependencies: ["NetdevDevices", "Netdev"], path: "Tests/TopLevelProgram",
+      swiftSettings: rules),
     .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
     .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
@@ -177,8 +180,8 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "EchoServer", "Forwarder", "TestSupport", "CTrafficSupport", "NetdevTesting", "NetdevDevices", "InProcess",
-        "VirtioNet",
+        "EchoServer", "Forwarder", "TopLevelProgram", "TestSupport", "CTrafficSupport", "NetdevTesting",
+        "NetdevDevices", "InProcess", "VirtioNet",
         "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
       ],
