@@ -1,3 +1,5 @@
+import Glibc
+import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import Testing
@@ -32,19 +34,25 @@ import Testing
     #expect(device.pool.free == device.pool.configuration.slots)
   }
 
-  @MainActor @Test func `the same loop on the main actor`() async throws {
+  @MainActor @Test func `the main actor receives and submits with at most one wake-up for 32 packets`() async throws {
     let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .loopback))
     let queue = device.queues[0]
     for number in 0..<64 { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
+    let before = queue.statistics
     var seen = 0
     for await packet in queue.packets {
       MainActor.assertIsolated()
       #expect(packet.number == seen % 64)
       seen += 1
-      if seen == 6400 { break }
+      if seen == 32_000 { break }
       try await queue.submit(packet)
     }
+    let after = queue.statistics
+    let submitted = after.submittedOutside - before.submittedOutside
+    #expect(submitted == 31_999)
+    #expect((after.outsideWakeups - before.outsideWakeups) * 32 <= submitted)
     try await device.close()
+    #expect(device.pool.free == device.pool.configuration.slots)
   }
 
   @Test func `leaving a loop outside loses no packet and changes no order`() async throws {
@@ -67,36 +75,65 @@ import Testing
     #expect(device.pool.free == device.pool.configuration.slots)
   }
 
-  @Test func `four consumers outside: each packet to exactly one, none lost when they leave or are cancelled`()
+  /// Takes packets until cancelled, or until the queue ends; it leaves the sequence and comes back every so often.
+  private nonisolated(nonsending) static func consume(
+    _ queue: NetworkQueue, _ seen: Tally, on thread: LoopExecutor, leavingAfter count: Int
+  ) async {
+    while !Task.isCancelled {
+      var left = count
+      var isEnded = true
+      for await packet in queue.packets {
+        guard thread.isOnLoop else {
+          Issue.record("a packet comes on another thread")
+          return
+        }
+        seen.add(packet.number)
+        left -= 1
+        if left == 0 {
+          isEnded = false
+          break
+        }
+      }
+      if isEnded { return }
+    }
+  }
+
+  @Test func `four consumers on four threads: each packet to exactly one, none lost when they leave or are cancelled`()
     async throws
   {
     let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .loopback))
     let queue = device.queues[0]
     let total = 1_000_000
     let seen = Tally(total)
-    let consumers = (0..<4).map { consumer in
-      Task.detached {
-        while !Task.isCancelled {
-          var left = 100 + 37 * consumer
-          var isEnded = true
-          for await packet in queue.packets {
-            seen.add(packet.number)
-            left -= 1
-            if left == 0 {
-              isEnded = false
-              break
-            }
-          }
-          if isEnded { return }
-        }
+    // Threads of their own: there may be fewer processors, and no more threads in the runtime's pool.
+    let executors = try (0..<4).map { LoopTaskExecutor(loop: try LoopExecutor(name: "consumer \($0)")) }
+    var threads: Set<UInt> = [await queue.run { _ in pthread_self() }]
+    for executor in executors {
+      threads.insert(await Task(executorPreference: executor) { pthread_self() }.value)
+    }
+    #expect(threads.count == 5)
+    func start(_ consumer: Int) -> Task<Void, Never> {
+      let executor = executors[consumer]
+      return Task(executorPreference: executor) {
+        await Self.consume(queue, seen, on: executor.loop, leavingAfter: 100 + 37 * consumer)
       }
     }
-    // One of them gives up half way.
-    let quitter = consumers[3]
+    var consumers = (0..<4).map(start)
+    var cancelled: [Task<Void, Never>] = []
     for value in 0..<total {
       try await queue.submit(Packet(copying: numbered(value, count: 16), in: device.pool))
-      if value == total / 2 { quitter.cancel() }
+      // Each in its turn gives up, several times, and another takes its place.
+      if value % 50_000 == 25_000 {
+        let consumer = cancelled.count % 4
+        consumers[consumer].cancel()
+        cancelled.append(consumers[consumer])
+        consumers[consumer] = start(consumer)
+      }
     }
+    #expect(cancelled.count == 20)
+    for consumer in cancelled { await consumer.value }
+    // At last one that is not replaced, and what it had is for the others.
+    consumers[3].cancel()
     try await eventually("all are received") { seen.total == total }
     try await device.close()
     for consumer in consumers { await consumer.value }
