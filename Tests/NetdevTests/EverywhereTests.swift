@@ -3,20 +3,30 @@ import Netdev
 import NetdevTesting
 import Testing
 
-/// Where code that uses a queue may run.
+/// Where code that uses a queue may run. The code at the top level of a program is one more: TopLevelProgram, a program of its
+/// own, makes the calls from there.
 enum Place: CaseIterable, Sendable {
   case onLoop, otherActor, mainActor, detachedTask, childOfLoop, taskExecutor
 }
 
 /// What a program may do with a queue.
 enum Call: CaseIterable, Sendable {
-  case packets, packetsMapped, receiveBurst, receiveBurstIfAny, submit, submitBurst, makeBurst, submitForReceipt, send
-  case sendContents, sendBurst, forward, forwardAny, releases, statistics, run, pollableDescriptor, close
+  case packets, packetsMapped, packetsCompactMapped, packetsFiltered, receiveBurst, receiveBurstIfAny, submit
+  case submitBurst, makeBurst, submitForReceipt, send, sendContents, sendBurst, forward, forwardInFlight, forwardAny
+  case forwardAnyInFlight, releases, statistics, run, deviceRun, isLinkUp, linkChanges, pollableDescriptor, closed
+  case close
 }
 
 private actor Elsewhere {
-  func run(_ body: @Sendable () async throws -> Void) async throws { try await body() }
+  func run(
+    _ call: Call, _ queue: NetworkQueue, _ device: NetworkDevice, _ pool: PacketPool, _ stay: @escaping Stay
+  ) async throws {
+    try await EverywhereTests.make(call, of: queue, device, pool, stay)
+  }
 }
+
+/// Says that code is where it was put; ends the test program when it is not.
+private typealias Stay = @Sendable () -> Void
 
 /// Invariant 5: a queue is touched on its loop alone, so a call from anywhere else hops there.
 @Suite(.timeLimit(.minutes(4))) struct EverywhereTests {
@@ -25,41 +35,59 @@ private actor Elsewhere {
     let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .loopback))
     let queue = device.queues[0]
     let pool = device.pool
-    let body: @Sendable () async throws -> Void = { try await Self.make(call, of: queue, device, pool) }
+    let elsewhere = Elsewhere()
+    let stay: Stay =
+      switch place {
+      case .onLoop: { queue.assertIsolated() }
+      case .otherActor: { elsewhere.assertIsolated() }
+      case .mainActor: { MainActor.assertIsolated() }
+      case .detachedTask, .childOfLoop, .taskExecutor: { precondition(!queue.loop.isOnLoop, "on the queue's loop") }
+      }
+    // Each place makes the call itself: a closure that is handed on need not run where its caller is.
     switch place {
-    case .onLoop: try await Self.runHere(queue, call, device, pool)
-    case .otherActor: try await Elsewhere().run(body)
-    case .mainActor: try await Task { @MainActor in try await body() }.value
-    case .detachedTask: try await Task.detached { try await body() }.value
+    case .onLoop: try await Self.runHere(queue, call, device, pool, stay)
+    case .otherActor: try await elsewhere.run(call, queue, device, pool, stay)
+    case .mainActor: try await Task { @MainActor in try await Self.make(call, of: queue, device, pool, stay) }.value
+    case .detachedTask: try await Task.detached { try await Self.make(call, of: queue, device, pool, stay) }.value
     case .childOfLoop:
       try await queue.run { _ in
-        async let child: Void = body()
+        async let child: Void = Self.make(call, of: queue, device, pool, stay)
         try await child
       }
-    case .taskExecutor: try await Task(executorPreference: globalConcurrentExecutor) { try await body() }.value
+    case .taskExecutor:
+      try await Task(executorPreference: globalConcurrentExecutor) {
+        try await Self.make(call, of: queue, device, pool, stay)
+      }.value
     }
     try await device.close()
     try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
   }
 
   private static func runHere(
-    _ queue: NetworkQueue, _ call: Call, _ device: NetworkDevice, _ pool: PacketPool
+    _ queue: NetworkQueue, _ call: Call, _ device: NetworkDevice, _ pool: PacketPool,
+    _ stay: @escaping Stay
   ) async throws {
     try await queue.run { queue in
       #expect(queue.loop.isOnLoop)
-      try await make(call, of: queue, device, pool)
+      try await make(call, of: queue, device, pool, stay)
     }
   }
 
-  private nonisolated(nonsending) static func make(
-    _ call: Call, of queue: NetworkQueue, _ device: NetworkDevice, _ pool: PacketPool
+  fileprivate nonisolated(nonsending) static func make(
+    _ call: Call, of queue: NetworkQueue, _ device: NetworkDevice, _ pool: PacketPool,
+    _ stay: @escaping Stay
   ) async throws {
+    stay()
     func fill(_ count: Int) async throws {
-      for number in 0..<count { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
+      for number in 0..<count {
+        try await queue.submit(Packet(copying: numbered(number), in: pool))
+        stay()
+      }
     }
     func expectNumbers(_ numbers: Range<Int>) async {
       var next = numbers.lowerBound
       for await packet in queue.packets {
+        stay()
         #expect(packet.number == next)
         next += 1
         if next == numbers.upperBound { return }
@@ -73,11 +101,43 @@ private actor Elsewhere {
     case .packetsMapped:
       try await fill(20)
       var seen: [Int] = []
-      for await number in queue.packets.map({ (packet: consuming Packet) in packet.number }) {
+      let numbers = queue.packets.map { (packet: consuming Packet) in
+        stay()
+        return packet.number
+      }
+      for await number in numbers {
+        stay()
         seen.append(number)
         if seen.count == 20 { break }
       }
       #expect(seen == Array(0..<20))
+    case .packetsCompactMapped:
+      try await fill(20)
+      var seen: [Int] = []
+      let odd = queue.packets.compactMap { (packet: consuming Packet) -> Int? in
+        stay()
+        return packet.number.isMultiple(of: 2) ? nil : packet.number
+      }
+      for await number in odd {
+        stay()
+        seen.append(number)
+        if seen.count == 10 { break }
+      }
+      #expect(seen == (0..<10).map { $0 * 2 + 1 })
+    case .packetsFiltered:
+      try await fill(20)
+      var seen: [Int] = []
+      let even = queue.packets.filter {
+        stay()
+        return $0.number.isMultiple(of: 2)
+      }
+      for await packet in even {
+        stay()
+        seen.append(packet.number)
+        if seen.count == 10 { break }
+      }
+      #expect(seen == (0..<10).map { $0 * 2 })
+      await expectNumbers(19..<20)
     case .receiveBurst:
       try await fill(20)
       var left = 20
@@ -131,14 +191,14 @@ private actor Elsewhere {
     case .forward:
       try await queue.forward(from: Made(count: 100, pool: pool))
       await expectNumbers(0..<100)
+    case .forwardInFlight:
+      try await queue.forward(from: Made(count: 100, pool: pool), inFlight: 3)
+      await expectNumbers(0..<100)
     case .forwardAny:
-      let stream = AsyncStream<Packet> { continuation in
-        for number in 0..<30 {
-          if let packet = try? Packet(copying: numbered(number), in: pool) { continuation.yield(packet) }
-        }
-        continuation.finish()
-      }
-      try await queue.forward(from: stream)
+      try await queue.forward(from: stream(of: 30, pool))
+      await expectNumbers(0..<30)
+    case .forwardAnyInFlight:
+      try await queue.forward(from: stream(of: 30, pool), inFlight: 3)
       await expectNumbers(0..<30)
     case .releases:
       let watching = Task {
@@ -162,6 +222,39 @@ private actor Elsewhere {
     case .run:
       let isOnLoop = await queue.run { queue in queue.loop.isOnLoop }
       #expect(isOnLoop)
+    case .deviceRun:
+      try await fill(5)
+      try await device.run { queue in
+        queue.assertIsolated()
+        var next = 0
+        for await packet in queue.packets {
+          queue.assertIsolated()
+          #expect(packet.number == next)
+          next += 1
+          if next == 5 { return }
+        }
+      }
+      // The device is closed with the last of its queues' code.
+      try await queue.closed()
+      #expect(await queue.receiveBurst()?.count == nil)
+    case .isLinkUp:
+      #expect(device.isLinkUp)
+    case .linkChanges:
+      let changes = device.linkChanges
+      try await device.close()
+      // A link that never changes: the sequence ends with the device.
+      for await change in changes { Issue.record("\(change)") }
+    case .closed:
+      // Begun before the end; how far before is for the scheduler to say.
+      let closed = Outcome()
+      let waiting = Task { await closed.record { try await queue.closed() } }
+      try await fill(1)
+      await expectNumbers(0..<1)
+      #expect(closed.finished == 0)
+      try await device.close()
+      stay()
+      await waiting.value
+      #expect(closed.finished == 1 && closed.errors.isEmpty)
     case .pollableDescriptor:
       #expect(try await queue.pollableDescriptor >= 0)
     case .close:
@@ -170,6 +263,16 @@ private actor Elsewhere {
       await #expect(throws: NetworkDeviceError.self) {
         try await queue.send(Packet(copying: numbered(0), in: pool))
       }
+    }
+    stay()
+  }
+
+  private static func stream(of count: Int, _ pool: PacketPool) -> AsyncStream<Packet> {
+    AsyncStream { continuation in
+      for number in 0..<count {
+        if let packet = try? Packet(copying: numbered(number), in: pool) { continuation.yield(packet) }
+      }
+      continuation.finish()
     }
   }
 }
