@@ -2,6 +2,9 @@
 extension NetworkQueue {
   /// Frames as they arrive, until the queue ends. Consumers compete, first come first served; frames that were taken from
   /// the device but not fetched belong to the queue: leaving a loop loses none.
+  ///
+  /// Elsewhere than on the queue's loop a burst is fetched ahead, and goes back to the queue with the iterator. Code at top
+  /// level keeps the iterator of a loop until the program ends, that is Swift's way: put a loop that you leave in a function.
   public nonisolated var packets: Packets { Packets(queue: self) }
 
   /// An asynchronous sequence of received packets; `for await` fetches them. It ends when the queue ends (the cause is
