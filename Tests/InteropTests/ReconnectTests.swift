@@ -5,44 +5,77 @@ import Testing
 /// testpmd dies, as often as it likes: a program that receives and sends goes on when the next one is there.
 @Suite(.serialized, .timeLimit(.minutes(10)), .enabled(if: Testpmd.isAvailable, Testpmd.requirement))
 struct ReconnectTests {
-  /// Traffic that never stops: senders that await each release, and a loop that counts what comes back.
+  /// What the URL says of frames that are in flight when the back-end goes away.
+  enum InFlightPolicy: String, Sendable, CaseIterable {
+    case resubmit, fail
+  }
+
+  /// Traffic that never stops: senders that each await a release before they go on, and a loop per queue that checks what
+  /// comes back, byte for byte and in each sender's order.
   final class Traffic: Sendable {
-    let sent = Atomic<Int>(0)
+    /// Senders of a queue, and so its frames in flight.
+    static let senders = 24
+
     let received = Atomic<Int>(0)
+    /// Sends that ended with the loss of the back-end as their error.
+    let failed = Atomic<Int>(0)
     let failures = Mutex<[String]>([])
+    private let policy: InFlightPolicy
     private let isEnding = Atomic<Bool>(false)
 
+    /// - Parameter policy: what becomes of frames in flight when the back-end goes away.
+    init(_ policy: InFlightPolicy = .resubmit) { self.policy = policy }
+
     func run(on device: NetworkDevice) async throws {
+      let senders = Self.senders * device.queues.count
       try await withThrowingTaskGroup(of: Void.self) { group in
-        for queue in device.queues {
-          group.addTask {
-            for await packet in queue.packets {
-              let bytes = packet.array
-              if bytes.count < 60 || bytes[12] != 0x88 { self.failures.withLock { $0.append("\(bytes)") } }
-              self.received.add(1, ordering: .relaxed)
-            }
-          }
-          for sender in 0..<4 {
-            group.addTask {
-              var number = sender
-              while !self.isEnding.load(ordering: .relaxed) {
-                let bytes = Frames.bytes(number, count: 60)
-                do {
-                  try await queue.send(Packet(copying: bytes, in: queue.pool))
-                  self.sent.add(1, ordering: .relaxed)
-                } catch {
-                  self.failures.withLock { $0.append("\(error)") }
-                  return
-                }
-                number += 4
-              }
-            }
-          }
+        for (position, queue) in device.queues.enumerated() {
+          let range = position * Self.senders..<(position + 1) * Self.senders
+          group.addTask { await self.receive(from: queue, range, of: senders) }
+          for sender in range { group.addTask { await self.send(on: queue, sender, of: senders) } }
         }
         // The receivers end with the device, when the senders have ended.
-        for _ in 0..<(4 * device.queues.count) { try await group.next() }
+        for _ in 0..<senders { try await group.next() }
         try await device.close()
         try await group.waitForAll()
+      }
+    }
+
+    /// The size of a frame: none like the one before it.
+    private static func size(of number: Int) -> Int { 60 + number % 197 }
+
+    /// Sends the frames whose numbers belong to this sender, one after the other.
+    private func send(on queue: NetworkQueue, _ sender: Int, of senders: Int) async {
+      var number = sender
+      while !isEnding.load(ordering: .relaxed) {
+        do {
+          let bytes = Frames.bytes(number, count: Self.size(of: number))
+          try await queue.send(Packet(copying: bytes, in: queue.pool))
+        } catch {
+          guard policy == .fail, error.code == .broken else {
+            return failures.withLock { $0.append("\(error)") }
+          }
+          failed.add(1, ordering: .relaxed)
+        }
+        number += senders
+      }
+    }
+
+    /// Checks each frame against what was sent. A sender's frame in flight may come twice when it is sent again, and never
+    /// after a newer one.
+    private func receive(from queue: NetworkQueue, _ range: Range<Int>, of senders: Int) async {
+      var last: [Int: Int] = [:]
+      for await packet in queue.packets {
+        let bytes = packet.array
+        let number = bytes.dropFirst(14).prefix(8).reversed().reduce(0) { $0 &<< 8 | Int($1) }
+        let isIntact = number >= 0 && bytes == Frames.bytes(number, count: Self.size(of: number), isSwapped: true)
+        if !isIntact { failures.withLock { $0.append("\(bytes)") } }
+        let sender = number % senders
+        if !range.contains(sender) { failures.withLock { $0.append("frame \(number) on the wrong queue") } }
+        let oldest = last[sender].map { policy == .resubmit ? $0 : $0 + 1 } ?? 0
+        if number < oldest { failures.withLock { $0.append("frame \(number) where \(oldest) was due") } }
+        last[sender] = number
+        received.add(1, ordering: .relaxed)
       }
     }
 
@@ -62,16 +95,25 @@ struct ReconnectTests {
   func check(_ device: NetworkDevice, _ traffic: Traffic, recoveries: Int) async {
     #expect(traffic.failures.withLock { $0 } == [])
     for queue in device.statistics {
-      #expect(queue.packetsFailed == 0)
-      #expect(queue.packetsReleased == queue.packetsSubmitted)
+      #expect(queue.packetsReleased + queue.packetsFailed == queue.packetsSubmitted)
       #expect(queue.driver.recoveries == UInt64(recoveries))
       #expect(queue.driver.quarantined == 0)
     }
+    // Each failed frame ended one send, and each such send was one frame's.
+    let failed = device.statistics.reduce(0) { $0 + $1.packetsFailed }
+    #expect(failed == UInt64(traffic.failed.load(ordering: .relaxed)))
     #expect(device.pool.free == device.pool.configuration.slots)
   }
 
-  /// A hundred times where that takes two minutes at most, as on two quiet cores; on a busy machine as often as it can, twenty
-  /// times at least.
+  /// Waits until the driver has brought every queue back so many times: what is received before may be the lost one's.
+  func waitForRecovery(_ times: Int, of device: NetworkDevice) async throws {
+    let deadline = ContinuousClock.now + .seconds(60)
+    while device.statistics.contains(where: { $0.driver.recoveries < UInt64(times) }) {
+      try #require(ContinuousClock.now < deadline, "not back for the \(times). time")
+      try await Task.sleep(for: .milliseconds(1))
+    }
+  }
+
   @Test func `killed a hundred times under load, with the next one waiting at our socket`() async throws {
     let socket = socketPath()
     var peer = try await Testpmd([.init(socket: socket, isClient: true)], waitsForPrompt: false)
@@ -79,13 +121,12 @@ struct ReconnectTests {
     let traffic = Traffic()
     let running = Task { try await traffic.run(on: device) }
     try await traffic.waitForMore(100)
-    var kills = 0
-    let deadline = ContinuousClock.now + .seconds(110)
-    while kills < 20 || (kills < 100 && ContinuousClock.now < deadline) {
-      kills += 1
+    let kills = 100
+    for kill in 1...kills {
       let next = try await Testpmd([.init(socket: socket, isClient: true)], waitsForPrompt: true)
       await peer.kill()
       peer = next
+      try await waitForRecovery(kill, of: device)
       try await traffic.waitForMore(100)
     }
     traffic.end()
@@ -94,20 +135,34 @@ struct ReconnectTests {
     await peer.quit()
   }
 
-  @Test(arguments: [1, 2])
-  func `killed under load and started again seconds later, it listening`(_ queues: Int) async throws {
+  @Test(arguments: [1, 2], InFlightPolicy.allCases)
+  func `killed under load and started again seconds later, it listening`(
+    _ queues: Int, _ policy: InFlightPolicy
+  ) async throws {
     let socket = socketPath()
     var peer = try await Testpmd([.init(socket: socket, queues: queues)])
-    let device = try await open("vhost-user:\(socket)?queues=\(queues)")
+    let device = try await open("vhost-user:\(socket)?queues=\(queues)&in_flight=\(policy)")
     let changes = device.linkChanges
-    let traffic = Traffic()
+    let traffic = Traffic(policy)
     let running = Task { try await traffic.run(on: device) }
-    for _ in 0..<3 {
+    for kill in 1...3 {
       try await traffic.waitForMore(1000)
+      let before = device.statistics
+      // Stopped with every sender waiting, so that there are frames in flight to resubmit or to fail.
+      try await peer.freeze()
+      try await waitUntilEverySenderWaits(device)
       await peer.kill()
       try await Task.sleep(for: .seconds(2))
       #expect(!device.isLinkUp)
       peer = try await Testpmd([.init(socket: socket, queues: queues)])
+      try await waitForRecovery(kill, of: device)
+      for (before, now) in zip(before, device.statistics) {
+        let resubmitted = now.driver.resubmitted - before.driver.resubmitted
+        let failed = now.packetsFailed - before.packetsFailed
+        let most = UInt64(Traffic.senders)
+        #expect((policy == .resubmit ? 1...most : 0...0).contains(resubmitted))
+        #expect((policy == .fail ? 1...most : 0...0).contains(failed))
+      }
     }
     try await traffic.waitForMore(1000)
     traffic.end()
@@ -117,6 +172,17 @@ struct ReconnectTests {
     for await change in changes { if case .up = change { seen.append(true) } else { seen.append(false) } }
     #expect(seen == [false, true, false, true, false, true])
     await peer.quit()
+  }
+
+  /// Of a peer that is frozen.
+  func waitUntilEverySenderWaits(_ device: NetworkDevice) async throws {
+    let deadline = ContinuousClock.now + .seconds(60)
+    while device.statistics.contains(where: {
+      $0.packetsSubmitted - $0.packetsReleased - $0.packetsFailed < UInt64(Traffic.senders)
+    }) {
+      try #require(ContinuousClock.now < deadline, "not every sender waits: \(device.statistics)")
+      try await Task.sleep(for: .milliseconds(1))
+    }
   }
 
   @Test func `closed while it is away: the exit of its process confirms the reset, and every buffer comes home`()

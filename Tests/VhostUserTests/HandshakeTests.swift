@@ -98,6 +98,25 @@ import Virtio
     #expect(codes.count { $0 == .getVringBase } == 2)
   }
 
+  @Test(
+    arguments: [
+      (.backendSendFD, []), ([.backendSendFD, .replyAck], .replyAck), (.backendReq, .backendReq),
+      ([.backendReq, .backendSendFD], [.backendReq, .backendSendFD]),
+      (ProtocolFeatures(rawValue: .max), .understood),
+    ] as [(ProtocolFeatures, ProtocolFeatures)])
+  func `descriptors on the channel are accepted only with the channel, and nothing unknown is`(
+    _ offered: ProtocolFeatures, _ accepted: ProtocolFeatures
+  ) async throws {
+    var offer = ScriptedBackend.Offer()
+    offer.protocolFeatures = offered
+    let backend = ScriptedBackend(offer)
+    let device = try await Opening(backend).open()
+    try await device.close()
+    #expect(backend.messages.filter { $0.code == .setProtocolFeatures } == [.setProtocolFeatures(accepted)])
+    #expect(backend.messages.contains { $0.code == .setBackendReqFD } == accepted.contains(.backendReq))
+    #expect(backend.complaints == [])
+  }
+
   @Test func `a back-end from before VIRTIO 1.0 is a typed error`() async throws {
     var offer = ScriptedBackend.Offer()
     offer.features &= ~(1 << 32)

@@ -15,9 +15,13 @@ import Testing
     let steps = backend.messages.map { $0.code }.dropLast(3)
     #expect(steps.count > 25)
     let before = openDescriptors()
-    if fault == .silence { opening.options.requestTimeout = .milliseconds(50) }
+    let mappings = sharedMappings()
+    let kick = try #require(backend.messages.firstIndex { $0.code == .setVringKick })
+    if [.silence, .halfThenSilence].contains(fault) { opening.options.requestTimeout = .milliseconds(50) }
+    // Buffers of a receive ring that the back-end may still write to.
+    var kept = 0
     var occurrences: [FrontendCode: Int] = [:]
-    for code in steps {
+    for (position, code) in steps.enumerated() {
       let occurrence = occurrences[code, default: 0]
       occurrences[code] = occurrence + 1
       backend.breach(.init(code: code, occurrence: occurrence, fault: fault))
@@ -32,15 +36,58 @@ import Testing
       let error = await opening.failure()
       let expected: [NetworkDeviceError.Code] =
         switch fault {
-        case .silence: [.timedOut]
+        case .silence, .halfThenSilence: [.timedOut]
         case .refusal: [.unsupported]
         default: [.broken]
         }
       #expect(error.map { expected.contains($0.code) } == true, "\(fault) at \(code): \(String(describing: error))")
+      if fault == .twice, position == kick - 1 {
+        // The second answer may come before the kick is sent, or after it.
+        kept = 4096 - pool.free
+        #expect([0, 16].contains(kept))
+      } else if fault != .refusal, position >= kick {
+        // The receive ring was started and nothing says that it is stopped; a refusal leaves a back-end that says so.
+        kept += 16
+      }
+      #expect(pool.free == 4096 - kept, "\(fault) at \(code)")
     }
     backend.breach(nil)
     try await (try await opening.open()).close()
+    #expect(pool.free == 4096 - kept)
     try await eventually("every descriptor is closed again") { openDescriptors() <= before }
+    try await eventually("the rings' memory is gone") { sharedMappings() <= mappings }
+  }
+
+  /// Where the rings are stopped, the answers say that the back-end is done with the buffers; without them it may not be.
+  @Test(arguments: ScriptedBackend.Fault.allCases, [0, 1])
+  func `a bad answer while it is closed confirms nothing, and nothing is left open`(
+    _ fault: ScriptedBackend.Fault, _ occurrence: Int
+  ) async throws {
+    let pool = try PacketPool(.init(slots: 512, hugePages: false))
+    let backend = ScriptedBackend(breach: .init(code: .getVringBase, occurrence: occurrence, fault: fault))
+    let (before, mappings) = (openDescriptors(), sharedMappings())
+    var opening = Opening(backend, pool: pool)
+    // The time-out of the reset must do.
+    opening.options.requestTimeout = .seconds(3600)
+    // The second answer too many comes when every ring has stopped.
+    let isConfirmed = fault == .twice && occurrence == 1
+    do {
+      let device = try await opening.open()
+      try await device.close()
+      #expect(isConfirmed)
+    } catch {
+      #expect(!isConfirmed)
+      #expect((error as? NetworkDeviceError)?.code == .resetNotConfirmed, "\(error)")
+    }
+    // The receive ring's buffers are kept aside where the back-end may still write to them.
+    #expect(pool.free == (isConfirmed ? 512 : 496))
+    try await eventually("every descriptor is closed again") { openDescriptors() <= before }
+    try await eventually("the rings' memory is gone") { sharedMappings() <= mappings }
+    // What may still be written to is handed to nobody, and the rest serves the next device.
+    backend.breach(nil)
+    let next = try await opening.open()
+    try await next.close()
+    #expect(pool.free == (isConfirmed ? 512 : 496))
   }
 
   @Test(arguments: [0, 0x8001, 1 << 40, UInt64.max])

@@ -1,7 +1,7 @@
 import Logging
-import NetdevDevices
 import Testing
 
+@testable import NetdevDevices
 @testable import VhostUser
 
 /// Each key of a `vhost-user:` URL makes a difference that the peer sees.
@@ -95,6 +95,20 @@ import Testing
     #expect(queue.statistics.packetsFailed == (isFailure || isEnd ? 1 : 0))
     try? await device.close()
     await #expect(throws: NetworkDeviceError.self) { try await send.value }
+  }
+
+  @Test(arguments: [
+    ("", [60, 5, 10]), ("?connect_timeout=7", [7, 5, 10]), ("?timeout=7", [60, 7, 10]),
+    ("?serve_timeout=7", [60, 5, 7]), ("?timeout=1&serve_timeout=2&connect_timeout=3", [3, 1, 2]),
+    ("?connect_timeout=86400&timeout=3600&serve_timeout=3600", [86400, 3600, 3600]),
+  ])
+  func `each time-out's key sets that one, in seconds`(_ options: String, _ seconds: [Int]) throws {
+    guard case .vhostUser(let read) = try DeviceSpecification("vhost-user:/tmp/x\(options)").kind else {
+      Issue.record("another device")
+      return
+    }
+    #expect(
+      [read.connectTimeout, read.requestTimeout, read.serviceTimeout] == seconds.map { Duration.seconds($0) })
   }
 
   @Test func `time-outs are what the URL says`() async throws {

@@ -136,17 +136,20 @@ extension Session {
 
   private func receive(_ incoming: MessageSocket.Incoming) {
     // Nothing that this front-end asks is answered with a descriptor.
-    for descriptor in incoming.descriptors { close(descriptor) }
+    defer { for descriptor in incoming.descriptors { close(descriptor) } }
+    let code = FrontendCode(rawValue: incoming.header.request)
     guard let exchange, exchange.awaitsReply else {
-      return lose("\(FrontendCode(rawValue: incoming.header.request)) from the back-end, which was asked nothing")
+      trace("←", "\(code)", incoming.descriptors)
+      return lose("\(code) from the back-end, which was asked nothing")
     }
     do throws(ProtocolError) {
       let reply = try FrontendReply(
         to: exchange.message, header: incoming.header, payload: incoming.payload,
         descriptors: incoming.descriptors.count)
-      trace("←", "\(exchange.message.code) \(reply.traceText(for: exchange.message))", [])
+      trace("←", "\(code) \(reply.traceText(for: exchange.message))", incoming.descriptors)
       settle(.success(reply))
     } catch {
+      trace("←", "\(code)", incoming.descriptors)
       lose("\(error)")
     }
   }
@@ -267,11 +270,17 @@ extension Session {
       channel = try MessageSocket(
         descriptor: ends[0], loop: loop,
         onMessage: { [weak self] message in self?.assumeIsolated { $0.answer(message) } },
-        onEnd: { [weak self] _ in self?.assumeIsolated { $0.channel = nil } })
+        onEnd: { [weak self] reason in self?.assumeIsolated { $0.loseChannel(reason) } })
     } catch {
       throw NetworkDeviceError(.system, "connecting \(name)", offered: "\(error)")
     }
     try await ask(.setBackendReqFD(ends[1]))
+  }
+
+  /// The session goes on: the back-end can only ask nothing more.
+  private func loseChannel(_ reason: String) {
+    channel = nil
+    logger.debug("vhost-user back-end channel over", metadata: ["device": "\(name)", "cause": "\(reason)"])
   }
 
   private func answer(_ incoming: MessageSocket.Incoming) {
@@ -282,9 +291,11 @@ extension Session {
     let isUnderstood = code == .configChange && incoming.payload.isEmpty && incoming.descriptors.isEmpty
     if isUnderstood, !incoming.header.isReply { noteConfigChange() }
     guard incoming.header.needsReply, !incoming.header.isReply else { return }
+    let result: UInt64 = isUnderstood ? 0 : 1
     var writer = PayloadWriter()
-    writer.append(UInt64(isUnderstood ? 0 : 1))
+    writer.append(result)
     let header = MessageHeader(request: code.rawValue, payloadSize: writer.bytes.count, isReply: true)
+    trace("→", "\(code) \(acknowledgement(result))", [])
     channel?.send(header.encoded + writer.bytes)
   }
 }

@@ -1,6 +1,7 @@
 internal import CNetdevSystem
 internal import Glibc
 internal import LibeventConcurrency
+internal import Logging
 internal import Netdev
 
 /// The socket on which a back-end is awaited, on the transport's loop. It lives through reconnections; the file goes with it.
@@ -8,6 +9,7 @@ actor Listener {
   nonisolated let loop: LoopExecutor
   private let path: String
   private let name: String
+  private let logger: Logger
   private var descriptor: CInt = -1
   private var source: LoopSource?
   private var timer: LoopTimer?
@@ -15,10 +17,11 @@ actor Listener {
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
 
-  init(loop: LoopExecutor, path: String, name: String) {
+  init(loop: LoopExecutor, path: String, name: String, logger: Logger) {
     self.loop = loop
     self.path = path
     self.name = name
+    self.logger = logger
   }
 
   /// Binds the path, once.
@@ -35,6 +38,7 @@ actor Listener {
     } catch {
       throw NetworkDeviceError(.system, "listening for \(name)", offered: "\(error)")
     }
+    logger.debug("vhost-user listening", metadata: ["device": "\(name)"])
   }
 
   /// The next connection; its descriptor is the caller's. Whoever knocked before has waited in the backlog.
@@ -62,6 +66,7 @@ actor Listener {
     let accepted = netdev_unix_accept(descriptor)
     // The knock may be over before it is answered: then there is another, or the time-out.
     guard accepted >= 0 else { return }
+    logger.debug("vhost-user back-end accepted", metadata: ["device": "\(name)"])
     settle(.success(accepted))
   }
 

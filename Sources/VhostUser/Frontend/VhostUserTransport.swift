@@ -123,7 +123,8 @@ extension VhostUserTransport {
       return descriptor
     case .listen:
       let listener = state.withLock { state in
-        let listener = state.listener ?? Listener(loop: loop, path: options.path, name: name)
+        let listener =
+          state.listener ?? Listener(loop: loop, path: options.path, name: name, logger: options.logger)
         state.listener = listener
         return listener
       }

@@ -37,9 +37,12 @@ extension FrontendReply {
     case .getVringBase: "ring \(vring.ring): \(vring.index)"
     case .getConfig: config.map { "\($0.count) bytes" } ?? "none"
     case .getQueueNum, .getMaxMemSlots: "\(number)"
-    default: number == 0 ? "acknowledged" : "refused with \(number)"
+    default: acknowledgement(number)
     }
   }
 }
+
+/// What a REPLY_ACK answer says.
+func acknowledgement(_ number: UInt64) -> String { number == 0 ? "acknowledged" : "refused with \(number)" }
 
 private func hexadecimal(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }

@@ -123,6 +123,19 @@ final class Testpmd: Sendable {
     cleanUp()
   }
 
+  /// Stops it in the middle of whatever it does, and waits until each of its threads stands still.
+  func freeze() async throws {
+    process.signal(SIGSTOP)
+    let tasks = "/proc/\(process.identifier)/task"
+    let deadline = ContinuousClock.now + .seconds(20)
+    while try !FileManager.default.contentsOfDirectory(atPath: tasks)
+      .allSatisfy({ try String(contentsOfFile: "\(tasks)/\($0)/status", encoding: .utf8).contains("State:\tT") })
+    {
+      guard ContinuousClock.now < deadline else { throw NotThere(description: "testpmd does not stop") }
+      try await Task.sleep(for: .milliseconds(1))
+    }
+  }
+
   /// Once: the next one may have made the same files anew when this object goes.
   private func cleanUp() {
     guard !isCleanedUp.exchange(true, ordering: .acquiringAndReleasing) else { return }

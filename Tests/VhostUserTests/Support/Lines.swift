@@ -27,6 +27,7 @@ private struct Recorder: LogHandler {
 
   func log(event: LogEvent) {
     let descriptors = event.metadata?["fds"].map { " fds=\($0)" } ?? ""
-    lines.append("\(event.message)\(descriptors)")
+    let cause = event.metadata?["cause"].map { " cause=\($0)" } ?? ""
+    lines.append("\(event.message)\(descriptors)\(cause)")
   }
 }

@@ -11,6 +11,12 @@ func openDescriptors() -> Int {
   (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? -1
 }
 
+/// Mappings of memory that back-ends are shown: pools and rings.
+func sharedMappings() -> Int {
+  let maps = (try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8)) ?? ""
+  return maps.split(separator: "\n").count { $0.contains("/memfd:netdev") }
+}
+
 func fileExists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: path) }
 
 /// Waits for a condition, with a limit far beyond what a loaded machine needs.

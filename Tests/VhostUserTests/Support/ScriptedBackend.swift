@@ -23,7 +23,7 @@ final class ScriptedBackend: Sendable {
   /// One breach of the rules.
   enum Fault: Sendable, CaseIterable {
     case close, silence, wrongVersion, hugeSize, shortPayload, longPayload, descriptor, otherRequest, notAReply, twice
-    case refusal
+    case refusal, tooManyDescriptors, descriptorsWithEachByte, halfThenClose, halfThenSilence
   }
 
   /// Where it happens: at the so-and-so-many-th message of this code, from 0.
@@ -119,6 +119,13 @@ extension ScriptedBackend {
     let channel = state.withLock { $0.channel }
     var entries = [pollfd(fd: channel, events: 0, revents: 0)]
     return unsafe poll(&entries, 1, 0) == 0
+  }
+
+  /// Ends the channel and nothing else.
+  func closeChannel() {
+    state.withLock { state in
+      if state.channel >= 0 { shutdown(state.channel, CInt(SHUT_RDWR)) }
+    }
   }
 
   /// Reports an error of a ring.
@@ -280,7 +287,7 @@ extension ScriptedBackend {
     case .otherRequest: header.request = code == .getFeatures ? 17 : 1
     case .notAReply: header.isReply = false
     case .descriptor: descriptors = [stop]
-    case .refusal where payload.count == 8: payload[0] = 1
+    case .refusal where payload.count == 8: payload[0] ^= 1
     default: break
     }
     header.payloadSize = fault == .hugeSize ? 1 << 30 : payload.count
@@ -288,6 +295,14 @@ extension ScriptedBackend {
     if fault == .wrongVersion { bytes[4] = bytes[4] & ~3 | 2 }
     bytes += payload
     if fault == .twice { bytes += bytes }
+    if fault == .tooManyDescriptors { return Self.sendMany(bytes, descriptor: stop, connection) }
+    if fault == .descriptorsWithEachByte {
+      let most = [CInt](repeating: stop, count: Int(NETDEV_UNIX_DESCRIPTORS))
+      // The front-end may hang up in the middle.
+      return bytes.allSatisfy { byte in unsafe netdev_unix_send(connection, [byte], 1, most, CInt(most.count)) == 1 }
+    }
+    if fault == .halfThenClose || fault == .halfThenSilence { bytes.removeLast(bytes.count / 2) }
+    defer { if fault == .halfThenClose { shutdown(connection, CInt(SHUT_RDWR)) } }
     let step = state.withLock { $0.isDribbling } ? 1 : bytes.count
     for start in stride(from: 0, to: bytes.count, by: step) {
       let piece = Array(bytes[start..<min(start + step, bytes.count)])
@@ -296,5 +311,38 @@ extension ScriptedBackend {
       guard sent == piece.count else { return false }
     }
     return true
+  }
+}
+
+// MARK: - More descriptors than anybody takes
+
+extension ScriptedBackend {
+  /// The most descriptors that the kernel lets through with one message (SCM_MAX_FD).
+  static let maximumDescriptors = 253
+
+  /// Sends so many copies of a descriptor, eight times what the front-end has room for.
+  private static func sendMany(_ bytes: [UInt8], descriptor: CInt, _ connection: CInt) -> Bool {
+    // A control message: its length, level and kind, then the descriptors.
+    var control = PayloadWriter()
+    control.append(16 + maximumDescriptors * MemoryLayout<CInt>.size)
+    control.append(SOL_SOCKET)
+    control.append(CInt(1))  // SCM_RIGHTS
+    for _ in 0..<maximumDescriptors { control.append(descriptor) }
+    // Whole words, as CMSG_SPACE has it.
+    while control.bytes.count % MemoryLayout<Int>.size != 0 { control.append(UInt8(0)) }
+    var (data, ancillary) = (bytes, control.bytes)
+    return unsafe data.withUnsafeMutableBytes { data in
+      unsafe ancillary.withUnsafeMutableBytes { ancillary in
+        var vector = unsafe iovec(iov_base: data.baseAddress, iov_len: data.count)
+        return unsafe withUnsafeMutablePointer(to: &vector) { vector in
+          var message = unsafe msghdr()
+          unsafe message.msg_iov = vector
+          unsafe message.msg_iovlen = 1
+          unsafe message.msg_control = ancillary.baseAddress
+          unsafe message.msg_controllen = ancillary.count
+          return unsafe sendmsg(connection, &message, CInt(MSG_NOSIGNAL)) == data.count
+        }
+      }
+    }
   }
 }
