@@ -48,7 +48,10 @@ for module in $modules; do
   "$tools/docc" convert "${catalog[@]}" --additional-symbol-graph-dir "$work/symbols/$module" \
     --output-dir "$work/$module.doccarchive" --fallback-display-name "$module" --fallback-bundle-identifier "$module" \
     --fallback-default-module-kind Library --enable-experimental-external-link-support "${dependencies[@]}" \
-    --warnings-as-errors --transform-for-static-hosting >"$work/docc.log"
+    --warnings-as-errors --transform-for-static-hosting >"$work/docc.log" || {
+    cat "$work/docc.log" >&2
+    exit 1
+  }
   archives+=("$work/$module.doccarchive")
 done
 rm -rf docs

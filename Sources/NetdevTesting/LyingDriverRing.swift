@@ -41,9 +41,12 @@ public import Virtio
   /// What it has looked at of the used ring.
   public var usedIndex: UInt16
 
-  /// Lays an empty ring of `size` descriptors into `block`, which has `layout.totalBytes` and outlives it.
+  /// Lays an empty ring.
   ///
-  /// - Parameter startIndex: where both indices begin; the device begins there too.
+  /// - Parameters:
+  ///   - size: descriptors.
+  ///   - block: `layout.totalBytes` of memory that outlives the ring.
+  ///   - startIndex: where both indices begin; the device begins there too.
   /// - Throws: `RingError` when `size` is none for a split ring.
   public init(size: Int, block: UnsafeMutableRawPointer, startIndex: UInt16 = 0) throws(RingError) {
     layout = try SplitRingLayout(size: size)
