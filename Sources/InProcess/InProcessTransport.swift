@@ -143,8 +143,8 @@ extension InProcessTransport {
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
     let pairs = state.withLock { $0.pairs }
     // The first reset finds no engine, and needs no task to wait for one.
-    var stopped = pairs.isEmpty
-    if !stopped { stopped = await finishes(within: timeout) { for pair in pairs { await pair.stop() } } }
+    guard !pairs.isEmpty else { return device.reset() }
+    let stopped = await finishes(within: timeout) { for pair in pairs { await pair.stop() } }
     guard stopped else {
       throw NetworkDeviceError(
         .resetNotConfirmed, "resetting \(name)", offered: "its loop did not answer within \(timeout)",

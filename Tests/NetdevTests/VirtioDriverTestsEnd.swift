@@ -6,8 +6,8 @@ import Synchronization
 import Testing
 import Virtio
 
-/// Invariant 3 through real rings. How a virtio device ends: by a reset that it asks for, that it never confirms, or in the middle of everything
-/// (VIRTIO 1.4 §2.1.2, §3.3.1).
+/// Invariant 3 through real rings. How a virtio device ends: by a reset that it asks for, that it never confirms, or in the
+/// middle of everything (VIRTIO 1.4 §2.1.2, §3.3.1).
 @Suite(.timeLimit(.minutes(2))) struct VirtioDriverTestsEnd {
   @Test
   func `Driver rule 26: NEEDS_RESET amid traffic ends every send once, brings every buffer home, and reopens`()

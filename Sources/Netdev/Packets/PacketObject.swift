@@ -53,7 +53,7 @@ extension PacketPool {
 
   /// From any thread: one buffer is free.
   func freeSlot(_ record: UnsafeMutablePointer<SlotRecord>) {
-    unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
+    unsafe record.pointee.poison()
     unsafe record.pointee.segments = 1
     let home = unsafe record.pointee.home
     let loop = unsafe netdev_load_relaxed_word(&home.pointee.loop)

@@ -194,7 +194,7 @@ extension PacketPool {
     guard unsafe shared.pop(into: &slot, max: 1, leaving: configuration.reserve) == 1 else { return nil }
     let record = unsafe records.advanced(by: Int(slot))
     keepAlive(for: slot)
-    unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
+    unsafe record.pointee.unpoison()
     unsafe record.pointee.home = orphan.list
     return unsafe record
   }

@@ -1,3 +1,5 @@
+internal import CNetdevSystem
+
 /// The private record of one packet buffer: where its bytes are, what a frame in it occupies, and which object stands for it.
 ///
 /// One cache line a slot, in memory that no device sees. Whoever owns the slot owns the record: the pool while it is free,
@@ -64,6 +66,12 @@ struct SlotRecord {
     segments = 1
     notes = 0
   }
+
+  /// With an address sanitizer, whoever touches the buffer from now on is reported: it is free.
+  @inline(__always) func poison() { unsafe netdev_poison(base, Int(capacity)) }
+
+  /// The buffer may be touched again.
+  @inline(__always) func unpoison() { unsafe netdev_unpoison(base, Int(capacity)) }
 
   /// First byte of the frame in this buffer.
   @inlinable var start: UnsafeMutableRawPointer { unsafe base.advanced(by: Int(offset)) }

@@ -65,7 +65,7 @@ extension QueueCore {
     for position in 0..<count {
       let slot = unsafe slots[position]
       let record = unsafe state.pointee.records.advanced(by: Int(slot))
-      unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
+      unsafe record.pointee.unpoison()
       unsafe record.pointee.home = local
       unsafe record.pointee.setFrame(offset: headroom, length: length)
       unsafe entries[position] = TransmitEntry(slot: slot)

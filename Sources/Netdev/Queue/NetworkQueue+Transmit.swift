@@ -52,11 +52,10 @@ extension NetworkQueue {
 
   /// On the loop: takes the packet; its reference is the driver's now.
   nonisolated func accept(_ packet: consuming Packet, cookie: UInt32 = 0) {
-    // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
-    let isPlain = unsafe isKnownUniquelyReferenced(&packet.object) && packet.record.pointee.segments == 1
+    if unsafe packet.record.pointee.segments == 1 { return acceptSingle(consume packet, cookie: cookie) }
     let slot = unsafe packet.record.pointee.slot
     _ = unsafe Unmanaged.passRetained(packet.object)
-    unsafe QueueState.append(TransmitEntry(slot: slot, cookie: cookie, isPlain: isPlain), to: state)
+    unsafe QueueState.appendHeld(slot, cookie: cookie, to: state)
   }
 
   @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {

@@ -164,10 +164,7 @@ extension QueueCore {
 
   /// In a build with an address sanitizer the program may touch these buffers again once they carry a frame.
   @inline(never) private func unpoison(_ slots: UnsafeMutablePointer<UInt32>, count: Int) {
-    for position in 0..<count {
-      let record = unsafe state.pointee.records.advanced(by: Int(slots[position]))
-      unsafe netdev_unpoison(record.pointee.base, Int(record.pointee.capacity))
-    }
+    for position in 0..<count { unsafe state.pointee.records[Int(slots[position])].unpoison() }
   }
 
   private func post(_ count: Int) {

@@ -80,10 +80,7 @@ extension QueueCore {
 
   /// In a build with an address sanitizer nobody may touch these buffers while they are free.
   @inline(never) private func poison(_ slots: UnsafeMutablePointer<UInt32>, count: Int) {
-    for position in 0..<count {
-      let record = unsafe state.pointee.records.advanced(by: Int(slots[position]))
-      unsafe netdev_poison(record.pointee.base, Int(record.pointee.capacity))
-    }
+    for position in 0..<count { unsafe state.pointee.records[Int(slots[position])].poison() }
   }
 
   /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.

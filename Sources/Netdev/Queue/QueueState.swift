@@ -84,7 +84,8 @@ extension QueueState {
     if count &+ 1 >= BurstBlock.capacity { unsafe flush(state) }
   }
 
-  /// As `append`, for a frame whose buffer somebody else holds too. Out of line: the other way is the common one.
+  /// As `append`, for a frame whose header must lie elsewhere: it is in several buffers, or somebody else holds the one.
+  /// Out of line: the other way is the common one.
   @usableFromInline @inline(never) static func appendHeld(
     _ slot: UInt32, cookie: UInt32, to state: UnsafeMutablePointer<QueueState>
   ) {

@@ -5,9 +5,10 @@ extension SplitDeviceRing {
   /// Takes pairs of chains, one buffer to read from this ring and one buffer to write from `target`, gives each pair to
   /// `body`, and puts both on their used rings: the first with a length of 0, the other with what `body` says was written.
   ///
-  /// Either buffer may be empty: `body` looks at the lengths anyway. Both rings have begun a batch; at most `max` pairs are taken. It ends before the first pair that is not of this simple
-  /// kind, or that `body` answers with nil: those chains are as if nobody had looked, for `next` to take. One loop over both
-  /// rings keeps the indices of a burst in registers. The caller then publishes.
+  /// Either buffer may be empty: `body` looks at the lengths anyway. Both rings have begun a batch; at most `max` pairs are
+  /// taken. It ends before the first pair that is not of this simple kind, or that `body` answers with nil: those chains are as
+  /// if nobody had looked, for `next` to take. One loop over both rings keeps the indices of a burst in registers. The caller
+  /// then publishes.
   @inlinable
   @inline(__always)
   public mutating func relay(

@@ -8,7 +8,8 @@ import Virtio
 
 @testable import VirtioDevice
 
-/// Invariant 6, the device side. What a driver that breaks the rules can do: lose its own frames, or break its own ring, and nothing else.
+/// Invariant 6, the device side. What a driver that breaks the rules can do: lose its own frames, or break its own ring, and
+/// nothing else.
 @Suite(.serialized) struct HostileDriverTests {
   private static let hasNext = LyingDriverRing.Descriptor.hasNext
   private static let writable = LyingDriverRing.Descriptor.isWritable
