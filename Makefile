@@ -77,7 +77,8 @@ fuzz-short: deps
 # The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
 # The runner is called by itself: a library preloaded for the tests would not fit the compiler.
 TSAN_BUILD := swift build --build-tests --sanitize=thread --scratch-path .build-tsan -c release -Xswiftc -enable-testing
-TSAN_RUN := LD_PRELOAD=$(CURDIR)/.build-tsan/tsan_mutex.so .build-tsan/release/swift-netdevPackageTests.xctest \
+TSAN_RUN := LD_PRELOAD=$(CURDIR)/.build-tsan/tsan_mutex.so TSAN_OPTIONS=suppressions=Tests/Sanitizers/tsan.supp \
+  .build-tsan/release/swift-netdevPackageTests.xctest \
   --testing-library swift-testing --no-parallel
 
 .PHONY: test-address test-thread
