@@ -39,6 +39,7 @@ let package = Package(
     .default(enabledTraits: []),
     .trait(name: "ServiceLifecycle", description: "NetdevService: a device as a service of swift-service-lifecycle."),
     .trait(name: "Metrics", description: "NetdevMetrics: what devices count, reported to swift-metrics."),
+    .trait(name: "Testing", description: "For tests of this package only: system calls can be refused."),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -49,7 +50,9 @@ let package = Package(
   ],
   targets: [
     // The system: C for what Swift cannot say, and the event loop.
-    .target(name: "CNetdevSystem", cSettings: cRules),
+    .target(
+      name: "CNetdevSystem",
+      cSettings: cRules + [.define("NETDEV_TESTING", .when(traits: ["Testing"]))]),
     .systemLibrary(name: "CLibevent", pkgConfig: "libevent_core", providers: [.apt(["libevent-dev"])]),
     .target(
       name: "LibeventConcurrency", dependencies: ["CLibevent", "CNetdevSystem"], swiftSettings: rules),

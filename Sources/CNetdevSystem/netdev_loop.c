@@ -10,17 +10,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "netdev_fault.h"
+
 __thread void *netdev_thread_loop __attribute__((tls_model("initial-exec")));
 
 int netdev_eventfd_create(void) {
-  int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  int descriptor = NETDEV_CALL(eventfd, 0, EFD_CLOEXEC | EFD_NONBLOCK);
   return descriptor < 0 ? -errno : descriptor;
 }
 
 int netdev_eventfd_signal(int descriptor) {
   const uint64_t one = 1;
   for (;;) {
-    if (write(descriptor, &one, sizeof one) == (ssize_t)sizeof one || errno == EAGAIN) return 0;
+    if (NETDEV_CALL(write, descriptor, &one, sizeof one) == (ssize_t)sizeof one || errno == EAGAIN) return 0;
     if (errno != EINTR) return -errno;
   }
 }
@@ -28,7 +30,7 @@ int netdev_eventfd_signal(int descriptor) {
 uint64_t netdev_eventfd_drain(int descriptor) {
   uint64_t count = 0;
   for (;;) {
-    if (read(descriptor, &count, sizeof count) == (ssize_t)sizeof count) return count;
+    if (NETDEV_CALL(read, descriptor, &count, sizeof count) == (ssize_t)sizeof count) return count;
     if (errno != EINTR) return 0;
   }
 }
@@ -58,18 +60,19 @@ int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
-    result = pthread_attr_setaffinity_np(&attributes, sizeof set, &set);
+    result = NETDEV_CALL_NUMBER(pthread_attr_setaffinity_np, &attributes, sizeof set, &set);
   }
   // Signals belong to the program's own threads: a loop never becomes the one that handles SIGINT.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t created;
-  if (result == 0) result = pthread_create(&created, &attributes, trampoline, start);
+  if (result == 0) result = NETDEV_CALL_NUMBER(pthread_create, &created, &attributes, trampoline, start);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   if (result != 0) {
     free(start);
+    if (NETDEV_PLANTED("double-free")) free(start);
     return -result;
   }
   char kept[16];

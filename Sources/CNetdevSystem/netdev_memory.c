@@ -6,6 +6,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "netdev_descriptor.h"
+#include "netdev_fault.h"
+
 #ifndef __has_feature
 #define __has_feature(feature) 0
 #endif
@@ -21,21 +24,24 @@
 int netdev_memfd_create(const char *name, size_t length, bool huge_pages) {
   unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   if (huge_pages) flags |= MFD_HUGETLB | MFD_HUGE_2MB;
-  int descriptor = memfd_create(name, flags);
+  int descriptor = NETDEV_CALL(memfd_create, name, flags);
   if (descriptor < 0) return -errno;
-  if (ftruncate(descriptor, (off_t)length) < 0 ||
-      fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+  if (NETDEV_CALL(ftruncate, descriptor, (off_t)length) < 0 ||
+      NETDEV_CALL(fcntl, descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
     int error = errno;
-    close(descriptor);
+    if (!NETDEV_PLANTED("leak")) netdev_close(descriptor);
     return -error;
   }
   return descriptor;
 }
 
 void *netdev_map_shared(int descriptor, size_t length) {
-  void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+  void *address =
+      NETDEV_CALL(mmap, NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
   return address == MAP_FAILED ? NULL : address;
 }
+
+void netdev_unmap(void *address, size_t length) { (void)NETDEV_CALL_DONE(munmap, address, length); }
 
 void netdev_note_release(const void *object) {
 #ifdef NETDEV_TSAN

@@ -7,7 +7,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#include "netdev_descriptor.h"
+#include "netdev_fault.h"
 
 static int set_name(struct ifreq *request, const char *name) {
   memset(request, 0, sizeof *request);
@@ -22,15 +26,15 @@ int netdev_tap_open(const char *name, bool multi_queue, int *step) {
   int named = set_name(&request, name);
   if (named < 0) return named;
   *step = 0;
-  int descriptor = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  int descriptor = NETDEV_CALL(open, "/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) return -errno;
   *step = 1;
   int flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
   if (multi_queue) flags |= IFF_MULTI_QUEUE;
   request.ifr_flags = (short)flags;
-  if (ioctl(descriptor, TUNSETIFF, &request) < 0) {
+  if (NETDEV_CALL(ioctl, descriptor, TUNSETIFF, &request) < 0) {
     int error = errno;
-    close(descriptor);
+    netdev_close(descriptor);
     return -error;
   }
   return descriptor;
@@ -39,33 +43,49 @@ int netdev_tap_open(const char *name, bool multi_queue, int *step) {
 int netdev_tap_name(int descriptor, char *name) {
   struct ifreq request;
   memset(&request, 0, sizeof request);
-  if (ioctl(descriptor, TUNGETIFF, &request) < 0) return -errno;
+  if (NETDEV_CALL(ioctl, descriptor, TUNGETIFF, &request) < 0) return -errno;
   memcpy(name, request.ifr_name, IFNAMSIZ);
   name[IFNAMSIZ - 1] = 0;
   return 0;
 }
 
 int netdev_tap_set_header_length(int descriptor, int length) {
-  return ioctl(descriptor, TUNSETVNETHDRSZ, &length) < 0 ? -errno : 0;
+  return NETDEV_CALL(ioctl, descriptor, TUNSETVNETHDRSZ, &length) < 0 ? -errno : 0;
 }
 
 int netdev_tap_set_offload(int descriptor, unsigned int bits) {
-  return ioctl(descriptor, TUNSETOFFLOAD, (unsigned long)bits) < 0 ? -errno : 0;
+  return NETDEV_CALL(ioctl, descriptor, TUNSETOFFLOAD, (unsigned long)bits) < 0 ? -errno : 0;
 }
 
 int netdev_tap_set_queue(int descriptor, bool attached) {
   struct ifreq request;
   memset(&request, 0, sizeof request);
   request.ifr_flags = attached ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE;
-  return ioctl(descriptor, TUNSETQUEUE, &request) < 0 ? -errno : 0;
+  return NETDEV_CALL(ioctl, descriptor, TUNSETQUEUE, &request) < 0 ? -errno : 0;
+}
+
+ssize_t netdev_tap_read(int descriptor, const struct iovec *pieces, int count) {
+  ssize_t length;
+  do {
+    length = NETDEV_CALL(readv, descriptor, pieces, count);
+  } while (length < 0 && errno == EINTR);
+  return length < 0 ? -errno : length;
+}
+
+int netdev_tap_write(int descriptor, const struct iovec *pieces, int count) {
+  ssize_t length;
+  do {
+    length = NETDEV_CALL(writev, descriptor, pieces, count);
+  } while (length < 0 && errno == EINTR);
+  return length < 0 ? -errno : 0;
 }
 
 // Runs one interface ioctl by name on a short-lived socket.
 static int interface_ioctl(struct ifreq *request, unsigned long operation) {
-  int descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  int descriptor = NETDEV_CALL(socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return -errno;
-  int result = ioctl(descriptor, operation, request) < 0 ? -errno : 0;
-  close(descriptor);
+  int result = NETDEV_CALL(ioctl, descriptor, operation, request) < 0 ? -errno : 0;
+  netdev_close(descriptor);
   return result;
 }
 

@@ -5,21 +5,24 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
+
+#include "netdev_descriptor.h"
+#include "netdev_fault.h"
 
 int netdev_udp_open(uint32_t address, uint16_t port, int receive_bytes) {
-  int descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int descriptor = NETDEV_CALL(socket, AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return -errno;
   // Best effort: a smaller buffer drops earlier and nothing else.
-  (void)setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
+  (void)NETDEV_CALL(setsockopt, descriptor, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
   struct sockaddr_in name;
   memset(&name, 0, sizeof name);
   name.sin_family = AF_INET;
   name.sin_addr.s_addr = htonl(address);
   name.sin_port = htons(port);
-  if (bind(descriptor, (struct sockaddr *)&name, sizeof name) < 0) {
+  int bound = NETDEV_CALL(bind, descriptor, (struct sockaddr *)&name, sizeof name);
+  if (bound < 0 && !NETDEV_PLANTED("ignored")) {
     int error = errno;
-    close(descriptor);
+    netdev_close(descriptor);
     return -error;
   }
   return descriptor;
@@ -28,7 +31,7 @@ int netdev_udp_open(uint32_t address, uint16_t port, int receive_bytes) {
 int netdev_udp_port(int descriptor) {
   struct sockaddr_in name;
   socklen_t length = sizeof name;
-  if (getsockname(descriptor, (struct sockaddr *)&name, &length) < 0) return -errno;
+  if (NETDEV_CALL(getsockname, descriptor, (struct sockaddr *)&name, &length) < 0) return -errno;
   return ntohs(name.sin_port);
 }
 
@@ -59,7 +62,7 @@ int netdev_udp_receive(int descriptor, struct netdev_udp_message *messages, int 
   count = fill(&burst, messages, count);
   int received;
   do {
-    received = recvmmsg(descriptor, burst.headers, (unsigned int)count, MSG_DONTWAIT, NULL);
+    received = NETDEV_CALL(recvmmsg, descriptor, burst.headers, (unsigned int)count, MSG_DONTWAIT, NULL);
   } while (received < 0 && errno == EINTR);
   if (received < 0) return -errno;
   for (int index = 0; index < received; index++) {
@@ -76,7 +79,7 @@ int netdev_udp_send(int descriptor, const struct netdev_udp_message *messages, i
   count = fill(&burst, messages, count);
   int sent;
   do {
-    sent = sendmmsg(descriptor, burst.headers, (unsigned int)count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    sent = NETDEV_CALL(sendmmsg, descriptor, burst.headers, (unsigned int)NETDEV_CUT(sendmmsg, (size_t)count), MSG_DONTWAIT | MSG_NOSIGNAL);
   } while (sent < 0 && errno == EINTR);
   return sent < 0 ? -errno : sent;
 }

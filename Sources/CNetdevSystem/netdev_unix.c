@@ -9,6 +9,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "netdev_descriptor.h"
+#include "netdev_fault.h"
+
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -24,7 +27,7 @@ static int fill(struct sockaddr_un *address, const char *path) {
 }
 
 static int open_stream(void) {
-  int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  int descriptor = NETDEV_CALL(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   return descriptor < 0 ? -errno : descriptor;
 }
 
@@ -34,9 +37,9 @@ int netdev_unix_connect(const char *path) {
   if (result < 0) return result;
   int descriptor = open_stream();
   if (descriptor < 0) return descriptor;
-  if (connect(descriptor, (const struct sockaddr *)&address, sizeof address) < 0) {
+  if (NETDEV_CALL(connect, descriptor, (const struct sockaddr *)&address, sizeof address) < 0) {
     result = -errno;
-    close(descriptor);
+    netdev_close(descriptor);
     return result;
   }
   return descriptor;
@@ -48,31 +51,32 @@ int netdev_unix_listen(const char *path) {
   if (result < 0) return result;
   int descriptor = open_stream();
   if (descriptor < 0) return descriptor;
-  result = bind(descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
+  result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
   if (result == -EADDRINUSE) {
     // A socket file outlives its process: it is in use only if somebody answers there.
     struct stat status;
     int probe = netdev_unix_connect(path);
-    if (probe >= 0) close(probe);
-    if (probe == -ECONNREFUSED && lstat(path, &status) == 0 && S_ISSOCK(status.st_mode) && unlink(path) == 0) {
-      result = bind(descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
+    if (probe >= 0) netdev_close(probe);
+    if (probe == -ECONNREFUSED && NETDEV_CALL(lstat, path, &status) == 0 && S_ISSOCK(status.st_mode) &&
+        netdev_unlink(path) == 0) {
+      result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
     }
   }
-  if (result == 0 && listen(descriptor, 4) < 0) result = -errno;
+  if (result == 0 && NETDEV_CALL(listen, descriptor, 4) < 0) result = -errno;
   if (result < 0) {
-    close(descriptor);
+    netdev_close(descriptor);
     return result;
   }
   return descriptor;
 }
 
 int netdev_unix_accept(int listener) {
-  int descriptor = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  int descriptor = NETDEV_CALL(accept4, listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   return descriptor < 0 ? -errno : descriptor;
 }
 
 int netdev_unix_pair(int *ends) {
-  return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0 ? -errno : 0;
+  return NETDEV_CALL(socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0 ? -errno : 0;
 }
 
 union control {
@@ -82,14 +86,14 @@ union control {
 
 ssize_t netdev_unix_receive(int descriptor, void *bytes, size_t length, int *descriptors, int *count, bool *truncated) {
   union control control;
-  struct iovec piece = {.iov_base = bytes, .iov_len = length};
+  struct iovec piece = {.iov_base = bytes, .iov_len = NETDEV_CUT(recvmsg, length)};
   struct msghdr message = {
       .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
   *count = 0;
   *truncated = false;
   ssize_t received;
   do {
-    received = recvmsg(descriptor, &message, MSG_CMSG_CLOEXEC);
+    received = NETDEV_CALL(recvmsg, descriptor, &message, MSG_CMSG_CLOEXEC);
   } while (received < 0 && errno == EINTR);
   if (received < 0) return -errno;
   *truncated = (message.msg_flags & MSG_CTRUNC) != 0;
@@ -103,7 +107,7 @@ ssize_t netdev_unix_receive(int descriptor, void *bytes, size_t length, int *des
       if (*count < NETDEV_UNIX_DESCRIPTORS) {
         descriptors[(*count)++] = received_descriptor;
       } else {
-        close(received_descriptor);
+        netdev_close(received_descriptor);
       }
     }
   }
@@ -113,7 +117,7 @@ ssize_t netdev_unix_receive(int descriptor, void *bytes, size_t length, int *des
 ssize_t netdev_unix_send(int descriptor, const void *bytes, size_t length, const int *descriptors, int count) {
   if (count < 0 || count > NETDEV_UNIX_DESCRIPTORS) return -EINVAL;
   union control control;
-  struct iovec piece = {.iov_base = (void *)bytes, .iov_len = length};
+  struct iovec piece = {.iov_base = (void *)bytes, .iov_len = NETDEV_CUT(sendmsg, length)};
   struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
   if (count > 0) {
     memset(&control, 0, sizeof control);
@@ -127,32 +131,32 @@ ssize_t netdev_unix_send(int descriptor, const void *bytes, size_t length, const
   }
   ssize_t sent;
   do {
-    sent = sendmsg(descriptor, &message, MSG_NOSIGNAL);
+    sent = NETDEV_CALL(sendmsg, descriptor, &message, MSG_NOSIGNAL);
   } while (sent < 0 && errno == EINTR);
   return sent < 0 ? -errno : sent;
 }
 
 static bool has_exited(int process_descriptor) {
   struct pollfd entry = {.fd = process_descriptor, .events = POLLIN};
-  return poll(&entry, 1, 0) > 0;
+  return NETDEV_CALL(poll, &entry, 1, 0) > 0;
 }
 
 int netdev_unix_peer_process(int descriptor, int32_t *process) {
   struct ucred credentials;
   socklen_t length = sizeof credentials;
-  if (getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0) return -errno;
+  if (NETDEV_CALL(getsockopt, descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0) return -errno;
   *process = (int32_t)credentials.pid;
   if (credentials.pid <= 0) return -ESRCH;
   int peer = -1;
   length = sizeof peer;
   // Linux 6.5 names the process itself; before, its number may have passed to another one meanwhile.
-  if (getsockopt(descriptor, SOL_SOCKET, SO_PEERPIDFD, &peer, &length) < 0) {
+  if (NETDEV_CALL(getsockopt, descriptor, SOL_SOCKET, SO_PEERPIDFD, &peer, &length) < 0) {
     if (errno != ENOPROTOOPT) return -errno;
-    peer = (int)syscall(SYS_pidfd_open, credentials.pid, 0);
+    peer = (int)NETDEV_CALL(syscall, SYS_pidfd_open, credentials.pid, 0);
     if (peer < 0) return -errno;
   }
   if (has_exited(peer)) {
-    close(peer);
+    netdev_close(peer);
     return -ESRCH;
   }
   return peer;

@@ -1,5 +1,4 @@
 internal import CNetdevSystem
-internal import Glibc
 internal import LibeventConcurrency
 internal import Netdev
 internal import Virtio
@@ -160,7 +159,7 @@ private final class Wires: VirtioDoorbells, InterruptLine, Sendable {
   init() throws(LoopError) {
     let descriptors = (0..<3).map { _ in netdev_eventfd_create() }
     guard descriptors.allSatisfy({ $0 >= 0 }) else {
-      for descriptor in descriptors where descriptor >= 0 { close(descriptor) }
+      for descriptor in descriptors where descriptor >= 0 { netdev_close(descriptor) }
       throw LoopError.noDescriptor(errno: -(descriptors.min() ?? 0))
     }
     kickReceiveDescriptor = descriptors[0]
@@ -168,7 +167,7 @@ private final class Wires: VirtioDoorbells, InterruptLine, Sendable {
     call = descriptors[2]
   }
 
-  deinit { for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call] { close(descriptor) } }
+  deinit { for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call] { netdev_close(descriptor) } }
 
   func kickReceive() { _ = netdev_eventfd_signal(kickReceiveDescriptor) }
   func kickTransmit() { _ = netdev_eventfd_signal(kickTransmitDescriptor) }

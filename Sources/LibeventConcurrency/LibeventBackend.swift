@@ -1,6 +1,5 @@
 import CLibevent
 internal import CNetdevSystem
-internal import Glibc
 
 /// A loop on libevent: one event base, used by one thread, woken from others by an eventfd.
 ///
@@ -27,7 +26,7 @@ internal import Glibc
       self.wakeEvent = event
     } catch {
       unsafe event_base_free(base)
-      close(descriptor)
+      netdev_close(descriptor)
       throw error
     }
   }
@@ -35,7 +34,7 @@ internal import Glibc
   deinit {
     wakeEvent?.cancel()
     unsafe event_base_free(base)
-    close(wakeDescriptor)
+    netdev_close(wakeDescriptor)
   }
 
   var now: UInt64 { netdev_monotonic_nanoseconds() }

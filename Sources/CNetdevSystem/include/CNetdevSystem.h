@@ -3,6 +3,8 @@
 #define SWIFT_NETDEV_SYSTEM_H
 
 #include "netdev_atomics.h"
+#include "netdev_descriptor.h"
+#include "netdev_fault.h"
 #include "netdev_loop.h"
 #include "netdev_memory.h"
 #include "netdev_tap.h"

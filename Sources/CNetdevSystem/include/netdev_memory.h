@@ -12,6 +12,9 @@ int netdev_memfd_create(const char *name, size_t length, bool huge_pages);
 // Maps the whole of a descriptor shared and populated; NULL on failure with errno set.
 void *netdev_map_shared(int descriptor, size_t length);
 
+// Gives a mapping back.
+void netdev_unmap(void *address, size_t length);
+
 // For ThreadSanitizer, which does not see into the runtime that counts references: what this thread did before it let go of
 // `object` has happened before what its last holder does. Nothing in other builds.
 void netdev_note_release(const void *object);

@@ -4,6 +4,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 // Opens /dev/net/tun and attaches one queue of TAP interface `name` (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, and
 // IFF_MULTI_QUEUE when asked), non-blocking, close-on-exec. Returns the descriptor, or -errno; `*step` then names the
@@ -21,6 +23,12 @@ int netdev_tap_set_offload(int descriptor, unsigned int bits);
 
 // Attaches or detaches a queue of a multi-queue interface. Returns 0 or -errno.
 int netdev_tap_set_queue(int descriptor, bool attached);
+
+// Reads one frame behind its net header into `pieces`, without waiting. Returns its length or -errno.
+ssize_t netdev_tap_read(int descriptor, const struct iovec *pieces, int count);
+
+// Writes one frame behind its net header, without waiting. Returns 0 or -errno.
+int netdev_tap_write(int descriptor, const struct iovec *pieces, int count);
 
 // Brings the interface up or down by name. Returns 0 or -errno.
 int netdev_interface_set_up(const char *name, bool up);

@@ -101,8 +101,8 @@ internal import Synchronization
 
   deinit {
     unsafe netdev_unpoison(memory, length)
-    unsafe munmap(memory, length)
-    close(descriptor)
+    unsafe netdev_unmap(memory, length)
+    netdev_close(descriptor)
     for slot in 0..<configuration.slots {
       guard let object = unsafe UnsafeRawPointer(bitPattern: records[slot].object) else { continue }
       // One that lay in the shared list: nobody else refers to it.
@@ -136,7 +136,7 @@ internal import Synchronization
     let descriptor = unsafe netdev_memfd_create("netdev-pool", length, hugePages)
     guard descriptor >= 0 else { return nil }
     guard let address = unsafe netdev_map_shared(descriptor, length) else {
-      close(descriptor)
+      netdev_close(descriptor)
       return nil
     }
     return unsafe (descriptor, length, address, hugePages)

@@ -1,5 +1,4 @@
 internal import CNetdevSystem
-internal import Glibc
 internal import LibeventConcurrency
 
 /// What a queue does on its loop, synchronously: the turn, publication, completion, reception, refilling.
@@ -121,7 +120,7 @@ final class QueueCore {
 
   deinit {
     unsafe released.deallocate()
-    if let pollable { close(pollable.descriptor) }
+    if let pollable { netdev_close(pollable.descriptor) }
     while let block = idleBlock {
       idleBlock = unsafe block.pointee.next
       unsafe BurstBlock.free(block)

@@ -1,5 +1,4 @@
 internal import CNetdevSystem
-internal import Glibc
 internal import LibeventConcurrency
 
 // The notification mechanism itself: for programs that count releases, and for event loops that are not ours.

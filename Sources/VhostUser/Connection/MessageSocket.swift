@@ -72,7 +72,7 @@ final class MessageSocket {
     writable?.cancel()
     closeDescriptors()
     outgoing = []
-    Glibc.close(descriptor)
+    netdev_close(descriptor)
   }
 
   private func end(_ reason: String) {
@@ -82,7 +82,7 @@ final class MessageSocket {
   }
 
   private func closeDescriptors() {
-    for descriptor in descriptors { Glibc.close(descriptor) }
+    for descriptor in descriptors { netdev_close(descriptor) }
     descriptors = []
   }
 }

@@ -1,5 +1,4 @@
 internal import CNetdevSystem
-internal import Glibc
 internal import LibeventConcurrency
 
 /// The process at the other end of a socket: that it has exited is the proof that it touches no memory any more, which a
@@ -18,8 +17,8 @@ final class PeerProcess {
   init?(of socket: CInt, loop: LoopExecutor, onExit: @escaping () -> Void) {
     var identifier: Int32 = 0
     let descriptor = unsafe netdev_unix_peer_process(socket, &identifier)
-    guard descriptor >= 0, identifier != getpid() else {
-      if descriptor >= 0 { close(descriptor) }
+    guard descriptor >= 0, identifier != netdev_process_identifier() else {
+      if descriptor >= 0 { netdev_close(descriptor) }
       return nil
     }
     self.identifier = identifier
@@ -34,6 +33,6 @@ final class PeerProcess {
 
   deinit {
     source?.cancel()
-    close(descriptor)
+    netdev_close(descriptor)
   }
 }

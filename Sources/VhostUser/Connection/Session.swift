@@ -1,5 +1,4 @@
 internal import CNetdevSystem
-internal import Glibc
 internal import LibeventConcurrency
 internal import Logging
 internal import Netdev
@@ -136,7 +135,7 @@ extension Session {
 
   private func receive(_ incoming: MessageSocket.Incoming) {
     // Nothing that this front-end asks is answered with a descriptor.
-    defer { for descriptor in incoming.descriptors { close(descriptor) } }
+    defer { for descriptor in incoming.descriptors { netdev_close(descriptor) } }
     let code = FrontendCode(rawValue: incoming.header.request)
     guard let exchange, exchange.awaitsReply else {
       trace("←", "\(code)", incoming.descriptors)
@@ -265,7 +264,7 @@ extension Session {
     guard result == 0 else {
       throw NetworkDeviceError(.system, "connecting \(name)", offered: "no socket pair: error number \(-result)")
     }
-    defer { close(ends[1]) }
+    defer { netdev_close(ends[1]) }
     do throws(LoopError) {
       channel = try MessageSocket(
         descriptor: ends[0], loop: loop,
@@ -286,7 +285,7 @@ extension Session {
   private func answer(_ incoming: MessageSocket.Incoming) {
     let code = BackendCode(rawValue: incoming.header.request)
     trace("←", "\(code)", incoming.descriptors)
-    for descriptor in incoming.descriptors { close(descriptor) }
+    for descriptor in incoming.descriptors { netdev_close(descriptor) }
     // Everything else that the document knows needs features that this front-end does not accept.
     let isUnderstood = code == .configChange && incoming.payload.isEmpty && incoming.descriptors.isEmpty
     if isUnderstood, !incoming.header.isReply { noteConfigChange() }

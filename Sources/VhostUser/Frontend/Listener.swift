@@ -94,9 +94,10 @@ actor Listener {
     timer?.cancel()
     timer = nil
     guard descriptor >= 0 else { return }
-    Glibc.close(descriptor)
+    netdev_close(descriptor)
     descriptor = -1
-    unsafe unlink(path)
+    // Whoever looks for it finds nobody there either way.
+    _ = unsafe netdev_unlink(path)
   }
 }
 

@@ -1,5 +1,4 @@
 internal import CNetdevSystem
-internal import Glibc
 internal import LibeventConcurrency
 internal import Netdev
 internal import VirtioNet
@@ -26,7 +25,7 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
   ) throws(NetworkDeviceError) {
     let descriptors = (0..<4).map { _ in netdev_eventfd_create() }
     guard descriptors.allSatisfy({ $0 >= 0 }) else {
-      for descriptor in descriptors where descriptor >= 0 { close(descriptor) }
+      for descriptor in descriptors where descriptor >= 0 { netdev_close(descriptor) }
       throw NetworkDeviceError(
         .system, "making eventfds for \(name)", offered: "error number \(-(descriptors.min() ?? 0))",
         advice: "raise the limit of open files")
@@ -59,7 +58,9 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
     }
   }
 
-  deinit { for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call, error] { close(descriptor) } }
+  deinit {
+    for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call, error] { netdev_close(descriptor) }
+  }
 
   /// Both rings for the messages that set them up.
   var rings: [RingSetup] {

@@ -1,5 +1,4 @@
 internal import CNetdevSystem
-internal import Glibc
 internal import Netdev
 
 /// A memfd for rings, zeroed, mapped and sealed against shrinking: a back-end maps it, and no truncation can hurt either side.
@@ -14,7 +13,7 @@ internal import Netdev
     length = (max(bytes, 1) + 4095) & ~4095
     descriptor = unsafe netdev_memfd_create("netdev-rings", length, false)
     guard descriptor >= 0, let mapped = unsafe netdev_map_shared(descriptor, length) else {
-      if descriptor >= 0 { close(descriptor) }
+      if descriptor >= 0 { netdev_close(descriptor) }
       throw NetworkDeviceError(.outOfMemory, "making rings", offered: "\(length) bytes of shared memory were asked for")
     }
     unsafe pointer = mapped
@@ -22,7 +21,7 @@ internal import Netdev
 
   deinit {
     // A back-end that still uses it has a mapping of its own.
-    unsafe munmap(pointer, length)
-    close(descriptor)
+    unsafe netdev_unmap(pointer, length)
+    netdev_close(descriptor)
   }
 }

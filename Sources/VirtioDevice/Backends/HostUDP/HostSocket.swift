@@ -14,7 +14,7 @@ final class HostSocket: Sendable {
     self.port = port
   }
 
-  deinit { close(descriptor) }
+  deinit { netdev_close(descriptor) }
 
   /// Binds a socket to an address and port of this machine; port 0 takes any free one.
   static func open(address: IPv4Address, port: UInt16, receiveBytes: Int) throws(BackendError) -> HostSocket {

@@ -142,13 +142,11 @@ internal import Virtio
         return rings.receive.isBroken ? [] : .needsReceiveBuffers
       }
       let offered = fillVector(from: &rings)
-      let count = unsafe readv(queue.descriptor, vector, CInt(offered.places))
+      let count = unsafe netdev_tap_read(queue.descriptor, vector, CInt(offered.places))
       guard count >= 0 else {
-        let error = errno
-        if error == EINTR { continue }
         mayRead = false
         // Anything but an empty queue means that there will be no more: the interface was deleted.
-        watch(error == EAGAIN)
+        watch(count == -Int(EAGAIN))
         return []
       }
       done += 1
@@ -183,11 +181,7 @@ internal import Virtio
       unsafe vector[places] = iovec(iov_base: segment.base + skipped, iov_len: segment.length - skipped)
       places += 1
     }
-    while true {
-      if unsafe writev(queue.descriptor, vector, CInt(places)) >= 0 { return 0 }
-      let error = errno
-      if error != EINTR { return error }
-    }
+    return unsafe -netdev_tap_write(queue.descriptor, vector, CInt(places))
   }
 
   /// Lays out the private header, the buffers in hand behind their own header, and the byte that tells a frame too long.

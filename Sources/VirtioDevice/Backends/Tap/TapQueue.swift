@@ -16,7 +16,7 @@ final class TapQueue: Sendable {
     self.isMultiQueue = isMultiQueue
   }
 
-  deinit { close(descriptor) }
+  deinit { netdev_close(descriptor) }
 
   /// Lets the kernel steer flows to this queue, or stops it from doing so (tun's IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE). An
   /// interface with one queue has nothing to steer.

@@ -1,0 +1,75 @@
+// The seam by which every system call of the library goes: a build for tests (package trait Testing) refuses a chosen call with
+// a chosen error number, or cuts it short. In other builds the macros are the calls themselves, and the functions do nothing.
+#ifndef SWIFT_NETDEV_FAULT_H
+#define SWIFT_NETDEV_FAULT_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Whether this build can refuse calls.
+bool netdev_fault_is_built(void);
+
+// Names what the program does from here on. Calls are counted afresh in each phase. The name is copied (23 bytes are kept).
+void netdev_fault_phase(const char *phase);
+
+// What to refuse, instead of what the environment's NETDEV_FAULT says; NULL for nothing. Returns false when it cannot be read.
+//
+// PHASE/FUNCTION:CALL@CALLER/FIRST/COUNT/ERROR: in that phase (* for any), of the calls to CALL that FUNCTION makes for the code
+// that returns to CALLER (hexadecimal, from the start of its image; * for any), COUNT calls from the FIRST-th on (1, …;
+// COUNT * for all) fail with error number ERROR. With ERROR 0 the call is made with half its length.
+bool netdev_fault_plan(const char *plan);
+
+// Calls that have been refused or cut short so far.
+uint64_t netdev_fault_fired(void);
+
+// Every call so far, when the environment's NETDEV_FAULT_RECORD names a file: written there, a line for each phase, call site
+// and thread: "PHASE FUNCTION:CALL@CALLER COUNT THREAD", with "cut" after it where the call can be cut short. It is written at
+// the end of the process, too.
+void netdev_fault_write_record(void);
+
+// Whether the environment's NETDEV_PLANT asks for this fault of our own, by which a sweep shows that it finds such faults.
+bool netdev_fault_is_planted(const char *name);
+
+// The seam for calls of others that a test interposes; sets errno when the call shall be refused.
+bool netdev_fault_refuses(const char *function, const char *call, const void *caller);
+
+// Half of `length`, but not nothing, when the call shall be cut short.
+size_t netdev_fault_cut(const char *function, const char *call, const void *caller, size_t length);
+
+#ifdef NETDEV_TESTING
+
+// A call that returns -1 (or MAP_FAILED) and sets errno.
+#define NETDEV_CALL(call, ...)                                                                                       \
+  (netdev_fault_refuses(__func__, #call, __builtin_return_address(0)) ? (__typeof__(call(__VA_ARGS__)))-1            \
+                                                                      : call(__VA_ARGS__))
+
+// A call that returns its error number.
+#define NETDEV_CALL_NUMBER(call, ...) \
+  (netdev_fault_refuses(__func__, #call, __builtin_return_address(0)) ? errno : call(__VA_ARGS__))
+
+// A call that has done its work even when it reports an error: close, munmap.
+#define NETDEV_CALL_DONE(call, ...)                                                                        \
+  ({                                                                                                       \
+    __typeof__(call(__VA_ARGS__)) result_ = call(__VA_ARGS__);                                             \
+    netdev_fault_refuses(__func__, #call, __builtin_return_address(0)) ? (__typeof__(result_))-1 : result_; \
+  })
+
+// The length to hand to the next `call`.
+#define NETDEV_CUT(call, length) netdev_fault_cut(__func__, #call, __builtin_return_address(0), length)
+
+// A fault of our own.
+#define NETDEV_PLANTED(name) netdev_fault_is_planted(name)
+
+#else
+
+#define NETDEV_CALL(call, ...) call(__VA_ARGS__)
+#define NETDEV_CALL_NUMBER(call, ...) call(__VA_ARGS__)
+#define NETDEV_CALL_DONE(call, ...) call(__VA_ARGS__)
+#define NETDEV_CUT(call, length) (length)
+#define NETDEV_PLANTED(name) false
+
+#endif
+
+#endif
