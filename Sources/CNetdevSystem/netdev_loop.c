@@ -1,12 +1,14 @@
 #include "netdev_loop.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,6 +35,24 @@ uint64_t netdev_eventfd_drain(int descriptor) {
     if (NETDEV_CALL(read, descriptor, &count, sizeof count) == (ssize_t)sizeof count) return count;
     if (errno != EINTR) return 0;
   }
+}
+
+int netdev_timerfd_create(void) {
+  int descriptor = NETDEV_CALL(timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  return descriptor < 0 ? -errno : descriptor;
+}
+
+int netdev_timerfd_set(int descriptor, uint64_t deadline) {
+  // A date beyond what the kernel's clock can show is never.
+  if (deadline > INT64_MAX) deadline = INT64_MAX;
+  const struct itimerspec setting = {
+      .it_value = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)}};
+  return NETDEV_CALL(timerfd_settime, descriptor, TFD_TIMER_ABSTIME, &setting, NULL) < 0 ? -errno : 0;
+}
+
+bool netdev_descriptor_is_ready(int descriptor, bool for_writing) {
+  struct pollfd entry = {.fd = descriptor, .events = for_writing ? POLLOUT : POLLIN};
+  return NETDEV_CALL(poll, &entry, 1, 0) > 0;
 }
 
 struct start {

@@ -10,7 +10,7 @@ public protocol LoopBackend: AnyObject {
   func poll()
   /// Waits until a source or timer has fired or `wake` was called.
   func wait()
-  /// Ends a `wait`, the present one or the next. Callable from any thread.
+  /// Ends a `wait`, the present one or the next. Callable from any thread, and harmless after `close`.
   func wake()
   /// Watches a descriptor. The handler runs on the loop each time the descriptor is ready (level-triggered).
   ///
@@ -22,9 +22,21 @@ public protocol LoopBackend: AnyObject {
   ///
   /// - Throws: `LoopError` when the system refuses.
   func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent
+  /// Times that a source was not taken by the system and had to be looked at by a timer instead.
+  var refusedWatches: UInt64 { get }
+  /// Gives back what the backend has of the system. Called once, when every event has been cancelled and before the loop's
+  /// thread ends; only `wake` may be called after it.
+  func close()
 }
 
-/// A source or timer as the backend holds it. Called on the loop's thread only.
+extension LoopBackend {
+  /// Nothing is refused.
+  public var refusedWatches: UInt64 { 0 }
+  /// Nothing to give back.
+  public func close() {}
+}
+
+/// A source or timer as the backend holds it. Called on the loop's thread only; released on any, after `cancel`.
 public protocol LoopBackendEvent: AnyObject {
   /// Starts watching; for a timer, fires once after so many nanoseconds.
   func arm(afterNanoseconds: UInt64)

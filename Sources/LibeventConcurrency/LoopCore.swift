@@ -11,6 +11,8 @@ internal import CNetdevSystem
   let backend: any LoopBackend
   /// Retained until the core is freed; unmanaged, so that a turn does not count references.
   let inlet: Unmanaged<LoopInlet>
+  /// Sources and timers of this loop.
+  let events = LoopEvents()
   let stallBound: UInt64
   var jobs = JobList()
   var hooks: [(token: TurnHook.Token, hook: TurnHook)] = []
@@ -21,26 +23,34 @@ internal import CNetdevSystem
   var nextToken = 0
   var turns: UInt64 = 0
   var turnRequested = false
+  /// Somebody has said that this turn does something.
+  var worked = false
+  var idleness = LoopIdleness()
   var freesItself = false
   /// What jobs run on; set before the first job can arrive.
   var serial: UnownedSerialExecutor?
   let onStall: (@Sendable (Duration) -> Void)?
+  let onSpin: (@Sendable (UInt64) -> Void)?
 
-  init(backend: any LoopBackend, stallBound: UInt64, onStall: (@Sendable (Duration) -> Void)?) {
+  init(
+    backend: any LoopBackend, stallBound: UInt64, onStall: (@Sendable (Duration) -> Void)?,
+    onSpin: (@Sendable (UInt64) -> Void)?
+  ) {
     self.backend = backend
     self.stallBound = stallBound
     self.onStall = onStall
+    self.onSpin = onSpin
     unsafe inlet = .passRetained(LoopInlet(backend: backend))
   }
 
   static func allocate(
-    backend: any LoopBackend, stallBound: Duration, onStall: (@Sendable (Duration) -> Void)?
+    backend: any LoopBackend, stallBound: Duration, onStall: (@Sendable (Duration) -> Void)?,
+    onSpin: (@Sendable (UInt64) -> Void)?
   ) -> UnsafeMutablePointer<LoopCore> {
-    let (seconds, attoseconds) = stallBound.components
-    let (whole, overflow) = UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000)
-    let nanoseconds = overflow ? .max : whole.addingSaturating(UInt64(clamping: attoseconds / 1_000_000_000))
     let core = UnsafeMutablePointer<LoopCore>.allocate(capacity: 1)
-    unsafe core.initialize(to: LoopCore(backend: backend, stallBound: nanoseconds, onStall: onStall))
+    unsafe core.initialize(
+      to: LoopCore(
+        backend: backend, stallBound: stallBound.nanosecondsRoundedUp, onStall: onStall, onSpin: onSpin))
     return unsafe core
   }
 
@@ -53,12 +63,25 @@ internal import CNetdevSystem
     while unsafe !inlet._withUnsafeGuaranteedRef({ $0.shallStop }) {
       if unsafe !turn(core) { unsafe sleep(core) }
     }
+    unsafe close(core)
     netdev_set_current_loop(nil)
     if unsafe core.pointee.freesItself { unsafe free(core) }
   }
 
-  /// Ends the memory of a loop whose thread has ended or is ending.
+  /// Ends what belongs to the loop, on its thread: the events first, then the backend that they live in.
+  private static func close(_ core: UnsafeMutablePointer<LoopCore>) {
+    guard unsafe !core.pointee.events.isClosed else { return }
+    unsafe core.pointee.inlet._withUnsafeGuaranteedRef { $0.close() }
+    unsafe core.pointee.events.close()
+    unsafe core.pointee.backend.close()
+  }
+
+  /// Ends the memory of a loop whose thread has ended or is ending, or that never had one.
   static func free(_ core: UnsafeMutablePointer<LoopCore>) {
+    let present = unsafe netdev_current_loop()
+    unsafe netdev_set_current_loop(core)
+    unsafe close(core)
+    unsafe netdev_set_current_loop(present)
     unsafe core.pointee.inlet.release()
     unsafe core.pointee.activeHooks.deallocate()
     unsafe core.deinitialize(count: 1)
@@ -71,7 +94,7 @@ internal import CNetdevSystem
     if unsafe core.pointee.hooksChanged { unsafe core.pointee.rebuildHooks() }
     unsafe core.pointee.turnRequested = false
     let inlet = unsafe core.pointee.inlet
-    unsafe inlet._withUnsafeGuaranteedRef { $0.beginTurn() }
+    if unsafe inlet._withUnsafeGuaranteedRef({ $0.beginTurn() }) { unsafe core.pointee.takeDiscarded() }
     let hooks = unsafe core.pointee.activeHooks
     for index in 0..<hooks.count { unsafe hooks[index].begin(hooks[index].context) }
 
@@ -87,6 +110,7 @@ internal import CNetdevSystem
 
     var busy = false
     for index in 0..<hooks.count where unsafe hooks[index].end(hooks[index].context) { busy = true }
+    unsafe core.pointee.noteIdleness(jobs: ran, at: started)
     if unsafe core.pointee.turns % turnsBetweenPolls == 0 { unsafe core.pointee.backend.poll() }
     return unsafe busy || core.pointee.turnRequested || core.pointee.hooksChanged || !core.pointee.jobs.isEmpty
       || inlet._withUnsafeGuaranteedRef { $0.hasJobs }
@@ -115,7 +139,8 @@ internal import CNetdevSystem
   private static func sleep(_ core: UnsafeMutablePointer<LoopCore>) {
     let inlet = unsafe core.pointee.inlet
     guard unsafe inlet._withUnsafeGuaranteedRef({ $0.beginSleep() }) else { return }
-    unsafe inlet._withUnsafeGuaranteedRef { $0.countSleep() }
+    let refused = unsafe core.pointee.backend.refusedWatches
+    unsafe inlet._withUnsafeGuaranteedRef { $0.countSleep(refusedWatches: refused) }
     unsafe core.pointee.backend.wait()
     unsafe inlet._withUnsafeGuaranteedRef { $0.endSleep() }
   }
@@ -125,6 +150,20 @@ internal import CNetdevSystem
     guard elapsed > stallBound else { return }
     unsafe inlet._withUnsafeGuaranteedRef { $0.countStall() }
     onStall?(.nanoseconds(Int64(clamping: elapsed)))
+  }
+
+  /// A turn without jobs in which nobody said that he did something.
+  private mutating func noteIdleness(jobs ran: Int, at now: UInt64) {
+    let isIdle = ran == 0 && !worked
+    worked = false
+    guard idleness.note(isIdle: isIdle, at: now) else { return }
+    unsafe inlet._withUnsafeGuaranteedRef { $0.countIdleTurn() }
+    if let onSpin, let turns = idleness.report(at: now) { onSpin(turns) }
+  }
+
+  /// Events whose handles went on other threads.
+  private func takeDiscarded() {
+    for number in unsafe inlet._withUnsafeGuaranteedRef({ $0.takeDiscarded() }) { events.cancel(number) }
   }
 
   // MARK: Jobs
@@ -161,16 +200,4 @@ internal import CNetdevSystem
     _ = unsafe activeHooks.initialize(from: ordered.map { $0.hook })
     hooksChanged = false
   }
-}
-
-/// What a loop has done since it was made. Every number only grows.
-public struct LoopStatistics: Sendable, Hashable {
-  /// Turns, the sleeps between them not counted.
-  public internal(set) var turns: UInt64 = 0
-  /// Jobs run.
-  public internal(set) var jobs: UInt64 = 0
-  /// Times the loop went to sleep.
-  public internal(set) var sleeps: UInt64 = 0
-  /// Turns whose jobs held the loop longer than the stall bound.
-  public internal(set) var stalls: UInt64 = 0
 }

@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import Glibc
 
 /// One thread with one event loop, as the serial executor of every actor that lives on it.
 ///
@@ -21,13 +22,14 @@ internal import CNetdevSystem
   ///   - cpu: the CPU to pin the thread to; nil leaves it to the scheduler.
   ///   - stallBound: jobs that hold a turn longer are counted and reported.
   ///   - onStall: called on the loop after such a turn, with its length.
+  ///   - onSpin: called on the loop, at most every ten seconds, while it turns and does nothing, with the number of such turns.
   /// - Throws: `LoopError` when the thread, its event base or its CPU cannot be had.
   public init(
     name: String, cpu: Int? = nil, stallBound: Duration = .milliseconds(100),
-    onStall: (@Sendable (Duration) -> Void)? = nil
+    onStall: (@Sendable (Duration) -> Void)? = nil, onSpin: (@Sendable (UInt64) -> Void)? = nil
   ) throws(LoopError) {
     let backend = try LibeventBackend()
-    let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, onStall: onStall)
+    let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, onStall: onStall, onSpin: onSpin)
     inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     var thread: UInt64 = 0
     let result = unsafe netdev_thread_start(
@@ -49,7 +51,7 @@ internal import CNetdevSystem
 
   /// A loop that the caller turns on its own thread with `turn`: for simulated backends and tests.
   public init(name: String, backend: any LoopBackend) {
-    unsafe core = LoopCore.allocate(backend: backend, stallBound: .seconds(Int64.max / 2_000_000_000), onStall: nil)
+    unsafe core = LoopCore.allocate(backend: backend, stallBound: .seconds(Int64.max), onStall: nil, onSpin: nil)
     inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     thread = nil
     self.name = name
@@ -106,6 +108,8 @@ extension LoopExecutor {
 extension LoopExecutor {
   private func requireOnLoop(_ operation: String) throws(LoopError) {
     guard isOnLoop else { throw LoopError(.notOnLoop, operation) }
+    // What a handler held, ended with its loop, may come to this.
+    guard unsafe !core.pointee.events.isClosed else { throw LoopError(.system, operation, errno: ESHUTDOWN) }
   }
 
   /// Watches a descriptor; the source starts suspended. On the loop only.
@@ -117,7 +121,7 @@ extension LoopExecutor {
     try requireOnLoop("makeSource")
     let event = try unsafe core.pointee.backend.makeSource(
       descriptor: descriptor, readiness: readiness, handler: handler)
-    return LoopSource(event: event)
+    return unsafe LoopSource(LoopEventHandle(event, core))
   }
 
   /// A one-shot timer, not yet scheduled. On the loop only.
@@ -125,7 +129,12 @@ extension LoopExecutor {
   /// - Throws: `notOnLoop` elsewhere than on the loop; what the system refuses.
   public func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> LoopTimer {
     try requireOnLoop("makeTimer")
-    return LoopTimer(event: try unsafe core.pointee.backend.makeTimer(handler: handler))
+    let event = try unsafe core.pointee.backend.makeTimer {
+      // A timer that fires is work: what it was set for.
+      TurnHook.noteWork()
+      handler()
+    }
+    return unsafe LoopTimer(LoopEventHandle(event, core))
   }
 
   /// Adds a hook, from the next turn on. On the loop only.

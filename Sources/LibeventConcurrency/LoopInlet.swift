@@ -1,7 +1,14 @@
 internal import Synchronization
 
-/// What other threads may touch of a loop: jobs that come in, requests, and the way to wake it. Everything else of a loop
-/// belongs to its thread.
+/// What other threads may touch of a loop: jobs that come in, requests, events to end, and the way to wake it. Everything else
+/// of a loop belongs to its thread.
+///
+/// Why nothing is lost, whatever the machine reorders. *Going to sleep*: who brings something stores it (`newest`,
+/// `isTurnRequested`, `isStopRequested`) and then looks at `isSleeping`; the loop stores `isSleeping` and then looks at those.
+/// All are sequentially consistent, so in their one order either the loop's look comes after the store and it does not sleep,
+/// or the other's look comes after `isSleeping` and it wakes. *Seeing what was brought*: a job is read after an acquiring
+/// exchange of `newest`, what belongs to a request after an exchange of `isTurnRequested` that acquires. An exchange takes
+/// the latest value: a request that it does not see is still there afterwards, and one that it takes away it has seen.
 final class LoopInlet: Sendable {
   /// Newest job of a stack that anybody pushes to and the loop takes whole.
   private let newest = Atomic<UInt>(0)
@@ -13,6 +20,10 @@ final class LoopInlet: Sendable {
   private let jobs = Atomic<UInt64>(0)
   private let sleeps = Atomic<UInt64>(0)
   private let stalls = Atomic<UInt64>(0)
+  private let idleTurns = Atomic<UInt64>(0)
+  private let refusedWatches = Atomic<UInt64>(0)
+  /// Events whose handles went elsewhere than on the loop; nil when the loop has ended them all.
+  private let discarded = Mutex<[Int]?>([])
   // Proof: only `wake` is called here, which backends allow from any thread.
   nonisolated(unsafe) private let backend: any LoopBackend
 
@@ -39,11 +50,18 @@ final class LoopInlet: Sendable {
     wakeIfSleeping()
   }
 
+  /// Asks the loop to end an event whose handle is gone.
+  func discard(_ event: Int) {
+    discarded.withLock { $0?.append(event) }
+    requestTurn()
+  }
+
   /// What the loop has done so far. It does not notice being asked.
   var statistics: LoopStatistics {
     LoopStatistics(
       turns: turns.load(ordering: .relaxed), jobs: jobs.load(ordering: .relaxed),
-      sleeps: sleeps.load(ordering: .relaxed), stalls: stalls.load(ordering: .relaxed))
+      sleeps: sleeps.load(ordering: .relaxed), stalls: stalls.load(ordering: .relaxed),
+      idleTurns: idleTurns.load(ordering: .relaxed), refusedWatches: refusedWatches.load(ordering: .relaxed))
   }
 
   /// Asks the loop to end after its turn.
@@ -63,14 +81,28 @@ final class LoopInlet: Sendable {
 
   // MARK: On the loop
 
+  /// A hint: before it sleeps the loop looks again, in order.
   var hasJobs: Bool { newest.load(ordering: .relaxed) != 0 }
 
   var shallStop: Bool { isStopRequested.load(ordering: .acquiring) }
 
-  /// Forgets a request for a turn, at the beginning of one.
-  func beginTurn() {
-    if isTurnRequested.load(ordering: .relaxed) { isTurnRequested.store(false, ordering: .sequentiallyConsistent) }
+  /// Takes a request for a turn, at the beginning of one: true when there was one, and what its maker stored before is seen.
+  func beginTurn() -> Bool {
+    // The load spares a turn that nobody asked for the exchange; what it misses is there in the next turn.
+    isTurnRequested.load(ordering: .relaxed) && isTurnRequested.exchange(false, ordering: .sequentiallyConsistent)
   }
+
+  /// Events to end.
+  func takeDiscarded() -> [Int] {
+    discarded.withLock { list in
+      let taken = list ?? []
+      if !taken.isEmpty { list = [] }
+      return taken
+    }
+  }
+
+  /// The loop has ended its events: nobody need tell it of any.
+  func close() { discarded.withLock { $0 = nil } }
 
   /// Moves the jobs that are there to the end of `list`, oldest first.
   func drain(into list: inout JobList) {
@@ -100,6 +132,8 @@ final class LoopInlet: Sendable {
     return !isWanted
   }
 
+  /// Relaxed: who still sees the loop asleep wakes it once too often, or finds by the exchange that it need not; and before
+  /// it sleeps again the loop looks again.
   func endSleep() { isSleeping.store(false, ordering: .relaxed) }
 
   /// Counts a turn in which so many jobs ran.
@@ -108,7 +142,12 @@ final class LoopInlet: Sendable {
     Self.add(UInt64(count), to: jobs)
   }
 
-  func countSleep() { Self.add(1, to: sleeps) }
+  func countSleep(refusedWatches count: UInt64) {
+    Self.add(1, to: sleeps)
+    refusedWatches.store(count, ordering: .relaxed)
+  }
+
+  func countIdleTurn() { Self.add(1, to: idleTurns) }
 
   func countStall() { Self.add(1, to: stalls) }
 

@@ -1,3 +1,5 @@
+internal import CNetdevSystem
+
 /// What a queue or a device does at the two ends of each turn of its loop.
 ///
 /// A turn is: every hook's `begin`, the jobs that are due, every hook's `end`. Two C function pointers and a context, not
@@ -20,7 +22,7 @@
   ///   - stage: whether it rings or answers doorbells.
   ///   - context: handed to both functions.
   ///   - begin: before the jobs of a turn: take what came in, resume who waits for it.
-  ///   - end: after the jobs: publish and ring. True asks for another turn without sleeping.
+  ///   - end: after the jobs: publish and ring. True asks for another turn without sleeping, which is no work by itself.
   public init(
     stage: Stage, context: UnsafeMutableRawPointer,
     begin: @escaping @convention(c) (UnsafeMutableRawPointer) -> Void,
@@ -30,6 +32,15 @@
     unsafe self.context = context
     unsafe self.begin = begin
     unsafe self.end = end
+  }
+
+  /// Says that the present turn of the loop of this thread does something: called by a hook that has moved anything, and by one
+  /// that looks again because it was told to poll. Turns without work and without jobs are counted
+  /// (`LoopStatistics.idleTurns`). Elsewhere than on a loop it does nothing.
+  public static func noteWork() {
+    guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return }
+    // The thread's own loop: its core lives while it runs.
+    unsafe core.pointee.worked = true
   }
 
   /// What stands in for a removed hook until the list is made anew. Its context is never looked at.

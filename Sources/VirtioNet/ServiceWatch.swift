@@ -18,6 +18,9 @@ final class ServiceWatch {
     }
   }
 
+  /// Waits no more.
+  func end() { timer.cancel() }
+
   /// The pair's doorbell rang.
   func begin() {
     guard !isRunning else { return }

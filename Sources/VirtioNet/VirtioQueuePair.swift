@@ -156,6 +156,11 @@ internal import Virtio
     signal.interrupt()
   }
 
+  private func endService() {
+    service?.end()
+    service = nil
+  }
+
   /// The first pair is there by definition; a device may take its time to begin with it.
   private func watchService() throws(NetworkDeviceError) {
     guard index > 0, let limit = transport.serviceTimeout else { return }
@@ -182,7 +187,7 @@ internal import Virtio
     isSuspended = true
     isLive = false
     doorbells = nil
-    service = nil
+    endService()
     // One more turn, for what the device had given back before.
     signal.interrupt()
   }
@@ -240,7 +245,7 @@ extension VirtioQueuePair {
 
   /// The first frames have had their time.
   private func checkService() {
-    service = nil
+    endService()
     guard unsafe rings.pointee.transmit.returnedIndex == 0, unsafe rings.pointee.transmit.inFlight > 0,
       (try? unsafe rings.pointee.transmit.pendingUsed()) == 0
     else { return }
@@ -276,7 +281,7 @@ extension VirtioQueuePair {
   func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
     isLive = false
     doorbells = nil
-    service = nil
+    endService()
     next = nil
     unsafe rings.pointee.transmit.drain { transmitted(TransmitEntry(rawValue: $0)) }
     unsafe rings.pointee.receive.drain { posted(UInt32(truncatingIfNeeded: $0)) }

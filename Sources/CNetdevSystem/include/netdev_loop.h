@@ -34,6 +34,15 @@ int netdev_thread_join(uint64_t thread);
 // Lets a thread end without anybody waiting. Returns 0 or -errno.
 int netdev_thread_detach(uint64_t thread);
 
+// A new non-blocking close-on-exec timerfd of CLOCK_MONOTONIC, not set, or -errno.
+int netdev_timerfd_create(void);
+
+// Makes it readable from `deadline` on (nanoseconds of CLOCK_MONOTONIC; 0: never), and not before. Returns 0 or -errno.
+int netdev_timerfd_set(int descriptor, uint64_t deadline);
+
+// Whether a descriptor can be read, or written, or has failed, now.
+bool netdev_descriptor_is_ready(int descriptor, bool for_writing);
+
 // CLOCK_MONOTONIC in nanoseconds.
 uint64_t netdev_monotonic_nanoseconds(void);
 

@@ -94,9 +94,14 @@ extension NetworkDevice {
     let logger = configuration.logger
     let cpu = configuration.cpus.isEmpty ? nil : configuration.cpus[index % configuration.cpus.count]
     do {
-      return try LoopExecutor(name: name, cpu: cpu, stallBound: configuration.stallBound) { length in
-        logger.warning("a job held the loop", metadata: ["queue": "\(name)", "length": "\(length)"])
-      }
+      return try LoopExecutor(
+        name: name, cpu: cpu, stallBound: configuration.stallBound,
+        onStall: { length in
+          logger.warning("a job held the loop", metadata: ["queue": "\(name)", "length": "\(length)"])
+        },
+        onSpin: { turns in
+          logger.warning("the loop turns and does nothing", metadata: ["queue": "\(name)", "turns": "\(turns)"])
+        })
     } catch {
       throw NetworkDeviceError(
         .system, "starting the loop of queue \(index)", offered: error.description,

@@ -91,8 +91,7 @@ extension QueueCore {
     isFinished = true
     statistics.driver = driver.statistics
     unsafe pool.retire(local)
-    if let hook { try? loop.removeHook(hook) }
-    hook = nil
+    leaveLoop()
     nextTurn.openAll()
     while let watcher = watchers.popFirst() { watcher.settle(.failed(cause)) }
     // Whoever polls sees that there is something to look at: the end.

@@ -152,6 +152,14 @@ extension QueueCore {
         }))
   }
 
+  /// Ends what belongs to the loop.
+  func leaveLoop() {
+    if let hook { try? loop.removeHook(hook) }
+    hook = nil
+    releaseTimer?.cancel()
+    submissionTimer?.cancel()
+  }
+
   /// Before the jobs: completions, then reception, each within its budget.
   private func beginTurn() {
     acceptedBefore = accepted
@@ -180,11 +188,16 @@ extension QueueCore {
         driver.disarm()
       }
       if busyPoll > 0 { polledSince = loop.now }
+      TurnHook.noteWork()
       return true
     }
     // What came in while somebody was waiting for room.
     if !inlet.isEmpty, !submissionTimerRuns { return true }
-    if busyPoll > 0, loop.now &- polledSince < busyPoll { return true }
+    if busyPoll > 0, loop.now &- polledSince < busyPoll {
+      // To look in vain is what was asked for.
+      TurnHook.noteWork()
+      return true
+    }
     return arm()
   }
 

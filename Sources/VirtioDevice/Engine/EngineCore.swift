@@ -1,3 +1,4 @@
+internal import LibeventConcurrency
 internal import Virtio
 
 /// The state of an engine and what one of its turns does. It lives behind one pointer, which is the hook's context, so that
@@ -56,6 +57,7 @@ internal import Virtio
     unsafe core.pointee.rings.returnBuffers()
     unsafe core.pointee.rings.receive.publishUsed()
     unsafe core.pointee.rings.transmit.publishUsed()
+    if before != after { TurnHook.noteWork() }
     // The lines are called with no access to the core going on: a driver on the same loop may kick from inside.
     if after.receive != before.receive {
       let wanted = unsafe core.pointee.rings.receive.needsCall()

@@ -1,0 +1,44 @@
+/// A one-shot timer on a loop: no earlier than asked for, and at most a millisecond late on a quiet machine.
+///
+/// Made, scheduled and unscheduled on the loop; elsewhere these calls do nothing.
+public final class LoopTimer {
+  private let handle: LoopEventHandle
+
+  init(_ handle: LoopEventHandle) { self.handle = handle }
+
+  deinit { handle.cancel() }
+
+  /// Fires once, no earlier than after `delay`; a schedule that is still pending is replaced. A delay that is not positive
+  /// fires in the loop's next round, one of more than 292 years never.
+  public func schedule(after delay: Duration) {
+    guard handle.isHere else { return assertionFailure("a timer is scheduled on its loop") }
+    handle.event.arm(afterNanoseconds: delay.nanosecondsRoundedUp)
+  }
+
+  /// Forgets a pending schedule; the timer can be scheduled again.
+  public func unschedule() {
+    guard handle.isHere else { return assertionFailure("a timer is unscheduled on its loop") }
+    handle.event.disarm()
+  }
+
+  /// Ends it: after this call the handler does not run again. From elsewhere than the loop it ends in the loop's next turn.
+  public func cancel() { handle.cancel() }
+}
+
+extension Duration {
+  /// Whole nanoseconds, no fewer than it says; 0 for what is negative, the greatest number for what is out of range.
+  var nanosecondsRoundedUp: UInt64 {
+    let (seconds, attoseconds) = components
+    guard seconds >= 0, attoseconds >= 0 else { return 0 }
+    let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
+    let (part, rest) = UInt64(attoseconds).quotientAndRemainder(dividingBy: 1_000_000_000)
+    return overflow ? .max : whole.addingSaturating(part + (rest == 0 ? 0 : 1))
+  }
+}
+
+extension UInt64 {
+  func addingSaturating(_ other: UInt64) -> UInt64 {
+    let (sum, overflow) = addingReportingOverflow(other)
+    return overflow ? .max : sum
+  }
+}

@@ -1,0 +1,95 @@
+import Synchronization
+import Testing
+
+@testable import LibeventConcurrency
+
+/// A hook that asks for turn after turn, and says that it works, or does not.
+@safe private actor Turner {
+  private struct State {
+    var left = 0
+    var works = false
+  }
+
+  let loop: LoopExecutor
+  // Proof: the hook is removed before this goes, or the loop has ended.
+  private let state: UnsafeMutablePointer<State>
+  private var token: TurnHook.Token?
+  nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+
+  init(_ loop: LoopExecutor) {
+    self.loop = loop
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(to: State())
+  }
+
+  func join() throws {
+    token = try loop.addHook(
+      unsafe TurnHook(
+        stage: .driver, context: UnsafeMutableRawPointer(state), begin: { _ in },
+        end: { context in
+          let state = unsafe context.assumingMemoryBound(to: State.self)
+          guard unsafe state.pointee.left > 0 else { return false }
+          unsafe state.pointee.left -= 1
+          if unsafe state.pointee.works { TurnHook.noteWork() }
+          return true
+        }))
+  }
+
+  func turn(_ count: Int, works: Bool) { unsafe state.pointee = State(left: count, works: works) }
+  var left: Int { unsafe state.pointee.left }
+
+  func leave() throws {
+    if let token { try loop.removeHook(token) }
+    unsafe state.deallocate()
+  }
+}
+
+@Suite(.timeLimit(.minutes(2))) struct LoopIdlenessTests {
+  @Test func `turns that do nothing are counted, and a loop that runs away is reported once in a while`() async throws {
+    let reports = Mutex<[UInt64]>([])
+    let loop = try LoopExecutor(name: "test", onSpin: { turns in reports.withLock { $0.append(turns) } })
+    let turner = Turner(loop)
+    try await turner.join()
+    await turner.turn(300_000, works: false)
+    while await turner.left > 0 { try await Task.sleep(for: .milliseconds(5)) }
+    #expect(loop.statistics.idleTurns > 290_000)
+    #expect(reports.withLock { $0.count } == 1)
+    #expect(reports.withLock { $0.allSatisfy { $0 >= 10_000 } })
+    try await turner.leave()
+  }
+
+  @Test func `turns in which a hook says that it did something, and those of jobs, are not idle`() async throws {
+    let loop = try LoopExecutor(name: "test")
+    let turner = Turner(loop)
+    try await turner.join()
+    await turner.turn(100_000, works: true)
+    while await turner.left > 0 { try await Task.sleep(for: .milliseconds(1)) }
+    for _ in 0..<1000 { _ = await turner.left }
+    // The look after the last work, and what a request to turn finds done already.
+    #expect(loop.statistics.idleTurns < 100)
+    #expect(loop.statistics.turns > 100_000)
+    try await turner.leave()
+  }
+
+  @Test func `the rule: the first turn without work is a look, more of them are idle; many in a second are a word`() {
+    var idleness = LoopIdleness()
+    func note(_ isIdle: Bool, _ now: UInt64) -> Bool { idleness.note(isIdle: isIdle, at: now) }
+    func report(_ now: UInt64) -> UInt64? { idleness.report(at: now) }
+    #expect(!note(true, 0))
+    for turn in 1...LoopIdleness.runaway {
+      #expect(report(turn) == nil)
+      #expect(note(true, turn))
+    }
+    #expect(report(20_000) == LoopIdleness.runaway)
+    #expect(note(true, 20_001))
+    #expect(report(20_001) == nil)
+    #expect(!note(false, 20_002))
+    #expect(!note(true, 20_003))
+    // Few in every second are none.
+    for second in 1...UInt64(20) {
+      let start: UInt64 = (1 << 40) + second * 2_000_000_000
+      for turn in 1..<LoopIdleness.runaway { #expect(note(true, start + turn)) }
+      #expect(report(start + 20_000) == nil)
+    }
+  }
+}
