@@ -106,6 +106,9 @@ final class FaultyQueue: QueueDriver {
   private var posted = 0
   private var received = 0
   private var hasStarved = false
+  /// A posted buffer that the fault keeps from the device, and the same while nothing is published in it.
+  private var kept: UInt32?
+  private var spare: UInt32?
 
   init(_ inner: any QueueDriver, index: Int, slots: SlotTable, fault: Fault) {
     self.inner = inner
@@ -143,9 +146,12 @@ final class FaultyQueue: QueueDriver {
         }
       }
       return frames.count
-    case .publishesMore where frames.count > 0:
-      let count = try inner.transmit(entries)
-      return max(0, count - 1)
+    case .publishesMore:
+      guard let denied = frames.last, let spare else { return try inner.transmit(entries) }
+      let count = try publish(frames.dropLast())
+      guard count == frames.count - 1 else { return count }
+      try publishCopy(of: denied.slot, in: spare)
+      return count
     case .truncatesTooLong, .assumesHeadroom, .sendsFirstBuffer, .writesIntoShared:
       for frame in frames { spoil(frame) }
       return try inner.transmit(entries)
@@ -154,6 +160,16 @@ final class FaultyQueue: QueueDriver {
   }
 
   private func publish(_ frames: [TransmitEntry]) throws(NetworkDeviceError) -> Int { try inner.transmit(frames.span) }
+
+  /// Hands a frame to the device that the queue believes not to be published, in a buffer of the driver's own: the queue may
+  /// free the frame's while the device reads.
+  private func publishCopy(of slot: UInt32, in spare: UInt32) throws(NetworkDeviceError) {
+    let length = slots.length(of: slot)
+    slots.separate(slot: spare)
+    slots.setReceived(slot: spare, length: length)
+    unsafe slots.start(of: spare).copyMemory(from: slots.start(of: slot), byteCount: length)
+    if try publish([TransmitEntry(receivedIn: spare)]) == 1 { self.spare = nil }
+  }
 
   private func swallow(_ frames: [TransmitEntry]) -> Int {
     swallowed += frames
@@ -186,6 +202,7 @@ final class FaultyQueue: QueueDriver {
     }
     if count > 0 { return count }
     count = try inner.takeReleased(into: &entries)
+    if let kept { count = takeBack(kept, from: &entries, count) }
     for position in 0..<count {
       if let index = inFlight.firstIndex(of: entries[position].slot) { inFlight.remove(at: index) }
     }
@@ -207,11 +224,29 @@ final class FaultyQueue: QueueDriver {
     }
   }
 
+  /// The buffer of the driver's own is no frame of the queue's: it is ready for the next.
+  private func takeBack(_ kept: UInt32, from entries: inout MutableSpan<TransmitEntry>, _ count: Int) -> Int {
+    var left = 0
+    for position in 0..<count {
+      if entries[position].slot == kept {
+        spare = kept
+      } else {
+        entries[left] = entries[position]
+        left += 1
+      }
+    }
+    return left
+  }
+
   // MARK: Reception
 
   var receiveRoom: Int { hasStarved ? 0 : inner.receiveRoom }
 
   func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int {
+    if fault == .publishesMore, kept == nil, slots.count > 0 {
+      (kept, spare) = (slots[0], slots[0])
+      return try inner.post(slots.extracting(1...)) + 1
+    }
     let count = try inner.post(slots)
     for position in 0..<count { known.insert(slots[position]) }
     posted += count
@@ -266,8 +301,10 @@ final class FaultyQueue: QueueDriver {
     for frame in swallowed { transmitted(frame) }
     if let heldBack { transmitted(heldBack) }
     var (frames, buffers) = (0, 0)
+    if let kept { posted(kept) }
     inner.drain(
       transmitted: { entry in
+        if entry.slot == kept { return }
         frames += 1
         if fault == .forgetsFrame, frames == 1 { return }
         transmitted(entry)

@@ -90,6 +90,7 @@ extension QueueCore {
     var reference = unsafe Unmanaged<PacketObject>.fromOpaque(pointer)
     guard unsafe Self.isUnique(&reference) else { return false }
     netdev_acquire_fence()
+    unsafe netdev_note_last(pointer)
     return true
   }
 
