@@ -48,10 +48,10 @@ install:
 	else echo "Missing system packages; type:  sudo apt-get install $(PACKAGES)"; exit 1; fi
 
 lint:
-	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz
+	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
 
 format:
-	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz
+	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
 
 # Exact counts: instructions, mallocs, retains and releases a packet.
 bench-count: deps
@@ -73,6 +73,28 @@ fuzz: deps
 
 fuzz-short: deps
 	Fuzz/fuzz.sh 30
+
+# Each system call of the library refused with each error that it may report, in scenarios from opening to closing: all of it,
+# or SLICE=k/N of it, or as much as MINUTES=m allow, in the order that SEED=n gives.
+FAULTS := FaultSweep/.build/debug/FaultScenarios
+FAULT_OPTIONS = $(if $(SLICE),--slice $(SLICE)) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+  $(if $(KINDS),--kinds $(KINDS))
+.PHONY: faults faults-planted faults-build soak
+faults-build: deps
+	swift build --package-path FaultSweep
+
+faults: faults-build
+	FaultSweep/faults.py $(FAULTS) $(FAULT_OPTIONS)
+
+# That the sweep finds what it looks for: a leaked descriptor, an ignored result and a double free of our own.
+faults-planted: faults-build
+	FaultSweep/faults.py $(FAULTS) --planted
+
+# Devices opened, used, lost, returned and closed CYCLES times, mixed by SEED, with an allocator that shows each use after a free.
+CYCLES := 10000
+soak: faults-build
+	GLIBC_TUNABLES=glibc.malloc.tcache_count=0 MALLOC_PERTURB_=85 SWIFT_BACKTRACE=enable=no \
+	  $(FAULTS) soak $(CYCLES) $(or $(SEED),1)
 
 # The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
 # The runner is called by itself: a library preloaded for the tests would not fit the compiler.
