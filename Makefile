@@ -49,6 +49,7 @@ install:
 
 lint:
 	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
+	FaultSweep/seam.py
 
 format:
 	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
