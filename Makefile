@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
-TEST_PACKAGES := iproute2 iputils-ping iperf3 dpdk dpdk-dev
+TEST_PACKAGES := iproute2 iputils-ping iperf3 dpdk dpdk-dev tshark
 
 .PHONY: echo test test-traits test-newcomer docs test-sanitized bench bench-count bench-dpdk lint format deps test-deps
 
@@ -37,14 +37,14 @@ docs: deps
 deps:
 	@pkg-config --exists libevent_core 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="$(APT_PACKAGES)"
 
-# What the tests with real kernels and with DPDK need; without it they skip and say so.
+# What the tests with real kernels, with DPDK and with a reader of captures need; without it they skip and say so.
 test-deps:
-	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ping && command -v iperf3 && command -v dpdk-testpmd; } >/dev/null; then \
+	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ping && command -v iperf3 && command -v dpdk-testpmd && command -v tshark; } >/dev/null; then \
 	  $(MAKE) --no-print-directory install PACKAGES="$(TEST_PACKAGES)"; fi
 
 .PHONY: install
 install:
-	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PACKAGES) >/dev/null; \
+	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PACKAGES) >/dev/null; \
 	else echo "Missing system packages; type:  sudo apt-get install $(PACKAGES)"; exit 1; fi
 
 lint:
