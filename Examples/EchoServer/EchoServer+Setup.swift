@@ -40,11 +40,10 @@ extension EchoServer {
   }
 
   func hardwareAddress(of device: NetworkDevice) throws -> MACAddress {
-    let bytes = device.information.hardwareAddress
-    guard bytes.count == 6 else {
+    guard let address = device.information.hardwareAddress else {
       throw NetworkDeviceError(.unsupported, "EchoServer", offered: "a device without a hardware address")
     }
-    return MACAddress(bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5])
+    return address
   }
 
   func greet(_ device: NetworkDevice, _ networks: Networks) {

@@ -1,6 +1,7 @@
 public import LibeventConcurrency
 public import Logging
 public import Netdev
+internal import PacketFormats
 internal import Synchronization
 internal import Virtio
 
@@ -150,7 +151,7 @@ extension VirtioNetDriver {
     // buffer for an ordinary frame is cheapest.
     let bufferSize = features.contains(.mrgRxbuf) ? min(mtu, 1500) + 14 : max(mtu + 14, 1526 - VirtioNetHeader.size)
     return NetworkDeviceInformation(
-      name: transport.name, hardwareAddress: config.macAddress.map { address in (0..<6).map { address[$0] } } ?? [],
+      name: transport.name, hardwareAddress: config.macAddress.map { MACAddress(rawValue: $0.rawValue) },
       mtu: mtu, queuePairs: pairs,
       queueSize: Int(layout.size), headroom: VirtioNetHeader.size, receiveBufferSize: bufferSize)
   }

@@ -74,7 +74,7 @@ final class LoggedDriver: NetworkDriver {
       .debug, "the device",
       [
         "queuePairs": "\(information.queuePairs)", "queueSize": "\(information.queueSize)",
-        "mtu": "\(information.mtu)", "hardwareAddress": "\(information.hardwareAddress)",
+        "mtu": "\(information.mtu)", "hardwareAddress": "\(information.hardwareAddress.map { "\($0)" } ?? "none")",
       ])
     return information
   }

@@ -1,4 +1,5 @@
 public import LibeventConcurrency
+public import PacketFormats
 
 /// A driver of one network device: what `NetworkDevice.open(driver:)` drives.
 ///
@@ -68,8 +69,8 @@ public struct NetworkDriverRequest: Sendable, Hashable {
 public struct NetworkDeviceInformation: Sendable, Hashable {
   /// A name for logs and statistics.
   public var name: String
-  /// The device's hardware address, six bytes.
-  public var hardwareAddress: [UInt8]
+  /// The device's station address; nil where it has none, as a device without Ethernet.
+  public var hardwareAddress: MACAddress?
   /// Largest layer-3 packet in bytes; a frame may be 14 bytes longer.
   public var mtu: Int
   /// Queue pairs in use.
@@ -83,7 +84,7 @@ public struct NetworkDeviceInformation: Sendable, Hashable {
 
   /// What a driver fills in.
   public init(
-    name: String, hardwareAddress: [UInt8], mtu: Int, queuePairs: Int, queueSize: Int, headroom: Int,
+    name: String, hardwareAddress: MACAddress?, mtu: Int, queuePairs: Int, queueSize: Int, headroom: Int,
     receiveBufferSize: Int
   ) {
     self.name = name

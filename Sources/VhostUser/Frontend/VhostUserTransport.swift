@@ -2,6 +2,7 @@ internal import CNetdevSystem
 public import LibeventConcurrency
 internal import Logging
 public import Netdev
+internal import PacketFormats
 internal import Synchronization
 public import Virtio
 public import VirtioNet
@@ -200,7 +201,7 @@ extension VhostUserTransport {
         throw NetworkDeviceError(.broken, "GET_CONFIG to \(name)", offered: "\(error)")
       }
     }
-    if let address = options.hardwareAddress { config.macAddress = address }
+    if let address = options.hardwareAddress { config.macAddress = NetConfig.MAC(rawValue: address.rawValue) }
     if config.macAddress == nil { config.macAddress = Self.address(for: options.path) }
     if config.status == nil { config.status = .linkUp }
     if offered.contains(.mq) {
