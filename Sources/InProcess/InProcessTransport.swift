@@ -27,6 +27,9 @@ public final class InProcessTransport: VirtioTransport {
     var pools: [PacketPool] = []
     var memories: [RingMemory] = []
     var pairs: [InProcessPair] = []
+    var onLoss: (@Sendable (VirtioLoss) -> Void)?
+    var onConfig: (@Sendable (NetConfig) -> Void)?
+    var hasToldLoss = false
   }
 
   /// Where pools begin in the device's address space, each on its own 2⁴⁰ bytes; ring memory lies below.
@@ -51,9 +54,37 @@ extension InProcessTransport {
   /// The device is here already.
   public func connect() async throws(NetworkDeviceError) {
     device.setConfigurationLine { [weak self] in
-      guard let self else { return }
+      guard let self, !self.passOn() else { return }
       Task { await self.configurationChanged() }
     }
+  }
+
+  /// What is behind the device can be lost: an interface is deleted.
+  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) { state.withLock { $0.onLoss = onLoss } }
+
+  /// The device's link goes down and comes up.
+  public func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void) {
+    state.withLock { $0.onConfig = onChange }
+  }
+
+  /// Tells the driver of a loss, once, or of a configuration that changed. False when the device needs a reset.
+  private func passOn() -> Bool {
+    if let loss = device.loss {
+      let onLoss = state.withLock { state -> (@Sendable (VirtioLoss) -> Void)? in
+        guard !state.hasToldLoss else { return nil }
+        state.hasToldLoss = true
+        return state.onLoss
+      }
+      // The engines are of this process: what they may still write is known.
+      onLoss?(VirtioLoss(cause: NetworkDeviceError(loss)) { _ in true })
+      return true
+    }
+    guard !device.status.contains(.needsReset) else { return false }
+    guard let features = device.negotiatedFeatures, let onConfig = state.withLock({ $0.onConfig }),
+      let config = try? NetConfig(reading: device, features: features)
+    else { return true }
+    onConfig(config)
+    return true
   }
 
   /// What the device offers.
@@ -86,7 +117,10 @@ extension InProcessTransport {
     for pair in state.withLock({ $0.pairs }) { try await pair.start() }
   }
 
-  /// NEEDS_RESET, or a link that changed.
+  /// What the device's side of each pair has dropped.
+  public var deviceDrops: [DeviceDrops] { device.drops.map { DeviceDrops($0) } }
+
+  /// NEEDS_RESET.
   private func configurationChanged() async {
     guard device.status.contains(.needsReset) else { return }
     let error = NetworkDeviceError(

@@ -89,6 +89,9 @@ extension VirtioNetDriver {
     state.withLock { $0.onLinkChange = onChange }
   }
 
+  /// What the device says that it dropped.
+  public var deviceDrops: [DeviceDrops] { transport.deviceDrops }
+
   /// The device's own word on the link (VIRTIO 1.4 §5.1.4); without STATUS it is up.
   func noteStatus(_ config: NetConfig) {
     let isUp = config.status?.contains(.linkUp) ?? true

@@ -93,6 +93,9 @@ public protocol VirtioTransport: AnyObject, Sendable {
 
   /// Lets go of the device.
   func shutDown() async
+
+  /// What the device has dropped so far, a queue pair each; empty where it does not tell. From any thread.
+  var deviceDrops: [DeviceDrops] { get }
 }
 
 extension VirtioTransport {
@@ -102,6 +105,8 @@ extension VirtioTransport {
   public var recovery: VirtioRecovery? { nil }
   /// No device is ever lost.
   public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) {}
+  /// Most devices do not tell what they drop.
+  public var deviceDrops: [DeviceDrops] { [] }
   /// The configuration never changes.
   public func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void) {}
 }

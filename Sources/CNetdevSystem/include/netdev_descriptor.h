@@ -7,6 +7,10 @@
 // Closes a descriptor. Linux has closed it whatever it reports, so that there is nothing to report here.
 void netdev_close(int descriptor);
 
+// A descriptor just made, or one that stands for it above 0, 1 and 2: a program that was started with those closed prints to
+// whatever has their numbers. Takes the descriptor; returns the one to use, close-on-exec, or -errno.
+int netdev_descriptor_above_standard(int descriptor);
+
 // Removes a file. Returns 0 or -errno.
 int netdev_unlink(const char *path);
 

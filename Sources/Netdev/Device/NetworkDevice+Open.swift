@@ -159,7 +159,8 @@ private struct Opening: Sendable {
     try await driver.activate()
     configuration.logger.debug(
       "device open", metadata: ["device": "\(information.name)", "queuePairs": "\(information.queuePairs)"])
-    return NetworkDevice(information: information, pool: pool, queues: queues, link: link, closer: closer)
+    return NetworkDevice(
+      information: information, pool: pool, queues: queues, driver: driver, link: link, closer: closer)
   }
 }
 

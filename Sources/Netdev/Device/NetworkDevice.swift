@@ -46,11 +46,13 @@ public final class NetworkDevice: Sendable {
   public let queues: [NetworkQueue]
   private let link: LinkMonitor
   private let closer: DeviceCloser
+  let driver: LoggedDriver
 
   init(
-    information: NetworkDeviceInformation, pool: PacketPool, queues: [NetworkQueue], link: LinkMonitor,
-    closer: DeviceCloser
+    information: NetworkDeviceInformation, pool: PacketPool, queues: [NetworkQueue], driver: LoggedDriver,
+    link: LinkMonitor, closer: DeviceCloser
   ) {
+    self.driver = driver
     self.information = information
     self.pool = pool
     self.queues = queues

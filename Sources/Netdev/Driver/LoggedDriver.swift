@@ -60,6 +60,8 @@ final class LoggedDriver: NetworkDriver {
     }
   }
 
+  var deviceDrops: [DeviceDrops] { base.deviceDrops }
+
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     let asked: Logger.Metadata = [
       "queuePairs": "\(request.queuePairs.map { "\($0)" } ?? "any")",

@@ -44,11 +44,17 @@ public protocol NetworkDriver: AnyObject, Sendable {
 
   /// Releases descriptors and threads; after `reset`.
   func shutDown() async
+
+  /// What the device has dropped so far, a queue pair each; empty where it does not tell. From any thread, also after
+  /// `shutDown`.
+  var deviceDrops: [DeviceDrops] { get }
 }
 
 extension NetworkDriver {
   /// The link of a driver that does not say is always up.
   public func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) {}
+  /// Most devices do not tell.
+  public var deviceDrops: [DeviceDrops] { [] }
 }
 
 /// What `NetworkDevice` asks a driver for.
