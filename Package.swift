@@ -131,7 +131,10 @@ let package = Package(
 
     .target(
       name: "ExampleSupport",
-      dependencies: ["Netdev", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "Netdev", .product(name: "Logging", package: "swift-log"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       path: "Examples/ExampleSupport", swiftSettings: rules),
     .executableTarget(
       name: "EchoServer",
