@@ -44,7 +44,7 @@ public struct FrameLimit: Sendable, Hashable {
     while tags < maximumTags {
       // Behind the two addresses, and behind each tag.
       let offset = 12 + tagLength * tags
-      guard start.holds(2, at: offset), EtherType(rawValue: start.loadUInt16(at: offset)).isVLANTag else { break }
+      guard start.holds(2, at: offset), EtherType(rawValue: start.loadUInt16(inside: offset)).isVLANTag else { break }
       tags += 1
     }
     return tags
