@@ -25,8 +25,13 @@ int epoll_create1(int flags) {
 }
 
 int epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event) {
-  const char *name = operation == EPOLL_CTL_ADD ? "epoll_ctl_add" : operation == EPOLL_CTL_DEL ? "epoll_ctl_del" : "epoll_ctl_mod";
-  if (is_refused(name, __builtin_return_address(0))) return -1;
+  const void *caller = __builtin_return_address(0);
+  if (operation == EPOLL_CTL_DEL) {
+    // It fails when the descriptor is not there, and in no other way: then it is not there afterwards either.
+    int result = (int)syscall(SYS_epoll_ctl, epoll, operation, descriptor, event);
+    return is_refused("epoll_ctl_del", caller) ? -1 : result;
+  }
+  if (is_refused(operation == EPOLL_CTL_ADD ? "epoll_ctl_add" : "epoll_ctl_mod", caller)) return -1;
   return (int)syscall(SYS_epoll_ctl, epoll, operation, descriptor, event);
 }
 

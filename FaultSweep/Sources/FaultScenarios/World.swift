@@ -48,7 +48,8 @@ enum Kind: String, CaseIterable, Sendable {
       }
   }
 
-  private var hasSwitch: Bool { kind == .vhostUser || kind == .vhostUserServer }
+  /// The other side is a process of its own, whose death the device notices.
+  var hasSwitch: Bool { kind == .vhostUser || kind == .vhostUserServer }
 
   /// Before the device is opened.
   func begin() {
