@@ -8,6 +8,7 @@ extension ARPPacket {
   /// - Parameters:
   ///   - pool: where the buffer comes from: that of the queue which sends it.
   ///   - neighbor: another station to send it to.
+  /// - Throws: `truncated` in form only: the buffer is made to measure.
   public func makePacket(in pool: PacketPool, to neighbor: MACAddress? = nil) throws(PacketFormatError) -> Packet {
     try Packet(building: ARPPacket.frameLength, in: pool) { (bytes) throws(PacketFormatError) in
       try encodeFrame(into: &bytes, to: neighbor)
@@ -21,6 +22,7 @@ extension NeighborSolicitation {
   /// - Parameters:
   ///   - pool: where the buffer comes from: that of the queue which sends it.
   ///   - neighbor: the one station to ask; nil asks the group in which the target listens.
+  /// - Throws: `truncated` in form only: the buffer is made to measure.
   public func makePacket(in pool: PacketPool, to neighbor: MACAddress? = nil) throws(PacketFormatError) -> Packet {
     try Packet(building: frameLength, in: pool) { (bytes) throws(PacketFormatError) in
       try encodeFrame(into: &bytes, to: neighbor)

@@ -24,6 +24,8 @@ extension UDPFrame {
   }
 
   /// The same around an array.
+  ///
+  /// - Throws: `payloadTooLong`, as for a span.
   public func makePacket(
     payload: [UInt8], in pool: PacketPool, timeToLive: UInt8 = 64
   ) throws(PacketFormatError) -> Packet {
@@ -69,6 +71,8 @@ extension UDPv6Frame {
   }
 
   /// The same around an array.
+  ///
+  /// - Throws: `payloadTooLong`, as for a span.
   public func makePacket(
     payload: [UInt8], in pool: PacketPool, hopLimit: UInt8 = 64
   ) throws(PacketFormatError) -> Packet {
