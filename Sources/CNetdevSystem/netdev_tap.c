@@ -33,8 +33,7 @@ int netdev_tap_open(const char *name, bool multi_queue, int *step) {
   if (named < 0) return named;
   *step = 0;
   int descriptor = NETDEV_CALL(open, "/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor < 0) return -errno;
-  descriptor = netdev_descriptor_above_standard(descriptor);
+  descriptor = netdev_descriptor_above_stdio(descriptor);
   if (descriptor < 0) return descriptor;
   *step = 1;
   int flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
@@ -130,8 +129,7 @@ int netdev_interface_set_up(const char *name, bool up) {
 
 int netdev_link_watch(void) {
   int descriptor = NETDEV_CALL(socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
-  if (descriptor < 0) return -errno;
-  descriptor = netdev_descriptor_above_standard(descriptor);
+  descriptor = netdev_descriptor_above_stdio(descriptor);
   if (descriptor < 0) return descriptor;
   struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
   if (NETDEV_CALL(bind, descriptor, (struct sockaddr *)&name, sizeof name) < 0) {
@@ -156,8 +154,7 @@ static void *watch_elsewhere(void *argument) {
 
 int netdev_link_watch_beside(int tap) {
   int namespace = NETDEV_CALL(ioctl, tap, TUNGETDEVNETNS, 0);
-  if (namespace < 0) return -errno;
-  namespace = netdev_descriptor_above_standard(namespace);
+  namespace = netdev_descriptor_above_stdio(namespace);
   if (namespace < 0) return namespace;
   // A thread that ends there: the caller's own namespace need not be found again.
   struct elsewhere elsewhere = {.namespace = namespace};

@@ -90,8 +90,7 @@ static int bind_name(const struct netdev_udp_socket *made, struct netdev_udp_add
 int netdev_udp_open(struct netdev_udp_address address, uint16_t port, int receive_bytes, struct netdev_udp_socket *made) {
   bool ipv6 = !is_ipv4(address);
   int descriptor = NETDEV_CALL(socket, ipv6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) return -errno;
-  descriptor = netdev_descriptor_above_standard(descriptor);
+  descriptor = netdev_descriptor_above_stdio(descriptor);
   if (descriptor < 0) return descriptor;
   *made = (struct netdev_udp_socket){
       .descriptor = descriptor, .is_ipv6 = ipv6, .is_wildcard = is_zero(address) || (!ipv6 && (uint32_t)address.low == 0)};

@@ -4,12 +4,25 @@
 
 #include <stdint.h>
 
-// Closes a descriptor. Linux has closed it whatever it reports, so that there is nothing to report here.
-void netdev_close(int descriptor);
+// Takes what a call that makes a descriptor has returned: the descriptor, or -1 with errno set. Returns it, or -errno; one that
+// would be standard input, output or error, because the program was started without them, is moved up (close-on-exec): what is
+// printed shall not land in a device. Every descriptor of the library comes by here.
+int netdev_descriptor_above_stdio(int descriptor);
 
-// A descriptor just made, or one that stands for it above 0, 1 and 2: a program that was started with those closed prints to
-// whatever has their numbers. Takes the descriptor; returns the one to use, close-on-exec, or -errno.
-int netdev_descriptor_above_standard(int descriptor);
+// Descriptors kept free for a call of others that ends the process when it cannot have them.
+struct netdev_reserve {
+  int parked[3];
+  int count;
+};
+
+// Makes sure that `wanted` descriptors are to be had, and that none of those made until netdev_reserve_end is below 3. Loops
+// made at the same time wait for each other here; a thread of the program's own that opens files meanwhile may still be quicker.
+// Returns 0 or -errno: then there is no reserve and nothing to end.
+int netdev_reserve_begin(struct netdev_reserve *reserve, int wanted);
+void netdev_reserve_end(struct netdev_reserve *reserve);
+
+// Closes a descriptor. Linux has closed it whatever it reports, so that there is nothing to report here; errno stays.
+void netdev_close(int descriptor);
 
 // Removes a file. Returns 0 or -errno.
 int netdev_unlink(const char *path);

@@ -18,6 +18,7 @@ public final class VhostUserTransport: VirtioTransport {
 
   private struct State {
     var loop: LoopExecutor?
+    var watch: KickWatch?
     var listener: Listener?
     var session: Session?
     var status = DeviceStatus()
@@ -76,6 +77,7 @@ extension VhostUserTransport {
     let (loop, old) = try prepare()
     for wires in old.wires { await wires.disconnect() }
     await retire(old)
+    try await startWatch(loop)
     let descriptor = try await dial(loop)
     let session = Session(
       loop: loop, name: name, logger: options.logger, requestTimeout: options.requestTimeout,
@@ -112,6 +114,14 @@ extension VhostUserTransport {
     } catch {
       throw NetworkDeviceError(.system, "open \(name)", offered: "\(error)")
     }
+  }
+
+  /// Once: it serves all connections.
+  private func startWatch(_ loop: LoopExecutor) async throws(NetworkDeviceError) {
+    if state.withLock({ $0.watch }) != nil { return }
+    let watch = try KickWatch(loop: loop)
+    try await watch.start()
+    state.withLock { $0.watch = watch }
   }
 
   private func dial(_ loop: LoopExecutor) async throws(NetworkDeviceError) -> CInt {
@@ -321,8 +331,12 @@ extension VhostUserTransport {
     _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void
   ) throws(NetworkDeviceError) -> any VirtioDoorbells {
+    guard let watch = state.withLock({ $0.watch }) else {
+      throw NetworkDeviceError(.closed, name, offered: "it is not connected")
+    }
     let wires = try PairWires(
-      pair, name: name, isPolled: !options.kicks, loop: loop, onInterrupt: onInterrupt, onFailure: onFailure)
+      pair, name: name, isPolled: !options.kicks, loop: loop, watch: watch, onInterrupt: onInterrupt,
+      onFailure: onFailure)
     state.withLock { $0.wires.append(wires) }
     return wires
   }
@@ -363,6 +377,7 @@ extension VhostUserTransport {
       return old
     }
     for wires in old.wires { await wires.disconnect() }
+    await old.watch?.stop()
     for session in old.lost + [old.driven, old.session].compactMap({ $0 }) { await session.shutDown() }
     await old.listener?.close()
   }
