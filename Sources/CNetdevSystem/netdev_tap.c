@@ -106,8 +106,8 @@ int netdev_tap_write(int descriptor, const struct iovec *pieces, int count) {
 
 // Runs one interface ioctl by name on a short-lived socket.
 static int interface_ioctl(struct ifreq *request, unsigned long operation) {
-  int descriptor = NETDEV_CALL(socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) return -errno;
+  int descriptor = netdev_descriptor_above_stdio(NETDEV_CALL(socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (descriptor < 0) return descriptor;
   int result = NETDEV_CALL(ioctl, descriptor, operation, request) < 0 ? -errno : 0;
   netdev_close(descriptor);
   return result;

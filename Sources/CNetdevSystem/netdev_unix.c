@@ -27,8 +27,7 @@ static int fill(struct sockaddr_un *address, const char *path) {
 }
 
 static int open_stream(void) {
-  int descriptor = NETDEV_CALL(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  return descriptor < 0 ? -errno : descriptor;
+  return netdev_descriptor_above_stdio(NETDEV_CALL(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
 int netdev_unix_connect(const char *path) {
@@ -71,12 +70,19 @@ int netdev_unix_listen(const char *path) {
 }
 
 int netdev_unix_accept(int listener) {
-  int descriptor = NETDEV_CALL(accept4, listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  return descriptor < 0 ? -errno : descriptor;
+  return netdev_descriptor_above_stdio(NETDEV_CALL(accept4, listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 int netdev_unix_pair(int *ends) {
-  return NETDEV_CALL(socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0 ? -errno : 0;
+  if (NETDEV_CALL(socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) return -errno;
+  ends[0] = netdev_descriptor_above_stdio(ends[0]);
+  ends[1] = netdev_descriptor_above_stdio(ends[1]);
+  if (ends[0] >= 0 && ends[1] >= 0) return 0;
+  int result = ends[0] < 0 ? ends[0] : ends[1];
+  for (int end = 0; end < 2; end++) {
+    if (ends[end] >= 0) netdev_close(ends[end]);
+  }
+  return result;
 }
 
 union control {
@@ -104,10 +110,15 @@ ssize_t netdev_unix_receive(int descriptor, void *bytes, size_t length, int *des
       int received_descriptor;
       memcpy(&received_descriptor, CMSG_DATA(part) + (size_t)index * sizeof(int), sizeof(int));
       // The control buffer has room for no more than this.
-      if (*count < NETDEV_UNIX_DESCRIPTORS) {
-        descriptors[(*count)++] = received_descriptor;
-      } else {
+      if (*count == NETDEV_UNIX_DESCRIPTORS) {
         netdev_close(received_descriptor);
+        continue;
+      }
+      received_descriptor = netdev_descriptor_above_stdio(received_descriptor);
+      if (received_descriptor < 0) {
+        *truncated = true;
+      } else {
+        descriptors[(*count)++] = received_descriptor;
       }
     }
   }
@@ -155,6 +166,8 @@ int netdev_unix_peer_process(int descriptor, int32_t *process) {
     peer = (int)NETDEV_CALL(syscall, SYS_pidfd_open, credentials.pid, 0);
     if (peer < 0) return -errno;
   }
+  peer = netdev_descriptor_above_stdio(peer);
+  if (peer < 0) return peer;
   if (has_exited(peer)) {
     netdev_close(peer);
     return -ESRCH;

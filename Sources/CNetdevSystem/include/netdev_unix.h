@@ -27,7 +27,7 @@ int netdev_unix_accept(int listener);
 int netdev_unix_pair(int *ends);
 
 // Reads up to `length` bytes and the descriptors that came with them, which the caller owns then (close-on-exec).
-// `descriptors` has room for NETDEV_UNIX_DESCRIPTORS. `*truncated` says that more were sent. Returns the bytes, 0 at the
+// `descriptors` has room for NETDEV_UNIX_DESCRIPTORS. `*truncated` says that more were sent, or that one could not be kept. Returns the bytes, 0 at the
 // end, or -errno.
 ssize_t netdev_unix_receive(int descriptor, void *bytes, size_t length, int *descriptors, int *count, bool *truncated);
 
