@@ -1,5 +1,6 @@
 import CFaultSupport
 import Foundation
+import LibeventConcurrency
 import Logging
 import NetdevDevices
 import Synchronization

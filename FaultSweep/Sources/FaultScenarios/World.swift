@@ -91,11 +91,10 @@ enum Kind: String, CaseIterable, Sendable {
   func responder(for device: NetworkDevice) throws -> Responder? {
     // Behind a UDP port the wire's own network is QEMU's.
     guard kind.needsRoot || kind == .hostUDP,
-      let network = IPv4Network(kind == .hostUDP ? "10.0.2.15/24" : "10.9.0.2/24")
+      let network = IPv4Network(kind == .hostUDP ? "10.0.2.15/24" : "10.9.0.2/24"),
+      let mac = device.information.hardwareAddress
     else { return nil }
-    let mac = device.information.hardwareAddress
-    return try Responder(
-      macAddress: MACAddress(mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]), addresses: [network])
+    return try Responder(macAddress: mac, addresses: [network])
   }
 
   /// Whom a socket of this host asks for an echo.
