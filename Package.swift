@@ -63,17 +63,14 @@ let package = Package(
     // The asynchronous device interface; it does not know virtio.
     .target(
       name: "Netdev",
-      dependencies: [
-        "LibeventConcurrency", "PacketFormats", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
-      ],
+      dependencies: ["LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log")],
       swiftSettings: rules),
 
     // The virtio-net driver, the software device, and the transport that joins them in one process.
     .target(
       name: "VirtioNet",
       dependencies: [
-        "Netdev", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
-        .product(name: "Logging", package: "swift-log"),
+        "Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
     .target(
@@ -88,7 +85,7 @@ let package = Package(
     .target(
       name: "VhostUser",
       dependencies: [
-        "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
+        "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -101,14 +98,14 @@ let package = Package(
     .target(
       name: "NetdevDevices",
       dependencies: [
-        "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
+        "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
     .target(
       name: "NetdevTesting",
       dependencies: [
-        "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
+        "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -131,10 +128,7 @@ let package = Package(
 
     .target(
       name: "ExampleSupport",
-      dependencies: [
-        "Netdev", .product(name: "Logging", package: "swift-log"),
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
-      ],
+      dependencies: ["Netdev", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       path: "Examples/ExampleSupport", swiftSettings: rules),
     .executableTarget(
       name: "EchoServer",
@@ -198,8 +192,7 @@ let package = Package(
     .testTarget(
       name: "VhostUserTests",
       dependencies: [
-        "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "PacketFormats",
-        "CNetdevSystem",
+        "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

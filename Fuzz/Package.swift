@@ -48,10 +48,7 @@ let package = Package(
       swiftSettings: fuzzer),
     .executableTarget(
       name: "FuzzURLs",
-      dependencies: [
-        "FuzzSupport", netdev("NetdevDevices"), netdev("VhostUser"), netdev("Virtio"), netdev("Netdev"),
-        netdev("PacketFormats"),
-      ],
+      dependencies: ["FuzzSupport", netdev("NetdevDevices"), netdev("VhostUser"), netdev("Virtio"), netdev("Netdev")],
       swiftSettings: fuzzer),
   ]
 )

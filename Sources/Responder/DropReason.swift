@@ -94,9 +94,9 @@ public enum DropReason: UInt8, Sendable, Hashable, CaseIterable {
 
   init(_ error: PacketFormatError) {
     self =
-      switch error.reason {
+      switch error {
       case .truncated, .otherProtocol, .payloadTooLong, .unanswerable: .truncated
-      case .vlanTagged, .vlanIdentifier: .vlanTagged
+      case .vlanTagged: .vlanTagged
       case .arpAddressSpace: .arpAddressSpace
       case .ipVersion: .ipVersion
       case .ipHeaderLength: .ipHeaderLength

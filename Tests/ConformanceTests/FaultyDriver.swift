@@ -1,12 +1,11 @@
 import Glibc
 import LibeventConcurrency
 import Netdev
-import PacketFormats
 import Synchronization
 
 /// What a faulty driver does wrong. Each breaks the rule of one check; all else works.
 enum Fault: String, Sendable, CaseIterable {
-  case groupAddress, failsSecondReset
+  case fiveByteAddress, failsSecondReset
   case damagesLastByte, assumesHeadroom, sendsFirstBuffer, swapsReceived, losesBehind32, dropsWhenFull
   case truncatesTooLong, ignoresForeign, sendsSharedOnce, writesIntoShared, writesIntoReceived
   case releasesTwice, holdsLastRelease, neverArms, ignoresArm, saysArmed
@@ -31,11 +30,15 @@ final class FaultyDriver: NetworkDriver {
     self.fault = fault
   }
 
-  func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) { inner.watchLink(onChange) }
+  var recovery: RecoveryPauses? { inner.recovery }
+  func attach(control: DeviceControl) { inner.attach(control: control) }
+  func attend() async throws(NetworkDeviceError) { try await inner.attend() }
+  func suspend() async { await inner.suspend() }
+  func recover() async throws(NetworkDeviceError) { try await inner.recover() }
 
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     var information = try await inner.start(request)
-    if fault == .groupAddress { information.hardwareAddress = .broadcast }
+    if fault == .fiveByteAddress { information.hardwareAddress.removeLast() }
     return information
   }
 

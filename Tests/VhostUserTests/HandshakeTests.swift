@@ -1,5 +1,4 @@
 import Netdev
-import PacketFormats
 import Testing
 import Virtio
 
@@ -153,7 +152,7 @@ import Virtio
     var opening = Opening(backend)
     opening.configuration.queuePairs = 4
     let device = try await opening.open()
-    #expect(device.information.hardwareAddress == MACAddress(2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee))
+    #expect(device.information.hardwareAddress == [2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee])
     #expect(device.information.mtu == 9000)
     try await device.close()
     opening.configuration.queuePairs = 5
@@ -164,7 +163,7 @@ import Virtio
     var offer = ScriptedBackend.Offer()
     offer.protocolFeatures.insert(.config)
     let device = try await Opening(ScriptedBackend(offer)).open()
-    #expect(device.information.hardwareAddress?.isLocallyAdministered == true)
+    #expect(device.information.hardwareAddress.count == 6)
     try await device.close()
   }
 

@@ -66,8 +66,7 @@ extension VirtioNetDevice {
     do throws(RingError) {
       return try QueuePairEngine(
         loop: loop, receive: receive, transmit: transmit, memory: memory, format: format, port: port,
-        receiveLine: receiveLine, transmitLine: transmitLine, budget: budget, drops: ledgers[pair],
-        onEvent: { [weak self] event in self?.note(event, pair: pair) }
+        receiveLine: receiveLine, transmitLine: transmitLine, budget: budget
       ) { [weak self] _ in self?.requireReset() }
     } catch {
       port.close()
