@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
-TEST_PACKAGES := iproute2 iputils-ping iperf3 dpdk dpdk-dev
+TEST_PACKAGES := iproute2 iputils-ping iperf3 dpdk dpdk-dev tshark
 
 .PHONY: echo test test-traits test-newcomer docs test-sanitized bench bench-count bench-dpdk lint format deps test-deps
 
@@ -37,21 +37,22 @@ docs: deps
 deps:
 	@pkg-config --exists libevent_core 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="$(APT_PACKAGES)"
 
-# What the tests with real kernels and with DPDK need; without it they skip and say so.
+# What the tests with real kernels, with DPDK and with a reader of captures need; without it they skip and say so.
 test-deps:
-	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ping && command -v iperf3 && command -v dpdk-testpmd; } >/dev/null; then \
+	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ping && command -v iperf3 && command -v dpdk-testpmd && command -v tshark; } >/dev/null; then \
 	  $(MAKE) --no-print-directory install PACKAGES="$(TEST_PACKAGES)"; fi
 
 .PHONY: install
 install:
-	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PACKAGES) >/dev/null; \
+	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PACKAGES) >/dev/null; \
 	else echo "Missing system packages; type:  sudo apt-get install $(PACKAGES)"; exit 1; fi
 
 lint:
-	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz
+	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
+	FaultSweep/seam.py
 
 format:
-	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz
+	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
 
 # Exact counts: instructions, mallocs, retains and releases a packet.
 bench-count: deps
@@ -73,6 +74,28 @@ fuzz: deps
 
 fuzz-short: deps
 	Fuzz/fuzz.sh 30
+
+# Each system call of the library refused with each error that it may report, in scenarios from opening to closing: all of it,
+# or SLICE=k/N of it, or as much as MINUTES=m allow, in the order that SEED=n gives.
+FAULTS := FaultSweep/.build/debug/FaultScenarios
+FAULT_OPTIONS = $(if $(SLICE),--slice $(SLICE)) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+  $(if $(KINDS),--kinds $(KINDS))
+.PHONY: faults faults-planted faults-build soak
+faults-build: deps
+	swift build --package-path FaultSweep
+
+faults: faults-build
+	FaultSweep/faults.py $(FAULTS) $(FAULT_OPTIONS)
+
+# That the sweep finds what it looks for: a leaked descriptor, an ignored result and a double free of our own.
+faults-planted: faults-build
+	FaultSweep/faults.py $(FAULTS) --planted
+
+# Devices opened, used, lost, returned and closed CYCLES times, mixed by SEED, with an allocator that shows each use after a free.
+CYCLES := 10000
+soak: faults-build
+	GLIBC_TUNABLES=glibc.malloc.tcache_count=0 MALLOC_PERTURB_=85 SWIFT_BACKTRACE=enable=no \
+	  $(FAULTS) soak $(CYCLES) $(or $(SEED),1)
 
 # The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
 # The runner is called by itself: a library preloaded for the tests would not fit the compiler.

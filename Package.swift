@@ -63,14 +63,17 @@ let package = Package(
     // The asynchronous device interface; it does not know virtio.
     .target(
       name: "Netdev",
-      dependencies: ["LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log")],
+      dependencies: [
+        "LibeventConcurrency", "PacketFormats", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
+      ],
       swiftSettings: rules),
 
     // The virtio-net driver, the software device, and the transport that joins them in one process.
     .target(
       name: "VirtioNet",
       dependencies: [
-        "Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
+        "Netdev", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
+        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
     .target(
@@ -85,7 +88,7 @@ let package = Package(
     .target(
       name: "VhostUser",
       dependencies: [
-        "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+        "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -98,14 +101,14 @@ let package = Package(
     .target(
       name: "NetdevDevices",
       dependencies: [
-        "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev",
+        "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
     .target(
       name: "NetdevTesting",
       dependencies: [
-        "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency", "CNetdevSystem",
+        "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -128,7 +131,10 @@ let package = Package(
 
     .target(
       name: "ExampleSupport",
-      dependencies: ["Netdev", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "Netdev", .product(name: "Logging", package: "swift-log"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       path: "Examples/ExampleSupport", swiftSettings: rules),
     .executableTarget(
       name: "EchoServer",
@@ -192,7 +198,8 @@ let package = Package(
     .testTarget(
       name: "VhostUserTests",
       dependencies: [
-        "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+        "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "PacketFormats",
+        "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

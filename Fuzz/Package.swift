@@ -48,7 +48,10 @@ let package = Package(
       swiftSettings: fuzzer),
     .executableTarget(
       name: "FuzzURLs",
-      dependencies: ["FuzzSupport", netdev("NetdevDevices"), netdev("VhostUser"), netdev("Virtio"), netdev("Netdev")],
+      dependencies: [
+        "FuzzSupport", netdev("NetdevDevices"), netdev("VhostUser"), netdev("Virtio"), netdev("Netdev"),
+        netdev("PacketFormats"),
+      ],
       swiftSettings: fuzzer),
   ]
 )

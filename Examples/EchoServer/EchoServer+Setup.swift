@@ -40,28 +40,29 @@ extension EchoServer {
   }
 
   func hardwareAddress(of device: NetworkDevice) throws -> MACAddress {
-    let bytes = device.information.hardwareAddress
-    guard bytes.count == 6 else {
+    guard let address = device.information.hardwareAddress else {
       throw NetworkDeviceError(.unsupported, "EchoServer", offered: "a device without a hardware address")
     }
-    return MACAddress(bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5])
+    return address
   }
 
   func greet(_ device: NetworkDevice, _ networks: Networks) {
     let information = device.information
-    print("\(information.name): \(information.queuePairs) queue pair(s), MTU \(information.mtu); Ctrl-C ends")
+    Output.standard.print(
+      "\(information.name): \(information.queuePairs) queue pair(s), MTU \(information.mtu); Ctrl-C ends")
     if self.device.hasPrefix("host-udp:") {
       // "host-udp 127.0.0.1:7007": the port that it has, also where the URL left the choice to the kernel.
-      let place = information.name.dropFirst("host-udp ".count).split(separator: ":")
-      print("try:  printf hello | nc -u -w1 \(place.joined(separator: " "))")
+      let name = information.name.dropFirst("host-udp ".count)
+      let colon = name.lastIndex(of: ":") ?? name.endIndex
+      let place = [name[..<colon].drop { $0 == "[" }.prefix { $0 != "]" }, name[colon...].dropFirst()]
+      Output.standard.print("try:  printf hello | nc -u -w1 \(place.joined(separator: " "))")
     } else if let network = networks.ipv4.first {
-      print("try:  ping \(network.address)")
+      Output.standard.print("try:  ping \(network.address)")
     } else if let network = networks.ipv6.first {
       // A link-local address says nothing without its link.
       let isOnLink = network.address.isLinkLocal && self.device.hasPrefix("tap:")
       let zone = isOnLink ? "%\(self.device.dropFirst("tap:".count).prefix { $0 != "?" })" : ""
-      print("try:  ping -6 \(network.address)\(zone)")
+      Output.standard.print("try:  ping -6 \(network.address)\(zone)")
     }
-    flushOutput()
   }
 }

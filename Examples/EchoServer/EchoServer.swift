@@ -26,32 +26,15 @@ import Responder
   @Flag(help: "Print each queue's rates once a second.")
   var rates = false
 
-  /// Runs the command on the main actor. The parser's own `main` would run it in the runtime's pool of threads, and that pool,
-  /// once it has been used, wakes up every second for good (libdispatch watches its threads): an idle server shall sleep.
-  @MainActor static func main() async {
-    var command = parseOrExit()
-    do {
-      try await command.run()
-    } catch {
-      exit(withError: error)
-    }
-  }
+  @MainActor static func main() async { await ExampleSupport.run(Self.self) }
 
-  mutating func run() async throws {
-    do {
-      try await serve()
-    } catch let error as NetworkDeviceError {
-      throw reportFailure(of: "EchoServer", error)
-    }
-  }
+  mutating func run() async throws { try await serve() }
 
-  private func serve() async throws {
+  @MainActor private func serve() async throws {
     let networks = try networks()
     let device = try await NetworkDevice.open(device)
     let template = try responder(at: try hardwareAddress(of: device), networks)
     let report = Report()
-    var signals: EndingSignals?
-    defer { signals?.stop() }
     let printer = rates ? Task { try await printRates([device]) } : nil
     // Not by the task's own `result`, for which the runtime would wait in its pool.
     let result: Result<Void, any Error> = await withCheckedContinuation { end in
@@ -62,7 +45,7 @@ import Responder
           end.resume(returning: .failure(error))
         }
       }
-      signals = EndingSignals { server.cancel() }
+      EndingSignals.handle { server.cancel() }
       greet(device, networks)
     }
     printer?.cancel()
@@ -77,10 +60,17 @@ import Responder
   private func answer(_ device: NetworkDevice, _ template: Responder, _ report: Report) async throws {
     try await device.run { queue in
       var responder = template
-      defer { report.add(responder.statistics) }
+      var unsent = 0
+      defer { report.add(responder.statistics, unsent: unsent) }
       for await var packet in queue.packets {
         guard responder.answer(&packet) else { continue }
-        try await queue.send(consume packet)
+        do throws(NetworkDeviceError) {
+          try await queue.send(consume packet)
+        } catch {
+          // What concerns one frame ends nothing.
+          guard error.concernsOneFrame else { throw error }
+          unsent += 1
+        }
       }
     }
   }

@@ -1,11 +1,21 @@
+import ExampleSupport
 import Responder
 import Synchronization
 
 /// What the server answered, gathered from its queues as they end.
 final class Report: Sendable {
-  private let total = Mutex(ResponderStatistics())
+  private let total = Mutex((statistics: ResponderStatistics(), unsent: 0))
 
-  func add(_ statistics: ResponderStatistics) { total.withLock { $0 += statistics } }
+  /// Adds a queue's, and how many answers could not be sent for their own sake.
+  func add(_ statistics: ResponderStatistics, unsent: Int) {
+    total.withLock { total in
+      total.statistics += statistics
+      total.unsent += unsent
+    }
+  }
 
-  func print() { Swift.print(total.withLock { $0.description }) }
+  func print() {
+    let (statistics, unsent) = total.withLock { $0 }
+    Output.standard.print(statistics.description + (unsent > 0 ? ", not sent \(unsent)" : ""))
+  }
 }

@@ -1,24 +1,65 @@
-internal import Dispatch
 internal import Glibc
 
-/// SIGINT and SIGTERM as a request to end, not as the end.
-public final class EndingSignals {
-  private let sources: [any DispatchSourceSignal]
-
-  /// Calls `handler` on the main queue at each of the two signals until stopped.
-  public init(_ handler: @escaping @Sendable () -> Void) {
-    sources = [SIGINT, SIGTERM].map { number in
-      signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .main)
-      source.setEventHandler(handler: handler)
-      source.resume()
-      return source
+/// SIGINT and SIGTERM: the first asks the program to end, the next ends it at once, whatever it is doing.
+///
+/// The handler of the first wakes a thread that waits for nothing else, so that it comes through when the program's other
+/// threads are busy or blocked. From then on the signals have their usual effect again.
+public enum EndingSignals {
+  /// From here on the first signal calls `body`, on a thread of its own. If such a thread cannot be had, the signals keep
+  /// their usual effect: they end the program. Called once.
+  public static func handle(_ body: @escaping @Sendable () -> Void) {
+    guard unsafe woken != nil, start(Waiter(body)) else { return }
+    for number in numbers {
+      var action = sigaction()
+      unsafe action.__sigaction_handler.sa_handler = { _ in
+        // Made before this handler was installed; `sem_post` is one of the calls that a handler may make.
+        if let woken = unsafe EndingSignals.woken { unsafe sem_post(woken) }
+      }
+      // The same signal again ends the program even before the waiting thread has run.
+      action.sa_flags = CInt(bitPattern: UInt32(SA_RESETHAND)) | SA_RESTART
+      unsafe sigaction(number, &action, nil)
     }
   }
 
-  /// Gives the signals back to the system.
-  public func stop() {
-    for source in sources { source.cancel() }
-    for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
+  private static let numbers = [SIGINT, SIGTERM]
+
+  // Proof: a semaphore, made once and never freed; threads and a handler use it by calls that are made for that.
+  private nonisolated(unsafe) static let woken: UnsafeMutablePointer<sem_t>? = {
+    let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
+    unsafe semaphore.initialize(to: sem_t())
+    return unsafe sem_init(semaphore, 0, 0) == 0 ? semaphore : nil
+  }()
+
+  /// What the waiting thread does.
+  private final class Waiter: Sendable {
+    private let body: @Sendable () -> Void
+
+    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+
+    func run() {
+      guard let woken = unsafe EndingSignals.woken else { return }
+      while unsafe sem_wait(woken) != 0 {}
+      for number in EndingSignals.numbers { signal(number, SIG_DFL) }
+      body()
+    }
+  }
+
+  private static func start(_ waiter: Waiter) -> Bool {
+    let context = unsafe Unmanaged.passRetained(waiter)
+    var thread = pthread_t()
+    // The waiting thread must not be the one that is interrupted.
+    var (all, before) = (sigset_t(), sigset_t())
+    unsafe sigfillset(&all)
+    unsafe pthread_sigmask(SIG_SETMASK, &all, &before)
+    let result = unsafe pthread_create(
+      &thread, nil,
+      { context in
+        guard let context = unsafe context else { return nil }
+        unsafe Unmanaged<Waiter>.fromOpaque(context).takeRetainedValue().run()
+        return nil
+      }, context.toOpaque())
+    unsafe pthread_sigmask(SIG_SETMASK, &before, nil)
+    if result != 0 { unsafe context.release() }
+    return result == 0
   }
 }

@@ -1,13 +1,21 @@
-internal import Glibc
 public import Netdev
 
 /// Prints what each queue of each device has done; with several devices, each line names its own.
 public func printTotals(_ devices: [NetworkDevice]) {
   for device in devices {
+    let drops = device.deviceDrops
     for (index, queue) in device.statistics.enumerated() {
-      print(
-        "\(label(device, index, of: devices)): \(queue.packetsReceived) received, \(queue.packetsReleased) sent, "
-          + "\(queue.packetsFailed) failed")
+      let dropped = index < drops.count ? drops[index] : DeviceDrops()
+      let name = label(device, index, of: devices)
+      // A device releases the buffers of frames that it drops, too.
+      let sent = queue.packetsReleased - min(queue.packetsReleased, dropped.totalTransmitted)
+      Output.standard.print(
+        "\(name): \(queue.packetsReceived) received, \(sent) sent, \(queue.packetsFailed) failed")
+      for (way, reasons) in [("to be sent", dropped.transmitted), ("to be received", dropped.received)]
+      where !reasons.isEmpty {
+        let list = reasons.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+        Output.standard.print("\(name): dropped by the device, \(way): \(list.joined(separator: ", "))")
+      }
     }
   }
 }
@@ -23,16 +31,13 @@ public func printRates(_ devices: [NetworkDevice], every seconds: Int = 1) async
         let received = (new.packetsReceived - old.packetsReceived) / UInt64(seconds)
         let sent = (new.packetsReleased - old.packetsReleased) / UInt64(seconds)
         let bits = (new.bytesReceived - old.bytesReceived) * 8 / UInt64(seconds)
-        print("\(label(device, index, of: devices)): \(received) packets/s in (\(bits) bit/s), \(sent) packets/s out")
+        Output.standard.print(
+          "\(label(device, index, of: devices)): \(received) packets/s in (\(bits) bit/s), \(sent) packets/s out")
       }
     }
-    flushOutput()
     before = now
   }
 }
-
-/// What has been printed must be there before somebody waits for it, also when the output is a pipe.
-public func flushOutput() { fflush(nil) }
 
 private func label(_ device: NetworkDevice, _ index: Int, of devices: [NetworkDevice]) -> String {
   devices.count == 1 ? "queue \(index)" : "\(device.information.name) queue \(index)"

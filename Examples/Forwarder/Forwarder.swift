@@ -30,46 +30,40 @@ import NetdevDevices
     if let rates, !(1...86_400).contains(rates) { throw ValidationError("--rates is a number from 1 to 86400") }
   }
 
-  mutating func run() async throws {
-    do {
-      try await join()
-    } catch let error as NetworkDeviceError {
-      throw reportFailure(of: "Forwarder", error)
-    }
-  }
+  @MainActor static func main() async { await ExampleSupport.run(Self.self) }
 
-  private func join() async throws {
+  mutating func run() async throws { try await join() }
+
+  @MainActor private func join() async throws {
     var configuration = NetworkDevice.Configuration()
     configuration.queuePairs = queues
     let devices = try await NetworkDevice.open([left, right], configuration: configuration)
     let (left, right) = (devices[0], devices[1])
-    let tooLong = TooLong()
-    let joint = Task { try await forward(left, right, tooLong) }
-    let signals = EndingSignals { joint.cancel() }
-    defer { signals.stop() }
+    let unfit = Unfit()
+    let joint = Task { try await forward(left, right, unfit) }
+    EndingSignals.handle { joint.cancel() }
     let buffers = left.pool.configuration.slots
-    print("\(left.information.name) <-> \(right.information.name), one pool of \(buffers) buffers")
-    print("queue pairs: \(left.queues.count) and \(right.queues.count); Ctrl-C ends")
-    flushOutput()
+    Output.standard.print("\(left.information.name) <-> \(right.information.name), one pool of \(buffers) buffers")
+    Output.standard.print("queue pairs: \(left.queues.count) and \(right.queues.count); Ctrl-C ends")
     let printer = rates.map { seconds in Task { try await printRates(devices, every: seconds) } }
     let result = await joint.result
     printer?.cancel()
     printTotals(devices)
-    summarize(from: left, to: right, tooLong)
-    summarize(from: right, to: left, tooLong)
+    summarize(from: left, to: right, unfit)
+    summarize(from: right, to: left, unfit)
     // Asked to end, it has: what was in flight then is in the summary.
     if case .failure(let error) = result, !joint.isCancelled { throw error }
   }
 
   /// The heart: two tasks a pair of queues. A full output holds its input back, and frames wait where they were received.
-  private func forward(_ left: NetworkDevice, _ right: NetworkDevice, _ tooLong: TooLong) async throws {
+  private func forward(_ left: NetworkDevice, _ right: NetworkDevice, _ unfit: Unfit) async throws {
     try await withThrowingTaskGroup(of: Void.self) { group in
       for (from, to) in [(left, right), (right, left)] {
         group.addTask {
           try await from.run { input in
             let packets = input.packets
             try await to.queues[input.index % to.queues.count].run { output in
-              try await output.forward(from: packets.filter { tooLong.fits($0, output) })
+              try await forward(packets, output, unfit)
             }
           }
         }
@@ -77,6 +71,16 @@ import NetdevDevices
       // Whichever device ends first ends the other: its cause is thrown.
       try await group.next()
       group.cancelAll()
+    }
+  }
+  /// One direction of one pair: frames that the output does not take are dropped and counted, and end nothing.
+  private func forward(_ packets: NetworkQueue.Packets, _ output: isolated NetworkQueue, _ unfit: Unfit) async throws {
+    while true {
+      do {
+        return try await output.forward(from: packets.filter { unfit.admits($0, output) })
+      } catch let error as NetworkDeviceError where error.concernsOneFrame {
+        unfit.count(output)
+      }
     }
   }
 }

@@ -1,30 +1,37 @@
+import ExampleSupport
 import Netdev
 import Synchronization
 
-/// Counts frames that one device receives and the other does not take.
-final class TooLong: Sendable {
+/// Counts frames that one device receives and the other does not take: they are too long.
+final class Unfit: Sendable {
   private let counts = Mutex<[ObjectIdentifier: Int]>([:])
 
   /// True when `output` takes the packet; otherwise it is counted.
-  func fits(_ packet: borrowing Packet, _ output: NetworkQueue) -> Bool {
+  func admits(_ packet: borrowing Packet, _ output: NetworkQueue) -> Bool {
     if packet.count <= output.maximumFrameLength { return true }
-    counts.withLock { $0[ObjectIdentifier(output), default: 0] += 1 }
+    count(output)
     return false
   }
 
-  /// Frames that were too long for this device.
+  /// One more that this queue did not take.
+  func count(_ output: NetworkQueue) { counts.withLock { $0[ObjectIdentifier(output), default: 0] += 1 } }
+
+  /// Frames that this device did not take.
   func count(for device: NetworkDevice) -> Int {
     counts.withLock { counts in device.queues.reduce(0) { $0 + counts[ObjectIdentifier($1), default: 0] } }
   }
 }
 
 /// Prints how many frames went one way, and how many were dropped and why.
-func summarize(from input: NetworkDevice, to output: NetworkDevice, _ tooLong: TooLong) {
+func summarize(from input: NetworkDevice, to output: NetworkDevice, _ unfit: Unfit) {
   let received = input.statistics
   let sent = output.statistics
-  print(
-    "\(input.information.name) -> \(output.information.name): \(sent.reduce(0) { $0 + $1.packetsReleased }) frames; "
-      + "dropped: \(tooLong.count(for: output)) too long, "
+  // Buffers of frames that the device dropped are released, too; the totals say why.
+  let released = sent.reduce(0) { $0 + $1.packetsReleased }
+  let dropped = output.deviceDrops.reduce(0) { $0 + $1.totalTransmitted }
+  Output.standard.print(
+    "\(input.information.name) -> \(output.information.name): \(released - min(released, dropped)) frames; "
+      + "dropped: \(unfit.count(for: output)) too long, "
       + "\(received.reduce(0) { $0 + $1.driver.receiveDrops }) with a bad header, "
       + "\(sent.reduce(0) { $0 + $1.packetsFailed }) not sent at the end; "
       + "copied: \(sent.reduce(0) { $0 + $1.copiedToSend })")

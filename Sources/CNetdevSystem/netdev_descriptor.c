@@ -1,11 +1,55 @@
 #include "netdev_descriptor.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "netdev_fault.h"
 
-void netdev_close(int descriptor) { (void)NETDEV_CALL_DONE(close, descriptor); }
+int netdev_descriptor_above_stdio(int descriptor) {
+  if (descriptor < 0) return -errno;
+  if (descriptor > STDERR_FILENO) return descriptor;
+  int moved = NETDEV_CALL(fcntl, descriptor, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  netdev_close(descriptor);
+  return moved < 0 ? -errno : moved;
+}
+
+static pthread_mutex_t reserving = PTHREAD_MUTEX_INITIALIZER;
+
+int netdev_reserve_begin(struct netdev_reserve *reserve, int wanted) {
+  int held[16];
+  int count = 0;
+  int result = 0;
+  if (wanted > (int)(sizeof held / sizeof *held)) return -EINVAL;
+  pthread_mutex_lock(&reserving);
+  reserve->count = 0;
+  while (count < wanted && result == 0) {
+    int descriptor = NETDEV_CALL(eventfd, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (descriptor < 0) {
+      result = -errno;
+    } else if (descriptor <= STDERR_FILENO) {
+      reserve->parked[reserve->count++] = descriptor;
+    } else {
+      held[count++] = descriptor;
+    }
+  }
+  while (count > 0) netdev_close(held[--count]);
+  if (result < 0) netdev_reserve_end(reserve);
+  return result;
+}
+
+void netdev_reserve_end(struct netdev_reserve *reserve) {
+  while (reserve->count > 0) netdev_close(reserve->parked[--reserve->count]);
+  pthread_mutex_unlock(&reserving);
+}
+
+void netdev_close(int descriptor) {
+  int error = errno;
+  (void)NETDEV_CALL_DONE(close, descriptor);
+  errno = error;
+}
 
 int netdev_unlink(const char *path) { return NETDEV_CALL(unlink, path) < 0 ? -errno : 0; }
 

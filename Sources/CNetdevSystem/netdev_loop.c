@@ -1,6 +1,7 @@
 #include "netdev_loop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -9,37 +10,50 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "netdev_descriptor.h"
 #include "netdev_fault.h"
 
 __thread void *netdev_thread_loop __attribute__((tls_model("initial-exec")));
 
 int netdev_eventfd_create(void) {
-  int descriptor = NETDEV_CALL(eventfd, 0, EFD_CLOEXEC | EFD_NONBLOCK);
-  return descriptor < 0 ? -errno : descriptor;
+  return netdev_descriptor_above_stdio(NETDEV_CALL(eventfd, 0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 int netdev_eventfd_signal(int descriptor) {
   const uint64_t one = 1;
-  for (;;) {
-    if (NETDEV_CALL(write, descriptor, &one, sizeof one) == (ssize_t)sizeof one || errno == EAGAIN) return 0;
-    if (errno != EINTR) return -errno;
-  }
+  ssize_t length;
+  do {
+    length = NETDEV_CALL(write, descriptor, &one, sizeof one);
+  } while (length < 0 && errno == EINTR);
+  return length < 0 && errno != EAGAIN ? -errno : 0;
 }
 
 uint64_t netdev_eventfd_drain(int descriptor) {
   uint64_t count = 0;
-  for (;;) {
-    if (NETDEV_CALL(read, descriptor, &count, sizeof count) == (ssize_t)sizeof count) return count;
-    if (errno != EINTR) return 0;
-  }
+  const struct iovec piece = {.iov_base = &count, .iov_len = sizeof count};
+  ssize_t length;
+  do {
+    length = NETDEV_CALL(preadv2, descriptor, &piece, 1, -1, RWF_NOWAIT);
+    // Kernels before 5.8 know no such read of an eventfd: there the flag is trusted, once there is something to read.
+    if (length < 0 && errno == EOPNOTSUPP) {
+      length = netdev_descriptor_is_ready(descriptor, false) ? NETDEV_CALL(read, descriptor, &count, sizeof count) : 0;
+    }
+  } while (length < 0 && errno == EINTR);
+  return length == (ssize_t)sizeof count ? count : 0;
+}
+
+void netdev_eventfd_release(int descriptor) {
+  int flags = NETDEV_CALL(fcntl, descriptor, F_GETFL);
+  if (flags >= 0) (void)NETDEV_CALL(fcntl, descriptor, F_SETFL, flags | O_NONBLOCK);
+  (void)netdev_eventfd_drain(descriptor);
 }
 
 int netdev_timerfd_create(void) {
-  int descriptor = NETDEV_CALL(timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-  return descriptor < 0 ? -errno : descriptor;
+  return netdev_descriptor_above_stdio(NETDEV_CALL(timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
 }
 
 int netdev_timerfd_set(int descriptor, uint64_t deadline) {

@@ -27,8 +27,7 @@ static int fill(struct sockaddr_un *address, const char *path) {
 }
 
 static int open_stream(void) {
-  int descriptor = NETDEV_CALL(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  return descriptor < 0 ? -errno : descriptor;
+  return netdev_descriptor_above_stdio(NETDEV_CALL(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
 int netdev_unix_connect(const char *path) {
@@ -71,12 +70,19 @@ int netdev_unix_listen(const char *path) {
 }
 
 int netdev_unix_accept(int listener) {
-  int descriptor = NETDEV_CALL(accept4, listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  return descriptor < 0 ? -errno : descriptor;
+  return netdev_descriptor_above_stdio(NETDEV_CALL(accept4, listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 int netdev_unix_pair(int *ends) {
-  return NETDEV_CALL(socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0 ? -errno : 0;
+  if (NETDEV_CALL(socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) return -errno;
+  ends[0] = netdev_descriptor_above_stdio(ends[0]);
+  ends[1] = netdev_descriptor_above_stdio(ends[1]);
+  if (ends[0] >= 0 && ends[1] >= 0) return 0;
+  int result = ends[0] < 0 ? ends[0] : ends[1];
+  for (int end = 0; end < 2; end++) {
+    if (ends[end] >= 0) netdev_close(ends[end]);
+  }
+  return result;
 }
 
 union control {
@@ -104,10 +110,15 @@ ssize_t netdev_unix_receive(int descriptor, void *bytes, size_t length, int *des
       int received_descriptor;
       memcpy(&received_descriptor, CMSG_DATA(part) + (size_t)index * sizeof(int), sizeof(int));
       // The control buffer has room for no more than this.
-      if (*count < NETDEV_UNIX_DESCRIPTORS) {
-        descriptors[(*count)++] = received_descriptor;
-      } else {
+      if (*count == NETDEV_UNIX_DESCRIPTORS) {
         netdev_close(received_descriptor);
+        continue;
+      }
+      received_descriptor = netdev_descriptor_above_stdio(received_descriptor);
+      if (received_descriptor < 0) {
+        *truncated = true;
+      } else {
+        descriptors[(*count)++] = received_descriptor;
       }
     }
   }
@@ -146,48 +157,20 @@ int netdev_unix_peer_process(int descriptor, int32_t *process) {
   socklen_t length = sizeof credentials;
   if (NETDEV_CALL(getsockopt, descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0) return -errno;
   *process = (int32_t)credentials.pid;
+  if (credentials.pid <= 0) return -ESRCH;
   int peer = -1;
   length = sizeof peer;
-  // Linux 6.5 names the process itself, also one whose namespace of numbers is another: it is 0 here then. Before, its number
-  // may have passed to another one meanwhile.
+  // Linux 6.5 names the process itself; before, its number may have passed to another one meanwhile.
   if (NETDEV_CALL(getsockopt, descriptor, SOL_SOCKET, SO_PEERPIDFD, &peer, &length) < 0) {
     if (errno != ENOPROTOOPT) return -errno;
-    if (credentials.pid <= 0) return -ESRCH;
     peer = (int)NETDEV_CALL(syscall, SYS_pidfd_open, credentials.pid, 0);
     if (peer < 0) return -errno;
   }
+  peer = netdev_descriptor_above_stdio(peer);
+  if (peer < 0) return peer;
   if (has_exited(peer)) {
     netdev_close(peer);
     return -ESRCH;
   }
   return peer;
-}
-
-static uint64_t inode(int descriptor) {
-  struct stat status;
-  return NETDEV_CALL(fstat, descriptor, &status) < 0 ? 0 : (uint64_t)status.st_ino;
-}
-
-uint64_t netdev_process_identity(int process_descriptor) {
-  // Since Linux 6.9 each process has an inode of its own; before, all of these descriptors shared one.
-  int own = (int)NETDEV_CALL(syscall, SYS_pidfd_open, getpid(), 0);
-  if (own < 0) return 0;
-  uint64_t ours = inode(own);
-  netdev_close(own);
-  uint64_t identity = inode(process_descriptor);
-  return identity == ours ? 0 : identity;
-}
-
-bool netdev_unix_file(const char *path, struct netdev_file *file) {
-  struct stat status;
-  if (NETDEV_CALL(lstat, path, &status) < 0) return false;
-  file->device = (uint64_t)status.st_dev;
-  file->inode = (uint64_t)status.st_ino;
-  return true;
-}
-
-void netdev_unix_remove(const char *path, struct netdev_file file) {
-  struct netdev_file found;
-  if (!netdev_unix_file(path, &found) || found.device != file.device || found.inode != file.inode) return;
-  (void)netdev_unlink(path);
 }

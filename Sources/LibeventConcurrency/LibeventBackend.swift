@@ -40,7 +40,15 @@ internal import CNetdevSystem
     try watch(timerDescriptor) { [unowned self] in timerHasFired = true }
   }
 
+  /// What libevent opens for a base: an epoll descriptor, the two ends of a pipe for signals, and one to spare.
+  private static let descriptorsOfBase: CInt = 4
+
   private static func makeBase() throws(LoopError) -> OpaquePointer {
+    // libevent ends the process when it cannot have its pipe.
+    var reserve = netdev_reserve()
+    let refusal = unsafe netdev_reserve_begin(&reserve, descriptorsOfBase)
+    guard refusal == 0 else { throw LoopError(.system, "opening descriptors for libevent", errno: -refusal) }
+    defer { unsafe netdev_reserve_end(&reserve) }
     guard let base = unsafe event_base_new() else { throw LoopError(.noEventBase, "event_base_new") }
     return unsafe base
   }

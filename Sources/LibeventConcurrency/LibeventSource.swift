@@ -7,6 +7,8 @@ internal import CNetdevSystem
   /// How long a source waits that the system does not watch: doubled from the first to the last with each vain look.
   private static let pauses: (first: UInt64, last: UInt64) = (1_000_000, 64_000_000)
 
+  private static let looksBetweenRequests = 8
+
   private let descriptor: CInt
   private let readiness: LoopSource.Readiness
   private var event: OpaquePointer?
@@ -16,6 +18,7 @@ internal import CNetdevSystem
   /// Looks at the descriptor while the system does not watch it.
   private var look: QueuedTimer?
   private var pause = LibeventSource.pauses.first
+  private var looks = 0
 
   /// - Parameter onRefusal: called each time the system does not take the descriptor.
   init(
@@ -68,10 +71,14 @@ internal import CNetdevSystem
     handler = nil
   }
 
-  /// The system did not take the descriptor: perhaps it does now. If not, this is the look that nobody else takes.
+  /// The system did not take the descriptor: now and then it is asked again (libevent writes a line about each refusal). In
+  /// between, this is the look that nobody else takes.
   private func lookAgain() {
-    if watch() { return endLooking() }
-    onRefusal()
+    looks += 1
+    if looks.isMultiple(of: Self.looksBetweenRequests) {
+      if watch() { return endLooking() }
+      onRefusal()
+    }
     pause = min(2 * pause, Self.pauses.last)
     look?.arm(afterNanoseconds: pause)
     if netdev_descriptor_is_ready(descriptor, readiness == .writable) {

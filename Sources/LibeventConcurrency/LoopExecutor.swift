@@ -10,7 +10,7 @@ internal import Glibc
   // Proof: the pointee is touched on the loop's thread only; it is freed after the thread has ended, or by the thread itself
   // as its last act.
   nonisolated(unsafe) let core: UnsafeMutablePointer<LoopCore>
-  let inlet: LoopInlet
+  private let inlet: LoopInlet
   private let thread: UInt64?
   /// The loop's name: its thread carries it, and logs.
   public let name: String
@@ -114,13 +114,20 @@ extension LoopExecutor {
 
   /// Watches a descriptor; the source starts suspended. On the loop only.
   ///
+  /// - Parameters:
+  ///   - descriptor: stays the caller's, and open until the source has ended on its loop.
+  ///   - readiness: what to watch for.
+  ///   - owner: kept until then: what closes the descriptor as it goes. Without one the caller cancels the source on the loop and
+  ///     closes afterwards.
+  ///   - handler: called on the loop whenever the descriptor is ready.
   /// - Throws: `notOnLoop` elsewhere than on the loop; what the system refuses.
   public func makeSource(
-    descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
+    descriptor: CInt, readiness: LoopSource.Readiness, keeping owner: AnyObject? = nil, handler: @escaping () -> Void
   ) throws(LoopError) -> LoopSource {
     try requireOnLoop("makeSource")
-    let event = try unsafe core.pointee.backend.makeSource(
-      descriptor: descriptor, readiness: readiness, handler: handler)
+    let event = try unsafe core.pointee.backend.makeSource(descriptor: descriptor, readiness: readiness) {
+      withExtendedLifetime(owner) { handler() }
+    }
     return unsafe LoopSource(LoopEventHandle(event, core))
   }
 

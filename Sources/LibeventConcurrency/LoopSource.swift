@@ -2,8 +2,8 @@
 ///
 /// Made, resumed and suspended on the loop; elsewhere these calls do nothing. Level-triggered: a handler that leaves the
 /// descriptor ready runs again. When the system will not watch it (a limit is reached), the loop looks at it by a timer until
-/// it will, which `LoopStatistics.refusedWatches` counts: a source is slow then, and never deaf. The descriptor stays the
-/// caller's: cancel the source on the loop first, then close.
+/// it will, which `LoopStatistics.refusedWatches` counts: a source is slow then, and never deaf. A descriptor is
+/// closed when its source has ended on the loop, and not before.
 public final class LoopSource {
   /// What to watch for.
   public enum Readiness: Sendable, Hashable {

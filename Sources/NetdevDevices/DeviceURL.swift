@@ -1,5 +1,5 @@
 internal import Netdev
-internal import Virtio
+internal import PacketFormats
 
 /// A device URL taken apart: `scheme:target?key=value&key=value`.
 ///
@@ -61,12 +61,9 @@ struct DeviceURL {
   }
 
   /// Takes an option that is the hardware address of one interface.
-  mutating func hardwareAddress(_ key: String) throws(NetworkDeviceError) -> NetConfig.MAC? {
+  mutating func hardwareAddress(_ key: String) throws(NetworkDeviceError) -> MACAddress? {
     guard let value = options.removeValue(forKey: key) else { return nil }
-    let parts = value.split(separator: ":", omittingEmptySubsequences: false)
-    let bytes = parts.compactMap { $0.utf8.count == 2 ? UInt8($0, radix: 16) : nil }
-    let address = NetConfig.MAC(rawValue: bytes.reduce(0) { $0 << 8 | UInt64($1) })
-    guard parts.count == 6, bytes.count == 6, address.rawValue != 0, !address.isMulticast else {
+    guard let address = MACAddress(value), address.isUnicast else {
       throw refuse("\(key)=\(value)", "\(key) is an address such as 02:00:00:00:00:01, not a group's")
     }
     return address

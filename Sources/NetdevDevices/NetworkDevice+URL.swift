@@ -13,7 +13,7 @@ extension NetworkDevice {
   /// |---|---|
   /// | `loopback:` | a wire from each queue pair's transmit ring back to its receive ring |
   /// | `tap:NAME?queues=N` | a TAP interface of this host, one queue of it a pair |
-  /// | `host-udp:ADDRESS:PORT` | a UDP port of this host, patched onto the virtual wire; needs no rights |
+  /// | `host-udp:ADDRESS:PORT` | a UDP port of this host, `[::]:PORT` with IPv6, patched onto the virtual wire; needs no rights |
   /// | `vhost-user:PATH?server=1` | a port of a switch, behind its socket |
   ///
   /// Options of all: `queues` (pairs), `queue_size`, `mrg_rxbuf`, `event_idx`, `indirect` (0 or 1: what the driver
@@ -122,7 +122,13 @@ struct DeviceSpecification {
     guard let colon = url.target.lastIndex(of: ":"), colon != url.target.startIndex,
       let port = UInt16(url.target[url.target.index(after: colon)...])
     else { throw url.refuse("'\(url.target)'", "write address and port, as in host-udp:127.0.0.1:7007") }
-    return .hostUDP(address: String(url.target[..<colon]), port: port)
+    let address = url.target[..<colon]
+    // An IPv6 address has colons of its own (RFC 3986 §3.2.2).
+    guard address.contains(":") else { return .hostUDP(address: String(address), port: port) }
+    guard address.hasPrefix("["), address.hasSuffix("]") else {
+      throw url.refuse("'\(url.target)'", "write an IPv6 address in brackets, as in host-udp:[::1]:7007")
+    }
+    return .hostUDP(address: String(address.dropFirst().dropLast()), port: port)
   }
 
   private static func vhostUser(_ url: inout DeviceURL) throws(NetworkDeviceError) -> Kind {
@@ -151,10 +157,10 @@ struct DeviceSpecification {
 
   private func makeTransport(_ pairs: Int, _ logger: Logger) throws(NetworkDeviceError) -> any VirtioTransport {
     switch kind {
-    case .loopback(let lossless): return try inProcess { LoopbackBackend(pairs: pairs, lossless: lossless) }
-    case .tap(let name): return try inProcess { () throws(BackendError) in try TapBackend(name, queues: pairs) }
+    case .loopback(let lossless): return try inProcess(logger) { LoopbackBackend(pairs: pairs, lossless: lossless) }
+    case .tap(let name): return try inProcess(logger) { () throws(BackendError) in try TapBackend(name, queues: pairs) }
     case .hostUDP(let address, let port):
-      return try inProcess { () throws(BackendError) in try HostUDPBackend(address: address, port: port) }
+      return try inProcess(logger) { () throws(BackendError) in try HostUDPBackend(address: address, port: port) }
     case .vhostUser(var options):
       options.logger = logger
       return try VhostUserTransport(options)
@@ -162,29 +168,16 @@ struct DeviceSpecification {
   }
 
   private func inProcess(
-    _ makeBackend: () throws(BackendError) -> any NetworkBackend
+    _ logger: Logger, _ makeBackend: () throws(BackendError) -> any NetworkBackend
   ) throws(NetworkDeviceError) -> InProcessTransport {
     do throws(BackendError) {
-      return InProcessTransport(device: VirtioNetDevice(backend: try makeBackend()), placement: placement)
+      let backend = try makeBackend()
+      var configuration = VirtioNetDevice.Configuration()
+      configuration.onEvent = logged(backend, logger)
+      return InProcessTransport(
+        device: VirtioNetDevice(backend: backend, configuration: configuration), placement: placement)
     } catch {
       throw NetworkDeviceError(error)
     }
-  }
-}
-
-extension NetworkDeviceError {
-  /// The same failure in the words of the device interface.
-  init(_ error: BackendError) {
-    let code: Code
-    switch error.code {
-    case .unavailable: code = .notFound
-    case .permission: code = .notPermitted
-    case .inUse: code = .busy
-    case .invalidConfiguration, .notOffered: code = .invalidConfiguration
-    case .closed: code = .closed
-    default: code = .system
-    }
-    self.init(
-      code, error.operation, offered: error.errno == 0 ? "" : "error number \(error.errno)", advice: error.advice)
   }
 }

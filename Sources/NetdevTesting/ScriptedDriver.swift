@@ -1,6 +1,7 @@
 internal import CNetdevSystem
 public import LibeventConcurrency
 public import Netdev
+internal import PacketFormats
 internal import Synchronization
 
 /// A driver whose device does what a test tells it: hold buffers, release exactly one, deliver a frame, never confirm a reset.
@@ -75,7 +76,8 @@ public final class ScriptedDriver: NetworkDriver {
         .invalidConfiguration, "open", offered: "\(wanted) queue pairs", advice: "this device has \(pairs)")
     }
     return NetworkDeviceInformation(
-      name: "scripted", hardwareAddress: [2, 0, 0, 0, 0, 1], mtu: mtu, queuePairs: wanted, queueSize: capacity,
+      name: "scripted", hardwareAddress: MACAddress(2, 0, 0, 0, 0, 1), mtu: mtu, queuePairs: wanted,
+      queueSize: capacity,
       headroom: 12, receiveBufferSize: mtu + 14)
   }
 

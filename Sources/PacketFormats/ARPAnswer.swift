@@ -41,27 +41,63 @@ extension ARPPacket {
   public static func answer(
     _ frame: inout MutableRawSpan, length: Int, hardwareAddress: MACAddress, owns: (IPv4Address) -> Bool
   ) -> ARPAnswer {
-    guard length >= frameLength else { return .malformed(.truncated) }
+    let outcome = judge(frame.bytes, length: length, hardwareAddress: hardwareAddress, owns: owns)
+    guard case .reply(let reply) = outcome else { return outcome.answer }
+    // A frame that could be judged holds all of it.
+    reply.storeFrame(into: &frame)
+    return .reply(length: frameLength)
+  }
+
+  /// What ``answer(_:length:hardwareAddress:owns:)`` will do about the frame, without touching it.
+  @inlinable
+  package static func judge(
+    _ frame: RawSpan, length: Int, hardwareAddress: MACAddress, owns: (IPv4Address) -> Bool
+  ) -> ARPJudgement {
+    guard length >= frameLength else { return .other(.malformed(.truncated(frameLength, at: 0, of: length))) }
     do throws(PacketFormatError) {
-      let header = try EthernetHeader(decoding: frame.bytes)
-      guard header.etherType == .arp else { throw .otherProtocol }
-      let packet = try ARPPacket(decoding: frame.bytes, at: EthernetHeader.length)
-      guard packet.operation == .request || packet.operation == .reply else { return .unknownOperation }
+      let header = try EthernetHeader(decoding: frame)
+      guard header.etherType == .arp else { throw PacketFormatError(.otherProtocol, .etherType(header.etherType)) }
+      let packet = try ARPPacket(decoding: frame, at: EthernetHeader.length)
+      guard packet.operation == .request || packet.operation == .reply else {
+        return .other(.unknownOperation)
+      }
       let isProbe = packet.operation == .request && packet.senderProtocolAddress.isUnspecified
       guard packet.senderHardwareAddress.isUnicast, packet.senderHardwareAddress != hardwareAddress,
         packet.senderProtocolAddress.isHost || isProbe
-      else { return .invalidSender }
+      else { return .other(.invalidSender) }
       // Asked of every packet, whoever its target is: a conflicting announcement names itself as target.
-      guard !owns(packet.senderProtocolAddress) else { return .conflict }
-      guard owns(packet.targetProtocolAddress) else { return .otherAddress }
-      guard packet.operation == .request else { return .received(packet) }
-      let answer = EthernetHeader(
-        destination: packet.senderHardwareAddress, source: hardwareAddress, etherType: .arp)
-      try answer.encode(into: &frame)
-      try packet.reply(from: hardwareAddress).encode(into: &frame, at: EthernetHeader.length)
-      return .reply(length: frameLength)
+      guard !owns(packet.senderProtocolAddress) else { return .other(.conflict) }
+      guard owns(packet.targetProtocolAddress) else { return .other(.otherAddress) }
+      guard packet.operation == .request else { return .other(.received(packet)) }
+      return .reply(packet.reply(from: hardwareAddress))
     } catch {
-      return .malformed(error)
+      return .other(.malformed(error))
+    }
+  }
+
+  /// Writes the frame of a reply where the caller knows that there is room for it; out of bounds it stops the program.
+  @inlinable
+  package func storeFrame(into frame: inout MutableRawSpan) {
+    EthernetHeader(destination: targetHardwareAddress, source: senderHardwareAddress, etherType: .arp).store(
+      into: &frame)
+    store(into: &frame, at: EthernetHeader.length)
+  }
+}
+
+/// What is to become of an ARP frame: the reply to be written, or what else ``ARPAnswer`` says of it.
+@frozen
+@usableFromInline
+package enum ARPJudgement: Sendable {
+  /// This reply is to be sent.
+  case reply(ARPPacket)
+  /// Nothing is.
+  case other(ARPAnswer)
+
+  /// What is said of a frame without a reply.
+  @inlinable package var answer: ARPAnswer {
+    switch self {
+    case .reply: .reply(length: ARPPacket.frameLength)
+    case .other(let answer): answer
     }
   }
 }

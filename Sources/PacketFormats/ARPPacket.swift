@@ -55,13 +55,15 @@ public struct ARPPacket: Sendable, Hashable {
   /// Reads the packet at `offset`. Throws `truncated`, or `arpAddressSpace` for anything but IPv4 on Ethernet.
   @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(ARPPacket.length, at: offset) else { throw .truncated }
-    let front = bytes.loadUInt64(at: offset)
-    let sender = bytes.loadUInt64(at: offset &+ 8)
+    guard bytes.holds(ARPPacket.length, at: offset) else {
+      throw .truncated(ARPPacket.length, at: offset, of: bytes.byteCount)
+    }
+    let front = bytes.loadUInt64(inside: offset)
+    let sender = bytes.loadUInt64(inside: offset &+ 8)
     // Bytes 16–23: the lower half of the sender's protocol address, then the target's hardware address.
-    let middle = bytes.loadUInt64(at: offset &+ 16)
-    let target = bytes.loadUInt32(at: offset &+ 24)
-    guard front >> 16 == ARPPacket.addressSpace else { throw .arpAddressSpace }
+    let middle = bytes.loadUInt64(inside: offset &+ 16)
+    let target = bytes.loadUInt32(inside: offset &+ 24)
+    guard front >> 16 == ARPPacket.addressSpace else { throw PacketFormatError(.arpAddressSpace, .number(front >> 16)) }
     operation = Operation(rawValue: UInt16(truncatingIfNeeded: front))
     senderHardwareAddress = MACAddress(rawValue: sender >> 16)
     senderProtocolAddress = IPv4Address(rawValue: UInt32(truncatingIfNeeded: sender) << 16 | UInt32(middle >> 48))
@@ -72,12 +74,20 @@ public struct ARPPacket: Sendable, Hashable {
   /// Writes the packet at `offset`. Throws `truncated` if it does not fit; then nothing is written.
   @inlinable @inline(__always)
   public func encode(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(ARPPacket.length, at: offset) else { throw .truncated }
+    guard bytes.holds(ARPPacket.length, at: offset) else {
+      throw .truncated(ARPPacket.length, at: offset, of: bytes.byteCount)
+    }
+    store(into: &bytes, at: offset)
+  }
+
+  /// Writes the packet where the caller knows that there is room for it; out of bounds it stops the program.
+  @inlinable @inline(__always)
+  package func store(into bytes: inout MutableRawSpan, at offset: Int) {
     let spa = UInt64(senderProtocolAddress.rawValue)
-    bytes.storeUInt64(ARPPacket.addressSpace << 16 | UInt64(operation.rawValue), at: offset)
-    bytes.storeUInt64(senderHardwareAddress.rawValue << 16 | spa >> 16, at: offset &+ 8)
-    bytes.storeUInt64(spa << 48 | targetHardwareAddress.rawValue, at: offset &+ 16)
-    bytes.storeUInt32(targetProtocolAddress.rawValue, at: offset &+ 24)
+    bytes.storeUInt64(ARPPacket.addressSpace << 16 | UInt64(operation.rawValue), inside: offset)
+    bytes.storeUInt64(senderHardwareAddress.rawValue << 16 | spa >> 16, inside: offset &+ 8)
+    bytes.storeUInt64(spa << 48 | targetHardwareAddress.rawValue, inside: offset &+ 16)
+    bytes.storeUInt32(targetProtocolAddress.rawValue, inside: offset &+ 24)
   }
 
   /// The reply of the host at `hardwareAddress`, which has the address asked for: sender and target exchanged

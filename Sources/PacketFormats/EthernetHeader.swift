@@ -16,6 +16,10 @@ public struct EtherType: RawRepresentable, Sendable, Hashable {
   @inlinable public static var arp: EtherType { EtherType(rawValue: 0x0806) }
   /// IPv6 (RFC 2464).
   @inlinable public static var ipv6: EtherType { EtherType(rawValue: 0x86DD) }
+  /// A customer's VLAN tag stands here, the one of IEEE 802.1Q.
+  @inlinable public static var customerTag: EtherType { EtherType(rawValue: 0x8100) }
+  /// A provider's VLAN tag stands here, the outer one of IEEE 802.1ad.
+  @inlinable public static var serviceTag: EtherType { EtherType(rawValue: 0x88A8) }
 
   /// Whether a VLAN tag stands where the type would: IEEE 802.1Q (0x8100), 802.1ad (0x88A8), or the older 0x9100.
   @inlinable public var isVLANTag: Bool { rawValue == 0x8100 || rawValue == 0x88A8 || rawValue == 0x9100 }
@@ -25,9 +29,17 @@ public struct EtherType: RawRepresentable, Sendable, Hashable {
 }
 
 extension EtherType: CustomStringConvertible {
-  /// The number in hexadecimal: `0x0800`.
+  /// The name of the types that have one here, `IPv4`, `ARP`, `IPv6`, `802.1Q`, `802.1ad`; else the number: `0x88cc`.
   public var description: String {
-    let digits = String(rawValue, radix: 16, uppercase: true)
+    switch self {
+    case .ipv4: return "IPv4"
+    case .arp: return "ARP"
+    case .ipv6: return "IPv6"
+    case .customerTag: return "802.1Q"
+    case .serviceTag: return "802.1ad"
+    default: break
+    }
+    let digits = String(rawValue, radix: 16)
     return "0x" + String(repeating: "0", count: 4 - digits.count) + digits
   }
 }
@@ -35,7 +47,7 @@ extension EtherType: CustomStringConvertible {
 /// The 14 bytes in front of every Ethernet II frame: to whom, from whom, what.
 ///
 /// Decoding copies the header once; whatever happens to the bytes afterwards, the value stays what was checked. A VLAN tag is
-/// noticed (``EtherType/isVLANTag``), not parsed.
+/// noticed here (``EtherType/isVLANTag``) and read by ``VLANTag``.
 @frozen
 public struct EthernetHeader: Sendable, Hashable {
   /// Bytes on the wire.
@@ -61,24 +73,28 @@ public struct EthernetHeader: Sendable, Hashable {
   /// Reads the header at `offset`. Throws `truncated`.
   @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(EthernetHeader.length, at: offset) else { throw .truncated }
+    guard bytes.holds(EthernetHeader.length, at: offset) else {
+      throw .truncated(EthernetHeader.length, at: offset, of: bytes.byteCount)
+    }
     // Bytes 0–7 hold the destination, bytes 6–13 the source and the type: two loads are enough.
-    let front = bytes.loadUInt64(at: offset)
-    back = bytes.loadUInt64(at: offset &+ 6)
+    let front = bytes.loadUInt64(inside: offset)
+    back = bytes.loadUInt64(inside: offset &+ 6)
     destination = MACAddress(rawValue: front >> 16)
   }
 
   /// Writes the header at `offset`. Throws `truncated` if it does not fit; then nothing is written.
   @inlinable @inline(__always)
   public func encode(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(EthernetHeader.length, at: offset) else { throw .truncated }
+    guard bytes.holds(EthernetHeader.length, at: offset) else {
+      throw .truncated(EthernetHeader.length, at: offset, of: bytes.byteCount)
+    }
     store(into: &bytes, at: offset)
   }
 
   /// Writes the header where the caller knows that there is room for it; out of bounds it stops the program.
   @inlinable @inline(__always)
   package func store(into bytes: inout MutableRawSpan, at offset: Int = 0) {
-    bytes.storeUInt64(destination.rawValue << 16 | back >> 48, at: offset)
-    bytes.storeUInt64(back, at: offset &+ 6)
+    bytes.storeUInt64(destination.rawValue << 16 | back >> 48, inside: offset)
+    bytes.storeUInt64(back, inside: offset &+ 6)
   }
 }

@@ -43,10 +43,10 @@ public struct ICMPv4Message: Sendable {
   /// Throws `truncated` if the bytes are not there, `icmpLength` below eight bytes, and `icmpChecksum`.
   @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0, length: Int) throws(PacketFormatError) {
-    guard bytes.holds(length, at: offset) else { throw .truncated }
-    guard length >= ICMPv4Message.headerLength else { throw .icmpLength }
-    let front = bytes.loadUInt32(at: offset)
-    let rest = bytes.loadUInt32(at: offset &+ 4)
+    guard bytes.holds(length, at: offset) else { throw .truncated(length, at: offset, of: bytes.byteCount) }
+    guard length >= ICMPv4Message.headerLength else { throw PacketFormatError(.icmpLength, .length(length, limit: 8)) }
+    let front = bytes.loadUInt32(inside: offset)
+    let rest = bytes.loadUInt32(inside: offset &+ 4)
     var sum = InternetChecksum()
     sum.add(rest)
     sum.add(
@@ -58,7 +58,7 @@ public struct ICMPv4Message: Sendable {
     self.length = length
     bodySum = sum
     sum.add(front)
-    guard sum.isValid else { throw .icmpChecksum }
+    guard sum.isValid else { throw PacketFormatError(.icmpChecksum) }
   }
 
   /// The checksum of the same message under another type and code, without reading it again.
@@ -76,14 +76,16 @@ public struct ICMPv4Message: Sendable {
   /// Throws `truncated` if it is not there.
   @inlinable @inline(__always)
   public func encodeEchoReply(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(ICMPv4Message.headerLength, at: offset) else { throw .truncated }
+    guard bytes.holds(ICMPv4Message.headerLength, at: offset) else {
+      throw .truncated(ICMPv4Message.headerLength, at: offset, of: bytes.byteCount)
+    }
     storeEchoReply(into: &bytes, at: offset)
   }
 
   /// The same, where the caller knows that the message is there; out of bounds it stops the program.
   @inlinable @inline(__always)
   package func storeEchoReply(into bytes: inout MutableRawSpan, at offset: Int) {
-    bytes.storeUInt32(UInt32(checksum(kind: .echoReply)), at: offset)
+    bytes.storeUInt32(UInt32(checksum(kind: .echoReply)), inside: offset)
   }
 
   /// Writes the header of an echo message in front of `dataLength` bytes of data that are already there, and checksums both.
@@ -94,14 +96,14 @@ public struct ICMPv4Message: Sendable {
     at offset: Int = 0
   ) throws(PacketFormatError) {
     guard dataLength >= 0, bytes.holds(dataLength, at: offset), bytes.holds(dataLength &+ headerLength, at: offset)
-    else { throw .truncated }
+    else { throw .truncated(max(dataLength, headerLength), at: offset, of: bytes.byteCount) }
     let front = UInt32(kind.rawValue) << 24
     let rest = UInt32(identifier) << 16 | UInt32(sequenceNumber)
     var sum = InternetChecksum()
     sum.add(front)
     sum.add(rest)
     sum.add(bytes.bytes.extracting((offset &+ headerLength)..<(offset &+ headerLength &+ dataLength)))
-    bytes.storeUInt32(front | UInt32(sum.value), at: offset)
-    bytes.storeUInt32(rest, at: offset &+ 4)
+    bytes.storeUInt32(front | UInt32(sum.value), inside: offset)
+    bytes.storeUInt32(rest, inside: offset &+ 4)
   }
 }

@@ -53,10 +53,10 @@ public struct ICMPv6Message: Sendable {
   public init(
     decoding bytes: RawSpan, at offset: Int = 0, length: Int, pseudoHeader: InternetChecksum
   ) throws(PacketFormatError) {
-    guard bytes.holds(length, at: offset) else { throw .truncated }
-    guard length >= ICMPv6Message.headerLength else { throw .icmpLength }
-    let front = bytes.loadUInt32(at: offset)
-    rest = bytes.loadUInt32(at: offset &+ 4)
+    guard bytes.holds(length, at: offset) else { throw .truncated(length, at: offset, of: bytes.byteCount) }
+    guard length >= ICMPv6Message.headerLength else { throw PacketFormatError(.icmpLength, .length(length, limit: 8)) }
+    let front = bytes.loadUInt32(inside: offset)
+    rest = bytes.loadUInt32(inside: offset &+ 4)
     var sum = InternetChecksum()
     sum.add(rest)
     sum.add(
@@ -68,7 +68,7 @@ public struct ICMPv6Message: Sendable {
     sum.add(front)
     // Sums of whole words: the body may have been odd, and these come behind it, but they stand at even places.
     sum.add(pseudoHeader, length: length)
-    guard sum.isValid else { throw .icmpChecksum }
+    guard sum.isValid else { throw PacketFormatError(.icmpChecksum) }
   }
 
   /// Turns the decoded message at `offset` into its echo reply: type, code and checksum change, the rest stays.
@@ -82,7 +82,9 @@ public struct ICMPv6Message: Sendable {
   public func encodeEchoReply(
     into bytes: inout MutableRawSpan, at offset: Int = 0, pseudoHeader: InternetChecksum
   ) throws(PacketFormatError) {
-    guard bytes.holds(ICMPv6Message.headerLength, at: offset) else { throw .truncated }
+    guard bytes.holds(ICMPv6Message.headerLength, at: offset) else {
+      throw .truncated(ICMPv6Message.headerLength, at: offset, of: bytes.byteCount)
+    }
     storeEchoReply(into: &bytes, at: offset, pseudoHeader: pseudoHeader)
   }
 
@@ -93,7 +95,7 @@ public struct ICMPv6Message: Sendable {
     var sum = bodySum
     sum.add(front)
     sum.add(pseudoHeader, length: length)
-    bytes.storeUInt32(front | UInt32(sum.value), at: offset)
+    bytes.storeUInt32(front | UInt32(sum.value), inside: offset)
   }
 
   /// Writes the header of an echo message in front of `dataLength` bytes of data that are already there, and checksums both.
@@ -104,8 +106,8 @@ public struct ICMPv6Message: Sendable {
     at offset: Int = 0, pseudoHeader: InternetChecksum
   ) throws(PacketFormatError) {
     guard dataLength >= 0, bytes.holds(dataLength, at: offset), bytes.holds(dataLength &+ headerLength, at: offset)
-    else { throw .truncated }
-    bytes.storeUInt32(UInt32(identifier) << 16 | UInt32(sequenceNumber), at: offset &+ 4)
+    else { throw .truncated(max(dataLength, headerLength), at: offset, of: bytes.byteCount) }
+    bytes.storeUInt32(UInt32(identifier) << 16 | UInt32(sequenceNumber), inside: offset &+ 4)
     storeFront(kind, into: &bytes, at: offset, length: dataLength &+ headerLength, pseudoHeader: pseudoHeader)
   }
 
@@ -119,7 +121,7 @@ public struct ICMPv6Message: Sendable {
     sum.add(front)
     sum.add(bytes.bytes.extracting((offset &+ 4)..<(offset &+ length)))
     sum.add(pseudoHeader, length: length)
-    bytes.storeUInt32(front | UInt32(sum.value), at: offset)
+    bytes.storeUInt32(front | UInt32(sum.value), inside: offset)
   }
 }
 

@@ -48,7 +48,7 @@ public struct IPv4Address: Sendable, Hashable {
   @inlinable
   public init?(decoding bytes: RawSpan, at offset: Int = 0) {
     guard bytes.holds(4, at: offset) else { return nil }
-    self.init(rawValue: bytes.loadUInt32(at: offset))
+    self.init(rawValue: bytes.loadUInt32(inside: offset))
   }
 }
 

@@ -51,7 +51,9 @@ public struct IPv4Header: Sendable, Hashable {
     source: IPv4Address, destination: IPv4Address, protocol: IPProtocol, payloadLength: Int, timeToLive: UInt8 = 64,
     trafficClass: UInt8 = 0
   ) throws(PacketFormatError) {
-    guard payloadLength >= 0, payloadLength <= IPv4Header.maximumPayloadLength else { throw .payloadTooLong }
+    guard payloadLength >= 0, payloadLength <= IPv4Header.maximumPayloadLength else {
+      throw .payloadTooLong(payloadLength, limit: IPv4Header.maximumPayloadLength)
+    }
     let totalLength = UInt64(truncatingIfNeeded: IPv4Header.minimumLength &+ payloadLength)
     first = IPv4Header.plainFront | UInt64(trafficClass) << 48 | totalLength << 32
     second = UInt64(timeToLive) << 56 | UInt64(`protocol`.rawValue) << 48 | UInt64(source.rawValue)
@@ -80,15 +82,21 @@ public struct IPv4Header: Sendable, Hashable {
   /// `ipHeaderChecksum`. Addresses, options and fragmentation are left to the caller, who knows what they mean to it.
   @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(IPv4Header.minimumLength, at: offset) else { throw .truncated }
+    guard bytes.holds(IPv4Header.minimumLength, at: offset) else {
+      throw .truncated(IPv4Header.minimumLength, at: offset, of: bytes.byteCount)
+    }
     let available = bytes.byteCount &- offset
-    first = bytes.loadUInt64(at: offset)
-    second = bytes.loadUInt64(at: offset &+ 8)
-    third = bytes.loadUInt32(at: offset &+ 16)
+    first = bytes.loadUInt64(inside: offset)
+    second = bytes.loadUInt64(inside: offset &+ 8)
+    third = bytes.loadUInt32(inside: offset &+ 16)
 
-    guard first >> 60 == 4 else { throw .ipVersion }
-    guard headerLength >= IPv4Header.minimumLength, headerLength <= available else { throw .ipHeaderLength }
-    guard totalLength >= headerLength, totalLength <= available else { throw .ipTotalLength }
+    guard first >> 60 == 4 else { throw PacketFormatError(.ipVersion, .number(first >> 60)) }
+    guard headerLength >= IPv4Header.minimumLength, headerLength <= available else {
+      throw PacketFormatError(.ipHeaderLength, .length(headerLength, limit: available))
+    }
+    guard totalLength >= headerLength, totalLength <= available else {
+      throw PacketFormatError(.ipTotalLength, .length(totalLength, limit: available))
+    }
 
     // The words already read are those summed: what was checked is what is used.
     var checksum = InternetChecksum()
@@ -98,7 +106,7 @@ public struct IPv4Header: Sendable, Hashable {
     if hasOptions {
       checksum.add(bytes.extracting((offset &+ IPv4Header.minimumLength)..<(offset &+ headerLength)))
     }
-    guard checksum.isValid else { throw .ipHeaderChecksum }
+    guard checksum.isValid else { throw PacketFormatError(.ipHeaderChecksum, .number(second >> 32 & 0xFFFF)) }
     second &= 0xFFFF_0000_FFFF_FFFF
   }
 
@@ -107,7 +115,9 @@ public struct IPv4Header: Sendable, Hashable {
   /// Throws `truncated` if the header does not fit; then nothing is written. The payload itself is not looked at.
   @inlinable @inline(__always)
   public func encode(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(IPv4Header.minimumLength, at: offset) else { throw .truncated }
+    guard bytes.holds(IPv4Header.minimumLength, at: offset) else {
+      throw .truncated(IPv4Header.minimumLength, at: offset, of: bytes.byteCount)
+    }
     store(into: &bytes, at: offset)
   }
 
@@ -121,9 +131,9 @@ public struct IPv4Header: Sendable, Hashable {
     checksum.add(first)
     checksum.add(second)
     checksum.add(third)
-    bytes.storeUInt64(first, at: offset)
-    bytes.storeUInt64(second | UInt64(checksum.value) << 32, at: offset &+ 8)
-    bytes.storeUInt32(third, at: offset &+ 16)
+    bytes.storeUInt64(first, inside: offset)
+    bytes.storeUInt64(second | UInt64(checksum.value) << 32, inside: offset &+ 8)
+    bytes.storeUInt32(third, inside: offset &+ 16)
   }
 
   /// The sum of the pseudo-header that transport checksums cover (RFC 768): both addresses and the protocol. The transport

@@ -11,22 +11,26 @@ public enum IPv4Options {
   public static func check(
     _ bytes: RawSpan, at offset: Int = 0, header: IPv4Header
   ) throws(PacketFormatError) {
-    guard bytes.holds(header.headerLength, at: offset) else { throw .truncated }
+    guard bytes.holds(header.headerLength, at: offset) else {
+      throw .truncated(header.headerLength, at: offset, of: bytes.byteCount)
+    }
     let end = offset &+ header.headerLength
     var position = offset &+ IPv4Header.minimumLength
     while position < end {
-      let kind = bytes.loadUInt8(at: position)
+      let kind = bytes.loadUInt8(inside: position)
       switch kind {
       case 0:  // End of option list: the rest is padding.
         return
       case 1:  // No operation, the other option of a single byte.
         position &+= 1
       default:
-        guard end &- position >= 2 else { throw .ipOptions }
-        let length = Int(bytes.loadUInt8(at: position &+ 1))
-        guard length >= 2, length <= end &- position else { throw .ipOptions }
+        guard end &- position >= 2 else { throw PacketFormatError(.ipOptions, .number(UInt64(kind))) }
+        let length = Int(bytes.loadUInt8(inside: position &+ 1))
+        guard length >= 2, length <= end &- position else {
+          throw PacketFormatError(.ipOptions, .length(length, limit: end &- position))
+        }
         // Loose (131) and strict (137) source and record route.
-        guard kind != 131, kind != 137 else { throw .ipSourceRoute }
+        guard kind != 131, kind != 137 else { throw PacketFormatError(.ipSourceRoute, .number(UInt64(kind))) }
         position &+= length
       }
     }

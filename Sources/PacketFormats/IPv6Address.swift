@@ -60,7 +60,7 @@ public struct IPv6Address: Sendable, Hashable {
   @inlinable
   public init?(decoding bytes: RawSpan, at offset: Int = 0) {
     guard bytes.holds(16, at: offset) else { return nil }
-    self.init(high: bytes.loadUInt64(at: offset), low: bytes.loadUInt64(at: offset &+ 8))
+    self.init(high: bytes.loadUInt64(inside: offset), low: bytes.loadUInt64(inside: offset &+ 8))
   }
 }
 

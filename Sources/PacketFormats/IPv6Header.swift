@@ -36,7 +36,9 @@ public struct IPv6Header: Sendable, Hashable {
     source: IPv6Address, destination: IPv6Address, nextHeader: IPProtocol, payloadLength: Int, hopLimit: UInt8 = 64,
     trafficClass: UInt8 = 0
   ) throws(PacketFormatError) {
-    guard payloadLength >= 0, payloadLength <= IPv6Header.maximumPayloadLength else { throw .payloadTooLong }
+    guard payloadLength >= 0, payloadLength <= IPv6Header.maximumPayloadLength else {
+      throw .payloadTooLong(payloadLength, limit: IPv6Header.maximumPayloadLength)
+    }
     self.init(
       source: source, destination: destination, nextHeader: nextHeader, knownLength: payloadLength,
       hopLimit: hopLimit, trafficClass: trafficClass)
@@ -61,31 +63,38 @@ public struct IPv6Header: Sendable, Hashable {
   /// left to the caller, who knows what they mean to it.
   @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(IPv6Header.length, at: offset) else { throw .truncated }
-    first = bytes.loadUInt64(at: offset)
-    source = IPv6Address(high: bytes.loadUInt64(at: offset &+ 8), low: bytes.loadUInt64(at: offset &+ 16))
-    destination = IPv6Address(high: bytes.loadUInt64(at: offset &+ 24), low: bytes.loadUInt64(at: offset &+ 32))
-    guard first >> 60 == 6 else { throw .ipVersion }
+    guard bytes.holds(IPv6Header.length, at: offset) else {
+      throw .truncated(IPv6Header.length, at: offset, of: bytes.byteCount)
+    }
+    first = bytes.loadUInt64(inside: offset)
+    source = IPv6Address(high: bytes.loadUInt64(inside: offset &+ 8), low: bytes.loadUInt64(inside: offset &+ 16))
+    destination = IPv6Address(high: bytes.loadUInt64(inside: offset &+ 24), low: bytes.loadUInt64(inside: offset &+ 32))
+    guard first >> 60 == 6 else { throw PacketFormatError(.ipVersion, .number(first >> 60)) }
     // `holds` has said that the header is inside, so the difference is not negative.
-    guard payloadLength <= bytes.byteCount &- offset &- IPv6Header.length else { throw .ipTotalLength }
+    let available = bytes.byteCount &- offset &- IPv6Header.length
+    guard payloadLength <= available else {
+      throw PacketFormatError(.ipTotalLength, .length(payloadLength, limit: available))
+    }
   }
 
   /// Writes the header at `offset`. Throws `truncated` if it does not fit; then nothing is written. The payload itself is not
   /// looked at.
   @inlinable @inline(__always)
   public func encode(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(IPv6Header.length, at: offset) else { throw .truncated }
+    guard bytes.holds(IPv6Header.length, at: offset) else {
+      throw .truncated(IPv6Header.length, at: offset, of: bytes.byteCount)
+    }
     store(into: &bytes, at: offset)
   }
 
   /// Writes the header where the caller knows that there is room for it; out of bounds it stops the program.
   @inlinable @inline(__always)
   package func store(into bytes: inout MutableRawSpan, at offset: Int = 0) {
-    bytes.storeUInt64(first, at: offset)
-    bytes.storeUInt64(source.high, at: offset &+ 8)
-    bytes.storeUInt64(source.low, at: offset &+ 16)
-    bytes.storeUInt64(destination.high, at: offset &+ 24)
-    bytes.storeUInt64(destination.low, at: offset &+ 32)
+    bytes.storeUInt64(first, inside: offset)
+    bytes.storeUInt64(source.high, inside: offset &+ 8)
+    bytes.storeUInt64(source.low, inside: offset &+ 16)
+    bytes.storeUInt64(destination.high, inside: offset &+ 24)
+    bytes.storeUInt64(destination.low, inside: offset &+ 32)
   }
 
   /// The sum of the pseudo-header that the checksum of `transport` covers (RFC 8200 §8.1): both addresses and the protocol,

@@ -24,9 +24,13 @@ public struct IPv6Payload: Sendable, Hashable {
   /// `ipSourceRoute` for a routing header that wants the packet sent on, and `ipFragment` for a piece of a packet.
   @inlinable @inline(__always)
   public init(decoding bytes: RawSpan, at offset: Int = 0, header: IPv6Header) throws(PacketFormatError) {
-    guard offset >= 0, bytes.holds(IPv6Header.length, at: offset) else { throw .truncated }
+    guard bytes.holds(IPv6Header.length, at: offset) else {
+      throw .truncated(IPv6Header.length, at: offset, of: bytes.byteCount)
+    }
     let start = offset &+ IPv6Header.length
-    guard bytes.holds(header.payloadLength, at: start) else { throw .truncated }
+    guard bytes.holds(header.payloadLength, at: start) else {
+      throw .truncated(header.payloadLength, at: start, of: bytes.byteCount)
+    }
     if header.nextHeader == .udp || header.nextHeader == .icmpv6 {
       `protocol` = header.nextHeader
       self.offset = start
@@ -48,22 +52,26 @@ public struct IPv6Payload: Sendable, Hashable {
       // All four have the next header in their first byte; all but the fragment header have their length in the second.
       switch next {
       case .ipv6HopByHop, .ipv6DestinationOptions:
-        guard next != .ipv6HopByHop || position == start else { throw .ipExtensionHeader }
+        guard next != .ipv6HopByHop || position == start else {
+          throw PacketFormatError(.ipExtensionHeader, .ipProtocol(next))
+        }
         let length = try IPv6Payload.headerLength(bytes, at: position, end: end)
         try IPv6Payload.checkOptions(bytes, from: position &+ 2, to: position &+ length)
-        next = IPProtocol(rawValue: bytes.loadUInt8(at: position))
+        next = IPProtocol(rawValue: bytes.loadUInt8(inside: position))
         position &+= length
       case .ipv6Routing:
         let length = try IPv6Payload.headerLength(bytes, at: position, end: end)
-        guard bytes.loadUInt8(at: position &+ 3) == 0 else { throw .ipSourceRoute }
-        next = IPProtocol(rawValue: bytes.loadUInt8(at: position))
+        let segmentsLeft = bytes.loadUInt8(inside: position &+ 3)
+        guard segmentsLeft == 0 else { throw PacketFormatError(.ipSourceRoute, .number(UInt64(segmentsLeft))) }
+        next = IPProtocol(rawValue: bytes.loadUInt8(inside: position))
         position &+= length
       case .ipv6Fragment:
-        guard end &- position >= 8 else { throw .ipExtensionHeader }
+        guard end &- position >= 8 else { throw PacketFormatError(.ipExtensionHeader) }
         // Thirteen bits of offset, two reserved, and whether more fragments follow.
-        guard bytes.loadUInt16(at: position &+ 2) & 0xFFF9 == 0 else { throw .ipFragment }
+        let fragment = bytes.loadUInt16(inside: position &+ 2)
+        guard fragment & 0xFFF9 == 0 else { throw PacketFormatError(.ipFragment, .number(UInt64(fragment))) }
         hasFragmentHeader = true
-        next = IPProtocol(rawValue: bytes.loadUInt8(at: position))
+        next = IPProtocol(rawValue: bytes.loadUInt8(inside: position))
         position &+= 8
       default:
         break walk
@@ -77,9 +85,11 @@ public struct IPv6Payload: Sendable, Hashable {
 
   /// Bytes of the extension header at `position`: inside the packet, and at least eight.
   private static func headerLength(_ bytes: RawSpan, at position: Int, end: Int) throws(PacketFormatError) -> Int {
-    guard end &- position >= 8 else { throw .ipExtensionHeader }
-    let length = (Int(bytes.loadUInt8(at: position &+ 1)) &+ 1) &* 8
-    guard length <= end &- position else { throw .ipExtensionHeader }
+    guard end &- position >= 8 else { throw PacketFormatError(.ipExtensionHeader) }
+    let length = (Int(bytes.loadUInt8(inside: position &+ 1)) &+ 1) &* 8
+    guard length <= end &- position else {
+      throw PacketFormatError(.ipExtensionHeader, .length(length, limit: end &- position))
+    }
     return length
   }
 
@@ -87,16 +97,18 @@ public struct IPv6Payload: Sendable, Hashable {
   private static func checkOptions(_ bytes: RawSpan, from start: Int, to end: Int) throws(PacketFormatError) {
     var position = start
     while position < end {
-      let kind = bytes.loadUInt8(at: position)
+      let kind = bytes.loadUInt8(inside: position)
       guard kind != 0 else {  // Pad1, the option of a single byte.
         position &+= 1
         continue
       }
-      guard end &- position >= 2 else { throw .ipOptions }
-      let length = Int(bytes.loadUInt8(at: position &+ 1))
-      guard length <= end &- position &- 2 else { throw .ipOptions }
+      guard end &- position >= 2 else { throw PacketFormatError(.ipOptions) }
+      let length = Int(bytes.loadUInt8(inside: position &+ 1))
+      guard length <= end &- position &- 2 else {
+        throw PacketFormatError(.ipOptions, .length(length, limit: end &- position &- 2))
+      }
       // Of the options that may not be skipped (§4.2) none is known here: not the jumbo payload, nor the home address.
-      guard kind >> 6 == 0 else { throw .ipUnknownOption }
+      guard kind >> 6 == 0 else { throw PacketFormatError(.ipUnknownOption, .number(UInt64(kind))) }
       position &+= length &+ 2
     }
   }

@@ -90,7 +90,7 @@ public struct InternetChecksum: Sendable {
     }
     if count > offset {
       // Up to seven bytes are left: the last eight bytes, without those at their front that are summed already.
-      let last = UInt64(littleEndian: bytes.loadNativeUInt64(at: count &- 8))
+      let last = UInt64(littleEndian: bytes.loadNativeUInt64(inside: count &- 8))
       second = endAround(second, (last &>> UInt64(truncatingIfNeeded: 8 &* (8 &- (count &- offset)))).littleEndian)
     }
     return endAround(first, second)
@@ -102,7 +102,7 @@ public struct InternetChecksum: Sendable {
     var sum: UInt64 = 0
     var offset = 0
     while offset < bytes.byteCount {
-      sum = sum << 8 | UInt64(bytes.loadUInt8(at: offset))
+      sum = sum << 8 | UInt64(bytes.loadUInt8(inside: offset))
       offset &+= 1
     }
     return (sum << UInt64(truncatingIfNeeded: 8 &* (8 &- offset))).bigEndian
@@ -133,6 +133,16 @@ extension InternetChecksum {
   /// The checksum after two neighbouring 16-bit words of the data changed, for example an address.
   @inlinable
   public static func updated(_ checksum: UInt16, replacing old: UInt32, with new: UInt32) -> UInt16 {
+    var sum = InternetChecksum()
+    sum.add(~checksum)
+    sum.add(~old)
+    sum.add(new)
+    return sum.value
+  }
+
+  /// The checksum after four neighbouring 16-bit words of the data changed, for example half an IPv6 address.
+  @inlinable
+  public static func updated(_ checksum: UInt16, replacing old: UInt64, with new: UInt64) -> UInt16 {
     var sum = InternetChecksum()
     sum.add(~checksum)
     sum.add(~old)

@@ -47,8 +47,8 @@ public struct MACAddress: Sendable, Hashable {
   @inlinable
   public init?(decoding bytes: RawSpan, at offset: Int = 0) {
     guard bytes.holds(6, at: offset) else { return nil }
-    let high = UInt64(bytes.loadUInt32(at: offset)) << 16
-    self.init(rawValue: high | UInt64(bytes.loadUInt16(at: offset &+ 4)))
+    let high = UInt64(bytes.loadUInt32(inside: offset)) << 16
+    self.init(rawValue: high | UInt64(bytes.loadUInt16(inside: offset &+ 4)))
   }
 }
 

@@ -28,16 +28,22 @@ public struct NeighborMessage: Sendable, Hashable {
   public init(
     decoding bytes: RawSpan, header: IPv6Header, payload: IPv6Payload, message: ICMPv6Message
   ) throws(PacketFormatError) {
-    guard message.kind == .neighborSolicitation || message.kind == .neighborAdvertisement else { throw .otherProtocol }
-    guard bytes.holds(message.length, at: payload.offset) else { throw .truncated }
-    guard !payload.hasFragmentHeader else { throw .neighborFragment }
+    guard message.kind == .neighborSolicitation || message.kind == .neighborAdvertisement else {
+      throw PacketFormatError(.otherProtocol, .number(UInt64(message.kind.rawValue)))
+    }
+    guard bytes.holds(message.length, at: payload.offset) else {
+      throw .truncated(message.length, at: payload.offset, of: bytes.byteCount)
+    }
+    guard !payload.hasFragmentHeader else { throw PacketFormatError(.neighborFragment) }
     // Every router takes one off: nobody beyond this link can send 255.
-    guard header.hopLimit == 255 else { throw .neighborHopLimit }
-    guard message.code == 0 else { throw .icmpCode }
-    guard message.length >= NeighborMessage.minimumLength else { throw .icmpLength }
-    let high = bytes.loadUInt64(at: payload.offset &+ 8)
-    target = IPv6Address(high: high, low: bytes.loadUInt64(at: payload.offset &+ 16))
-    guard !target.isMulticast else { throw .neighborTarget }
+    guard header.hopLimit == 255 else { throw PacketFormatError(.neighborHopLimit, .number(UInt64(header.hopLimit))) }
+    guard message.code == 0 else { throw PacketFormatError(.icmpCode, .number(UInt64(message.code))) }
+    guard message.length >= NeighborMessage.minimumLength else {
+      throw PacketFormatError(.icmpLength, .length(NeighborMessage.minimumLength, limit: message.length))
+    }
+    let high = bytes.loadUInt64(inside: payload.offset &+ 8)
+    target = IPv6Address(high: high, low: bytes.loadUInt64(inside: payload.offset &+ 16))
+    guard !target.isMulticast else { throw PacketFormatError(.neighborTarget, .ipv6(target)) }
     isAdvertisement = message.kind == .neighborAdvertisement
     isSolicited = isAdvertisement && message.rest & 0x4000_0000 != 0
     // A solicitation names its source in option 1, an advertisement its target in option 2 (§4.6.1).
@@ -45,9 +51,13 @@ public struct NeighborMessage: Sendable, Hashable {
       in: bytes, from: payload.offset &+ NeighborMessage.minimumLength, to: payload.offset &+ message.length,
       option: isAdvertisement ? 2 : 1)
     if isAdvertisement {
-      guard !isSolicited || !header.destination.isMulticast else { throw .neighborFlags }
+      guard !isSolicited || !header.destination.isMulticast else {
+        throw PacketFormatError(.neighborFlags, .ipv6(header.destination))
+      }
     } else if header.source.isUnspecified {
-      guard header.destination.isSolicitedNode, hardwareAddress == nil else { throw .neighborSource }
+      guard header.destination.isSolicitedNode, hardwareAddress == nil else {
+        throw PacketFormatError(.neighborSource, .ipv6(header.destination))
+      }
     }
   }
 
@@ -59,12 +69,14 @@ public struct NeighborMessage: Sendable, Hashable {
     var address: MACAddress?
     var position = start
     while position < end {
-      guard end &- position >= 8 else { throw .neighborOptions }
-      let length = Int(bytes.loadUInt8(at: position &+ 1)) &* 8
-      guard length >= 8, length <= end &- position else { throw .neighborOptions }
-      if bytes.loadUInt8(at: position) == option {
+      guard end &- position >= 8 else { throw PacketFormatError(.neighborOptions) }
+      let length = Int(bytes.loadUInt8(inside: position &+ 1)) &* 8
+      guard length >= 8, length <= end &- position else {
+        throw PacketFormatError(.neighborOptions, .length(length, limit: end &- position))
+      }
+      if bytes.loadUInt8(inside: position) == option {
         // An Ethernet address fills one unit of eight bytes (RFC 2464 §6).
-        guard length == 8 else { throw .neighborOptions }
+        guard length == 8 else { throw PacketFormatError(.neighborOptions) }
         if address == nil { address = MACAddress(decoding: bytes, at: position &+ 2) }
       }
       position &+= length
@@ -101,12 +113,20 @@ public struct NeighborAdvertisement: Sendable, Hashable {
   public func encode(
     into bytes: inout MutableRawSpan, at offset: Int = 0, pseudoHeader: InternetChecksum
   ) throws(PacketFormatError) {
-    guard bytes.holds(NeighborAdvertisement.length, at: offset) else { throw .truncated }
-    bytes.storeUInt32(isSolicited ? 0x6000_0000 : 0x2000_0000, at: offset &+ 4)
-    bytes.storeUInt64(target.high, at: offset &+ 8)
-    bytes.storeUInt64(target.low, at: offset &+ 16)
+    guard bytes.holds(NeighborAdvertisement.length, at: offset) else {
+      throw .truncated(NeighborAdvertisement.length, at: offset, of: bytes.byteCount)
+    }
+    store(into: &bytes, at: offset, pseudoHeader: pseudoHeader)
+  }
+
+  /// Writes the message where the caller knows that there is room for it; out of bounds it stops the program.
+  @inlinable
+  package func store(into bytes: inout MutableRawSpan, at offset: Int, pseudoHeader: InternetChecksum) {
+    bytes.storeUInt32(isSolicited ? 0x6000_0000 : 0x2000_0000, inside: offset &+ 4)
+    bytes.storeUInt64(target.high, inside: offset &+ 8)
+    bytes.storeUInt64(target.low, inside: offset &+ 16)
     // Option 2, target link-layer address, one unit of eight bytes.
-    bytes.storeUInt64(0x0201 << 48 | hardwareAddress.rawValue, at: offset &+ 24)
+    bytes.storeUInt64(0x0201 << 48 | hardwareAddress.rawValue, inside: offset &+ 24)
     ICMPv6Message.storeFront(
       .neighborAdvertisement, into: &bytes, at: offset, length: NeighborAdvertisement.length,
       pseudoHeader: pseudoHeader)

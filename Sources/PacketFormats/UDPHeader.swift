@@ -26,7 +26,9 @@ public struct UDPHeader: Sendable, Hashable {
   /// A header with these fields and no checksum yet. Throws `payloadTooLong` unless `payloadLength` is between 0 and 65527.
   @inlinable
   public init(sourcePort: UInt16, destinationPort: UInt16, payloadLength: Int) throws(PacketFormatError) {
-    guard payloadLength >= 0, payloadLength <= UDPHeader.maximumPayloadLength else { throw .payloadTooLong }
+    guard payloadLength >= 0, payloadLength <= UDPHeader.maximumPayloadLength else {
+      throw .payloadTooLong(payloadLength, limit: UDPHeader.maximumPayloadLength)
+    }
     let length = UInt64(truncatingIfNeeded: UDPHeader.length &+ payloadLength)
     word = UInt64(sourcePort) << 48 | UInt64(destinationPort) << 32 | length << 16
   }
@@ -39,17 +41,21 @@ public struct UDPHeader: Sendable, Hashable {
   public init(
     decoding bytes: RawSpan, at offset: Int = 0, available: Int, pseudoHeader: InternetChecksum
   ) throws(PacketFormatError) {
-    guard bytes.holds(available, at: offset) else { throw .truncated }
-    guard available >= UDPHeader.length else { throw .udpLength }
-    word = bytes.loadUInt64(at: offset)
-    guard datagramLength >= UDPHeader.length, datagramLength <= available else { throw .udpLength }
+    guard bytes.holds(available, at: offset) else { throw .truncated(available, at: offset, of: bytes.byteCount) }
+    guard available >= UDPHeader.length else {
+      throw PacketFormatError(.udpLength, .length(UDPHeader.length, limit: available))
+    }
+    word = bytes.loadUInt64(inside: offset)
+    guard datagramLength >= UDPHeader.length, datagramLength <= available else {
+      throw PacketFormatError(.udpLength, .length(datagramLength, limit: available))
+    }
     if checksum != 0 {
       // The length counts twice: in the header, and in the pseudo-header that the caller has summed without it.
       var sum = pseudoHeader
       sum.add(word)
       sum.add(UInt16(truncatingIfNeeded: datagramLength))
       sum.add(bytes.extracting((offset &+ UDPHeader.length)..<(offset &+ datagramLength)))
-      guard sum.isValid else { throw .udpChecksum }
+      guard sum.isValid else { throw PacketFormatError(.udpChecksum, .number(UInt64(checksum))) }
     }
   }
 
@@ -66,14 +72,16 @@ public struct UDPHeader: Sendable, Hashable {
   /// Writes the header at `offset` with the checksum it has. Throws `truncated` if it does not fit; then nothing is written.
   @inlinable @inline(__always)
   public func encode(into bytes: inout MutableRawSpan, at offset: Int = 0) throws(PacketFormatError) {
-    guard bytes.holds(UDPHeader.length, at: offset) else { throw .truncated }
+    guard bytes.holds(UDPHeader.length, at: offset) else {
+      throw .truncated(UDPHeader.length, at: offset, of: bytes.byteCount)
+    }
     store(into: &bytes, at: offset)
   }
 
   /// Writes the header where the caller knows that there is room for it; out of bounds it stops the program.
   @inlinable @inline(__always)
   package func store(into bytes: inout MutableRawSpan, at offset: Int = 0) {
-    bytes.storeUInt64(word, at: offset)
+    bytes.storeUInt64(word, inside: offset)
   }
 
   /// Writes the header at `offset`, in front of the payload that is already there, with a checksum over both.
@@ -84,7 +92,9 @@ public struct UDPHeader: Sendable, Hashable {
   public func encode(
     into bytes: inout MutableRawSpan, at offset: Int = 0, pseudoHeader: InternetChecksum
   ) throws(PacketFormatError) {
-    guard bytes.holds(datagramLength, at: offset) else { throw .truncated }
+    guard bytes.holds(datagramLength, at: offset) else {
+      throw .truncated(datagramLength, at: offset, of: bytes.byteCount)
+    }
     store(into: &bytes, at: offset, pseudoHeader: pseudoHeader)
   }
 
@@ -96,6 +106,6 @@ public struct UDPHeader: Sendable, Hashable {
     sum.add(word)
     sum.add(UInt16(truncatingIfNeeded: datagramLength))
     sum.add(bytes.bytes.extracting((offset &+ UDPHeader.length)..<(offset &+ datagramLength)))
-    bytes.storeUInt64(word | UInt64(sum.value == 0 ? 0xFFFF : sum.value), at: offset)
+    bytes.storeUInt64(word | UInt64(sum.value == 0 ? 0xFFFF : sum.value), inside: offset)
   }
 }

@@ -94,9 +94,9 @@ public enum DropReason: UInt8, Sendable, Hashable, CaseIterable {
 
   init(_ error: PacketFormatError) {
     self =
-      switch error {
+      switch error.reason {
       case .truncated, .otherProtocol, .payloadTooLong, .unanswerable: .truncated
-      case .vlanTagged: .vlanTagged
+      case .vlanTagged, .vlanIdentifier: .vlanTagged
       case .arpAddressSpace: .arpAddressSpace
       case .ipVersion: .ipVersion
       case .ipHeaderLength: .ipHeaderLength

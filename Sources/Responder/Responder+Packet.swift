@@ -2,33 +2,30 @@ public import Netdev
 import PacketFormats
 
 extension Responder {
-  /// Answers a received packet in place.
+  /// Answers a received packet: in place if this is the only reference to it, else in a copy that the variable then holds.
+  ///
+  /// The frame is looked at first. A packet that is not answered is not changed, so one that somebody else holds too is not
+  /// copied for it.
   ///
   /// - Returns: true when the packet now is the answer: send it. False when there is nothing to say; the reason is counted.
-  @inlinable public mutating func answer(_ packet: inout Packet) -> Bool {
-    let length = packet.count
-    // A neighbor solicitation without options is this long, with Ethernet padding or without; hardly anything else is.
-    if length >= 78, length < 86 { return answerGrowing(&packet) }
-    let answer = packet.withMutableBytes { bytes in self.answer(&bytes) }
-    guard case .reply(let length) = answer else { return false }
-    // An answer is never longer than what it answers, so the frame only gets shorter: padding is cut.
-    packet.truncate(to: length)
-    return true
-  }
-
-  /// The same for a packet whose answer may be longer than itself: the buffer's rest is used.
-  @usableFromInline
-  mutating func answerGrowing(_ packet: inout Packet) -> Bool {
-    let length = packet.count
-    let isIPv6 = packet.withBytes { (try? EthernetHeader(decoding: $0))?.etherType == .ipv6 }
-    // Without the room, the solicitation is dropped and counted.
-    if isIPv6 { try? packet.resize(to: Responder.advertisementLength) }
-    let answer = packet.withMutableBytes { bytes in self.answer(&bytes, length: length) }
-    guard case .reply(let replyLength) = answer else {
-      packet.truncate(to: length)
+  public mutating func answer(_ packet: inout Packet) -> Bool {
+    // In several buffers it is put into one piece to be read at all; then it may as well be the piece that is written.
+    if packet.segmentCount > 1 { packet.withMutableBytes { _ in } }
+    let decision = packet.withBytes { decide($0, room: .max) }
+    guard case .reply(let reply) = decision else {
+      _ = count(decision)
       return false
     }
-    packet.truncate(to: replyLength)
+    // An advertisement may be longer than what it answers, all else is shorter: padding is cut, options are left out.
+    if reply.length > packet.count {
+      do { try packet.resize(to: reply.length) } catch {
+        _ = count(.drop(.noRoom))
+        return false
+      }
+    }
+    packet.withMutableBytes { bytes in write(reply, into: &bytes) }
+    packet.truncate(to: reply.length)
+    _ = count(decision)
     return true
   }
 }

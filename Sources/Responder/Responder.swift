@@ -119,57 +119,74 @@ public struct Responder: Sendable {
   ///     solicitation without options, and where the buffer ends before them it is not given (`noRoom`).
   ///   - length: Bytes received, padding included.
   public mutating func answer(_ frame: inout MutableRawSpan, length: Int) -> Answer {
-    let answer: Answer
-    do throws(PacketFormatError) {
-      answer = try respond(to: &frame, length: length)
-    } catch {
-      answer = .drop(DropReason(error))
-    }
-    switch answer {
-    case .reply: break  // Counted by kind where it was made.
-    case .deliver: statistics.delivered &+= 1
-    case .drop(let reason): statistics.countDrop(reason)
-    }
-    return answer
+    guard frame.holds(length, at: 0) else { return count(.drop(.truncated)) }
+    let decision = decide(frame.bytes.extracting(first: length), room: frame.byteCount)
+    if case .reply(let reply) = decision { write(reply, into: &frame) }
+    return count(decision)
   }
 
+  /// What will become of a frame, without touching it or counting anything.
+  ///
+  /// - Parameters:
+  ///   - frame: The bytes received.
+  ///   - room: Bytes of the buffer that the answer will be written to.
   @inline(__always)
-  private mutating func respond(to frame: inout MutableRawSpan, length: Int) throws(PacketFormatError) -> Answer {
-    guard frame.holds(length, at: 0) else { throw .truncated }
-    let ethernet = try EthernetHeader(decoding: frame.bytes.extracting(first: length))
-    guard ethernet.destination == macAddress || ethernet.destination.isGroup else { return .drop(.otherStation) }
-    guard ethernet.source.isUnicast, ethernet.source != macAddress else { return .drop(.invalidSourceMAC) }
-    if ethernet.etherType == .ipv4, hasIPv4 { return try respondToIPv4(&frame, length: length, ethernet) }
-    if ethernet.etherType == .ipv6, hasIPv6 { return try respondToIPv6(&frame, length: length, ethernet) }
-    if ethernet.etherType == .arp, hasIPv4 { return respondToARP(&frame, length: length) }
-    return ethernet.etherType.isVLANTag ? .drop(.vlanTagged) : .deliver
+  func decide(_ frame: RawSpan, room: Int) -> Decision {
+    do throws(PacketFormatError) {
+      let ethernet = try EthernetHeader(decoding: frame)
+      guard ethernet.destination == macAddress || ethernet.destination.isGroup else { return .drop(.otherStation) }
+      guard ethernet.source.isUnicast, ethernet.source != macAddress else { return .drop(.invalidSourceMAC) }
+      if ethernet.etherType == .ipv4, hasIPv4 { return try decideIPv4(frame, ethernet) }
+      if ethernet.etherType == .ipv6, hasIPv6 { return try decideIPv6(frame, room: room, ethernet) }
+      if ethernet.etherType == .arp, hasIPv4 { return decideARP(frame) }
+      return ethernet.etherType.isVLANTag ? .drop(.vlanTagged) : .deliver
+    } catch {
+      return .drop(DropReason(error))
+    }
+  }
+
+  /// Counts what becomes of a frame.
+  @inline(__always)
+  mutating func count(_ decision: Decision) -> Answer {
+    switch decision {
+    case .reply(let reply):
+      switch reply {
+      case .arp: statistics.arpReplies &+= 1
+      case .advertisement: statistics.neighborReplies &+= 1
+      case .icmpEcho, .icmpv6Echo: statistics.icmpEchoReplies &+= 1
+      case .udpEcho, .udpv6Echo: statistics.udpEchoReplies &+= 1
+      }
+      return .reply(length: reply.length)
+    case .deliver:
+      statistics.delivered &+= 1
+      return .deliver
+    case .drop(let reason):
+      statistics.countDrop(reason)
+      return .drop(reason)
+    }
   }
 
   @inline(never)
-  private mutating func respondToARP(_ frame: inout MutableRawSpan, length: Int) -> Answer {
-    let answer = ARPPacket.answer(&frame, length: length, hardwareAddress: macAddress) { [host] in host.owns($0) }
-    switch answer {
-    case .reply(let length):
-      statistics.arpReplies &+= 1
-      return .reply(length: length)
-    case .received: return .deliver
-    case .malformed(let error): return .drop(DropReason(error))
-    case .unknownOperation: return .drop(.arpUnknownOperation)
-    case .otherAddress: return .drop(.arpOtherAddress)
-    case .invalidSender: return .drop(.arpInvalidSender)
-    case .conflict: return .drop(.arpConflict)
+  private func decideARP(_ frame: RawSpan) -> Decision {
+    let judgement = ARPPacket.judge(frame, length: frame.byteCount, hardwareAddress: macAddress) { [host] in
+      host.owns($0)
+    }
+    switch judgement {
+    case .reply(let reply): return .reply(.arp(reply))
+    case .other(.received), .other(.reply): return .deliver
+    case .other(.malformed(let error)): return .drop(DropReason(error))
+    case .other(.unknownOperation): return .drop(.arpUnknownOperation)
+    case .other(.otherAddress): return .drop(.arpOtherAddress)
+    case .other(.invalidSender): return .drop(.arpInvalidSender)
+    case .other(.conflict): return .drop(.arpConflict)
     }
   }
 
   @inline(__always)
-  private mutating func respondToIPv4(
-    _ frame: inout MutableRawSpan, length: Int, _ ethernet: EthernetHeader
-  ) throws(PacketFormatError) -> Answer {
-    let ip = try IPv4Header(decoding: frame.bytes.extracting(first: length), at: EthernetHeader.length)
-    if ip.hasOptions {
-      try IPv4Options.check(frame.bytes.extracting(first: length), at: EthernetHeader.length, header: ip)
-    }
-    guard !ip.isFragment else { throw .ipFragment }
+  private func decideIPv4(_ frame: RawSpan, _ ethernet: EthernetHeader) throws(PacketFormatError) -> Decision {
+    let ip = try IPv4Header(decoding: frame, at: EthernetHeader.length)
+    if ip.hasOptions { try IPv4Options.check(frame, at: EthernetHeader.length, header: ip) }
+    guard !ip.isFragment else { throw PacketFormatError(.ipFragment) }
     guard host.owns(ip.destination) else {
       return .drop(refusal(of: ip.destination))
     }
@@ -179,54 +196,24 @@ public struct Responder: Sendable {
     if ip.protocol == .udp {
       let start = EthernetHeader.length &+ ip.headerLength
       let udp = try UDPHeader(
-        decoding: frame.bytes.extracting(first: length), at: start, available: ip.payloadLength,
-        pseudoHeader: ip.pseudoHeader)
+        decoding: frame, at: start, available: ip.payloadLength, pseudoHeader: ip.pseudoHeader)
       if let refusal = refusal(of: udp) { return refusal }
-      let header = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: udp.datagramLength)
-      if udp.checksum != 0 {
-        // Verified above, and an exchange of addresses and ports does not change a sum.
-        udp.reversed.store(into: &frame, at: Responder.replyPayload)
-      } else {
-        udp.reversed.store(into: &frame, at: Responder.replyPayload, pseudoHeader: header.pseudoHeader)
-      }
-      statistics.udpEchoReplies &+= 1
-      return .reply(length: Responder.replyPayload &+ udp.datagramLength)
+      return .reply(.udpEcho(ethernet, ip, udp))
     }
-    if ip.protocol == .icmpv4 { return try respondToICMP(&frame, length: length, ethernet, ip) }
+    if ip.protocol == .icmpv4 { return try decideICMP(frame, ethernet, ip) }
     return .deliver
   }
 
   // Out of line, so that the way of a UDP datagram stays short.
   @inline(never)
-  private mutating func respondToICMP(
-    _ frame: inout MutableRawSpan, length: Int, _ ethernet: EthernetHeader, _ ip: IPv4Header
-  ) throws(PacketFormatError) -> Answer {
-    let start = EthernetHeader.length &+ ip.headerLength
+  private func decideICMP(
+    _ frame: RawSpan, _ ethernet: EthernetHeader, _ ip: IPv4Header
+  ) throws(PacketFormatError) -> Decision {
     let message = try ICMPv4Message(
-      decoding: frame.bytes.extracting(first: length), at: start, length: ip.payloadLength)
+      decoding: frame, at: EthernetHeader.length &+ ip.headerLength, length: ip.payloadLength)
     guard message.kind == .echoRequest else { return .deliver }
     guard message.code == 0 else { return .drop(.icmpCode) }
-    _ = storeHeaders(into: &frame, ethernet, answering: ip, payloadAt: start, length: message.length)
-    message.storeEchoReply(into: &frame, at: Responder.replyPayload)
-    statistics.icmpEchoReplies &+= 1
-    return .reply(length: Responder.replyPayload &+ message.length)
-  }
-
-  // Where the payload of an answer starts: behind an Ethernet and an IPv4 header without options.
-  private static var replyPayload: Int { 34 }
-
-  /// Writes the Ethernet and IPv4 headers of the answer to `request`, in front of `length` bytes of payload now at `start`,
-  /// which move forward to make up for options. They fit, because those of the request did.
-  @inline(__always)
-  private func storeHeaders(
-    into frame: inout MutableRawSpan, _ ethernet: EthernetHeader, answering request: IPv4Header, payloadAt start: Int,
-    length: Int
-  ) -> IPv4Header {
-    if request.hasOptions { frame.moveForward(from: start, to: Responder.replyPayload, count: length) }
-    let header = request.answer(payloadLength: length, timeToLive: timeToLive)
-    EthernetHeader(destination: ethernet.source, source: macAddress, etherType: .ipv4).store(into: &frame)
-    header.store(into: &frame, at: EthernetHeader.length)
-    return header
+    return .reply(.icmpEcho(ethernet, ip, message))
   }
 
   /// Why a packet to this address, which is not ours, is dropped.
@@ -240,7 +227,7 @@ public struct Responder: Sendable {
 
   /// What becomes of a datagram that is not to be echoed, because of its ports; nothing if it is.
   @inline(__always)
-  func refusal(of udp: UDPHeader) -> Answer? {
+  func refusal(of udp: UDPHeader) -> Decision? {
     guard udp.destinationPort != 0 else { return .drop(.udpPortZero) }
     guard udpEcho.contains(udp.destinationPort) else { return .deliver }
     guard udp.sourcePort != 0 else { return .drop(.udpPortZero) }

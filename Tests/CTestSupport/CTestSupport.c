@@ -7,12 +7,21 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <netdb.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -125,4 +134,89 @@ int test_thread_sanitizer(void) {
 #endif
 #endif
   return 0;
+}
+
+int test_udp_client_between(const char *own, const char *address, uint16_t port, int milliseconds) {
+  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICHOST};
+  struct addrinfo *here = NULL, *there = NULL;
+  char service[8];
+  snprintf(service, sizeof service, "%u", port);
+  if (getaddrinfo(own, "0", &hints, &here) != 0) return -EINVAL;
+  if (getaddrinfo(address, service, &hints, &there) != 0) {
+    freeaddrinfo(here);
+    return -EINVAL;
+  }
+  struct timeval patience = {.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
+  int descriptor = socket(here->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  int result = descriptor < 0 || bind(descriptor, here->ai_addr, here->ai_addrlen) < 0 ||
+                       connect(descriptor, there->ai_addr, there->ai_addrlen) < 0 ||
+                       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0
+                   ? -errno
+                   : descriptor;
+  if (result < 0 && descriptor >= 0) close(descriptor);
+  freeaddrinfo(here);
+  freeaddrinfo(there);
+  return result;
+}
+
+int test_open_tap_queue(const char *name, int with_headers) {
+  int descriptor = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor < 0) return -errno;
+  struct ifreq request;
+  memset(&request, 0, sizeof request);
+  strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+  request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE | (with_headers ? IFF_VNET_HDR : 0));
+  if (ioctl(descriptor, TUNSETIFF, &request) == 0) return descriptor;
+  int error = errno;
+  close(descriptor);
+  return -error;
+}
+
+int test_set_header_length(int descriptor, int length) {
+  return ioctl(descriptor, TUNSETVNETHDRSZ, &length) < 0 ? -errno : 0;
+}
+
+int test_shell_command(const char *command) {
+  int status = system(command);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+struct refusing {
+  long number;
+  int error;
+  void (*body)(void *);
+  void *context;
+  int result;
+};
+
+static void *refuse_and_run(void *argument) {
+  struct refusing *refusing = argument;
+  struct sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)refusing->number, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ((unsigned int)refusing->error & SECCOMP_RET_DATA)),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {.len = sizeof filter / sizeof filter[0], .filter = filter};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0) {
+    refusing->result = -errno;
+    return NULL;
+  }
+  refusing->body(refusing->context);
+  return NULL;
+}
+
+int test_on_thread_refusing(enum test_call call, int error, void (*body)(void *), void *context) {
+  static const long numbers[] = {
+      [test_call_readv] = SYS_readv,
+      [test_call_writev] = SYS_writev,
+      [test_call_recvmmsg] = SYS_recvmmsg,
+      [test_call_sendmmsg] = SYS_sendmmsg,
+  };
+  struct refusing refusing = {.number = numbers[call], .error = error, .body = body, .context = context};
+  pthread_t thread;
+  int result = pthread_create(&thread, NULL, refuse_and_run, &refusing);
+  if (result != 0) return -result;
+  pthread_join(thread, NULL);
+  return refusing.result;
 }

@@ -22,7 +22,7 @@ import Testing
   }
 
   static let cases = [
-    Case(.opensAsPromised, .fiveByteAddress, "["),
+    Case(.opensAsPromised, .groupAddress, "ff:ff:ff:ff:ff:ff"),
     Case(.resetsAtAnyTime, .failsSecondReset, "reset 2"),
     Case(.framesUnchanged, .damagesLastByte, "is 255 instead of"),
     Case(.frameStart, .assumesHeadroom, ""),

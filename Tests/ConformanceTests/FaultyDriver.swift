@@ -1,11 +1,12 @@
 import Glibc
 import LibeventConcurrency
 import Netdev
+import PacketFormats
 import Synchronization
 
 /// What a faulty driver does wrong. Each breaks the rule of one check; all else works.
 enum Fault: String, Sendable, CaseIterable {
-  case fiveByteAddress, failsSecondReset
+  case groupAddress, failsSecondReset
   case damagesLastByte, assumesHeadroom, sendsFirstBuffer, swapsReceived, losesBehind32, dropsWhenFull
   case truncatesTooLong, ignoresForeign, sendsSharedOnce, writesIntoShared, writesIntoReceived
   case releasesTwice, holdsLastRelease, neverArms, ignoresArm, saysArmed
@@ -30,15 +31,11 @@ final class FaultyDriver: NetworkDriver {
     self.fault = fault
   }
 
-  var recovery: RecoveryPauses? { inner.recovery }
-  func attach(control: DeviceControl) { inner.attach(control: control) }
-  func attend() async throws(NetworkDeviceError) { try await inner.attend() }
-  func suspend() async { await inner.suspend() }
-  func recover() async throws(NetworkDeviceError) { try await inner.recover() }
+  func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) { inner.watchLink(onChange) }
 
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     var information = try await inner.start(request)
-    if fault == .fiveByteAddress { information.hardwareAddress.removeLast() }
+    if fault == .groupAddress { information.hardwareAddress = .broadcast }
     return information
   }
 

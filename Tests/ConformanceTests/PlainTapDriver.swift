@@ -1,6 +1,7 @@
 import Glibc
 import LibeventConcurrency
 import Netdev
+import PacketFormats
 import Synchronization
 
 /// A driver that is not virtio: a TAP interface through plain reads and writes of `/dev/net/tun`, one frame a system call.
@@ -68,7 +69,8 @@ final class PlainTapDriver: NetworkDriver {
     for descriptor in unused { close(descriptor) }
     // A byte more than a frame, which shows that one was too long.
     return NetworkDeviceInformation(
-      name: "plain tap \(name)", hardwareAddress: [2, 0, 0, 0, 0xcc, 1], mtu: mtu, queuePairs: wanted, queueSize: size,
+      name: "plain tap \(name)", hardwareAddress: MACAddress(2, 0, 0, 0, 0xcc, 1), mtu: mtu, queuePairs: wanted,
+      queueSize: size,
       headroom: 0, receiveBufferSize: mtu + 15)
   }
 

@@ -52,9 +52,8 @@ struct TapEcho {
 }
 
 /// The station that the device is.
-func macAddress(of device: NetworkDevice) -> MACAddress {
-  let mac = device.information.hardwareAddress
-  return MACAddress(mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
+func macAddress(of device: NetworkDevice) throws -> MACAddress {
+  try #require(device.information.hardwareAddress)
 }
 
 /// Answers on every queue of a device until it ends: the loop that the README prints.
@@ -63,7 +62,7 @@ func echo(
 ) throws -> Task<Void, any Error> {
   let network = try #require(IPv4Network(address))
   let template = try Responder(
-    macAddress: macAddress(of: device), addresses: [network],
+    macAddress: try macAddress(of: device), addresses: [network],
     ipv6Addresses: ipv6Addresses?.map { text in try #require(IPv6Network(text)) })
   return Task {
     try await device.run { queue in

@@ -41,7 +41,10 @@ struct ForwarderTapTests {
     func end(_ signal: CInt = SIGINT, sourceLocation: SourceLocation = #_sourceLocation) async {
       let end = await program.end(with: signal)
       #expect(end.status == 0, "\(end)", sourceLocation: sourceLocation)
-      #expect(end.complaints.isEmpty, "\(end)", sourceLocation: sourceLocation)
+      // The interface that was moved was down meanwhile.
+      let ofTheMove = ["link down", "link up", "a frame was dropped"]
+      let complaints = end.complaints.filter { line in !ofTheMove.contains { line.contains($0) } }
+      #expect(complaints.isEmpty, "\(end)", sourceLocation: sourceLocation)
       for way in ["tap tap0 -> tap tap1: ", "tap tap1 -> tap tap0: "] {
         let line = end.output.split(separator: "\n").first { $0.hasPrefix(way) } ?? ""
         #expect(line.contains("dropped: 0 too long, 0 with a bad header"), "\(end)", sourceLocation: sourceLocation)

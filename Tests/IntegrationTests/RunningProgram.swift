@@ -11,6 +11,11 @@ final class RunningProgram: Sendable {
 
     /// The errors but for warnings that a loop was held, which a busy machine brings about by itself.
     var complaints: [Substring] { errors.split(separator: "\n").filter { !$0.contains("a job held the loop") } }
+
+    /// The program's own lines among the errors, which are none of the library's log.
+    func lines(of program: String) -> [Substring] {
+      errors.split(separator: "\n").filter { $0.hasPrefix("\(program): ") }
+    }
   }
 
   /// Beside the test executable, where the package manager puts executables.
@@ -32,14 +37,15 @@ final class RunningProgram: Sendable {
     try self.init(command: before + [Self.url(of: program).path] + arguments)
   }
 
-  init(command: [String]) throws {
+  /// - Parameter standardOutput: a descriptor to print to instead of one whose text is collected.
+  init(command: [String], standardOutput: CInt? = nil) throws {
     let output = try Collector()
     let errors = try Collector()
     var actions = unsafe posix_spawn_file_actions_t()
     unsafe posix_spawn_file_actions_init(&actions)
     defer { unsafe posix_spawn_file_actions_destroy(&actions) }
     unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    unsafe posix_spawn_file_actions_adddup2(&actions, output.writeEnd, 1)
+    unsafe posix_spawn_file_actions_adddup2(&actions, standardOutput ?? output.writeEnd, 1)
     unsafe posix_spawn_file_actions_adddup2(&actions, errors.writeEnd, 2)
     var arguments = unsafe command.map { unsafe strdup($0) } + [nil]
     defer { unsafe arguments.forEach { unsafe free($0) } }

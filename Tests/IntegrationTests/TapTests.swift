@@ -25,12 +25,13 @@ struct TapTests {
     try await echo.namespace.shell("ping -6 -q -c 20 -i 0.01 -W 5 -s 1452 -M do \(TapEcho.ipv6Address) > /dev/null")
     // A fragmented ping is dropped and counted, not answered and not fatal.
     try await echo.namespace.shell("! ping -6 -q -c 1 -W 1 -s 3000 \(TapEcho.ipv6Address) > /dev/null")
-    let linkLocal = IPv6Address(linkLocal: macAddress(of: echo.device))
+    let station = try macAddress(of: echo.device)
+    let linkLocal = IPv6Address(linkLocal: station)
     try await echo.namespace.shell("ping -6 -q -c 3 -i 0.01 -W 5 \(linkLocal)%tap0 > /dev/null")
     try await echo.namespace.shell("ping -6 -q -c 1 -W 5 ff02::1%tap0 > /dev/null")
     // What neighbor discovery has told the kernel is where the device is.
     try await echo.namespace.shell(
-      "ip -6 neigh show \(TapEcho.ipv6Address) dev tap0 | grep -q 'lladdr \(macAddress(of: echo.device))'")
+      "ip -6 neigh show \(TapEcho.ipv6Address) dev tap0 | grep -q 'lladdr \(station)'")
     try await echo.namespace.shell("ping -q -c 1 -W 5 \(TapEcho.address) > /dev/null")
     try await echo.stop()
   }

@@ -212,13 +212,14 @@ private actor Maker {
       drained.add(Int(netdev_eventfd_drain(descriptor)), ordering: .relaxed)
     }
     while seen.load(ordering: .relaxed) < 3 { try await Task.sleep(for: .milliseconds(1)) }
-    #expect(loop.statistics.refusedWatches >= 3)
+    #expect(loop.statistics.refusedWatches > 0)
     // Now the number stands for an eventfd.
     let event = netdev_eventfd_create()
     #expect(dup2(event, descriptor) == descriptor)
     _ = netdev_eventfd_signal(event)
     while drained.load(ordering: .relaxed) == 0 { try await Task.sleep(for: .milliseconds(1)) }
-    try await Task.sleep(for: .milliseconds(200))
+    // The system is asked twice a second.
+    try await Task.sleep(for: .milliseconds(1500))
     let refused = loop.statistics.refusedWatches
     for expected in 2...20 {
       _ = netdev_eventfd_signal(event)

@@ -39,15 +39,12 @@ private actor Clockwork {
 @Suite(.timeLimit(.minutes(2))) struct LoopTimerTests {
   private static let delays = (0..<200).map { Duration.microseconds(300 + 97 * $0) }
 
-  @Test func `timers of a loop that sleeps fire in their order, none early, and the quickest within a millisecond`()
-    async throws
-  {
+  @Test func `timers of a loop that sleeps fire, and none early`() async throws {
     let clockwork = Clockwork(try LoopExecutor(name: "test"))
     try await clockwork.schedule(Self.delays)
     while await clockwork.lateness.count < Self.delays.count { try await Task.sleep(for: .milliseconds(5)) }
     let lateness = await clockwork.lateness
     #expect(lateness.allSatisfy { $0 >= 0 }, "\(lateness)")
-    #expect(lateness.min() ?? .max < 1_000_000)
   }
 
   @Test func `timers of a loop that does not sleep fire too, and none early`() async throws {

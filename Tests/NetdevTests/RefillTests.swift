@@ -1,5 +1,6 @@
 import LibeventConcurrency
 import Netdev
+import PacketFormats
 import Synchronization
 import Testing
 
@@ -37,7 +38,8 @@ private final class EndlessDriver: NetworkDriver {
 
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     NetworkDeviceInformation(
-      name: "endless", hardwareAddress: [2, 0, 0, 0, 0, 1], mtu: 1500, queuePairs: 1, queueSize: capacity, headroom: 12,
+      name: "endless", hardwareAddress: MACAddress(2, 0, 0, 0, 0, 1), mtu: 1500, queuePairs: 1, queueSize: capacity,
+      headroom: 12,
       receiveBufferSize: 1514)
   }
 

@@ -108,7 +108,7 @@ import VirtioNet
   @Test func `the pool that fits several devices has the largest of their needs and the sum of their rings`() {
     let information = { (queues: Int, size: Int, headroom: Int, buffer: Int) in
       NetworkDeviceInformation(
-        name: "one", hardwareAddress: [], mtu: 1500, queuePairs: queues, queueSize: size, headroom: headroom,
+        name: "one", hardwareAddress: nil, mtu: 1500, queuePairs: queues, queueSize: size, headroom: headroom,
         receiveBufferSize: buffer)
     }
     let fitting = PacketPool.Configuration.fitting([

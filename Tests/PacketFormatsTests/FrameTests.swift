@@ -53,7 +53,7 @@ struct UDPFrameTests {
 
   @Test("Every check of the formats is made")
   func checks() {
-    let cases: [(PacketFormatError, IPv4Frame)] = [
+    let cases: [(PacketFormatError.Reason, IPv4Frame)] = [
       (.vlanTagged, .udp { $0.etherType = [0x81, 0x00] }),
       (.otherProtocol, .udp { $0.etherType = [0x86, 0xDD] }),
       (.otherProtocol, .icmp()),
@@ -66,26 +66,40 @@ struct UDPFrameTests {
       (.ipOptions, .udp { $0.options = [7, 1, 0, 0] }),
       (.udpLength, .udp(length: 7, checksum: 0)),
       (.udpChecksum, .udp(checksumError: 1)),
-      (.unanswerable, .udp(from: 0)),
-      (.unanswerable, .udp { $0.source = [127, 0, 0, 1] }),
-      (.unanswerable, .udp { $0.source = [224, 0, 0, 1] }),
-      (.unanswerable, .udp { $0.sourceMAC = [UInt8](repeating: 0xFF, count: 6) }),
     ]
-    for (error, frame) in cases {
-      #expect(throws: error) { try decode(frame) }
+    for (reason, frame) in cases {
+      expectError(reason) { try decode(frame) }
     }
     let short = Array(IPv4Frame.udp().bytes.prefix(13))
-    #expect(throws: PacketFormatError.truncated) { try UDPFrame.decode(short.raw) }
+    expectError(.truncated) { try UDPFrame.decode(short.raw) }
+  }
+
+  @Test("Whom nobody can answer is read all the same, and said with what keeps an answer from it")
+  func answerable() throws {
+    let discover = try decode(.udp(from: 68, to: 67) { $0.source = [0, 0, 0, 0] }).0
+    #expect(discover.source == .unspecified && discover.sourcePort == 68)
+    let cases: [(PacketFormatError.Found, IPv4Frame)] = [
+      (.ipv4(.unspecified), .udp(from: 68, to: 67) { $0.source = [0, 0, 0, 0] }),
+      (.number(0), .udp(from: 0)),
+      (.ipv4(.loopback), .udp { $0.source = [127, 0, 0, 1] }),
+      (.ipv4(IPv4Address(224, 0, 0, 1)), .udp { $0.source = [224, 0, 0, 1] }),
+      (.station(.broadcast), .udp { $0.sourceMAC = [UInt8](repeating: 0xFF, count: 6) }),
+    ]
+    for (found, frame) in cases {
+      let flow = try decode(frame).0
+      #expect(throws: PacketFormatError(.unanswerable, found)) { try flow.checkAnswerable() }
+    }
+    try decode(.udp()).0.checkAnswerable()
   }
 
   @Test("What does not fit is refused and nothing is written")
   func limits() {
     var bytes = [UInt8](repeating: 0xEE, count: 46)
-    let cases: [(Int, PacketFormatError)] = [
+    let cases: [(Int, PacketFormatError.Reason)] = [
       (5, .truncated), (65507, .truncated), (65508, .payloadTooLong), (-1, .payloadTooLong), (Int.max, .payloadTooLong),
     ]
-    for (length, error) in cases {
-      #expect(throws: error) {
+    for (length, reason) in cases {
+      expectError(reason) {
         try withMutableSpan(&bytes) { span throws(PacketFormatError) in
           try flow.encode(into: &span, payloadLength: length)
         }
@@ -146,7 +160,10 @@ struct ARPAnswerTests {
       (.invalidSender, ARPFrame(senderIP: [127, 0, 0, 1], targetIP: target)),
       (.invalidSender, ARPFrame(senderIP: [0, 0, 0, 1], targetIP: target)),
       (.invalidSender, ARPFrame(operation: 2, senderIP: [0, 0, 0, 0], targetIP: target)),
-      (.malformed(.arpAddressSpace), ARPFrame(hardwareType: 6, targetIP: target)),
+      (
+        .malformed(PacketFormatError(.arpAddressSpace, .number(0x0006_0800_0604))),
+        ARPFrame(hardwareType: 6, targetIP: target)
+      ),
     ]
     for (expected, frame) in cases {
       var bytes = frame.bytes
@@ -165,10 +182,10 @@ struct ARPAnswerTests {
   @Test("A frame cut short, or of another type, is malformed")
   func malformed() throws {
     var bytes = ARPFrame(targetIP: [10, 0, 7, 1]).bytes
-    #expect(try answer(&bytes, length: 41) == .malformed(.truncated))
+    #expect(try answer(&bytes, length: 41) == .malformed(PacketFormatError(.truncated, .length(42, limit: 41))))
     bytes[13] = 0x00
-    #expect(try answer(&bytes) == .malformed(.otherProtocol))
+    #expect(try answer(&bytes) == .malformed(PacketFormatError(.otherProtocol, .etherType(.ipv4))))
     var short = Array(ARPFrame(targetIP: [10, 0, 7, 1]).bytes.prefix(41))
-    #expect(try answer(&short, length: 60) == .malformed(.truncated))
+    #expect(try answer(&short, length: 60) == .malformed(PacketFormatError(.truncated, .length(42, limit: 41))))
   }
 }

@@ -21,7 +21,8 @@ struct EthernetAndARPTests {
     for tag in [0x8100, 0x88A8, 0x9100] as [UInt16] { #expect(EtherType(rawValue: tag).isVLANTag) }
     for type in [EtherType.ipv4, .arp, .ipv6] { #expect(!type.isVLANTag && !type.isLength) }
     #expect(EtherType(rawValue: 1500).isLength && !EtherType(rawValue: 1501).isLength)
-    #expect(EtherType.arp.description == "0x0806")
+    #expect("\(EtherType.arp)" == "ARP" && "\(EtherType.ipv4)" == "IPv4" && "\(EtherType.ipv6)" == "IPv6")
+    #expect("\(EtherType(rawValue: 0x08CC))" == "0x08cc" && "\(EtherType.serviceTag)" == "802.1ad")
   }
 
   @Test("RFC 826: a packet is read field by field and written back the same")
@@ -43,7 +44,7 @@ struct EthernetAndARPTests {
     ]
     for frame in frames {
       let bytes = frame.bytes
-      #expect(throws: PacketFormatError.arpAddressSpace) { try ARPPacket(decoding: bytes.raw, at: 14) }
+      expectError(.arpAddressSpace) { try ARPPacket(decoding: bytes.raw, at: 14) }
     }
   }
 
@@ -51,24 +52,24 @@ struct EthernetAndARPTests {
   func truncation() {
     let bytes = IPv4Frame.icmp().bytes
     for (length, offset) in [(13, 0), (14, 1), (14, -1), (0, 0), (14, Int.max), (14, Int.min)] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try EthernetHeader(decoding: bytes.raw.extracting(first: length), at: offset)
       }
     }
     for (length, offset) in [(27, 0), (28, 1), (28, -1)] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try ARPPacket(decoding: bytes.raw.extracting(first: length), at: offset)
       }
     }
     var short = [UInt8](repeating: 0xEE, count: 13)
     let header = EthernetHeader(destination: Here.mac, source: There.mac, etherType: .arp)
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try withMutableSpan(&short) { span throws(PacketFormatError) in try header.encode(into: &span) }
     }
     let packet = ARPPacket(
       operation: .reply, senderHardwareAddress: Here.mac, senderProtocolAddress: Here.ip,
       targetHardwareAddress: There.mac, targetProtocolAddress: There.ip)
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try withMutableSpan(&short) { span throws(PacketFormatError) in try packet.encode(into: &span) }
     }
     #expect(short == [UInt8](repeating: 0xEE, count: 13))
@@ -111,29 +112,29 @@ struct IPv4HeaderTests {
   @Test("RFC 1122 §3.2.1.1: another version is refused")
   func version() {
     for version in [0, 3, 5, 6, 15] {
-      #expect(throws: PacketFormatError.ipVersion) { try decode(.udp { $0.version = version }) }
+      expectError(.ipVersion) { try decode(.udp { $0.version = version }) }
     }
   }
 
   @Test("RFC 791 §3.1: a header length below five words or beyond the packet is refused")
   func headerLength() {
-    #expect(throws: PacketFormatError.ipHeaderLength) { try decode(.udp { $0.headerWords = 4 }) }
-    #expect(throws: PacketFormatError.ipHeaderLength) { try decode(.udp { $0.headerWords = 0 }) }
+    expectError(.ipHeaderLength) { try decode(.udp { $0.headerWords = 4 }) }
+    expectError(.ipHeaderLength) { try decode(.udp { $0.headerWords = 0 }) }
     var short = IPv4Frame()
     short.headerWords = 6
     short.payload = [0, 0, 0]
-    #expect(throws: PacketFormatError.ipHeaderLength) { try decode(short) }
+    expectError(.ipHeaderLength) { try decode(short) }
   }
 
   @Test("RFC 791 §3.1: a total length below the header length or beyond the frame is refused")
   func totalLength() throws {
-    #expect(throws: PacketFormatError.ipTotalLength) { try decode(.udp { $0.totalLength = 19 }) }
-    #expect(throws: PacketFormatError.ipTotalLength) {
+    expectError(.ipTotalLength) { try decode(.udp { $0.totalLength = 19 }) }
+    expectError(.ipTotalLength) {
       try decode(.udp { ($0.options, $0.totalLength) = ([1, 1, 1, 1], 23) })
     }
     var empty = IPv4Frame()
     empty.totalLength = 21
-    #expect(throws: PacketFormatError.ipTotalLength) { try decode(empty) }
+    expectError(.ipTotalLength) { try decode(empty) }
     empty.totalLength = 20
     #expect(try decode(empty).payloadLength == 0)
     empty.padding = [1, 2, 3]
@@ -152,7 +153,7 @@ struct IPv4HeaderTests {
         bytes[bit / 8] ^= 0x80 >> UInt8(bit % 8)
       }
     }
-    #expect(throws: PacketFormatError.ipHeaderChecksum) { try decode(.udp { $0.checksumError = 1 }) }
+    expectError(.ipHeaderChecksum) { try decode(.udp { $0.checksumError = 1 }) }
   }
 
   @Test("RFC 791 §3.2: more fragments, or an offset, make a fragment; DF and the reserved bit do not")
@@ -165,7 +166,7 @@ struct IPv4HeaderTests {
   @Test("RFC 791 §3.1: a payload that the total length cannot say is refused, the longest one is not")
   func payloadTooLong() throws {
     for length in [65516, -1, Int.max, Int.min] {
-      #expect(throws: PacketFormatError.payloadTooLong) {
+      expectError(.payloadTooLong) {
         try IPv4Header(source: Here.ip, destination: There.ip, protocol: .udp, payloadLength: length)
       }
     }
@@ -175,11 +176,11 @@ struct IPv4HeaderTests {
 
   @Test("A header that does not fit is truncated, and nothing is written")
   func truncation() throws {
-    #expect(throws: PacketFormatError.truncated) { try IPv4Header(decoding: published.raw, at: 1) }
-    #expect(throws: PacketFormatError.truncated) { try IPv4Header(decoding: published.raw, at: -1) }
+    expectError(.truncated) { try IPv4Header(decoding: published.raw, at: 1) }
+    expectError(.truncated) { try IPv4Header(decoding: published.raw, at: -1) }
     let header = try IPv4Header(source: Here.ip, destination: There.ip, protocol: .udp, payloadLength: 0)
     var short = [UInt8](repeating: 0xEE, count: 19)
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try withMutableSpan(&short) { span throws(PacketFormatError) in try header.encode(into: &span) }
     }
     #expect(short == [UInt8](repeating: 0xEE, count: 19))
@@ -218,21 +219,21 @@ struct IPv4OptionsTests {
     "RFC 7126 §4.3, §4.4: loose and strict source routes are found, behind other options too",
     arguments: [[131, 3, 4, 0], [137, 3, 4, 0], [1, 1, 7, 3, 4, 131, 3, 4], [131, 2, 0, 0]] as [[UInt8]])
   func sourceRoutes(_ options: [UInt8]) {
-    #expect(throws: PacketFormatError.ipSourceRoute) { try check(options) }
+    expectError(.ipSourceRoute) { try check(options) }
   }
 
   @Test(
     "Options without a length, with an impossible one, or running over the end are malformed",
     arguments: [[1, 1, 1, 7], [7, 0, 0, 0], [7, 1, 0, 0], [7, 5, 4, 0], [131, 255, 4, 0], [1, 1, 7, 3]] as [[UInt8]])
   func malformed(_ options: [UInt8]) {
-    #expect(throws: PacketFormatError.ipOptions) { try check(options) }
+    expectError(.ipOptions) { try check(options) }
   }
 
   @Test("A header that is not inside the bytes is truncated")
   func truncated() throws {
     let bytes = IPv4Frame.udp { $0.options = [1, 1, 1, 1] }.bytes
     let header = try IPv4Header(decoding: bytes.raw, at: 14)
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try IPv4Options.check(bytes.raw.extracting(first: 37), at: 14, header: header)
     }
   }

@@ -30,17 +30,17 @@ struct IPv6HeaderTests {
   func refused() throws {
     for length in 0..<40 {
       let short = Array(IPv6Frame.udp().bytes[14...].prefix(length))
-      #expect(throws: PacketFormatError.truncated) { try IPv6Header(decoding: short.raw) }
+      expectError(.truncated) { try IPv6Header(decoding: short.raw) }
     }
     let bytes = IPv6Frame.udp().bytes
     for offset in [-1, bytes.count - 39, Int.max, Int.min] {
-      #expect(throws: PacketFormatError.truncated) { try IPv6Header(decoding: bytes.raw, at: offset) }
+      expectError(.truncated) { try IPv6Header(decoding: bytes.raw, at: offset) }
     }
     for version in [0, 4, 5, 7, 15] {
-      #expect(throws: PacketFormatError.ipVersion) { try decode(.udp { $0.version = version }) }
+      expectError(.ipVersion) { try decode(.udp { $0.version = version }) }
     }
     for length in [14, 65535] {
-      #expect(throws: PacketFormatError.ipTotalLength) { try decode(.udp { $0.payloadLength = length }) }
+      expectError(.ipTotalLength) { try decode(.udp { $0.payloadLength = length }) }
     }
     #expect(try decode(.udp { $0.padding = [0, 0, 0] }).payloadLength == 13)
     #expect(try decode(.udp { $0.payloadLength = 0 }).payloadLength == 0)
@@ -49,7 +49,7 @@ struct IPv6HeaderTests {
   @Test("What does not fit is refused and nothing is written")
   func limits() throws {
     for length in [-1, 65536, Int.max, Int.min] {
-      #expect(throws: PacketFormatError.payloadTooLong) {
+      expectError(.payloadTooLong) {
         try IPv6Header(source: Here.ipv6, destination: There.ipv6, nextHeader: .udp, payloadLength: length)
       }
     }
@@ -57,7 +57,7 @@ struct IPv6HeaderTests {
     #expect(header.payloadLength == 65535)
     var bytes = [UInt8](repeating: 0xEE, count: 44)
     for offset in [5, 44, -1, Int.max] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try withMutableSpan(&bytes) { span throws(PacketFormatError) in try header.encode(into: &span, at: offset) }
       }
     }
@@ -114,7 +114,7 @@ struct IPv6PayloadTests {
   @Test("§4.1: hop-by-hop options anywhere but behind the IPv6 header")
   func hopByHopPlace() {
     for before in [(60, padding), (43, [0, 0, 0, 0, 0, 0, 0, 0]), (0, padding)] as [(UInt8, [UInt8])] {
-      #expect(throws: PacketFormatError.ipExtensionHeader) { try walk([before, (0, padding)]) }
+      expectError(.ipExtensionHeader) { try walk([before, (0, padding)]) }
     }
   }
 
@@ -122,16 +122,16 @@ struct IPv6PayloadTests {
   func ends() {
     for number in [0, 43, 44, 60] as [UInt8] {
       for count in 1..<8 {
-        #expect(throws: PacketFormatError.ipExtensionHeader) {
+        expectError(.ipExtensionHeader) {
           try walk([(number, [UInt8](repeating: 0, count: count))], proto: 17, [])
         }
       }
       guard number != 44 else { continue }
-      #expect(throws: PacketFormatError.ipExtensionHeader) { try walk([(number, [0, 1, 0, 0, 0, 0, 0, 0])], []) }
-      #expect(throws: PacketFormatError.ipExtensionHeader) { try walk([(number, [0, 255, 0, 0, 0, 0, 0, 0])]) }
+      expectError(.ipExtensionHeader) { try walk([(number, [0, 1, 0, 0, 0, 0, 0, 0])], []) }
+      expectError(.ipExtensionHeader) { try walk([(number, [0, 255, 0, 0, 0, 0, 0, 0])]) }
     }
     // The next header is named, and is not there.
-    #expect(throws: PacketFormatError.ipExtensionHeader) { try walk([(60, padding)], proto: 60, []) }
+    expectError(.ipExtensionHeader) { try walk([(60, padding)], proto: 60, []) }
   }
 
   @Test("§4.2: options that run over the end of their header")
@@ -140,8 +140,8 @@ struct IPv6PayloadTests {
       [0, 0, 1, 5, 0, 0, 0, 0], [0, 0, 1, 255, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1], [0, 0, 1, 2, 0, 0, 5, 1],
     ]
     for bytes in cases {
-      #expect(throws: PacketFormatError.ipOptions) { try walk([(60, bytes)]) }
-      #expect(throws: PacketFormatError.ipOptions) { try walk([(0, bytes)]) }
+      expectError(.ipOptions) { try walk([(60, bytes)]) }
+      expectError(.ipOptions) { try walk([(0, bytes)]) }
     }
   }
 
@@ -149,7 +149,7 @@ struct IPv6PayloadTests {
   func unknownOptions() {
     for kind in [0x40, 0x80, 0xC0, 0xC2, 0xC9, 0xFF] as [UInt8] {
       for number in [0, 60] as [UInt8] {
-        #expect(throws: PacketFormatError.ipUnknownOption) { try walk([(number, [0, 0, kind, 4, 0, 0, 0, 0])]) }
+        expectError(.ipUnknownOption) { try walk([(number, [0, 0, kind, 4, 0, 0, 0, 0])]) }
       }
     }
   }
@@ -157,15 +157,15 @@ struct IPv6PayloadTests {
   @Test("§4.4, RFC 5095: a routing header with segments left, of any type")
   func routing() {
     for kind in [0, 2, 3, 4, 253] as [UInt8] {
-      #expect(throws: PacketFormatError.ipSourceRoute) { try walk([(43, [0, 0, kind, 1, 0, 0, 0, 0])]) }
-      #expect(throws: PacketFormatError.ipSourceRoute) { try walk([(43, [0, 0, kind, 255, 0, 0, 0, 0])]) }
+      expectError(.ipSourceRoute) { try walk([(43, [0, 0, kind, 1, 0, 0, 0, 0])]) }
+      expectError(.ipSourceRoute) { try walk([(43, [0, 0, kind, 255, 0, 0, 0, 0])]) }
     }
   }
 
   @Test("§4.5: fragments, the first, a middle one and the last")
   func fragments() {
     for field in [0x0001, 0x0008, 0x0009, 0xFFF8, 0xFFF9] {
-      #expect(throws: PacketFormatError.ipFragment) {
+      expectError(.ipFragment) {
         try walk([(44, [0, 0] + bigEndian(field, 2) + [0, 0, 0, 1])])
       }
     }
@@ -176,7 +176,7 @@ struct IPv6PayloadTests {
     let bytes = IPv6Frame.udp().bytes
     let header = try IPv6Header(decoding: bytes.raw, at: 14)
     for offset in [15, -1, 28, Int.max, Int.min] {
-      #expect(throws: PacketFormatError.truncated) { try IPv6Payload(decoding: bytes.raw, at: offset, header: header) }
+      expectError(.truncated) { try IPv6Payload(decoding: bytes.raw, at: offset, header: header) }
     }
   }
 }

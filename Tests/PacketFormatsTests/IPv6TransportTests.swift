@@ -40,9 +40,9 @@ struct ICMPv6Tests {
   @Test("A message below eight bytes is refused; one that is not there is truncated")
   func lengths() {
     let bytes = IPv6Frame.icmp([0, 0]).payload
-    for length in 0..<8 { #expect(throws: PacketFormatError.icmpLength) { try decode(bytes, length: length) } }
+    for length in 0..<8 { expectError(.icmpLength) { try decode(bytes, length: length) } }
     for (offset, length) in [(0, 11), (1, 10), (-1, 8), (0, -1), (Int.max, 8), (0, Int.max)] {
-      #expect(throws: PacketFormatError.truncated) { try decode(bytes, at: offset, length: length) }
+      expectError(.truncated) { try decode(bytes, at: offset, length: length) }
     }
   }
 
@@ -51,20 +51,20 @@ struct ICMPv6Tests {
     var bytes = IPv6Frame.icmp().payload
     for bit in 0..<(bytes.count * 8) {
       bytes[bit / 8] ^= 1 << UInt8(bit % 8)
-      #expect(throws: PacketFormatError.icmpChecksum) { try decode(bytes) }
+      expectError(.icmpChecksum) { try decode(bytes) }
       bytes[bit / 8] ^= 1 << UInt8(bit % 8)
     }
     var header = There.ipv6Bytes + Here.ipv6Bytes + [0, 58]
     for bit in 0..<(header.count * 8) {
       header[bit / 8] ^= 1 << UInt8(bit % 8)
-      #expect(throws: PacketFormatError.icmpChecksum) {
+      expectError(.icmpChecksum) {
         try ICMPv6Message(decoding: bytes.raw, length: bytes.count, pseudoHeader: Self.sum(header))
       }
       header[bit / 8] ^= 1 << UInt8(bit % 8)
     }
     // The length is in the pseudo-header too: two zeros behind the message change nothing else.
     let longer = IPv6Frame.icmp([]).payload + [0, 0]
-    #expect(throws: PacketFormatError.icmpChecksum) { try decode(longer) }
+    expectError(.icmpChecksum) { try decode(longer) }
   }
 
   @Test("An echo request is built in front of its data")
@@ -78,7 +78,7 @@ struct ICMPv6Tests {
     #expect(bytes == [0xEE] + IPv6Frame.icmp().payload + [0xEE])
     let untouched = bytes
     for (length, offset) in [(9, 1), (-1, 0), (Int.max, 0), (0, 10), (0, -1)] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try withMutableSpan(&bytes) { span throws(PacketFormatError) in
           try ICMPv6Message.encodeEcho(
             .echoRequest, identifier: 1, sequenceNumber: 1, dataLength: length, into: &span, at: offset,
@@ -88,7 +88,7 @@ struct ICMPv6Tests {
     }
     let message = try decode(IPv6Frame.icmp().payload)
     var short = [UInt8](repeating: 0, count: 8)
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try withMutableSpan(&short) { span throws(PacketFormatError) in
         try message.encodeEchoReply(into: &span, at: 1, pseudoHeader: pseudoHeader)
       }
@@ -137,7 +137,7 @@ struct NeighborTests {
 
   @Test("§7.1: what every neighbor message must be")
   func checks() {
-    let cases: [(PacketFormatError, IPv6Frame)] = [
+    let cases: [(PacketFormatError.Reason, IPv6Frame)] = [
       (.neighborHopLimit, .solicitation { $0.hopLimit = 254 }),
       (.neighborHopLimit, .advertisement { $0.hopLimit = 64 }),
       (.icmpCode, .solicitation(code: 1)), (.icmpCode, .advertisement(code: 255)),
@@ -159,8 +159,8 @@ struct NeighborTests {
       (.neighborFlags, .advertisement { $0.destination = IPv6Bytes.allNodes }),
       (.otherProtocol, .icmp { $0.hopLimit = 255 }),
     ]
-    for (index, (error, frame)) in cases.enumerated() {
-      #expect(throws: error, "case \(index)") { try decode(frame) }
+    for (index, (reason, frame)) in cases.enumerated() {
+      expectError(reason, "case \(index)") { try decode(frame) }
     }
   }
 
@@ -181,7 +181,7 @@ struct NeighborTests {
     let payload = try IPv6Payload(decoding: bytes.raw, at: 14, header: header)
     let message = try ICMPv6Message(
       decoding: bytes.raw, at: 54, length: 32, pseudoHeader: header.pseudoHeader(for: .icmpv6))
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try NeighborMessage(
         decoding: bytes.raw.extracting(0..<85), header: header, payload: payload, message: message)
     }
@@ -199,7 +199,7 @@ struct NeighborTests {
     #expect(bytes == [0xEE] + IPv6Frame.answer(for: Here.ipv6Bytes, to: There.ipv6Bytes)[54...] + [0xEE])
     let untouched = bytes
     for offset in [3, -1, 34, Int.max] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try withMutableSpan(&bytes) { span throws(PacketFormatError) in
           try advertisement.encode(into: &span, at: offset, pseudoHeader: header.pseudoHeader(for: .icmpv6))
         }

@@ -1,5 +1,6 @@
 import PacketFormats
 import Responder
+import Testing
 
 // A second, slow opinion: frames built byte by byte, and sums taken word by word as RFC 1071 §4.1 spells them out. It shares no
 // code with what is tested, except for the calls that hand over the bytes.
@@ -160,6 +161,16 @@ func withMutableSpan<Value>(
   // Bytes have no padding between them that could be uninitialised.
   var raw = unsafe span.mutableBytes
   return try body(&raw)
+}
+
+/// The body must throw a format error of this reason.
+func expectError<Value>(
+  _ reason: PacketFormatError.Reason, _ comment: @autoclosure () -> Comment? = nil,
+  sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Value
+) {
+  let error = #expect(throws: PacketFormatError.self, comment(), sourceLocation: sourceLocation) { _ = try body() }
+  guard let error else { return }
+  #expect(error.reason == reason, comment(), sourceLocation: sourceLocation)
 }
 
 /// A responder at ``Here``.

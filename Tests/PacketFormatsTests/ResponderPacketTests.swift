@@ -5,9 +5,7 @@ import Testing
 
 @Suite("Responder: packets of a pool")
 struct ResponderPacketTests {
-  private func bytes(_ packet: Packet) -> [UInt8] {
-    packet.withBytes { span in (0..<span.byteCount).map { unsafe span.unsafeLoad(fromByteOffset: $0, as: UInt8.self) } }
-  }
+  private func bytes(_ packet: Packet) -> [UInt8] { [UInt8](packet) }
 
   @Test("An answer is cut to its length, in the buffer of the question")
   func cut() throws {
@@ -66,5 +64,24 @@ struct ResponderPacketTests {
       #expect(!isAnswered)
       #expect(bytes(packet) == question)
     }
+  }
+
+  @Test("A packet that is kept and gets no answer is not copied; one that gets an answer is, once")
+  func kept() throws {
+    let pool = try PacketPool(PacketPool.Configuration(slots: 8))
+    var responder = try makeResponder(udpEcho: .ports([7]))
+    let silent = [
+      IPv4Frame.udp(to: 9).bytes, ARPFrame(targetIP: There.ipBytes).bytes, [1, 2, 3], IPv6Frame.udp().bytes,
+    ]
+    for question in silent {
+      let kept = try Packet(copying: question, in: pool)
+      var packet = kept
+      let isAnswered = responder.answer(&packet)
+      #expect(!isAnswered && pool.copies == 0)
+    }
+    let kept = try Packet(copying: IPv4Frame.udp().bytes, in: pool)
+    var packet = kept
+    let isAnswered = responder.answer(&packet)
+    #expect(isAnswered && pool.copies == 1 && bytes(kept) == IPv4Frame.udp().bytes)
   }
 }

@@ -39,10 +39,10 @@ struct ICMPTests {
   func lengths() {
     let bytes = IPv4Frame.icmp(identifier: 0, sequence: 0, [0, 0]).payload
     for length in 0..<8 {
-      #expect(throws: PacketFormatError.icmpLength) { try ICMPv4Message(decoding: bytes.raw, length: length) }
+      expectError(.icmpLength) { try ICMPv4Message(decoding: bytes.raw, length: length) }
     }
     for (offset, length) in [(0, 11), (1, 10), (-1, 8), (0, -1), (Int.max, 8), (0, Int.max)] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try ICMPv4Message(decoding: bytes.raw, at: offset, length: length)
       }
     }
@@ -53,7 +53,7 @@ struct ICMPTests {
     var bytes = IPv4Frame.icmp().payload
     for bit in 0..<(bytes.count * 8) {
       bytes[bit / 8] ^= 1 << UInt8(bit % 8)
-      #expect(throws: PacketFormatError.icmpChecksum) { try ICMPv4Message(decoding: bytes.raw, length: bytes.count) }
+      expectError(.icmpChecksum) { try ICMPv4Message(decoding: bytes.raw, length: bytes.count) }
       bytes[bit / 8] ^= 1 << UInt8(bit % 8)
     }
   }
@@ -68,7 +68,7 @@ struct ICMPTests {
     #expect(bytes == [0xEE] + IPv4Frame.icmp().payload + [0xEE])
     let untouched = bytes
     for (length, offset) in [(9, 1), (-1, 0), (Int.max, 0), (0, 10), (0, -1)] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try withMutableSpan(&bytes) { span throws(PacketFormatError) in
           try ICMPv4Message.encodeEcho(
             .echoRequest, identifier: 1, sequenceNumber: 1, dataLength: length, into: &span, at: offset)
@@ -105,9 +105,9 @@ struct UDPTests {
   @Test("RFC 768: a length below eight bytes or beyond the packet is refused")
   func lengths() throws {
     for length in [0, 7, 14, 65535] {
-      #expect(throws: PacketFormatError.udpLength) { try decode(.udp(length: length, checksum: 0)) }
+      expectError(.udpLength) { try decode(.udp(length: length, checksum: 0)) }
     }
-    #expect(throws: PacketFormatError.udpLength) { try decode(.udp(), available: 7) }
+    expectError(.udpLength) { try decode(.udp(), available: 7) }
     #expect(try decode(.udp([])).payloadLength == 0)
   }
 
@@ -122,18 +122,18 @@ struct UDPTests {
     let pseudoHeader = try pseudoHeader
     for bit in 0..<(bytes.count * 8) where bit / 8 != 4 && bit / 8 != 5 {
       bytes[bit / 8] ^= 1 << UInt8(bit % 8)
-      #expect(throws: PacketFormatError.udpChecksum) {
+      expectError(.udpChecksum) {
         try UDPHeader(decoding: bytes.raw, available: bytes.count, pseudoHeader: pseudoHeader)
       }
       bytes[bit / 8] ^= 1 << UInt8(bit % 8)
     }
     let other = try IPv4Header(source: There.ip, destination: There.ip, protocol: .udp, payloadLength: 0).pseudoHeader
-    #expect(throws: PacketFormatError.udpChecksum) {
+    expectError(.udpChecksum) {
       try UDPHeader(decoding: bytes.raw, available: bytes.count, pseudoHeader: other)
     }
     // The length is in the sum twice; a shorter one with the old checksum must not pass.
     bytes[5] = 12
-    #expect(throws: PacketFormatError.udpChecksum) {
+    expectError(.udpChecksum) {
       try UDPHeader(decoding: bytes.raw, available: bytes.count, pseudoHeader: pseudoHeader)
     }
   }
@@ -173,7 +173,7 @@ struct UDPTests {
   @Test("What does not fit is refused and nothing is written")
   func truncation() throws {
     for length in [65528, -1, Int.max] {
-      #expect(throws: PacketFormatError.payloadTooLong) {
+      expectError(.payloadTooLong) {
         try UDPHeader(sourcePort: 1, destinationPort: 2, payloadLength: length)
       }
     }
@@ -181,18 +181,18 @@ struct UDPTests {
     let bytes = IPv4Frame.udp().payload
     let pseudoHeader = try pseudoHeader
     for (offset, available) in [(0, 14), (1, 13), (-1, 13), (0, Int.max), (0, -1)] {
-      #expect(throws: PacketFormatError.truncated) {
+      expectError(.truncated) {
         try UDPHeader(decoding: bytes.raw, at: offset, available: available, pseudoHeader: pseudoHeader)
       }
     }
     var short = [UInt8](repeating: 0xEE, count: 12)
     let header = try UDPHeader(sourcePort: 1, destinationPort: 2, payloadLength: 5)
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try withMutableSpan(&short) { span throws(PacketFormatError) in
         try header.encode(into: &span, pseudoHeader: pseudoHeader)
       }
     }
-    #expect(throws: PacketFormatError.truncated) {
+    expectError(.truncated) {
       try withMutableSpan(&short) { span throws(PacketFormatError) in try header.encode(into: &span, at: 5) }
     }
     #expect(short == [UInt8](repeating: 0xEE, count: 12))

@@ -2,6 +2,7 @@ import Logging
 import Testing
 
 @testable import NetdevDevices
+import PacketFormats
 @testable import VhostUser
 
 /// Each key of a `vhost-user:` URL makes a difference that the peer sees.
@@ -68,7 +69,7 @@ import Testing
     #expect(plain.allSatisfy { $0.code != .netSetMTU })
     #expect(try #require(features(plain)) & 1 << 3 == 0)
     let device = try await NetworkDevice.open("vhost-user:\(backend.path)?mac=02:aa:00:00:00:01")
-    #expect(device.information.hardwareAddress == [2, 0xaa, 0, 0, 0, 1])
+    #expect(device.information.hardwareAddress == MACAddress(2, 0xaa, 0, 0, 0, 1))
     try await device.close()
   }
 

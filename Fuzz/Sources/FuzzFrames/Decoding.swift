@@ -10,10 +10,60 @@ func decode(_ bytes: [UInt8], at offset: Int) {
   decodeLink(span, offset)
   decodeIPv4(span, offset)
   decodeIPv6(span, offset)
+  summarize(span, offset)
+  change(bytes)
+  quote(span)
+  if let (flow, payload) = try? UDPv6Frame.decode(span) {
+    promise(
+      payload.lowerBound >= UDPv6Frame.headerLength && payload.upperBound <= bytes.count,
+      "a payload is in its frame: \(flow)")
+  }
   if let (flow, payload) = try? UDPFrame.decode(span) {
     promise(
       payload.lowerBound >= UDPFrame.headerLength && payload.upperBound <= bytes.count, "a payload is in its frame")
     checkEncoding(flow, payload.count)
+  }
+}
+
+/// A line about whatever it is, of any length that somebody claims.
+private func summarize(_ span: RawSpan, _ offset: Int) {
+  promise(FrameSummary(span).description.utf8.count < 300, "a line is short")
+  promise(FrameSummary(span, frameLength: offset &* 7).description.utf8.count < 300, "a line is short")
+}
+
+/// Everything that a router may change, in memory with fences. A packet that could be read can be read afterwards.
+private func change(_ bytes: [UInt8]) {
+  var wasRead = false
+  let after = written(bytes.count) { (span: inout MutableRawSpan) in
+    for (index, byte) in bytes.enumerated() { try? span.storeUInt8(byte, at: index) }
+    _ = try? { (span: inout MutableRawSpan) throws(PacketFormatError) in
+      var frame = try MutableInternetFrame(&span)
+      wasRead = true
+      _ = frame.decrementHopLimit()
+      _ = (frame.source, frame.destination, frame.sourcePort, frame.destinationPort, frame.echoIdentifier)
+      frame.setStations(source: frame.header.destination, destination: frame.header.source)
+      try? frame.setSource(IPv4Address(10, 0, 0, 1))
+      try? frame.setSource(IPv6Address.allNodes)
+      try? frame.setDestination(IPv4Address(10, 0, 0, 2))
+      try? frame.setDestination(IPv6Address.loopback)
+      try? frame.setSourcePort(0)
+      try? frame.setDestinationPort(0xFFFF)
+      try? frame.setEchoIdentifier(0)
+    }(&span)
+    _ = VLANTag.pop(from: &span)
+  }
+  promise(after.count == bytes.count && (!wasRead || bytes.count >= 34), "a frame that was changed was one")
+}
+
+/// Errors about the frame, which are never longer than the rules allow.
+private func quote(_ span: RawSpan) {
+  if let quote = try? ICMPv4Error.quote(span) {
+    promise(quote.range.upperBound <= span.byteCount, "what is quoted is there")
+    promise(quote.frontLength + quote.range.count <= 22 + 576, "an error is no longer than 576 bytes")
+  }
+  if let quote = try? ICMPv6Error.timeExceeded.quote(span) {
+    promise(quote.range.upperBound <= span.byteCount, "what is quoted is there")
+    promise(quote.frontLength + quote.range.count <= 22 + 1280, "an error is no longer than 1280 bytes")
   }
 }
 
@@ -25,6 +75,10 @@ private func decodeLink(_ span: RawSpan, _ offset: Int) {
   if let packet = try? ARPPacket(decoding: span, at: offset) {
     let again = written(ARPPacket.length) { (bytes: inout MutableRawSpan) in try? packet.encode(into: &bytes) }
     promise(again == copy(span, offset, ARPPacket.length), "\(packet) is written as it was read")
+  }
+  if let header = try? TaggedHeader(decoding: span) {
+    let again = written(header.length) { (bytes: inout MutableRawSpan) in try? header.encode(into: &bytes) }
+    promise(again == copy(span, 0, header.length), "\(header) is written as it was read")
   }
   _ = MACAddress(decoding: span, at: offset)?.description
   _ = IPv4Address(decoding: span, at: offset)?.description

@@ -1,5 +1,6 @@
 import FuzzSupport
 import Netdev
+import PacketFormats
 import VhostUser
 import Virtio
 
@@ -40,7 +41,7 @@ private func check(_ specification: DeviceSpecification, _ text: String) {
     promise((1...107).contains(options.path.utf8.count), "a path that a socket can have: \(text)")
     promise(options.mtu.map { (68...9216).contains($0) } ?? true, "mtu of \(text)")
     promise(options.requestTimeout > .zero && options.connectTimeout > .zero, "time-outs of \(text)")
-    promise(options.hardwareAddress.map { $0.rawValue != 0 && !$0.isMulticast } ?? true, "mac of \(text)")
+    promise(options.hardwareAddress.map { $0.isUnicast } ?? true, "mac of \(text)")
   }
 }
 

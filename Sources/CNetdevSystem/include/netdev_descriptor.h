@@ -4,7 +4,24 @@
 
 #include <stdint.h>
 
-// Closes a descriptor. Linux has closed it whatever it reports, so that there is nothing to report here.
+// Takes what a call that makes a descriptor has returned: the descriptor, or -1 with errno set. Returns it, or -errno; one that
+// would be standard input, output or error, because the program was started without them, is moved up (close-on-exec): what is
+// printed shall not land in a device. Every descriptor of the library comes by here.
+int netdev_descriptor_above_stdio(int descriptor);
+
+// Descriptors kept free for a call of others that ends the process when it cannot have them.
+struct netdev_reserve {
+  int parked[3];
+  int count;
+};
+
+// Makes sure that `wanted` descriptors are to be had, and that none of those made until netdev_reserve_end is below 3. Loops
+// made at the same time wait for each other here; a thread of the program's own that opens files meanwhile may still be quicker.
+// Returns 0 or -errno: then there is no reserve and nothing to end.
+int netdev_reserve_begin(struct netdev_reserve *reserve, int wanted);
+void netdev_reserve_end(struct netdev_reserve *reserve);
+
+// Closes a descriptor. Linux has closed it whatever it reports, so that there is nothing to report here; errno stays.
 void netdev_close(int descriptor);
 
 // Removes a file. Returns 0 or -errno.

@@ -18,11 +18,15 @@ static inline void netdev_set_current_loop(void *loop) { netdev_thread_loop = lo
 // A new non-blocking close-on-exec eventfd at zero, or -errno.
 int netdev_eventfd_create(void);
 
-// Adds one; a full counter counts as signalled. Returns 0 or -errno.
+// Adds one; a full counter counts as signalled. Returns 0 or -errno. It waits when somebody else who holds the eventfd has
+// cleared O_NONBLOCK and filled the counter.
 int netdev_eventfd_signal(int descriptor);
 
-// Reads the counter to zero and returns it; zero when there was nothing.
+// Reads the counter to zero and returns it; zero when there was nothing. It never waits, whatever O_NONBLOCK says.
 uint64_t netdev_eventfd_drain(int descriptor);
+
+// Lets out a thread that waits in netdev_eventfd_signal: sets O_NONBLOCK and reads the counter to zero.
+void netdev_eventfd_release(int descriptor);
 
 // Starts a joinable thread with all signals blocked, named (15 bytes are kept) and, when `cpu` is not negative, pinned
 // to one CPU from its first instruction. Returns 0 or -errno.

@@ -9,7 +9,8 @@
 // With `huge_pages`, `length` must be a multiple of 2 MiB; -ENOMEM is then seen at mapping.
 int netdev_memfd_create(const char *name, size_t length, bool huge_pages);
 
-// Maps the whole of a descriptor shared and populated; NULL on failure with errno set.
+// Maps the whole of a descriptor shared, with every page there; NULL on failure with errno set, also when a page is not to be
+// had.
 void *netdev_map_shared(int descriptor, size_t length);
 
 // Gives a mapping back.

@@ -12,8 +12,19 @@
 // call that failed: 0 open, 1 TUNSETIFF.
 int netdev_tap_open(const char *name, bool multi_queue, int *step);
 
-// The name that the kernel gave, into `name` (at least 16 bytes). Returns 0 or -errno.
+// The interface's name as it is now, into `name` (at least 16 bytes). Returns 0 or -errno; -EBADFD when the interface is gone.
 int netdev_tap_name(int descriptor, char *name);
+
+// What a queue is, and was not asked to be.
+#define NETDEV_TAP_OTHER_KIND 1      // not a TAP interface
+#define NETDEV_TAP_PACKET_INFO 2     // packet information in front of frames
+#define NETDEV_TAP_NO_HEADER 4       // no virtio-net header in front of frames
+#define NETDEV_TAP_OTHER_QUEUES 8    // one queue instead of several, or several instead of one
+#define NETDEV_TAP_OTHER_LENGTH 16   // a virtio-net header of another length
+#define NETDEV_TAP_DETACHED 32       // the queue is detached, which may have been asked for
+
+// Reads back what netdev_tap_open and netdev_tap_set_header_length asked for: the bits above, or -errno.
+int netdev_tap_differences(int descriptor, bool multi_queue, int header_length);
 
 // Length of the virtio-net header in front of each frame. Returns 0 or -errno.
 int netdev_tap_set_header_length(int descriptor, int length);
@@ -33,7 +44,20 @@ int netdev_tap_write(int descriptor, const struct iovec *pieces, int count);
 // Brings the interface up or down by name. Returns 0 or -errno.
 int netdev_interface_set_up(const char *name, bool up);
 
-// MTU of an interface by name, or -errno.
-int netdev_interface_mtu(const char *name);
+// What an interface is at the moment.
+struct netdev_link {
+  bool is_up;
+  int mtu;
+  int queues;  // queues of a TUN/TAP interface that are open, attached or not, whoever has them; -1: the kernel does not say
+};
+
+// A non-blocking netlink socket that is readable when a link of a namespace has changed: the namespace of the calling thread,
+// or, with a TAP queue's descriptor, the one that its interface is in now. Returns the descriptor, or -errno.
+int netdev_link_watch(void);
+int netdev_link_watch_beside(int tap);
+
+// Takes what has been told by a watch, and looks up the link of this name in its namespace. Returns 0; -ENODEV when there is
+// none of this name; or -errno.
+int netdev_link_look(int watch, const char *name, struct netdev_link *link);
 
 #endif

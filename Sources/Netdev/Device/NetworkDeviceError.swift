@@ -59,6 +59,9 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
     self.advice = advice
   }
 
+  /// Whether the error is about one frame only, which was not sent; the queue goes on, and so should its program.
+  public var concernsOneFrame: Bool { code == .frameTooLong || code == .frameTooShort }
+
   /// One line for a person.
   public var description: String {
     var line = "\(operation): \(code)"

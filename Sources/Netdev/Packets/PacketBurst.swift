@@ -1,5 +1,3 @@
-internal import LibeventConcurrency
-
 internal import CNetdevSystem
 
 /// Up to 64 received frames as one value that can only be moved: the fast path, without an object a frame.
@@ -126,12 +124,11 @@ extension NetworkQueue {
     } else {
       // Dropped elsewhere: the block itself belongs to the queue's loop.
       let address = UInt(bitPattern: block)
-      loop.execute { self.recycle(address: address) }
+      Task { await self.recycle(address: address) }
     }
   }
 
-  /// On the loop.
-  private nonisolated func recycle(address: UInt) {
+  private func recycle(address: UInt) {
     guard let block = unsafe UnsafeMutablePointer<BurstBlock>(bitPattern: address) else { return }
     unsafe recycle(block)
   }

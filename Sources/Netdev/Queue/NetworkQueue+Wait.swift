@@ -10,7 +10,7 @@ extension NetworkQueue {
       // Through `self`: a closure that does not use it would leave the actor, and the gate belongs to the loop.
       await self.park(waiter)
     } onCancel: {
-      loop.execute { self.assumeIsolated { $0.cancelWait(index, generation) } }
+      Task { await self.cancelWait(index, generation) }
     }
     let outcome = waiter.outcome
     core.waiters.putBack(waiter)
@@ -34,7 +34,7 @@ extension NetworkQueue {
     if core.senders.remove(waiter) {
       core.updateCredits()
       waiter.settle(.failed(.cancelledBeforePublication))
-    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) || core.closers.remove(waiter) {
+    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) {
       waiter.settle(.failed(.cancelledBeforePublication))
     }
   }

@@ -115,17 +115,16 @@ extension NetworkQueue {
     return try await body(self)
   }
 
-  /// Waits until the queue is closed, however long that takes; cancelling the task ends the wait.
+  /// Waits until the queue is closed.
   ///
-  /// - Throws: the cause, when the queue broke, or `cancelled`; returns when the device was closed by the program.
+  /// - Throws: the cause, when the queue broke; returns when the device was closed by the program.
   public func closed() async throws(NetworkDeviceError) {
     guard let core = unsafe core else { return }
     if !core.isFinished {
       let waiter = core.waiters.take(.closing)
       core.closers.append(waiter)
-      if case .failed = await wait(waiter, core) {
-        throw NetworkDeviceError(.cancelled, "closed", offered: "the task was cancelled while it waited")
-      }
+      await park(waiter)
+      core.waiters.putBack(waiter)
     }
     if let cause = core.end, cause.code != .closed { throw cause }
   }

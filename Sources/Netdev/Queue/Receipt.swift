@@ -62,9 +62,11 @@ extension NetworkQueue {
     if isHere {
       unsafe core?.abandon(index, generation)
     } else {
-      loop.execute { unsafe self.core?.abandon(index, generation) }
+      Task { await self.abandon(index, generation) }
     }
   }
+
+  private func abandon(_ index: UInt32, _ generation: UInt64) { unsafe core?.abandon(index, generation) }
 }
 
 extension QueueCore {

@@ -1,6 +1,6 @@
 internal import Glibc
-internal import LibeventConcurrency
 internal import Netdev
+internal import PacketFormats
 internal import Synchronization
 
 /// Opening, cancelling, closing, breaking.
@@ -11,9 +11,8 @@ extension ConformanceTrial {
     let about = bench.information
     try expect(!about.name.isEmpty, "the device has a name", "an empty one")
     try expect(
-      about.hardwareAddress.count == 6 && about.hardwareAddress[0] & 1 == 0
-        && about.hardwareAddress.contains { $0 != 0 },
-      "the hardware address is that of one station", "\(about.hardwareAddress)")
+      about.hardwareAddress?.isUnicast == true, "the hardware address is that of one station",
+      about.hardwareAddress.map { "it is \($0)" } ?? "there is none")
     try expect(about.mtu >= 68, "an MTU of at least 68 bytes (RFC 791)", "\(about.mtu)")
     try expect(about.queuePairs == pairs, "\(pairs) queue pairs, as asked for", "\(about.queuePairs)")
     try expect(about.headroom >= 0, "a headroom", "\(about.headroom)")
@@ -27,7 +26,6 @@ extension ConformanceTrial {
     for wish in [0, 70_000] {
       let joint = try await join(queuePairs: 1)
       let driver = joint.driver
-      driver.attach(control: try Self.makeControl())
       let starting = ConformanceTask { try await driver.start(NetworkDriverRequest(queuePairs: wish)) }
       try await eventually("start answers") { starting.isFinished }
       await shutDown(joint)
@@ -35,11 +33,6 @@ extension ConformanceTrial {
         starting.failure != nil, "a wish for \(wish) queue pairs is refused with an error",
         "\(starting.result.map { "\($0)" } ?? "nothing")")
     }
-  }
-
-  /// A control plane without a device.
-  private static func makeControl() throws -> DeviceControl {
-    DeviceControl(loop: try LoopExecutor(name: "conformance"))
   }
 
   /// Ends a driver that no device was made of.
@@ -52,7 +45,6 @@ extension ConformanceTrial {
   func resetsAtAnyTime() async throws {
     let joint = try await join(queuePairs: 1)
     let (driver, patience) = (joint.driver, suite.patience)
-    driver.attach(control: try Self.makeControl())
     let life = ConformanceTask {
       _ = try await driver.start(NetworkDriverRequest(queuePairs: 1))
       try await driver.reset(timeout: patience)

@@ -20,11 +20,9 @@ struct Agreement: Sendable {
 
 extension Session {
   /// The first words: owner, features, protocol features, and what those bring.
-  ///
-  /// - Parameter patience: how long the first answer may take; nil is the session's own time-out. Who says nothing is none.
-  func agree(patience: Duration? = nil) async throws(NetworkDeviceError) {
-    try await ask(.setOwner, within: patience)
-    agreement.offered = FeatureSet(low: try await number(.getFeatures, within: patience))
+  func agree() async throws(NetworkDeviceError) {
+    try await ask(.setOwner)
+    agreement.offered = FeatureSet(low: try await number(.getFeatures))
     guard agreement.enablesRings else { return }
     let offered = ProtocolFeatures(rawValue: try await number(.getProtocolFeatures))
     let accepted = ProtocolFeatures.accepted(of: offered)

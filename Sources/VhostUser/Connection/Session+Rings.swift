@@ -1,4 +1,3 @@
-internal import LibeventConcurrency
 internal import Netdev
 internal import Virtio
 internal import VirtioNet
@@ -52,13 +51,16 @@ extension Session {
     try await setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     // A back-end that does not acknowledge has nevertheless read everything before this question when it answers.
     _ = try await ask(.getFeatures)
+    isDriven = true
   }
 
   /// Stops every started ring and resets the status. When this returns, the back-end touches no memory any more.
   func stop(within limit: Duration) async throws(NetworkDeviceError) {
-    let deadline = LoopDeadline(loop, after: limit)
+    isDriven = false
+    let clock = ContinuousClock()
+    let deadline = clock.now + limit
     while let index = startedRings.first {
-      let reply = try await ask(.getVringBase(ring: index), within: deadline.remaining)
+      let reply = try await ask(.getVringBase(ring: index), within: deadline - clock.now)
       guard reply?.vring.ring == index else {
         let error = NetworkDeviceError(
           .broken, "GET_VRING_BASE to \(name)", offered: "an answer for ring \(reply?.vring.ring ?? .max)",
@@ -68,6 +70,6 @@ extension Session {
       }
       startedRings.removeFirst()
     }
-    try await setStatus([], within: deadline.remaining)
+    try await setStatus([], within: deadline - clock.now)
   }
 }

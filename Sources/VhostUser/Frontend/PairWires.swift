@@ -5,49 +5,56 @@ internal import VirtioNet
 
 /// The eventfds of one queue pair, and its driver's end of them: a kick for each ring, one call for both, one for errors.
 final class PairWires: VirtioDoorbells, @unchecked Sendable {
-  // Proof of Sendable: the sources are made and cancelled on the pair's loop; the rest is constant.
+  // Proof of Sendable: the sources and the timer are made on the pair's loop by the caller of `init` and cancelled there, and
+  // `hasFailed` is touched there; the rest is constant.
   let placement: VirtioPairPlacement
-  private let kickReceiveDescriptor: CInt
-  private let kickTransmitDescriptor: CInt
-  private let call: CInt
-  private let error: CInt
+  private let receiveBell: Doorbell
+  private let transmitBell: Doorbell
+  private let call: Eventfd
+  private let error: Eventfd
   private let isPolled: Bool
-  private let loop: LoopExecutor
+  private let watch: KickWatch
+  private let scope: LoopScope
   private var sources: [LoopSource] = []
+  /// Reports, in a round of its own, that the back-end has blocked a doorbell: a doorbell rings in the middle of a queue's turn.
+  private var failure: LoopTimer?
+  private var hasFailed = false
 
   /// On the pair's loop.
   ///
-  /// - Parameter isPolled: the back-end polls the rings: nobody is kicked.
+  /// - Parameters:
+  ///   - isPolled: the back-end polls the rings: nobody is kicked.
+  ///   - watch: sees to it that nobody holds the loop in a kick.
   init(
-    _ placement: VirtioPairPlacement, name: String, isPolled: Bool, loop: LoopExecutor,
+    _ placement: VirtioPairPlacement, name: String, isPolled: Bool, loop: LoopExecutor, watch: KickWatch,
     onInterrupt: @escaping () -> Void, onFailure: @escaping (NetworkDeviceError) -> Void
   ) throws(NetworkDeviceError) {
-    let descriptors = (0..<4).map { _ in netdev_eventfd_create() }
-    guard descriptors.allSatisfy({ $0 >= 0 }) else {
-      for descriptor in descriptors where descriptor >= 0 { netdev_close(descriptor) }
-      throw NetworkDeviceError(
-        .system, "making eventfds for \(name)", offered: "error number \(-(descriptors.min() ?? 0))",
-        advice: "raise the limit of open files")
-    }
     self.placement = placement
     self.isPolled = isPolled
-    kickReceiveDescriptor = descriptors[0]
-    kickTransmitDescriptor = descriptors[1]
-    call = descriptors[2]
-    error = descriptors[3]
-    self.loop = loop
-    let (call, error) = (call, error)
+    self.watch = watch
+    receiveBell = try Doorbell(for: name)
+    transmitBell = try Doorbell(for: name)
+    call = try Eventfd(for: name)
+    error = try Eventfd(for: name)
+    scope = LoopScope(loop)
+    let (call, error) = (call.descriptor, error.descriptor)
     do throws(LoopError) {
-      let interrupts = try loop.makeSource(descriptor: call, readiness: .readable) {
+      let interrupts = try loop.makeSource(descriptor: call, readiness: .readable, keeping: self.call) {
         _ = netdev_eventfd_drain(call)
         onInterrupt()
       }
-      let errors = try loop.makeSource(descriptor: error, readiness: .readable) {
+      let errors = try loop.makeSource(descriptor: error, readiness: .readable, keeping: self.error) {
         _ = netdev_eventfd_drain(error)
         onFailure(
           NetworkDeviceError(
             .broken, name, offered: "the back-end reports an error on queue pair \(placement.index)",
             advice: "see the back-end's own log"))
+      }
+      failure = try loop.makeTimer {
+        onFailure(
+          NetworkDeviceError(
+            .broken, name, offered: "the back-end blocks a doorbell of queue pair \(placement.index)",
+            advice: "end it: it has filled the counter of a shared eventfd and cleared O_NONBLOCK"))
       }
       interrupts.resume()
       errors.resume()
@@ -55,10 +62,7 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
     } catch {
       throw NetworkDeviceError(.system, "watching the eventfds of \(name)", offered: "\(error)")
     }
-  }
-
-  deinit {
-    for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call, error] { netdev_close(descriptor) }
+    watch.add([receiveBell, transmitBell])
   }
 
   /// Both rings for the messages that set them up.
@@ -66,22 +70,32 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
     let first = UInt32(truncatingIfNeeded: 2 * placement.index)
     return [
       RingSetup(
-        index: first, ring: placement.receive, kick: isPolled ? nil : kickReceiveDescriptor, call: call, error: error),
+        index: first, ring: placement.receive, kick: isPolled ? nil : receiveBell.descriptor, call: call.descriptor,
+        error: error.descriptor),
       RingSetup(
-        index: first + 1, ring: placement.transmit, kick: isPolled ? nil : kickTransmitDescriptor, call: call,
-        error: error),
+        index: first + 1, ring: placement.transmit, kick: isPolled ? nil : transmitBell.descriptor,
+        call: call.descriptor,
+        error: error.descriptor),
     ]
   }
 
-  func kickReceive() { if !isPolled { _ = netdev_eventfd_signal(kickReceiveDescriptor) } }
-  func kickTransmit() { if !isPolled { _ = netdev_eventfd_signal(kickTransmitDescriptor) } }
+  func kickReceive() { ring(receiveBell) }
+  func kickTransmit() { ring(transmitBell) }
 
-  /// Hears nothing from the back-end any more. On the pair's loop.
-  func disconnect() {
-    for source in sources { source.cancel() }
-    sources = []
+  private func ring(_ bell: Doorbell) {
+    guard !isPolled, !bell.ring(watch), !hasFailed else { return }
+    hasFailed = true
+    failure?.schedule(after: .zero)
   }
 
-  /// The same from elsewhere: as soon as the loop gets to it. The last reference to the loop may go there.
-  func beginDisconnecting() { loop.execute { self.disconnect() } }
+  /// Hears no interrupt any more.
+  func disconnect() async {
+    watch.remove([receiveBell, transmitBell])
+    await scope.run { _ in
+      for source in self.sources { source.cancel() }
+      self.sources = []
+      self.failure?.cancel()
+      self.failure = nil
+    }
+  }
 }

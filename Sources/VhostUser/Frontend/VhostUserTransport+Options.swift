@@ -1,5 +1,5 @@
 public import Logging
-public import Virtio
+public import PacketFormats
 public import VirtioNet
 
 // What a program chooses.
@@ -26,7 +26,7 @@ extension VhostUserTransport {
     /// served. Back-ends claim more pairs than they serve: DPDK says 128, always.
     public var serviceTimeout: Duration = .seconds(10)
     /// The hardware address to give the device when the back-end has none; nil makes a locally administered one of the path.
-    public var hardwareAddress: NetConfig.MAC?
+    public var hardwareAddress: MACAddress?
     /// The MTU to tell the back-end, 68 to 9216; nil leaves it at 1500.
     public var mtu: Int?
     /// Kicks the back-end. False tells it to poll the rings instead (the document's "no file descriptor" bit).

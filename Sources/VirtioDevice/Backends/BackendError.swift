@@ -3,7 +3,7 @@ public struct BackendError: Error, Sendable, Hashable {
   /// The kind of failure; more kinds may be added.
   public struct Code: Sendable, Hashable {
     private enum Kind: Sendable, Hashable {
-      case unavailable, permission, inUse, invalidConfiguration, notOffered, closed, system
+      case unavailable, permission, inUse, invalidConfiguration, notOffered, closed, lost, system
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -19,6 +19,8 @@ public struct BackendError: Error, Sendable, Hashable {
     public static let notOffered = Code(.notOffered)
     /// The back-end has been closed.
     public static let closed = Code(.closed)
+    /// What was behind the back-end is gone: an interface was deleted.
+    public static let lost = Code(.lost)
     /// A system call failed for another reason; `errno` says which.
     public static let system = Code(.system)
   }

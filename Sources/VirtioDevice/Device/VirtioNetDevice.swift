@@ -34,6 +34,8 @@ public final class VirtioNetDevice: Sendable {
     public var pairSwitching: FeatureSet.PairSwitching = .transport
     /// Whether the link is up at first.
     public var isLinkUp = true
+    /// Called with what happens to a queue pair beside its frames: for a log. From the pair's loop; must not block.
+    public var onEvent: (@Sendable (_ event: PortEvent, _ pair: Int) -> Void)?
 
     /// The defaults.
     public init() {}
@@ -53,6 +55,9 @@ public final class VirtioNetDevice: Sendable {
   public let maximumQueueSize: Int
 
   let pairSwitching: FeatureSet.PairSwitching
+  let onEvent: (@Sendable (PortEvent, Int) -> Void)?
+  /// What each pair's engines have dropped.
+  let ledgers: [DropLedger]
   let state: Mutex<State>
 
   /// What changes while the device lives.
@@ -63,6 +68,7 @@ public final class VirtioNetDevice: Sendable {
     var isLinkUp: Bool
     var generation: UInt32 = 0
     var configurationLine: (@Sendable () -> Void)?
+    var loss: BackendError?
   }
 
   /// A device in front of a back-end. It owns the back-end from here on; `close` gives it back.
@@ -74,6 +80,8 @@ public final class VirtioNetDevice: Sendable {
     mtu = (configuration.mtu ?? backend.mtu).map { max($0, 68) }
     maximumQueueSize = configuration.maximumQueueSize
     pairSwitching = configuration.pairSwitching
+    onEvent = configuration.onEvent
+    ledgers = (0..<maximumPairs).map { _ in DropLedger() }
     var offered: FeatureSet = [.version1, .mac, .status]
     offered.formUnion(
       configuration.ringFeatures.intersection([.mrgRxbuf, .indirectDesc, .eventIndex, .inOrder]))

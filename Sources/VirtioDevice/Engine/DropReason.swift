@@ -3,7 +3,7 @@ public enum DropReason: UInt8, Sendable, Hashable, CaseIterable {
   // Frames from the driver.
   /// Nothing behind the virtio-net header, or not even that (VIRTIO 1.4 §5.1.9.2).
   case shorterThanHeader
-  /// The header asks for an offload that was not negotiated (VIRTIO 1.4 §5.1.9.2.2).
+  /// The header asks for an offload that was not negotiated (VIRTIO 1.4 §5.1.9.2.2). Also of frames to the driver.
   case offloadNotNegotiated
   /// The header's checksum or segmentation fields do not fit the frame (VIRTIO 1.4 §5.1.9.2.1).
   case invalidOffload
@@ -35,25 +35,6 @@ public enum DropReason: UInt8, Sendable, Hashable, CaseIterable {
   // Both.
   /// Longer than the back-end or the device's MTU allows.
   case tooLong
-}
-
-/// Frames dropped, by reason.
-public struct DropCounts: Sendable {
-  private var counts = InlineArray<16, UInt64>(repeating: 0)
-
-  /// None yet.
-  public init() {}
-
-  /// Frames dropped for one reason.
-  public subscript(reason: DropReason) -> UInt64 {
-    get { counts[Int(reason.rawValue)] }
-    set { counts[Int(reason.rawValue)] = newValue }
-  }
-
-  /// Frames dropped for any reason.
-  public var total: UInt64 {
-    var sum: UInt64 = 0
-    for index in counts.indices { sum &+= counts[index] }
-    return sum
-  }
+  /// The driver's buffers cannot be read or written.
+  case memoryFault
 }

@@ -15,16 +15,23 @@ internal import Virtio
   private var transmitArmed = true
   private var receiveReported = false
   private var transmitReported = false
+  /// Told by the port and not passed on yet.
+  var events: [PortEvent] = []
   let budget: Int
   let port: Port
   let receiveLine: any InterruptLine
   let transmitLine: any InterruptLine
+  let drops: DropLedger
+  let onEvent: (PortEvent) -> Void
   let onFailure: (QueuePairEngine.Failure) -> Void
 
   init(
     rings: consuming EngineRings, port: any BackendPort, receiveLine: any InterruptLine,
-    transmitLine: any InterruptLine, budget: Int, onFailure: @escaping (QueuePairEngine.Failure) -> Void
+    transmitLine: any InterruptLine, budget: Int, drops: DropLedger, onEvent: @escaping (PortEvent) -> Void,
+    onFailure: @escaping (QueuePairEngine.Failure) -> Void
   ) {
+    self.drops = drops
+    self.onEvent = onEvent
     self.rings = rings
     self.port = Port(port)
     self.receiveLine = receiveLine
@@ -70,6 +77,7 @@ internal import Virtio
       if wanted { unsafe core.pointee.transmitLine.raise() }
     }
     unsafe reportFailures(core)
+    if unsafe core.pointee.rings.hasUnpublishedDrops || !core.pointee.events.isEmpty { unsafe passOn(core) }
     return unsafe core.pointee.isPolling || core.pointee.pending
   }
 
@@ -104,6 +112,20 @@ internal import Virtio
       if rings.receive.armKick() { found = true }
     }
     return found
+  }
+
+  /// Publishes what was dropped and what the port told. With no access to the core going on: a transport may stop the engine
+  /// from inside.
+  @inline(never)
+  private static func passOn(_ core: UnsafeMutablePointer<EngineCore>) {
+    var events = unsafe core.pointee.events
+    unsafe core.pointee.events = []
+    if unsafe core.pointee.rings.hasUnpublishedDrops {
+      let firsts = unsafe core.pointee.drops.add(core.pointee.rings.takeUnpublishedDrops())
+      events += firsts.map { .firstDrop($0.0, $0.1) }
+    }
+    let onEvent = unsafe core.pointee.onEvent
+    for event in events { onEvent(event) }
   }
 
   /// Calls `onFailure` once for each ring that the driver has broken.

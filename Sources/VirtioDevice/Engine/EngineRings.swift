@@ -12,7 +12,7 @@ public import Virtio
 ///       rings.release(chain, frameLength: length)
 ///     }
 ///     rings.beginReceive()
-///     if let reason = rings.deliver(frame) { rings.statistics.drops[reason] += 1 }
+///     if let reason = rings.deliver(frame) { rings.countDrop(.received, reason) }
 ///
 /// Whoever takes a chain returns it in the same burst, with `release` or `drop`, or leaves it on the ring with `putBack`;
 /// the engine publishes after the burst. The memory is the driver's: what decides anything is copied once and only the copy
@@ -28,6 +28,10 @@ public import Virtio
   public let format: FrameFormat
   /// What has been done so far.
   public var statistics = QueuePairStatistics()
+  /// What has been dropped and is not in the pair's ledger yet.
+  private var unpublishedDrops = DropCounts()
+  /// Whether there is any of that: asked once a turn.
+  private(set) var hasUnpublishedDrops = false
 
   /// Receive chains taken in this burst and not used yet: places `handStart..<handEnd` of `hand`, which has a place for
   /// every chain of the ring. Owned; trivial elements.
@@ -89,18 +93,45 @@ extension EngineRings {
     }
   }
 
-  /// Returns a frame that has been carried on, or copied to be, and counts it.
+  /// Returns a frame that has been carried on, and counts it.
   @inline(__always)
   public mutating func release(_ chain: DescriptorChain, frameLength: Int) {
-    transmit.pushUsed(head: chain.head, written: 0)
+    release(chain)
+    countTransmitted(frameLength: frameLength)
+  }
+
+  /// Returns a frame that has been copied to be carried on later: what comes of it is counted when it is known, with
+  /// `countTransmitted` or `countDrop`.
+  @inline(__always)
+  public mutating func release(_ chain: DescriptorChain) { transmit.pushUsed(head: chain.head, written: 0) }
+
+  /// Counts a frame that has been carried on.
+  @inline(__always)
+  public mutating func countTransmitted(frameLength: Int) {
     statistics.transmittedFrames &+= 1
     statistics.transmittedBytes &+= UInt64(frameLength)
   }
 
   /// Returns a frame that is not carried on, and counts it.
   public mutating func drop(_ chain: DescriptorChain, _ reason: DropReason) {
-    transmit.pushUsed(head: chain.head, written: 0)
-    statistics.drops[reason] &+= 1
+    release(chain)
+    countDrop(.transmitted, reason)
+  }
+
+  /// Counts a frame that is not carried on: every frame is in one counter, and in one only.
+  public mutating func countDrop(_ direction: FrameDirection, _ reason: DropReason) {
+    statistics.drops[direction, reason] &+= 1
+    unpublishedDrops[direction, reason] &+= 1
+    hasUnpublishedDrops = true
+  }
+
+  /// What has been dropped since this was asked last.
+  mutating func takeUnpublishedDrops() -> DropCounts {
+    defer {
+      unpublishedDrops = DropCounts()
+      hasUnpublishedDrops = false
+    }
+    return unpublishedDrops
   }
 
   /// Leaves the frame that was taken last on the ring, as if it had not been looked at. False when that cannot be.
@@ -114,11 +145,11 @@ extension EngineRings {
   }
 
   /// Discards up to `budget` frames, as a disabled pair does. True when there may be more.
-  mutating func discardTransmit(budget: Int) -> Bool {
+  mutating func discardTransmit(budget: Int, _ reason: DropReason = .pairDisabled) -> Bool {
     beginTransmit()
     var done = 0
     while done < budget, let chain = nextTransmit() {
-      drop(chain, .pairDisabled)
+      drop(chain, reason)
       done += 1
     }
     return hasMoreFrames

@@ -21,5 +21,12 @@ public import LibeventConcurrency
     loop.requestTurn()
   }
 
+  /// Tells of what is no frame; it is passed on at the end of the next turn.
+  public func report(_ event: PortEvent) {
+    guard let core = unsafe core else { return }
+    unsafe core.pointee.events.append(event)
+    ring()
+  }
+
   func disconnect() { unsafe core = nil }
 }

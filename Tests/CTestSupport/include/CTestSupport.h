@@ -37,4 +37,25 @@ int test_thread_sanitizer(void);
 // A blocking UDP socket connected to 127.0.0.1:port whose reads give up after `milliseconds`, or -errno.
 int test_udp_client(uint16_t port, int milliseconds);
 
+// A UDP socket bound to `own` and connected to `address`, both in numbers of one family, whose reads give up after
+// `milliseconds`, or -errno. It hears only what comes from that address.
+int test_udp_client_between(const char *own, const char *address, uint16_t port, int milliseconds);
+
+// Opens a queue of a multi-queue TAP interface as another program might: with virtio-net headers or without. Returns the
+// descriptor or -errno.
+int test_open_tap_queue(const char *name, int with_headers);
+
+// Sets the length of the interface's headers by way of any of its queues. Returns 0 or -errno.
+int test_set_header_length(int descriptor, int length);
+
+// Runs a shell command in the calling thread's namespace; its exit status, or -1 when it had none.
+int test_shell_command(const char *command);
+
+// A system call to refuse.
+enum test_call { test_call_readv, test_call_writev, test_call_recvmmsg, test_call_sendmmsg };
+
+// Runs `body` on a thread of its own on which a filter of system calls (seccomp) refuses one with an error number, as a
+// sandbox does. Returns 0, or -errno when the filter cannot be had.
+int test_on_thread_refusing(enum test_call call, int error, void (*body)(void *), void *context);
+
 #endif

@@ -1,5 +1,6 @@
 import LibeventConcurrency
 import Netdev
+import PacketFormats
 import Synchronization
 
 /// A device that takes a millisecond for each frame, by a clock of its own that goes on by a millisecond in each turn of the
@@ -33,7 +34,8 @@ final class PacedDriver: NetworkDriver {
 
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     NetworkDeviceInformation(
-      name: "paced", hardwareAddress: [2, 0, 0, 0, 0, 1], mtu: 1500, queuePairs: 1, queueSize: capacity, headroom: 12,
+      name: "paced", hardwareAddress: MACAddress(2, 0, 0, 0, 0, 1), mtu: 1500, queuePairs: 1, queueSize: capacity,
+      headroom: 12,
       receiveBufferSize: 1514)
   }
   func attach(pool: PacketPool) async throws(NetworkDeviceError) {}

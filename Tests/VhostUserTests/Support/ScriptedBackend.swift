@@ -44,6 +44,9 @@ final class ScriptedBackend: Sendable {
     var channel: CInt = -1
     /// The eventfd for errors of the ring that was set up last.
     var error: CInt = -1
+    /// It blocks each doorbell as soon as it gets it.
+    var isBlocking = false
+    var blocked: [(descriptor: CInt, blocker: DoorbellBlocker)] = []
   }
 
   let path: String
@@ -68,6 +71,10 @@ final class ScriptedBackend: Sendable {
   func end() {
     _ = netdev_eventfd_signal(stop)
     while !isFinished.load(ordering: .acquiring) { usleep(200) }
+    for (descriptor, blocker) in state.withLock({ $0.blocked }) {
+      blocker.end()
+      close(descriptor)
+    }
     if !isClient {
       shutdown(listener, CInt(SHUT_RDWR))
       unsafe unlink(path)
@@ -94,6 +101,9 @@ extension ScriptedBackend {
 
   func offer(_ offer: Offer) { state.withLock { $0.offer = offer } }
   func breach(_ breach: Breach?) { state.withLock { $0.breach = breach } }
+  /// From now on it blocks every doorbell that it gets, until it ends.
+  func blockDoorbells() { state.withLock { $0.isBlocking = true } }
+
   /// From now on every reply comes one byte at a time.
   func dribble() { state.withLock { $0.isDribbling = true } }
 
@@ -247,6 +257,13 @@ extension ScriptedBackend {
         if state.error >= 0 { close(state.error) }
         state.error = descriptor
       }
+    }
+    if case .setVringKick(let vring) = message, let descriptor = vring.descriptor {
+      let isKept = state.withLock { state in
+        if state.isBlocking { state.blocked.append((descriptor, DoorbellBlocker(descriptor))) }
+        return state.isBlocking
+      }
+      if isKept { return }
     }
     for descriptor in message.descriptors { close(descriptor) }
   }

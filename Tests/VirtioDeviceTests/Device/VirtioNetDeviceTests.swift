@@ -246,10 +246,30 @@ private func noMemory() -> GuestMemory {
     #expect(objection(bad, features) == .offloadNotNegotiated)
   }
 
-  @Test func `every reason to drop a frame has a counter of its own`() {
+  @Test func `every reason to drop a frame has a counter of its own, each way`() {
     var drops = DropCounts()
-    for (index, reason) in DropReason.allCases.enumerated() { drops[reason] = UInt64(1) << UInt64(index) }
-    for (index, reason) in DropReason.allCases.enumerated() { #expect(drops[reason] == UInt64(1) << UInt64(index)) }
-    #expect(drops.total == UInt64(1) << UInt64(DropReason.allCases.count) - 1)
+    for (index, reason) in DropReason.allCases.enumerated() {
+      drops[.transmitted, reason] = UInt64(1) << UInt64(index)
+      drops[.received, reason] = UInt64(1) << UInt64(index + 20)
+    }
+    let all = UInt64(1) << UInt64(DropReason.allCases.count) - 1
+    for (index, reason) in DropReason.allCases.enumerated() {
+      #expect(drops[.transmitted, reason] == UInt64(1) << UInt64(index))
+      #expect(drops[reason] == UInt64(1) << UInt64(index) + UInt64(1) << UInt64(index + 20))
+    }
+    #expect(drops.total(.transmitted) == all)
+    #expect(drops.total == all + all << 20)
+  }
+
+  @Test func `a ledger adds up what turns dropped, and tells of each reason once`() {
+    let ledger = DropLedger()
+    var turn = DropCounts()
+    turn[.received, .tooLong] = 2
+    #expect(ledger.add(turn).map { $0.1 } == [.tooLong])
+    turn[.transmitted, .tooLong] = 1
+    let firsts = ledger.add(turn)
+    #expect(firsts.count == 1 && firsts.first?.0 == .transmitted)
+    #expect(ledger.snapshot[.received, .tooLong] == 4)
+    #expect(ledger.snapshot.total == 5)
   }
 }

@@ -9,11 +9,17 @@ import Virtio
 @testable import VirtioDevice
 
 /// A UDP client of this machine.
-private final class Client {
+final class Client {
   let descriptor: CInt
 
   init(port: UInt16) throws {
     descriptor = test_udp_client(port, 2000)
+    try #require(descriptor >= 0)
+  }
+
+  /// One that has an address and hears only what comes from the one it asks.
+  init(_ own: String, asking address: String, port: UInt16) throws {
+    descriptor = unsafe test_udp_client_between(own, address, port, 2000)
     try #require(descriptor >= 0)
   }
 
@@ -33,13 +39,16 @@ private final class Client {
 }
 
 /// The simplest driver there is: gives back every frame with its addresses and ports exchanged.
-private final class EchoDriver {
+final class EchoDriver {
   let rig: Rig
   private var buffers: [UInt32: Rig.Buffer] = [:]
   private(set) var echoed = 0
 
-  init(_ backend: HostUDPBackend, buffers count: Int = 32) throws {
-    rig = try Rig(backend: backend)
+  init(
+    _ backend: HostUDPBackend, buffers count: Int = 32,
+    configuration: VirtioNetDevice.Configuration = VirtioNetDevice.Configuration()
+  ) throws {
+    rig = try Rig(backend: backend, configuration: configuration)
     for _ in 0..<count { offer() }
     rig.serve()
   }

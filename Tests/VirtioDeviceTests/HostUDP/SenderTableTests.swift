@@ -1,3 +1,4 @@
+import PacketFormats
 import Testing
 
 @testable import VirtioDevice
@@ -17,7 +18,9 @@ private final class Table {
 
 @Suite struct SenderTableTests {
 
-  private func key(_ port: Int) -> SenderTable.Key { SenderTable.Key(address: 0x7F00_0001, port: UInt16(port)) }
+  private func key(_ port: Int) -> SenderTable.Key {
+    SenderTable.Key(address: IPv6Address(high: 0, low: 0xFFFF_7F00_0001), port: UInt16(port))
+  }
 
   @Test func `a sender keeps its number, and different senders have different numbers`() {
     let table = Table(4096)

@@ -8,7 +8,7 @@ import Testing
     gatewayMAC: MACAddress(0x02, 0, 0, 0, 0, 1), gateway: IPv4Address(10, 0, 2, 2),
     deviceMAC: MACAddress(0x02, 0, 0, 0, 0, 2), device: IPv4Address(10, 0, 2, 15), devicePort: 7777,
     firstSender: IPv4Address(10, 64, 0, 0))
-  private let sender = SenderTable.Key(address: 0x7F00_0001, port: 40_000)
+  private let sender = SenderTable.Key(address: IPv6Address(high: 0, low: 0xFFFF_7F00_0001), port: 40_000)
 
   private func makeGateway() -> UDPGateway {
     UDPGateway(

@@ -19,7 +19,8 @@ import Glibc
 
   deinit { netdev_set_current_loop(nil) }
 
-  private func arrive() { unsafe netdev_set_current_loop(loop.core) }
+  /// The calling thread turns the loop from here on; the one that did must not meanwhile.
+  func arrive() { unsafe netdev_set_current_loop(loop.core) }
 
   /// One turn. True when there is reason for another without sleeping.
   @discardableResult func turn() -> Bool {

@@ -39,5 +39,7 @@ func interfaceExists(_ name: String) -> Bool { unsafe test_interface_exists(name
 func makePersistentTap(_ name: String, multiQueue: Bool) -> CInt {
   unsafe test_make_persistent_tap(name, multiQueue ? 1 : 0)
 }
+func shell(_ command: String) -> CInt { unsafe test_shell_command(command) }
+func openTapQueue(_ name: String, withHeaders: Bool) -> CInt { unsafe test_open_tap_queue(name, withHeaders ? 1 : 0) }
 func openPacketSocket(_ interface: String) -> CInt { unsafe test_packet_socket(interface) }
 func setMTU(_ interface: String, _ mtu: CInt) -> CInt { unsafe test_set_mtu(interface, mtu) }

@@ -10,12 +10,12 @@ import Virtio
 @testable import VirtioDevice
 
 /// An Ethernet frame of an experimental type (IEEE 802 local experimental 0x88B5), which nobody answers.
-private func frame(_ count: Int, seed: Int = 0) -> [UInt8] {
+func frame(_ count: Int, seed: Int = 0) -> [UInt8] {
   [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 0x88, 0xB5] + pattern(count - 14, seed: seed)
 }
 
 /// The other end of a TAP wire: sees and sends whole frames of the interface.
-private struct Wire: ~Copyable {
+struct Wire: ~Copyable {
   let descriptor: CInt
 
   init(_ interface: String) throws {
@@ -40,7 +40,7 @@ private struct Wire: ~Copyable {
 
 extension Rig {
   /// The next received frame of ours, without its header, from buffers offered in `buffers`; used buffers are taken from it.
-  fileprivate func takeFrame(from buffers: inout [Rig.Buffer]) -> [UInt8]? {
+  func takeFrame(from buffers: inout [Rig.Buffer]) -> [UInt8]? {
     while let first = receive.takeUsed() {
       var bytes = contents(buffers.removeFirst(), Int(first.written))
       let count = Int(bytes[10]) | Int(bytes[11]) << 8

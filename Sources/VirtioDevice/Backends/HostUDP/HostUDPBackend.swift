@@ -5,6 +5,7 @@ public import Virtio
 
 /// A UDP port of this machine, patched onto the device's wire: no rights are needed, and no interface.
 ///
+/// The port may be of either family, or of both (`::`); bound to no address, answers come from the one that was asked.
 /// Each host that sends a datagram to the port becomes a host behind a gateway: the device sees a UDP packet from an
 /// address of its own, with the sender's port, at the device's address and port; what it answers to that address and port
 /// goes back to the sender. The gateway answers ARP for its own address. Everything else is dropped, by reason.
@@ -33,7 +34,7 @@ public final class HostUDPBackend: NetworkBackend {
   }
 
   /// The address of this machine that was bound.
-  public let address: IPv4Address
+  public let address: HostAddress
   /// The port that was bound: the one asked for, or the one that the kernel chose.
   public let port: UInt16
   /// What was configured.
@@ -53,18 +54,18 @@ public final class HostUDPBackend: NetworkBackend {
   /// Binds the port.
   ///
   /// - Parameters:
-  ///   - address: an address of this machine: dotted decimal, `127.0.0.1` for programs of this machine only, `0.0.0.0` for
-  ///     everybody who can reach it.
+  ///   - address: an address of this machine: `127.0.0.1` or `::1` for programs of this machine only, `0.0.0.0` for everybody
+  ///     who can reach it, `::` over IPv6 too.
   ///   - port: 0 takes any free one.
   ///   - configuration: the addresses on the wire.
   /// - Throws: `BackendError` with advice: the port is in use, below 1024 without the right, or an address is none.
   public init(
     address: String = "127.0.0.1", port: UInt16 = 0, configuration: Configuration = Configuration()
   ) throws(BackendError) {
-    guard let parsed = IPv4Address(address) else {
+    guard let parsed = HostAddress(address) else {
       throw BackendError(
         .invalidConfiguration, "opening a UDP port of this machine",
-        advice: "\(address) is not an IPv4 address: write four decimal numbers with dots, 127.0.0.1")
+        advice: "\(address) is no address: write it as 127.0.0.1 or ::1")
     }
     try Self.check(configuration)
     let socket = try HostSocket.open(address: parsed, port: port, receiveBytes: 4 << 20)
@@ -98,8 +99,8 @@ public final class HostUDPBackend: NetworkBackend {
     }
   }
 
-  /// "host-udp 127.0.0.1:7777".
-  public var description: String { "host-udp \(address):\(port)" }
+  /// "host-udp 127.0.0.1:7777", "host-udp [::1]:7777".
+  public var description: String { "host-udp \(address.description(port: port))" }
 
   /// Makes the port of the only pair.
   public func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort {

@@ -8,8 +8,9 @@ internal import Virtio
 ///
 /// Frames and datagrams are copied once through private memory of this port, where they are built and judged: what the
 /// driver changes meanwhile does not matter. A transmit buffer is released as soon as it has been copied; up to a burst of
-/// datagrams that the socket does not take waits here. The socket is watched only while there are receive buffers, so that
-/// datagrams wait in the kernel rather than being read and dropped.
+/// datagrams that the socket does not take waits here, and is counted when it has gone or been dropped. The socket is watched
+/// only while datagrams can be received: without receive buffers they wait in the kernel rather than being read and dropped,
+/// and after a refusal a pause goes by.
 @safe final class HostUDPPort: BackendPort {
   private let socket: HostSocket
   private var gateway: UDPGateway
@@ -27,13 +28,15 @@ internal import Virtio
   /// Datagrams in `waiting` that the socket has not taken yet.
   private var waitingStart = 0
   private var waitingEnd = 0
+  /// Lengths of their frames.
+  private var waitingLengths = InlineArray<64, Int>(repeating: 0)
 
-  private var readable: LoopSource?
-  private var writable: LoopSource?
+  private var reading: ReadReadiness?
+  private var writing: WriteReadiness?
   private var loop: LoopExecutor?
-  private var mayRead = false
-  private var isWatching = false
-  private var isBlocked = false
+  private var bell: ServiceBell?
+  /// No datagram passes any more.
+  private var isLost = false
 
   init(socket: HostSocket, gateway: UDPGateway) {
     self.socket = socket
@@ -59,16 +62,10 @@ internal import Virtio
 
   func start(_ bell: ServiceBell) throws(BackendError) {
     loop = bell.loop
+    self.bell = bell
     do throws(LoopError) {
-      readable = try bell.loop.makeSource(descriptor: socket.descriptor, readiness: .readable) { [weak self] in
-        self?.mayRead = true
-        bell.ring()
-      }
-      writable = try bell.loop.makeSource(descriptor: socket.descriptor, readiness: .writable) { [weak self] in
-        self?.isBlocked = false
-        self?.writable?.suspend()
-        bell.ring()
-      }
+      reading = try ReadReadiness(descriptor: socket.descriptor, bell: bell)
+      writing = try WriteReadiness(descriptor: socket.descriptor, bell: bell)
     } catch {
       throw BackendError(.system, "watching a UDP socket", errno: error.errno, advice: error.description)
     }
@@ -76,31 +73,41 @@ internal import Virtio
   }
 
   func setEnabled(_ enabled: Bool) {
-    mayRead = enabled
-    watch(enabled)
+    guard !isLost else { return }
+    reading?.enable(enabled)
   }
 
   func close() {
-    readable?.cancel()
-    writable?.cancel()
-    readable = nil
-    writable = nil
+    stopWatching()
     loop = nil
+    bell = nil
   }
 
-  private func watch(_ watching: Bool) {
-    guard watching != isWatching else { return }
-    isWatching = watching
-    if watching { readable?.resume() } else { readable?.suspend() }
+  /// No datagram passes any more: what the driver sends is dropped, and the device is told why.
+  private func end(_ error: BackendError) {
+    guard !isLost else { return }
+    isLost = true
+    stopWatching()
+    bell?.report(.lost(error))
+  }
+
+  private func stopWatching() {
+    reading?.cancel()
+    writing?.cancel()
+    reading = nil
+    writing = nil
   }
 
   // MARK: Service
 
   func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
     let now = loop?.now ?? 0
+    guard !isLost else {
+      dropWaiting(&rings)
+      return rings.discardTransmit(budget: budget, .linkDown) ? .moreWork : []
+    }
     rings.beginReceive()
-    return transmit(&rings, budget: budget, now: now).union(
-      mayRead ? receive(&rings, budget: budget, now: now) : [])
+    return transmit(&rings, budget: budget, now: now).union(receive(&rings, budget: budget, now: now))
   }
 
   /// Frames of the device: each is copied, its buffer released, and what it amounts to done.
@@ -117,72 +124,104 @@ internal import Virtio
         rings.drop(chain, .tooLong)
         continue
       }
-      if let reason = unsafe carry(slot, length: length, &rings, now: now) {
-        rings.drop(chain, reason)
-      } else {
-        rings.release(chain, frameLength: length)
+      switch unsafe carry(slot, length: length, &rings, now: now) {
+      case .dropped(let reason): rings.drop(chain, reason)
+      case .answered: rings.release(chain, frameLength: length)
+      case .waits: rings.release(chain)
       }
     }
     if waitingStart != waitingEnd, !flush(&rings) { return .transmitBlocked }
     return rings.hasMoreFrames ? .moreWork : []
   }
 
-  /// Does what a private copy of a frame asks for; why not, if it is dropped.
+  /// What became of a frame's private copy.
+  private enum Carried {
+    /// It is answered, on the spot.
+    case answered
+    /// It waits for the socket.
+    case waits
+    case dropped(DropReason)
+  }
+
+  /// Does what a private copy of a frame asks for.
   private func carry(
     _ slot: UnsafeMutableRawBufferPointer, length: Int, _ rings: inout EngineRings, now: UInt64
-  ) -> DropReason? {
+  ) -> Carried {
     // The slot is this port's own and outlives the span.
     var frame = unsafe MutableRawSpan(_unsafeBytes: slot)
     switch gateway.answer(&frame, length: length, now: now) {
     case .datagram(let host, let payload):
-      guard payload.count <= Self.maximumPayload else { return .tooLong }
+      guard payload.count <= Self.maximumPayload else { return .dropped(.tooLong) }
       // The range lies in the frame, and the frame in the slot.
       unsafe waiting[waitingEnd] = netdev_udp_message(
         bytes: slot.baseAddress.map { unsafe $0 + payload.lowerBound }, length: UInt32(payload.count),
-        address: host.address, port: host.port, truncated: false)
+        interface: host.interface, other: netdev_udp_address(host.address), own: netdev_udp_address(host.own),
+        port: host.port, truncated: false)
+      waitingLengths[waitingEnd] = length
       waitingEnd += 1
-      return nil
+      return .waits
     case .reply(let replyLength):
       let reply = unsafe UnsafeRawBufferPointer(rebasing: slot[..<replyLength])
-      return unsafe rings.deliver(reply)
+      return unsafe rings.deliver(reply).map { .dropped($0) } ?? .answered
     case .drop(let reason):
-      return reason
+      return .dropped(reason)
     }
   }
 
   /// Gives the socket what waits. False when it takes no more for now.
   private func flush(_ rings: inout EngineRings) -> Bool {
-    guard !isBlocked else { return false }
+    guard let writing, !writing.isBlocked else { return false }
     while waitingStart < waitingEnd {
-      let count = unsafe netdev_udp_send(
-        socket.descriptor, waiting + waitingStart, CInt(waitingEnd - waitingStart))
+      let count = unsafe netdev_udp_send(socket.socket, waiting + waitingStart, CInt(waitingEnd - waitingStart))
       if count > 0 {
-        waitingStart += Int(count)
-        continue
-      }
-      switch -count {
-      case EAGAIN, ENOBUFS, ENOMEM:
-        isBlocked = true
-        writable?.resume()
+        writing.succeeded()
+        for _ in 0..<min(Int(count), waitingEnd - waitingStart) {
+          rings.countTransmitted(frameLength: waitingLengths[waitingStart])
+          waitingStart += 1
+        }
+      } else if refused(-count, &rings) {
         return false
-      case EMSGSIZE: rings.statistics.drops[.tooLong] &+= 1
-      case ENETDOWN, ENETUNREACH, EHOSTUNREACH, EHOSTDOWN: rings.statistics.drops[.linkDown] &+= 1
-      default: rings.statistics.drops[.refused] &+= 1
       }
-      // Of this one only: the others are for other hosts.
-      waitingStart += 1
     }
     (waitingStart, waitingEnd) = (0, 0)
     return true
   }
 
+  /// Acts on the first datagram that waits, which the socket did not take. True when no other one need be tried now.
+  private func refused(_ error: CInt, _ rings: inout EngineRings) -> Bool {
+    let refusal = UDPRefusal(sending: error)
+    switch refusal {
+    case .drop(let reason):
+      // Of this one only: the others are for other hosts.
+      rings.countDrop(.transmitted, reason)
+      waitingStart += 1
+      return false
+    case .lost:
+      dropWaiting(&rings)
+      end(socket.lossError(errno: error, "sending from"))
+      return true
+    case .notReady, .pause:
+      if refusal == .notReady { writing?.wasFull() } else { writing?.beginPause() }
+      return true
+    }
+  }
+
+  private func dropWaiting(_ rings: inout EngineRings) {
+    while waitingStart < waitingEnd {
+      rings.countDrop(.transmitted, .linkDown)
+      waitingStart += 1
+    }
+    (waitingStart, waitingEnd) = (0, 0)
+  }
+
   /// Datagrams from the socket, no more than there are buffers for.
   private func receive(_ rings: inout EngineRings, budget: Int, now: UInt64) -> ServeResult {
+    guard let reading, reading.mayRead else { return [] }
     var done = 0
     while done < budget {
       let wanted = min(budget - done, Self.burst, rings.receive.seen + rings.handEnd - rings.handStart)
       guard wanted > 0 else {
-        watch(false)
+        reading.waitForBuffers()
         return rings.receive.isBroken ? [] : .needsReceiveBuffers
       }
       for index in 0..<wanted {
@@ -191,26 +230,43 @@ internal import Virtio
         unsafe received[index].bytes = room
         unsafe received[index].length = UInt32(Self.maximumPayload)
       }
-      let count = unsafe Int(netdev_udp_receive(socket.descriptor, received, CInt(wanted)))
-      for index in 0..<max(count, 0) {
-        if let reason = deliver(index, &rings, now: now) { rings.statistics.drops[reason] &+= 1 }
+      let count = unsafe Int(netdev_udp_receive(socket.socket, received, CInt(wanted)))
+      guard count >= 0 else {
+        stopReading(CInt(truncatingIfNeeded: -count))
+        return []
       }
-      done += max(count, 0)
+      for index in 0..<min(count, wanted) {
+        if let reason = deliver(index, &rings, now: now) { rings.countDrop(.received, reason) }
+      }
+      if count > 0 { reading.succeeded() }
+      done += count
       if count < wanted {
-        // Nothing more, or an error of an earlier datagram, which is gone by having been told.
-        mayRead = false
-        watch(true)
+        // Nothing more; or an error, which the next call tells if the source fires again.
+        reading.ranDry()
         return []
       }
     }
     return .moreWork
   }
 
+  /// The kernel gave no datagram: what to wait for.
+  private func stopReading(_ error: CInt) {
+    switch UDPRefusal(receiving: error) {
+    case .notReady: reading?.ranDry()
+    case .lost: end(socket.lossError(errno: error, "receiving from"))
+    case .pause, .drop:
+      guard reading?.refused(passes: UDPRefusal.passes(error)) == false else { return }
+      end(socket.lossError(errno: error, "receiving from"))
+    }
+  }
+
   /// Makes a frame of one datagram and puts it on the receive ring; why not, if it is dropped.
   private func deliver(_ index: Int, _ rings: inout EngineRings, now: UInt64) -> DropReason? {
     let message = unsafe received[index]
     guard unsafe !message.truncated else { return .tooLong }
-    let sender = unsafe SenderTable.Key(address: message.address, port: message.port)
+    let sender = unsafe SenderTable.Key(
+      address: IPv6Address(message.other), port: message.port, own: IPv6Address(message.own),
+      interface: message.interface)
     // Nobody can be answered at port 0 (RFC 768).
     guard sender.port != 0 else { return .malformedFrame }
     let slot = unsafe UnsafeMutableRawBufferPointer(

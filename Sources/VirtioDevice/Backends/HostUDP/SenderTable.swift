@@ -1,3 +1,5 @@
+internal import PacketFormats
+
 /// The hosts that have sent a datagram, each under a number that becomes its address on the virtual wire.
 ///
 /// The number of senders is bounded, because anybody can send from any number of ports. A sender is known while something
@@ -6,14 +8,18 @@
 /// not cut off conversations that are going on. Nothing is allocated after creation. Times are nanoseconds of one
 /// monotonic clock. A value, touched by its owner only.
 struct SenderTable {
-  /// An IPv4 address and port, as numbers of this machine.
+  /// A sender, and the address of ours that it asked: what answers must come from. IPv4 addresses are mapped into IPv6.
   struct Key: Hashable {
-    var address: UInt32
+    var address: IPv6Address
     var port: UInt16
+    /// Zero where the socket has one address.
+    var own = IPv6Address.unspecified
+    /// The link that link-local addresses are of, else 0.
+    var interface: UInt32 = 0
   }
 
   private struct Entry {
-    var key = Key(address: 0, port: 0)
+    var key = Key(address: .unspecified, port: 0)
     var lastUse: UInt64 = 0
     /// Neighbours in order of use, -1 at the ends.
     var newer: Int32 = -1
@@ -116,11 +122,19 @@ struct SenderTable {
   // MARK: Look-up
 
   private func home(_ key: Key) -> Int {
-    // The finaliser of SplitMix64 over address, port and seed.
-    var word = (UInt64(key.address) << 16 | UInt64(key.port)) ^ seed
+    var word = mix(seed ^ key.address.high)
+    word = mix(word ^ key.address.low)
+    word = mix(word ^ key.own.high ^ UInt64(key.port))
+    word = mix(word ^ key.own.low ^ UInt64(key.interface) << 32)
+    return Int(truncatingIfNeeded: word) & mask
+  }
+
+  /// The finaliser of SplitMix64.
+  private func mix(_ value: UInt64) -> UInt64 {
+    var word = value
     word = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
     word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
-    return Int(truncatingIfNeeded: word ^ (word >> 31)) & mask
+    return word ^ (word >> 31)
   }
 
   private func find(_ key: Key) -> Int? {

@@ -65,11 +65,11 @@ struct UDPGateway {
     guard header.destination == addresses.gatewayMAC else { return .drop(.notForUs) }
     do throws(PacketFormatError) {
       let (flow, payload) = try UDPFrame.decode(frame.bytes.extracting(0..<length))
+      try flow.checkAnswerable()
       return carry(flow, payload, now: now)
-    } catch .otherProtocol, .vlanTagged {
-      return .drop(.unsupportedProtocol)
     } catch {
-      return .drop(.malformedFrame)
+      let isOther = error.reason == .otherProtocol || error.reason == .vlanTagged
+      return .drop(isOther ? .unsupportedProtocol : .malformedFrame)
     }
   }
 

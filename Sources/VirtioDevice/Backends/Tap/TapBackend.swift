@@ -46,25 +46,35 @@ public final class TapBackend: NetworkBackend {
         .invalidConfiguration, "opening TAP interface \(name)", advice: "ask for at least one queue, not \(count)")
     }
     let opened = try TapQueue.open(name: name, count: count)
-    if bringUp { try Self.bringUp(opened.name) }
-    let mtu = unsafe netdev_interface_mtu(opened.name)
-    interface = opened.name
+    interface = opened.first?.interface ?? name
     maximumPairs = count
-    // Beyond 16 bits there is nothing to offer; a kernel that does not say leaves the driver's default.
-    self.mtu = mtu >= 68 ? UInt16(clamping: mtu) : nil
     self.observer = observer
     // Nobody serves them yet: what the kernel steers to an attached queue would be lost.
-    for queue in opened.queues { queue.setAttached(false) }
-    queues = Mutex(opened.queues)
+    for queue in opened { try queue.setAttached(false) }
+    if bringUp { try Self.bringUp(interface) }
+    // Beyond 16 bits there is nothing to offer; a kernel that does not say leaves the driver's default.
+    mtu = Self.look(interface).flatMap { $0.mtu >= 68 ? UInt16(clamping: $0.mtu) : nil }
+    queues = Mutex(opened)
   }
 
   private static func bringUp(_ name: String) throws(BackendError) {
     let result = unsafe netdev_interface_set_up(name, true)
-    guard result == 0 || result == -EPERM || result == -EACCES else {
+    // Who may not set it up has it set up by somebody else, now or later.
+    guard result != -EPERM, result != -EACCES else { return }
+    guard result == 0, look(name)?.is_up ?? true else {
       throw BackendError(
         .system, "setting TAP interface \(name) up", errno: -result,
         advice: "set it up yourself: ip link set \(name) up")
     }
+  }
+
+  /// The interface as the kernel has it; nil where it does not say.
+  private static func look(_ name: String) -> netdev_link? {
+    let watch = netdev_link_watch()
+    guard watch >= 0 else { return nil }
+    defer { netdev_close(watch) }
+    var link = netdev_link()
+    return unsafe netdev_link_look(watch, name, &link) == 0 ? link : nil
   }
 
   /// "tap tap0".
@@ -78,7 +88,9 @@ public final class TapBackend: NetworkBackend {
     }
     let queue = queues.withLock { $0.isEmpty ? nil : $0[request.pair] }
     guard let queue else { throw BackendError(.closed, operation, advice: "open the device again") }
-    return TapPort(queue: queue, number: request.pair, mtu: Int(mtu ?? 1500), observer: observer)
+    return TapPort(
+      queue: queue, number: request.pair, mtu: Int(mtu ?? 1500),
+      watching: request.pair == 0 ? maximumPairs : nil, observer: observer)
   }
 
   /// Closes the descriptors; those that a port still serves close with the port.

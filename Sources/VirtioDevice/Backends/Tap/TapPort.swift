@@ -1,6 +1,7 @@
 internal import CNetdevSystem
 internal import Glibc
 internal import LibeventConcurrency
+internal import PacketFormats
 internal import Virtio
 
 /// One queue of a TAP interface, served in place: `writev` from the driver's transmit buffers, `readv` into its receive
@@ -9,39 +10,45 @@ internal import Virtio
 /// The virtio-net header is not passed through: the kernel gets and gives one in private memory, and the driver gets a plain
 /// one, so that nothing that was not negotiated crosses, and the driver cannot change a header after it was judged.
 ///
-/// The descriptor is watched for frames only while there are receive buffers: a level-triggered descriptor that nobody can
-/// read from would keep the loop awake. Without buffers the frames wait in the kernel's queue and the receive ring is asked
-/// for a kick. Idle, the port does nothing at all.
+/// The descriptor is watched for frames only while they can be read: a level-triggered descriptor that nobody can read from
+/// would keep the loop awake. Without buffers the frames wait in the kernel's queue and the receive ring is asked for a kick;
+/// after a refusal a pause goes by. Idle, the port does nothing at all. The first pair's port also watches what becomes of the
+/// interface.
 @safe final class TapPort: BackendPort {
-  private let queue: TapQueue
-  private let number: Int
-  /// Header and frame of the longest kind that the interface carries: MTU, Ethernet header, two VLAN tags.
-  private let longest: Int
-  private let observer: (any FrameObserver)?
+  let queue: TapQueue
+  let number: Int
+  /// One limit for both ways.
+  private let limit: FrameLimit
+  let observer: (any FrameObserver)?
+  /// Queues of the interface that are ours; nil for a port that does not watch it.
+  private let watchedQueues: Int?
 
   // Owned by this port, freed in deinit; touched on the loop.
   /// What the kernel is given: the private header, the driver's buffers, and a byte behind them.
-  private let vector: UnsafeMutablePointer<iovec>
+  let vector: UnsafeMutablePointer<iovec>
   /// 12 bytes of header for each direction, then the byte that shows that a frame was longer than its room.
-  private let scratch: UnsafeMutableRawPointer
-  private static let vectorCapacity = 1024  // IOV_MAX
+  let scratch: UnsafeMutableRawPointer
+  static let vectorCapacity = 1024  // IOV_MAX
 
-  private var readable: LoopSource?
-  private var writable: LoopSource?
-  /// There may be frames to read: said by the source, taken back by EAGAIN.
-  private var mayRead = false
-  private var isWatching = false
-  /// The kernel takes no more for now.
-  private var isBlocked = false
+  private var bell: ServiceBell?
+  private var link: TapWatch?
+  private var reading: ReadReadiness?
+  private var writing: WriteReadiness?
+  /// The kernel has said that the interface is down.
+  private var isDown = false
+  /// No frame passes any more.
+  private var isLost = false
 
-  init(queue: TapQueue, number: Int, mtu: Int, observer: (any FrameObserver)?) {
+  init(queue: TapQueue, number: Int, mtu: Int, watching: Int?, observer: (any FrameObserver)?) {
     self.queue = queue
     self.number = number
-    longest = VirtioNetHeader.size + mtu + 14 + 8
     self.observer = observer
+    limit = FrameLimit(mtu: mtu)
+    watchedQueues = watching
     unsafe vector = .allocate(capacity: Self.vectorCapacity)
     unsafe scratch = .allocate(byteCount: 64, alignment: 16)
     unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0, count: 64)
+    markHeader()
   }
 
   deinit {
@@ -52,56 +59,65 @@ internal import Virtio
   // MARK: Life
 
   func start(_ bell: ServiceBell) throws(BackendError) {
+    self.bell = bell
     do throws(LoopError) {
-      readable = try bell.loop.makeSource(descriptor: queue.descriptor, readiness: .readable) { [weak self] in
-        self?.mayRead = true
-        bell.ring()
-      }
-      writable = try bell.loop.makeSource(descriptor: queue.descriptor, readiness: .writable) { [weak self] in
-        self?.isBlocked = false
-        self?.writable?.suspend()
-        bell.ring()
-      }
+      reading = try ReadReadiness(descriptor: queue.descriptor, bell: bell)
+      writing = try WriteReadiness(descriptor: queue.descriptor, bell: bell)
     } catch {
       throw BackendError(
-        .system, "watching queue \(number) of a TAP interface", errno: error.errno, advice: error.description)
+        .system, "watching queue \(number) of TAP interface \(queue.interface)", errno: error.errno,
+        advice: error.description)
     }
-    setEnabled(true)
+    if let objection = queue.objection() { throw objection }
+    try queue.setAttached(true)
+    reading?.enable(true)
+    guard let watchedQueues else { return }
+    link = TapWatch(queue: queue, queues: watchedQueues, mtu: limit.untagged - EthernetHeader.length, bell: bell) {
+      [weak self] in self?.end($0)
+    }
   }
 
   func setEnabled(_ enabled: Bool) {
-    queue.setAttached(enabled)
-    mayRead = enabled
-    watch(enabled)
-    if !enabled {
-      writable?.suspend()
-      isBlocked = false
-    }
+    guard !isLost else { return }
+    do throws(BackendError) { try queue.setAttached(enabled) } catch { return end(error) }
+    reading?.enable(enabled)
+    if !enabled { writing?.unblock() }
   }
 
   func close() {
-    guard readable != nil || writable != nil else { return }
-    readable?.cancel()
-    writable?.cancel()
-    readable = nil
-    writable = nil
-    queue.setAttached(false)
+    guard bell != nil else { return }
+    stopWatching()
+    bell = nil
+    // Of an interface that is gone there is nothing to detach from.
+    try? queue.setAttached(false)
   }
 
-  private func watch(_ watching: Bool) {
-    guard watching != isWatching else { return }
-    isWatching = watching
-    if watching { readable?.resume() } else { readable?.suspend() }
+  /// No frame passes any more: what the driver sends is dropped, and the device is told why.
+  private func end(_ error: BackendError) {
+    guard !isLost else { return }
+    isLost = true
+    stopWatching()
+    bell?.report(.lost(error))
+  }
+
+  private func stopWatching() {
+    reading?.cancel()
+    writing?.cancel()
+    link?.close()
+    reading = nil
+    writing = nil
+    link = nil
   }
 
   // MARK: Service
 
   func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
-    transmit(&rings, budget: budget).union(mayRead ? receive(&rings, budget: budget) : [])
+    guard !isLost else { return rings.discardTransmit(budget: budget, .linkDown) ? .moreWork : [] }
+    return transmit(&rings, budget: budget).union(receive(&rings, budget: budget))
   }
 
   private func transmit(_ rings: inout EngineRings, budget: Int) -> ServeResult {
-    guard !isBlocked else { return .transmitBlocked }
+    guard let writing, !writing.isBlocked else { return .transmitBlocked }
     rings.beginTransmit()
     var budget = budget
     while let chain = rings.nextFrame(&budget) {
@@ -111,118 +127,149 @@ internal import Virtio
         continue
       }
       let length = chain.readableLength - VirtioNetHeader.size
-      switch write(chain) {
-      case 0:
+      guard length <= limit.untagged || admits(chain, length) else {
+        rings.drop(chain, .tooLong)
+        continue
+      }
+      let error = write(chain)
+      guard error != 0 else {
+        writing.succeeded()
         if let observer { report(chain, length: length, to: observer) }
         rings.release(chain, frameLength: length)
-      case EAGAIN, ENOBUFS, ENOMEM:
-        guard rings.putBack(chain) else {
-          rings.drop(chain, .refused)
-          continue
-        }
-        isBlocked = true
-        writable?.resume()
-        return .transmitBlocked
-      case EIO, EBADFD, ENODEV, ENETDOWN:
-        rings.drop(chain, .linkDown)
-      default:
-        rings.drop(chain, .refused)
+        continue
       }
+      if refused(TapRefusal(writing: error), error, chain, &rings) { return isLost ? [] : .transmitBlocked }
     }
     return rings.hasMoreFrames ? .moreWork : []
   }
 
+  /// Acts on a frame that was not written. True when no other one need be tried now.
+  private func refused(
+    _ refusal: TapRefusal, _ error: CInt, _ chain: DescriptorChain, _ rings: inout EngineRings
+  ) -> Bool {
+    switch refusal {
+    case .drop(let reason), .droppedAndPause(let reason):
+      rings.drop(chain, reason)
+      return false
+    case .linkDown:
+      rings.drop(chain, .linkDown)
+      noteDown()
+      return false
+    case .lost:
+      rings.drop(chain, .linkDown)
+      end(queue.lossError(errno: error, "writing to"))
+      return true
+    case .notReady, .pause:
+      guard rings.putBack(chain) else {
+        rings.drop(chain, .refused)
+        return false
+      }
+      if refusal == .notReady { writing?.wasFull() } else { writing?.beginPause() }
+      return true
+    }
+  }
+
+  /// The interface is down; it is up again when it is writable.
+  private func noteDown() {
+    guard !isDown else { return }
+    isDown = true
+    bell?.report(.link(isUp: false))
+    writing?.whenWritable { [weak self] in
+      self?.isDown = false
+      self?.bell?.report(.link(isUp: true))
+    }
+  }
+
   private func receive(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+    guard let reading, reading.mayRead else { return [] }
     rings.beginReceive()
+    let longest = VirtioNetHeader.size + limit.longest
     var done = 0
     while done < budget {
       let room = rings.takeBuffers(for: longest)
       guard room > 0 else {
-        watch(false)
+        reading.waitForBuffers()
         return rings.receive.isBroken ? [] : .needsReceiveBuffers
       }
       let offered = fillVector(from: &rings)
       let count = unsafe netdev_tap_read(queue.descriptor, vector, CInt(offered.places))
       guard count >= 0 else {
-        mayRead = false
-        // Anything but an empty queue means that there will be no more: the interface was deleted.
-        watch(count == -Int(EAGAIN))
+        stopReading(CInt(truncatingIfNeeded: -count), &rings)
         return []
       }
       done += 1
-      let frame = count - VirtioNetHeader.size
-      guard frame > 0 else {
-        rings.statistics.drops[.malformedFrame] &+= 1
+      reading.succeeded()
+      if let reason = objection(toFrameOf: count, room: offered.room, longest, &rings) {
+        guard !isLost else { return [] }
+        rings.countDrop(.received, reason)
         continue
       }
-      guard count <= offered.room else {
-        rings.statistics.drops[rings.lack(of: room)] &+= 1
-        continue
-      }
-      if let observer { report(&rings, length: frame, to: observer) }
+      if let observer { report(&rings, length: count - VirtioNetHeader.size, to: observer) }
       rings.finishReceive(length: count)
     }
     return .moreWork
   }
 
-  // MARK: The kernel's view
-
-  /// Writes the frame of a chain behind a plain header. Zero, or the error.
-  private func write(_ chain: DescriptorChain) -> CInt {
-    unsafe vector[0] = iovec(iov_base: scratch, iov_len: VirtioNetHeader.size)
-    var skip = VirtioNetHeader.size
-    var places = 1
-    for index in 0..<chain.readableCount {
-      let segment = unsafe chain.segments[index]
-      let skipped = min(skip, segment.length)
-      skip -= skipped
-      guard segment.length > skipped else { continue }
-      // Fewer segments than places: the caller has counted.
-      unsafe vector[places] = iovec(iov_base: segment.base + skipped, iov_len: segment.length - skipped)
-      places += 1
+  /// The kernel gave no frame: what to wait for.
+  private func stopReading(_ error: CInt, _ rings: inout EngineRings) {
+    let refusal = TapRefusal(reading: error)
+    if case .droppedAndPause(let reason) = refusal { rings.countDrop(.received, reason) }
+    switch refusal {
+    case .notReady: reading?.ranDry()
+    case .lost: end(queue.lossError(errno: error, "reading from"))
+    case .pause, .droppedAndPause, .drop, .linkDown:
+      guard reading?.refused(passes: TapRefusal.passes(error)) == false else { return }
+      end(queue.lossError(errno: error, "reading from"))
     }
-    return unsafe -netdev_tap_write(queue.descriptor, vector, CInt(places))
   }
 
-  /// Lays out the private header, the buffers in hand behind their own header, and the byte that tells a frame too long.
-  private func fillVector(from rings: inout EngineRings) -> (places: Int, room: Int) {
-    unsafe vector[0] = iovec(iov_base: scratch + 16, iov_len: VirtioNetHeader.size)
-    var places = 1
-    var room = VirtioNetHeader.size
-    var skip = VirtioNetHeader.size
-    rings.forEachSegmentInHand { segment in
-      guard places < Self.vectorCapacity - 1 else { return }
-      let skipped = min(skip, segment.length)
-      skip -= skipped
-      guard segment.length > skipped else { return }
-      unsafe vector[places] = iovec(iov_base: segment.base + skipped, iov_len: segment.length - skipped)
-      room += segment.length - skipped
-      places += 1
+  /// Why a frame that was read into the buffers in hand is not handed on; nil when it is.
+  @inline(__always)
+  private func objection(
+    toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings
+  ) -> DropReason? {
+    let length = count - VirtioNetHeader.size
+    if length >= EthernetHeader.length, length <= limit.untagged, count <= room, isHeaderPlain { return nil }
+    return objectionInFull(toFrameOf: count, room: room, longest, &rings)
+  }
+
+  @inline(never)
+  private func objectionInFull(
+    toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings
+  ) -> DropReason? {
+    if !isHeaderPlain {
+      // Headers and offloads belong to the interface, not to one queue: another process has a hand in it.
+      let wasMoved = !isHeaderMarked
+      markHeader()
+      if let objection = queue.objection() {
+        rings.countDrop(.received, .malformedFrame)
+        end(objection)
+      }
+      return wasMoved ? .malformedFrame : .offloadNotNegotiated
     }
-    unsafe vector[places] = iovec(iov_base: scratch + 32, iov_len: 1)
-    return (places + 1, room)
+    guard count <= room else {
+      return room >= longest ? .tooLong : rings.lack(of: room)
+    }
+    let length = count - VirtioNetHeader.size
+    guard length >= EthernetHeader.length else { return .malformedFrame }
+    return length <= limit.untagged || admits(&rings, length) ? nil : .tooLong
   }
 
-  // MARK: Observation
-
-  private func report(_ chain: DescriptorChain, length: Int, to observer: any FrameObserver) {
-    unsafe report(.transmitted, length, to: observer) { unsafe chain.copyBytes(from: VirtioNetHeader.size, into: $0) }
+  /// Whether a frame longer than one without tags has as many tags as it is longer.
+  private func admits(_ chain: DescriptorChain, _ length: Int) -> Bool {
+    unsafe admits(length) { unsafe chain.copyBytes(from: VirtioNetHeader.size, into: $0) }
   }
 
-  private func report(_ rings: inout EngineRings, length: Int, to observer: any FrameObserver) {
-    unsafe report(.received, length, to: observer) { unsafe rings.copyFromHand(at: VirtioNetHeader.size, into: $0) }
+  private func admits(_ rings: inout EngineRings, _ length: Int) -> Bool {
+    unsafe admits(length) { unsafe rings.copyFromHand(at: VirtioNetHeader.size, into: $0) }
   }
 
-  /// Shows the observer a private copy of the frame's first bytes, which `copy` makes.
-  private func report(
-    _ direction: FrameDirection, _ length: Int, to observer: any FrameObserver,
-    _ copy: (UnsafeMutableRawBufferPointer) -> Int
-  ) {
-    var prefix = InlineArray<64, UInt8>(repeating: 0)
-    var span = prefix.mutableSpan
-    let count = unsafe span.withUnsafeMutableBytes { unsafe copy($0) }
+  private func admits(_ length: Int, _ copy: (UnsafeMutableRawBufferPointer) -> Int) -> Bool {
+    guard length <= limit.longest else { return false }
+    var start = InlineArray<32, UInt8>(repeating: 0)
+    var span = start.mutableSpan
+    _ = unsafe span.withUnsafeMutableBytes { unsafe copy($0) }
     // Bytes: any value is a valid one.
-    let bytes = unsafe span.bytes.extracting(0..<min(count, length))
-    observer.observe(queue: number, direction: direction, length: length, prefix: bytes)
+    return unsafe limit.admits(length: length, startingWith: span.bytes)
   }
 }

@@ -1,5 +1,6 @@
 internal import CNetdevSystem
 internal import Glibc
+internal import Virtio
 
 /// One open queue of a TAP interface: a descriptor that is closed exactly once, when the last holder lets go.
 ///
@@ -10,139 +11,133 @@ final class TapQueue: Sendable {
   let descriptor: CInt
   /// Whether the interface has several queues, so that this one can be attached and detached.
   let isMultiQueue: Bool
+  /// The name that the interface had when the queue was opened.
+  let interface: String
 
-  private init(descriptor: CInt, isMultiQueue: Bool) {
+  private init(descriptor: CInt, isMultiQueue: Bool, interface: String) {
     self.descriptor = descriptor
     self.isMultiQueue = isMultiQueue
+    self.interface = interface
   }
 
   deinit { netdev_close(descriptor) }
-
-  /// Lets the kernel steer flows to this queue, or stops it from doing so (tun's IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE). An
-  /// interface with one queue has nothing to steer.
-  func setAttached(_ attached: Bool) {
-    guard isMultiQueue else { return }
-    // Refused only when the queue is in that state already.
-    _ = netdev_tap_set_queue(descriptor, attached)
-  }
 
   /// Opens all queues of an interface, which is made if there is none of this name.
   ///
   /// - Parameters:
   ///   - name: up to 15 bytes; empty lets the kernel choose.
   ///   - count: at least 1.
-  /// - Returns: the queues, still attached, and the name of the interface.
-  static func open(name: String, count: Int) throws(BackendError) -> (queues: [TapQueue], name: String) {
+  /// - Returns: the queues, still attached.
+  static func open(name: String, count: Int) throws(BackendError) -> [TapQueue] {
     try check(name: name)
+    // Before a queue is attached: it would take flows away from whoever has the interface, and change their headers.
+    if !name.isEmpty { try checkThatNobodyElse(has: name, besides: 0) }
     var queues: [TapQueue] = []
-    var kernelName = name
     for index in 0..<count {
-      var step: CInt = 0
-      var isMultiQueue = count > 1
-      var result = unsafe netdev_tap_open(kernelName, isMultiQueue, &step)
-      if result == -EINVAL, step == 1, count == 1 {
-        // An interface that somebody made with multi_queue: one of its queues will do.
-        isMultiQueue = true
-        result = unsafe netdev_tap_open(kernelName, true, &step)
-      }
-      guard result >= 0 else {
-        throw refusal(errno: -result, opening: step == 0, name: kernelName, index: index, count: count)
-      }
-      let queue = TapQueue(descriptor: result, isMultiQueue: isMultiQueue)
-      if index == 0 { kernelName = try interfaceName(of: queue) }
-      try queue.setUpHeaders(name: kernelName)
+      let queue = try open(name: queues.first?.interface ?? name, index: index, of: count)
       queues.append(queue)
+      guard index == 0 else { continue }
+      guard name.isEmpty || queue.interface == name else {
+        throw BackendError(
+          .system, "opening TAP interface \(name)", advice: "the kernel opened \(queue.interface) instead")
+      }
     }
-    return (queues, kernelName)
+    if let name = queues.first?.interface { try checkThatNobodyElse(has: name, besides: count) }
+    return queues
   }
 
+  private static func open(name: String, index: Int, of count: Int) throws(BackendError) -> TapQueue {
+    var step: CInt = 0
+    var isMultiQueue = count > 1
+    var result = unsafe netdev_tap_open(name, isMultiQueue, &step)
+    if result == -EINVAL, step == 1, count == 1 {
+      // An interface that somebody made with multi_queue: one of its queues will do.
+      isMultiQueue = true
+      result = unsafe netdev_tap_open(name, true, &step)
+    }
+    guard result >= 0 else {
+      throw refusal(errno: -result, opening: step == 0, name: name, index: index, count: count)
+    }
+    let opened: String
+    do throws(BackendError) { opened = try interfaceName(of: result, knownAs: name) } catch {
+      netdev_close(result)
+      throw error
+    }
+    let queue = TapQueue(descriptor: result, isMultiQueue: isMultiQueue, interface: opened)
+    try queue.setUpHeaders()
+    return queue
+  }
+
+  /// Two programs on one interface each get a part of the flows, and change each other's headers: the kernel lets them.
+  private static func checkThatNobodyElse(has name: String, besides own: Int) throws(BackendError) {
+    let watch = netdev_link_watch()
+    // Where netlink is refused, frames will tell.
+    guard watch >= 0 else { return }
+    defer { netdev_close(watch) }
+    var link = netdev_link()
+    guard unsafe netdev_link_look(watch, name, &link) == 0, Int(link.queues) > own else { return }
+    throw BackendError(
+      .inUse, "opening TAP interface \(name)", errno: EBUSY,
+      advice: "another process has \(Int(link.queues) - own) of its queues: end it, or take another interface")
+  }
+
+  // MARK: What was asked for, and whether it is so
+
   /// The header of virtio-net 1.0 in front of each frame (12 bytes, VIRTIO 1.4 §5.1.9.3.1), and no offloads from the kernel.
-  private func setUpHeaders(name: String) throws(BackendError) {
-    var result = netdev_tap_set_header_length(descriptor, 12)
+  private func setUpHeaders() throws(BackendError) {
+    var result = netdev_tap_set_header_length(descriptor, CInt(VirtioNetHeader.size))
     if result == 0 { result = netdev_tap_set_offload(descriptor, 0) }
     guard result == 0 else {
       throw BackendError(
-        .system, "setting up the header of TAP interface \(name)", errno: -result,
+        .system, "setting up the header of TAP interface \(interface)", errno: -result,
         advice: "the kernel's TUN driver must support IFF_VNET_HDR and TUNSETVNETHDRSZ")
+    }
+    if let objection = objection() { throw objection }
+  }
+
+  /// What of the interface is not as it was asked for, or nil. Another process can bring that about: most of it belongs to
+  /// the interface, not to one queue.
+  func objection() -> BackendError? {
+    let found = netdev_tap_differences(descriptor, isMultiQueue, CInt(VirtioNetHeader.size))
+    guard found >= 0 else { return lossError(errno: -found, "asking about") }
+    let texts = [
+      (NETDEV_TAP_OTHER_KIND, "it is no TAP interface"), (NETDEV_TAP_PACKET_INFO, "it has packet information"),
+      (NETDEV_TAP_NO_HEADER, "it has no virtio-net headers"),
+      (NETDEV_TAP_OTHER_QUEUES, "it has another kind of queues"),
+      (NETDEV_TAP_OTHER_LENGTH, "its headers have another length"),
+    ].filter { found & $0.0 != 0 }.map { $0.1 }
+    guard !texts.isEmpty else { return nil }
+    return BackendError(
+      .inUse, "using TAP interface \(interface)",
+      advice: "\(texts.joined(separator: ", ")): another process has set it up; end it, or take another interface")
+  }
+
+  /// Lets the kernel steer flows to this queue, or stops it from doing so (tun's IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE). An
+  /// interface with one queue has nothing to steer.
+  func setAttached(_ attached: Bool) throws(BackendError) {
+    guard isMultiQueue else { return }
+    // Refused also when the queue is in that state already: what it is in now tells.
+    let result = netdev_tap_set_queue(descriptor, attached)
+    let found = netdev_tap_differences(descriptor, isMultiQueue, CInt(VirtioNetHeader.size))
+    guard found >= 0 else { throw lossError(errno: -found, "asking about") }
+    guard (found & NETDEV_TAP_DETACHED == 0) == attached else {
+      throw BackendError(
+        .system, "\(attached ? "attaching" : "detaching") a queue of TAP interface \(interface)", errno: -result,
+        advice: "see the error number")
     }
   }
 
-  private static func interfaceName(of queue: TapQueue) throws(BackendError) -> String {
+  /// The interface's name now: somebody may have given it another one.
+  func interfaceName() throws(BackendError) -> String { try Self.interfaceName(of: descriptor, knownAs: interface) }
+
+  private static func interfaceName(of descriptor: CInt, knownAs known: String) throws(BackendError) -> String {
     var bytes = [UInt8](repeating: 0, count: Int(IFNAMSIZ))
     let result = unsafe bytes.withUnsafeMutableBytes { room -> CInt in
       // IFNAMSIZ bytes, as the function asks for.
       guard let start = room.baseAddress else { return -EINVAL }
-      return unsafe netdev_tap_name(queue.descriptor, start.assumingMemoryBound(to: CChar.self))
+      return unsafe netdev_tap_name(descriptor, start.assumingMemoryBound(to: CChar.self))
     }
-    guard result == 0 else {
-      throw BackendError(
-        .system, "asking for the name of a TAP interface", errno: -result,
-        advice: "the interface has gone; open it again")
-    }
+    guard result == 0 else { throw lossError(errno: -result, "asking about", known) }
     return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-  }
-
-  // MARK: Errors
-
-  private static func check(name: String) throws(BackendError) {
-    guard name.utf8.count < Int(IFNAMSIZ) else {
-      throw BackendError(
-        .invalidConfiguration, "opening TAP interface \(name)", errno: ENAMETOOLONG,
-        advice: "the name of an interface has at most 15 bytes")
-    }
-    // The kernel's dev_valid_name, and no '%', which it would take for a pattern.
-    let isValid =
-      name != "." && name != ".."
-      && name.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: ":") }
-      && !name.utf8.contains(UInt8(ascii: "%"))
-    guard isValid else {
-      throw BackendError(
-        .invalidConfiguration, "opening TAP interface \(name)", errno: EINVAL,
-        advice: "the name of an interface has no spaces, no '/', ':' or '%'")
-    }
-  }
-
-  private static func refusal(errno: CInt, opening: Bool, name: String, index: Int, count: Int) -> BackendError {
-    if opening {
-      let operation = "opening /dev/net/tun"
-      switch errno {
-      case ENOENT, ENXIO, ENODEV:
-        return BackendError(
-          .unavailable, operation, errno: errno,
-          advice: "load the tun module (modprobe tun), or pass the device into the container (--device /dev/net/tun)")
-      case EACCES, EPERM:
-        return BackendError(
-          .permission, operation, errno: errno,
-          advice: "run as a user that may read and write /dev/net/tun, or change its mode")
-      default:
-        return BackendError(
-          .system, operation, errno: errno, advice: "see the error number: is a limit of open files reached?")
-      }
-    }
-    let operation = "attaching queue \(index) of \(count) of TAP interface \(name)"
-    switch errno {
-    case EPERM, EACCES:
-      return BackendError(
-        .permission, operation, errno: errno,
-        advice: "run with CAP_NET_ADMIN, or let root make the interface for you: "
-          + "ip tuntap add dev \(name) mode tap user $USER" + (count > 1 ? " multi_queue" : ""))
-    case EBUSY:
-      return BackendError(
-        .inUse, operation, errno: errno,
-        advice: "another process has this interface, or it is not a TAP interface: take another name")
-    case EINVAL:
-      return BackendError(
-        .invalidConfiguration, operation, errno: errno,
-        advice: count > 1
-          ? "an interface of this name exists and is not a TAP interface with several queues: take another name or one "
-            + "queue, or make it with ip tuntap add dev \(name) mode tap multi_queue"
-          : "an interface of this name exists and is not a TAP interface: take another name")
-    case E2BIG:
-      return BackendError(
-        .notOffered, operation, errno: errno,
-        advice: "the kernel gives a TAP interface no more queues: ask for \(index) or fewer")
-    default:
-      return BackendError(.system, operation, errno: errno, advice: "see the error number")
-    }
   }
 }

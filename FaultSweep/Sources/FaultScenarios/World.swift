@@ -1,0 +1,102 @@
+import CFaultSupport
+import Foundation
+import Glibc
+import Netdev
+import PacketFormats
+import Responder
+
+/// What a scenario opens, and who is at its other side.
+enum Kind: String, CaseIterable, Sendable {
+  case loopback
+  case ownLoop = "own-loop"
+  case forward
+  case hostUDP = "host-udp"
+  case vhostUser = "vhost-user"
+  case vhostUserServer = "vhost-user-server"
+  case tap
+  case tapTwo = "tap-two"
+
+  /// TAP interfaces are made in a network of the process' own, which takes root.
+  var needsRoot: Bool { self == .tap || self == .tapTwo }
+}
+
+/// The world around one life of a device: it makes the other side, takes it away, and brings it back.
+@MainActor final class World {
+  let kind: Kind
+  let urls: [String]
+  private let path: String
+  private var switchProcess: Int32 = 0
+  private static var worlds = 0
+  /// Free in a network of the process' own; outside of one nobody else's, most likely.
+  private static let port: UInt16 = 20_000 + UInt16(getpid() % 20_000)
+  private static let interface = "fault0"
+
+  init(_ kind: Kind) {
+    Self.worlds += 1
+    self.kind = kind
+    path = "/tmp/netdev-faults-\(getpid())-\(Self.worlds).sock"
+    urls =
+      switch kind {
+      case .loopback: ["loopback:?lossless=1&queues=2"]
+      case .ownLoop: ["loopback:?lossless=1&placement=own"]
+      case .forward: ["loopback:?lossless=1", "loopback:?lossless=1"]
+      case .hostUDP: ["host-udp:127.0.0.1:\(Self.port)?placement=own"]
+      case .vhostUser: ["vhost-user:\(path)?timeout=1&serve_timeout=2"]
+      case .vhostUserServer: ["vhost-user:\(path)?server=1&timeout=1&connect_timeout=2&serve_timeout=2"]
+      case .tap: ["tap:\(Self.interface)"]
+      case .tapTwo: ["tap:\(Self.interface)?queues=2&placement=own"]
+      }
+  }
+
+  /// The other side is a process of its own, whose death the device notices.
+  var hasSwitch: Bool { kind == .vhostUser || kind == .vhostUserServer }
+
+  /// Before the device is opened.
+  func begin() {
+    if hasSwitch { switchProcess = fault_start_switch(path, kind == .vhostUserServer) }
+  }
+
+  /// When it is open.
+  func opened() {
+    guard kind.needsRoot else { return }
+    if !fault_set_address(Self.interface, "10.9.0.1") { complain("the interface takes no address") }
+    _ = fault_set_up(Self.interface, true)
+  }
+
+  /// The other side goes away.
+  func lose() {
+    if hasSwitch { fault_kill_switch(switchProcess) }
+    if kind.needsRoot { _ = fault_set_up(Self.interface, false) }
+  }
+
+  /// It comes back.
+  func restore() {
+    if hasSwitch { switchProcess = fault_start_switch(path, kind == .vhostUserServer) }
+    if kind.needsRoot { _ = fault_set_up(Self.interface, true) }
+  }
+
+  /// After the device has been closed.
+  ///
+  /// - Returns: whether a file is left that the device should have removed.
+  func end() -> Bool {
+    if hasSwitch { fault_kill_switch(switchProcess) }
+    let isLeft = kind == .vhostUserServer && access(path, F_OK) == 0
+    unlink(path)
+    return isLeft
+  }
+
+  private func complain(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
+
+  /// The station that answers on the device; nil where frames come back by themselves.
+  func responder(for device: NetworkDevice) throws -> Responder? {
+    // Behind a UDP port the wire's own network is QEMU's.
+    guard kind.needsRoot || kind == .hostUDP,
+      let network = IPv4Network(kind == .hostUDP ? "10.0.2.15/24" : "10.9.0.2/24"),
+      let mac = device.information.hardwareAddress
+    else { return nil }
+    return try Responder(macAddress: mac, addresses: [network])
+  }
+
+  /// Whom a socket of this host asks for an echo.
+  var echoAddress: (host: String, port: UInt16) { kind == .hostUDP ? ("127.0.0.1", Self.port) : ("10.9.0.2", 7) }
+}

@@ -1,0 +1,24 @@
+/// Frames that the device at the other end of a queue pair did not carry on, as far as it tells, by the name of the reason.
+///
+/// A device releases the buffer of a frame that it drops as it does that of any other: what ``QueueStatistics`` counts as
+/// released has either been carried on or is counted here, and never both.
+public struct DeviceDrops: Sendable, Hashable {
+  /// Frames of the program.
+  public var transmitted: [String: UInt64] = [:]
+  /// Frames for the program.
+  public var received: [String: UInt64] = [:]
+
+  /// None.
+  public init() {}
+
+  /// Frames of the program, for any reason.
+  public var totalTransmitted: UInt64 { transmitted.values.reduce(0, &+) }
+  /// Frames for the program, for any reason.
+  public var totalReceived: UInt64 { received.values.reduce(0, &+) }
+}
+
+extension NetworkDevice {
+  /// What the device has dropped so far, a queue pair each in the order of ``queues``; empty where it does not tell. From any
+  /// thread; no queue notices. Still there after the device is closed.
+  public var deviceDrops: [DeviceDrops] { Array(driver.deviceDrops.prefix(queues.count)) }
+}

@@ -1,0 +1,20 @@
+internal import CNetdevSystem
+internal import Netdev
+
+/// An eventfd that is closed when its last holder goes. A source that keeps it holds it until it has ended on its loop: no
+/// number is closed, and given to another descriptor, while a loop watches it.
+final class Eventfd: Sendable {
+  let descriptor: CInt
+
+  /// - Throws: `system` when there is no descriptor left.
+  init(for name: String) throws(NetworkDeviceError) {
+    descriptor = netdev_eventfd_create()
+    guard descriptor >= 0 else {
+      throw NetworkDeviceError(
+        .system, "making an eventfd for \(name)", offered: "error number \(-descriptor)",
+        advice: "raise the limit of open files")
+    }
+  }
+
+  deinit { if descriptor >= 0 { netdev_close(descriptor) } }
+}

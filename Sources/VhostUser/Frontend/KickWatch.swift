@@ -1,0 +1,110 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+internal import Netdev
+internal import Synchronization
+
+/// Watches the doorbells of a device from its control loop, so that no back-end holds a queue's loop in one of them.
+///
+/// A loop that is found in the same system call twice, 50 ms apart, and whose counter has no room, is let out: within 100 ms of
+/// the call. The pair then breaks. Nothing of this costs the doorbell a system call; and when nobody has rung for ten seconds,
+/// the watch dozes until somebody does, who wakes it with one.
+actor KickWatch {
+  private nonisolated let loop: LoopExecutor
+  private nonisolated let pause: Duration
+  /// So many looks at quiet doorbells, and it dozes.
+  private nonisolated let patience: Int
+  private nonisolated let doorbells = Mutex<[Doorbell]>([])
+  private nonisolated let isDozing = Atomic<Bool>(true)
+  /// Wakes it: this one is nobody else's.
+  private nonisolated let alarm: Eventfd
+  private var source: LoopSource?
+  private var timer: LoopTimer?
+  private var quietLooks = 0
+
+  nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+
+  /// - Parameter loop: the control loop, which rings none of the doorbells.
+  /// - Throws: `system` when there is no descriptor left.
+  init(
+    loop: LoopExecutor, pause: Duration = .milliseconds(50), patience: Int = 200
+  ) throws(NetworkDeviceError) {
+    alarm = try Eventfd(for: "watching doorbells")
+    self.loop = loop
+    self.pause = pause
+    self.patience = patience
+  }
+
+  /// Begins to watch what will be rung.
+  func start() throws(NetworkDeviceError) {
+    guard source == nil else { return }
+    do throws(LoopError) {
+      timer = try loop.makeTimer { [weak self] in self?.assumeIsolated { $0.look() } }
+      source = try loop.makeSource(descriptor: alarm.descriptor, readiness: .readable, keeping: alarm) { [weak self] in
+        self?.assumeIsolated { $0.wakeUp() }
+      }
+      source?.resume()
+    } catch {
+      throw NetworkDeviceError(.system, "watching doorbells", offered: "\(error)")
+    }
+  }
+
+  /// Watches no more.
+  func stop() {
+    source?.cancel()
+    source = nil
+    timer?.cancel()
+    timer = nil
+    doorbells.withLock { $0 = [] }
+  }
+
+  // MARK: From any thread
+
+  /// Watches these too.
+  nonisolated func add(_ new: [Doorbell]) { doorbells.withLock { $0 += new } }
+
+  /// Watches these no more.
+  nonisolated func remove(_ old: [Doorbell]) {
+    doorbells.withLock { all in all.removeAll { bell in old.contains { $0 === bell } } }
+  }
+
+  /// A doorbell is about to be rung, and has noted so.
+  nonisolated func noteRing() {
+    // Of several who see it doze, one wakes it.
+    if isDozing.load(ordering: .sequentiallyConsistent), isDozing.exchange(false, ordering: .sequentiallyConsistent) {
+      _ = netdev_eventfd_signal(alarm.descriptor)
+    }
+  }
+
+  // MARK: On the loop
+
+  private func wakeUp() {
+    _ = netdev_eventfd_drain(alarm.descriptor)
+    quietLooks = 0
+    timer?.schedule(after: pause)
+  }
+
+  private func look() {
+    let watched = doorbells.withLock { $0 }
+    var isQuiet = true
+    for bell in watched {
+      switch bell.look() {
+      case .quiet: break
+      case .rung: isQuiet = false
+      case .inside(let call):
+        isQuiet = false
+        bell.letOut(of: call)
+      }
+    }
+    quietLooks = isQuiet ? quietLooks + 1 : 0
+    if quietLooks >= patience, doze(watched) { return }
+    timer?.schedule(after: pause)
+  }
+
+  /// False when somebody has rung meanwhile, who may not have seen that it dozes.
+  private func doze(_ watched: [Doorbell]) -> Bool {
+    isDozing.store(true, ordering: .sequentiallyConsistent)
+    if watched.allSatisfy({ $0.isQuiet }) { return true }
+    // Whoever has seen it is waking it already: the alarm does what this look would.
+    return !isDozing.exchange(false, ordering: .sequentiallyConsistent)
+  }
+}

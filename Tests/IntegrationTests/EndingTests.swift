@@ -1,0 +1,99 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+/// A pipe that is full and that nobody reads.
+private final class FullPipe {
+  let writeEnd: CInt
+  private let readEnd: CInt
+
+  init() throws {
+    var ends: [CInt] = [-1, -1]
+    try #require(unsafe pipe(&ends) == 0)
+    (readEnd, writeEnd) = (ends[0], ends[1])
+    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    // Filled without waiting, and then as a program expects it.
+    let flags = fcntl(writeEnd, F_GETFL)
+    _ = fcntl(writeEnd, F_SETFL, flags | O_NONBLOCK)
+    let block = [UInt8](repeating: 0x2E, count: 4096)
+    for size in [4096, 1] { while unsafe write(writeEnd, block, size) > 0 {} }
+    _ = fcntl(writeEnd, F_SETFL, flags)
+  }
+
+  deinit {
+    close(readEnd)
+    close(writeEnd)
+  }
+}
+
+/// How the programs begin and end where not everything is as it should be.
+@Suite(.serialized, .timeLimit(.minutes(5))) struct EndingTests {
+  /// A program that is serving and whose output nobody reads.
+  private func startMute(_ pipe: FullPipe) async throws -> RunningProgram {
+    let port = UInt16.random(in: 50_001...60_000)
+    let server = try RunningProgram(
+      command: [RunningProgram.path.path, "host-udp:127.0.0.1:\(port)", "--rates"], standardOutput: pipe.writeEnd)
+    // It cannot say when it is there. Once it is, it echoes, whatever its output does.
+    try await waitUntil("it echoes") {
+      (try? await hostExchange(port: port, window: 1, total: 1, sizes: 16...16))?.isComplete == true
+    }
+    let exchange = try await hostExchange(port: port, total: 1000, sizes: 0...1472)
+    #expect(exchange.isComplete, "\(exchange)")
+    // A line of rates is due every second, and stuck.
+    try await Task.sleep(for: .seconds(2))
+    return server
+  }
+
+  @Test(arguments: [SIGINT, SIGTERM]) func `a program whose output pipe is full ends when it is asked to`(
+    _ signal: CInt
+  ) async throws {
+    let pipe = try FullPipe()
+    let server = try await startMute(pipe)
+    #expect(await server.end(with: signal).status == 0)
+    withExtendedLifetime(pipe) {}
+  }
+
+  @Test func `the second signal ends a program at once`() async throws {
+    let pipe = try FullPipe()
+    let server = try await startMute(pipe)
+    // The first one leads to a second's wait for the output.
+    kill(server.identifier, SIGINT)
+    try await Task.sleep(for: .milliseconds(200))
+    let end = await server.end(with: SIGTERM)
+    #expect(end.status == -1, "ended by the signal: \(end)")
+    withExtendedLifetime(pipe) {}
+  }
+
+  @Test(.enabled(if: NamespaceThread.isAvailable, "needs root, to hide /proc"), arguments: ["EchoServer", "Forwarder"])
+  func `a program that does not see its arguments refuses to start`(_ program: String) async throws {
+    let path = RunningProgram.url(of: program).path
+    let script = "mount -t tmpfs none /proc && exec \(path) tap:tap0 tap:tap1"
+    let end = await (try RunningProgram(command: ["unshare", "-mn", "sh", "-c", script])).end(with: nil)
+    #expect(end.status == EX_OSFILE, "\(end)")
+    #expect(end.lines(of: program).count == 1)
+    #expect(end.errors.contains("/proc"), "\(end)")
+    #expect(end.output.isEmpty)
+  }
+
+  @Test(.enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+  func `with descriptors 0, 1 and 2 closed at the start, what is printed lands in nothing of ours`() async throws {
+    let namespace = NamespaceThread()
+    try await namespace.shell("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+    let path = RunningProgram.path.path
+    let server = try await namespace.run {
+      try RunningProgram(
+        command: ["sh", "-c", "exec \(path) tap:tap0 --address 10.9.0.2/24 --rates 0<&- 1>&- 2>&-"])
+    }
+    try await namespace.shell(
+      "for i in $(seq 600); do ip link show tap0 2>/dev/null | grep -q LOWER_UP && exit 0; sleep 0.1; done; exit 1")
+    try await namespace.shell("ip addr add 10.9.0.1/24 dev tap0 && ping -q -c 20 -i 0.1 -W 5 10.9.0.2 > /dev/null")
+    for number in 0..<3 {
+      let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(server.identifier)/fd/\(number)")
+      #expect(target?.contains("/dev/net/tun") != true, "descriptor \(number): \(target ?? "")")
+      #expect(target?.contains("memfd") != true, "descriptor \(number): \(target ?? "")")
+      #expect(target?.contains("socket:") != true, "descriptor \(number): \(target ?? "")")
+    }
+    #expect(await server.end(with: SIGTERM).status == 0)
+  }
+}
