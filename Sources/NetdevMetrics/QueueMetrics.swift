@@ -15,6 +15,7 @@ final class QueueMetrics: Sendable {
     ("packetsFailed", { $0.packetsFailed }),
     ("droppedAtEnd", { $0.droppedAtEnd }),
     ("ringFull", { $0.ringFull }),
+    ("poolEmpty", { $0.poolEmpty }),
     ("submittedOutside", { $0.submittedOutside }),
     ("outsideWakeups", { $0.outsideWakeups }),
     ("starved", { $0.starved }),
@@ -29,6 +30,7 @@ final class QueueMetrics: Sendable {
     ("receiveDropsChecksum", { $0.driver.receiveDropsChecksum }),
     ("receiveDropsSegmentation", { $0.driver.receiveDropsSegmentation }),
     ("receiveDropsLength", { $0.driver.receiveDropsLength }),
+    ("receiveRingEmpty", { $0.driver.receiveRingEmpty }),
     ("recoveries", { $0.driver.recoveries }),
     ("resubmitted", { $0.driver.resubmitted }),
   ]

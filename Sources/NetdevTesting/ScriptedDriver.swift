@@ -39,6 +39,7 @@ public final class ScriptedDriver: NetworkDriver {
   private let capacity: Int
   private let pairs: Int
   private let mtu: Int
+  private let receiveBufferSize: Int
   private let parts = Mutex<[ScriptedQueue.Reference]>([])
   private let resets = Atomic<Int>(0)
   private let shutDowns = Atomic<Int>(0)
@@ -50,14 +51,17 @@ public final class ScriptedDriver: NetworkDriver {
   ///   - queuePairs: how many it has.
   ///   - capacity: frames that each transmit ring holds.
   ///   - mtu: largest layer-3 packet in bytes.
+  ///   - receiveBufferSize: smallest buffer that it receives into, a whole frame by default; longer frames take several.
   ///   - reset: what it does with a reset.
   public init(
-    mode: Mode, queuePairs: Int = 1, capacity: Int = 256, mtu: Int = 1500, reset: ResetBehaviour = .confirm
+    mode: Mode, queuePairs: Int = 1, capacity: Int = 256, mtu: Int = 1500, receiveBufferSize: Int? = nil,
+    reset: ResetBehaviour = .confirm
   ) {
     self.mode = mode
     pairs = queuePairs
     self.capacity = capacity
     self.mtu = mtu
+    self.receiveBufferSize = receiveBufferSize ?? mtu + 14
     resetBehaviour = reset
   }
 
@@ -78,7 +82,7 @@ public final class ScriptedDriver: NetworkDriver {
     return NetworkDeviceInformation(
       name: "scripted", hardwareAddress: MACAddress(2, 0, 0, 0, 0, 1), mtu: mtu, queuePairs: wanted,
       queueSize: capacity,
-      headroom: 12, receiveBufferSize: mtu + 14)
+      headroom: 12, receiveBufferSize: receiveBufferSize)
   }
 
   /// Any pool will do: the device is this process.
@@ -140,7 +144,8 @@ public final class ScriptedDriver: NetworkDriver {
     _ = await on(queue) { part in while !part.held.isEmpty { part.release(at: 0) } }
   }
 
-  /// Delivers a frame; false when no receive buffer is posted.
+  /// Delivers a frame, in as many buffers as it takes; false when there are not so many posted. The driver drops one that is
+  /// longer than the device's frames may be.
   @discardableResult public func deliver(_ bytes: [UInt8], queue: Int = 0) async -> Bool {
     await on(queue) { $0.deliver(bytes) } ?? false
   }
@@ -215,14 +220,30 @@ final class ScriptedQueue: QueueDriver {
   }
 
   func deliver(_ bytes: [UInt8]) -> Bool {
-    guard !posted.isEmpty, bytes.count <= slots.slotSize - slots.headroom else { return false }
-    let slot = posted.removeFirst()
-    unsafe bytes.withUnsafeBytes { source in
-      guard let base = source.baseAddress else { return }
-      unsafe slots.base(of: slot).advanced(by: slots.headroom).copyMemory(from: base, byteCount: source.count)
+    let room = slots.slotSize - slots.headroom
+    let buffers = max(1, (bytes.count + room - 1) / room)
+    guard posted.count >= buffers else { return false }
+    let taken = Array(posted.prefix(buffers))
+    for (position, slot) in taken.enumerated() {
+      let part = bytes[min(position * room, bytes.count)..<min((position + 1) * room, bytes.count)]
+      unsafe part.withUnsafeBytes { source in
+        guard let base = source.baseAddress else { return }
+        unsafe slots.base(of: slot).advanced(by: slots.headroom).copyMemory(from: base, byteCount: source.count)
+      }
+      if position == 0 {
+        slots.setReceived(slot: slot, length: part.count)
+      } else {
+        slots.append(slot: slot, offset: slots.headroom, length: part.count, to: taken[0], last: taken[position - 1])
+      }
     }
-    slots.setReceived(slot: slot, length: bytes.count)
-    received.append(TransmitEntry(receivedIn: slot))
+    guard slots.admits(frameIn: taken[0], maximumLength: maximumFrame) else {
+      // Its buffers are as empty as before.
+      for slot in taken { slots.separate(slot: slot) }
+      counts.receiveDropsLength += 1
+      return true
+    }
+    posted.removeFirst(buffers)
+    received.append(TransmitEntry(receivedIn: taken[0], isInOneBuffer: buffers == 1 && bytes.count <= maximumFrame))
     counts.bytesReceived += UInt64(bytes.count)
     counts.interrupts += 1
     signal.interrupt()
@@ -237,7 +258,7 @@ final class ScriptedQueue: QueueDriver {
     let count = min(entries.count, capacity - held.count - released.count)
     for position in 0..<count {
       let length = frameLength(entries[position].slot)
-      if length > maximumFrame {
+      if !slots.admits(frameIn: entries[position].slot, maximumLength: maximumFrame) {
         guard position == 0 else { return position }
         throw NetworkDeviceError(
           .frameTooLong, "submit", offered: "\(length) bytes", advice: "send at most \(maximumFrame)")

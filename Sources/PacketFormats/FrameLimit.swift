@@ -34,7 +34,8 @@ public struct FrameLimit: Sendable, Hashable {
   /// difference: 18 of them tell.
   @inlinable
   public func admits(length: Int, startingWith start: RawSpan) -> Bool {
-    length <= untagged || (length <= longest && length <= untagged + Self.tagLength * Self.tags(of: start))
+    // A difference of two that are not negative, the first of which is larger: it is one that there is.
+    length <= untagged || (length <= longest && length - untagged <= Self.tagLength * Self.tags(of: start))
   }
 
   /// VLAN tags at the front of a frame, as far as they count for its limit: 0 to 2.

@@ -150,9 +150,9 @@ extension VirtioNetDriver {
     let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
     let mtu = config.mtu.map { Int($0) } ?? 1500
     state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs) }
-    // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3); with them any size will do, but one
-    // buffer for an ordinary frame is cheapest.
-    let bufferSize = features.contains(.mrgRxbuf) ? min(mtu, 1500) + 14 : max(mtu + 14, 1526 - VirtioNetHeader.size)
+    // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3), its VLAN tags included; with them any
+    // size will do, but one buffer for an ordinary frame is cheapest.
+    let bufferSize = FrameLimit(mtu: features.contains(.mrgRxbuf) ? min(mtu, 1500) : max(mtu, 1500)).longest
     return NetworkDeviceInformation(
       name: transport.name, hardwareAddress: config.macAddress.map { MACAddress(rawValue: $0.rawValue) },
       mtu: mtu, queuePairs: pairs,
@@ -219,7 +219,8 @@ extension VirtioNetDriver {
         advice: "attach a pool first")
     }
     let pair = try VirtioQueuePair(
-      index: index, agreed: agreed, memory: memory, slots: slots, signal: signal, transport: transport, loop: loop)
+      index: index, agreed: agreed, memory: memory, slots: slots, signal: signal, transport: transport, loop: loop,
+      logger: logger)
     state.withLock { $0.pairs.append(VirtioQueuePair.Reference(pair: pair, scope: LoopScope(loop))) }
     return pair
   }

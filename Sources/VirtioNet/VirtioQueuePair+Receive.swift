@@ -9,6 +9,7 @@ extension VirtioQueuePair {
   func post(_ posted: Span<UInt32>) throws(NetworkDeviceError) -> Int {
     let slots = slots
     let addressing = addressing
+    if unsafe rings.pointee.receive.isUsedUp { counts.receiveRingEmpty &+= 1 }
     let count = unsafe rings.pointee.receive.add(count: posted.count, writable: true) { position in
       // Below the count.
       let slot = unsafe posted[unchecked: position]
@@ -101,7 +102,7 @@ extension VirtioQueuePair {
     let slot = UInt32(truncatingIfNeeded: first.token)
     do throws(FrameViolation) {
       guard try takeFrame(slot, written: Int(first.written)) else { return true }
-      // A frame that is too long to be sent on is looked at once more where it would be sent.
+      // One with VLAN tags that is longer than others is looked at once more where it is sent on.
       let isOrdinary = slots.segments(of: slot) == 1 && slots.length(of: slot) <= maximumFrame
       entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: isOrdinary)
       count += 1
@@ -120,7 +121,8 @@ extension VirtioQueuePair {
     let how: String
   }
 
-  /// Checks the header of the frame that begins in `slot` and collects its buffers; false when it was dropped.
+  /// Checks the header of the frame that begins in `slot`, collects its buffers and checks its length; false when it was
+  /// dropped.
   private func takeFrame(_ slot: UInt32, written: Int) throws(FrameViolation) -> Bool {
     guard written >= VirtioNetHeader.size else {
       throw FrameViolation(how: "\(written) bytes are less than a net header")
@@ -144,6 +146,11 @@ extension VirtioQueuePair {
       // Only the first buffer of a frame has a header (VIRTIO 1.4 §5.1.9.3.2).
       slots.append(slot: nextSlot, offset: headerOffset, length: Int(next.written), to: slot, last: last)
       last = nextSlot
+    }
+    guard slots.admits(frameIn: slot, maximumLength: maximumFrame) else {
+      noteTooLong(total)
+      repost(slot)
+      return false
     }
     do throws(NetHeaderError) {
       _ = try header.receiveOffload(frameLength: total, features: features)

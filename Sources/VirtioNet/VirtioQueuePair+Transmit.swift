@@ -63,8 +63,10 @@ extension VirtioQueuePair {
         length: UInt32(truncatingIfNeeded: slots.length(of: slot)))
       slot = slots.next(after: slot)
     }
-    // Received frames may be longer than what may be sent (VIRTIO 1.4 §5.1.4.2); they are never plain.
-    guard length <= maximumFrame else { throw frameTooLong("\(length) bytes; this device takes up to \(maximumFrame)") }
+    // A frame that another device received may be longer than this one takes (VIRTIO 1.4 §5.1.4.2).
+    guard slots.admits(frameIn: entry.slot, maximumLength: maximumFrame) else {
+      throw frameTooLong("\(length) bytes; this device takes up to \(maximumFrame)")
+    }
     do {
       // Below the capacity.
       let buffers = unsafe Span(_unsafeStart: chain, count: segments + 1)

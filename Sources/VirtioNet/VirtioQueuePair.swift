@@ -1,4 +1,5 @@
 internal import LibeventConcurrency
+internal import Logging
 internal import Netdev
 internal import Virtio
 
@@ -47,8 +48,10 @@ internal import Virtio
   private let agreed: VirtioNetDriver.Agreed
   private let transport: any VirtioTransport
   private let loop: LoopExecutor
+  private let logger: Logger
   let features: FeatureSet
   let size: Int
+  /// Longest frame without VLAN tags, both ways.
   let maximumFrame: Int
   let addressing: PoolAddressing
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
@@ -81,12 +84,13 @@ internal import Virtio
 
   init(
     index: Int, agreed: VirtioNetDriver.Agreed, memory: VirtioNetDriver.Memory, slots: SlotTable, signal: QueueSignal,
-    transport: any VirtioTransport, loop: LoopExecutor
+    transport: any VirtioTransport, loop: LoopExecutor, logger: Logger
   ) throws(NetworkDeviceError) {
     self.index = index
     self.agreed = agreed
     self.transport = transport
     self.loop = loop
+    self.logger = logger
     self.memory = memory.rings.piece(index, of: agreed.memoryMap.totalBytes)
     let made = try Self.makeRings(agreed, self.memory)
     unsafe rings = .allocate(capacity: 1)
@@ -257,11 +261,11 @@ extension VirtioQueuePair {
   }
 
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool {
+    var pending = backlogWaits(received: received, released: released)
     // What comes from a lost device is taken when the pair resumes.
-    if isSuspended { return backlog != nil }
-    var pending = false
+    if isSuspended { return pending }
     if received {
-      pending = unsafe rings.pointee.receive.armInterrupt()
+      if unsafe rings.pointee.receive.armInterrupt() { pending = true }
     } else {
       unsafe rings.pointee.receive.disarmInterrupt()
     }
@@ -271,6 +275,12 @@ extension VirtioQueuePair {
     case .most: if unsafe rings.pointee.transmit.armInterruptDelayed() { pending = true }
     }
     return pending
+  }
+
+  /// What a lost device gave back is there for whoever wants it.
+  private func backlogWaits(received: Bool, released: ReleaseInterrupt) -> Bool {
+    guard let backlog else { return false }
+    return (received && !backlog.received.isEmpty) || (released != .never && !backlog.released.isEmpty)
   }
 
   func disarm() {
@@ -293,4 +303,13 @@ extension VirtioQueuePair {
   }
 
   var statistics: QueueDriverStatistics { counts }
+
+  /// A frame was dropped for its length. Logged once: the counter has the rest.
+  func noteTooLong(_ length: Int) {
+    counts.receiveDropsLength &+= 1
+    guard counts.receiveDropsLength == 1 else { return }
+    logger.warning(
+      "a received frame was dropped: it is longer than this device's frames may be; others like it are counted only",
+      metadata: ["device": "\(transport.name)", "queue": "\(index)", "length": "\(length)", "limit": "\(maximumFrame)"])
+  }
 }

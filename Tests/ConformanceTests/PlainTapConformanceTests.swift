@@ -32,7 +32,10 @@ struct PlainTapConformanceTests {
       contentsOf: URL(filePath: #filePath).deletingLastPathComponent().appending(path: "PlainTapDriver.swift"),
       encoding: .utf8)
     let imports = source.split(separator: "\n").filter { $0.contains("import ") && !$0.hasPrefix("//") }
-    #expect(imports == ["import Glibc", "import LibeventConcurrency", "import Netdev", "import Synchronization"])
+    #expect(
+      imports == [
+        "import Glibc", "import LibeventConcurrency", "import Netdev", "import PacketFormats", "import Synchronization",
+      ])
     #expect(source.split(separator: "\n", omittingEmptySubsequences: false).count <= 320)
   }
 }

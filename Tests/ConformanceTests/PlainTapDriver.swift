@@ -71,7 +71,7 @@ final class PlainTapDriver: NetworkDriver {
     return NetworkDeviceInformation(
       name: "plain tap \(name)", hardwareAddress: MACAddress(2, 0, 0, 0, 0xcc, 1), mtu: mtu, queuePairs: wanted,
       queueSize: size,
-      headroom: 0, receiveBufferSize: mtu + 15)
+      headroom: 0, receiveBufferSize: mtu + 23)
   }
 
   func attach(pool: PacketPool) async throws(NetworkDeviceError) {}
@@ -164,7 +164,7 @@ final class PlainTapQueue: QueueDriver {
     let room = transmitCapacity - waiting.count - released.count
     for position in 0..<min(entries.count, room) {
       let length = frameLength(entries[position].slot)
-      if length > maximumFrame {
+      if !slots.admits(frameIn: entries[position].slot, maximumLength: maximumFrame) {
         // It alone fails, when it is the first.
         guard position == 0 else { return position }
         throw NetworkDeviceError(.frameTooLong, "submit", offered: "\(length) bytes", advice: "send less")
@@ -237,14 +237,14 @@ final class PlainTapQueue: QueueDriver {
         }
         return count
       }
-      guard length <= maximumFrame else {
+      slots.setReceived(slot: slot, length: length)
+      guard slots.admits(frameIn: slot, maximumLength: maximumFrame) else {
         statistics.receiveDropsLength += 1
         continue
       }
       posted.removeLast()
-      slots.setReceived(slot: slot, length: length)
       statistics.bytesReceived += UInt64(length)
-      entries[count] = TransmitEntry(receivedIn: slot)
+      entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: length <= maximumFrame)
       count += 1
     }
     return count

@@ -64,6 +64,8 @@ import Testing
     statistics.interruptsSuppressed = 23
     statistics.loopStalls = 24
     statistics.driver.receiveDropsLength = 25
+    statistics.driver.receiveRingEmpty = 26
+    statistics.poolEmpty = 27
     var fields: [String: UInt64] = [:]
     var others: [String] = []
     for field in Mirror(reflecting: statistics).children {

@@ -48,6 +48,7 @@ private final class LateRefusal: NetworkDriver {
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     var information = try await inner.start(request)
     information.mtu = 3000
+    information.maximumFrameLength = 3014
     information.receiveBufferSize = 3014
     return information
   }

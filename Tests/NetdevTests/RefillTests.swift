@@ -29,6 +29,8 @@ import Testing
 private final class EndlessDriver: NetworkDriver {
   private let capacity: Int
   private let seen = Mutex<(looks: Int, dry: Int)>((0, 0))
+  /// A device that was reset has no more frames.
+  fileprivate let stopped = Atomic<Bool>(false)
 
   init(capacity: Int) { self.capacity = capacity }
 
@@ -45,7 +47,7 @@ private final class EndlessDriver: NetworkDriver {
 
   func attach(pool: PacketPool) async throws(NetworkDeviceError) {}
   func activate() async throws(NetworkDeviceError) {}
-  func reset(timeout: Duration) async throws(NetworkDeviceError) {}
+  func reset(timeout: Duration) async throws(NetworkDeviceError) { stopped.store(true, ordering: .releasing) }
   func shutDown() async {}
 
   func makeQueue(
@@ -79,6 +81,7 @@ private final class EndlessQueue: QueueDriver {
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int { 0 }
 
   func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    if driver.stopped.load(ordering: .acquiring) { return 0 }
     driver.note(isDry: posted.isEmpty)
     let count = min(entries.count, posted.count)
     for position in 0..<count {

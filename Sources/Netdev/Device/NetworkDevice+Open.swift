@@ -149,7 +149,8 @@ private struct Opening: Sendable {
     let closer = closer
     for index in 0..<information.queuePairs {
       let queue = NetworkQueue(
-        index: index, loop: loops[index % loops.count], pool: pool, maximumFrameLength: information.mtu + 14)
+        index: index, loop: loops[index % loops.count], pool: pool,
+        maximumFrameLength: information.maximumFrameLength)
       closer.add(queue)
       try await queue.prepare(driver: driver, busyPoll: configuration.busyPoll) { cause in
         Task { try? await closer.close(cause) }

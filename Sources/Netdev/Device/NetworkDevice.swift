@@ -72,7 +72,7 @@ extension NetworkDevice {
   /// Runs `body` once a queue pair, each on its queue's loop, concurrently, and closes the device when they have ended.
   ///
   /// - Throws: what a body throws (the others are then cancelled and the device closes at once), the cause when the device
-  ///   broke, `CancellationError` when the task was cancelled.
+  ///   broke, `CancellationError` when the task was cancelled, whichever wait of a body met with it.
   public func run(_ body: @escaping @Sendable (isolated NetworkQueue) async throws -> Void) async throws {
     try await run(isolation: #isolation, body)
   }
@@ -99,7 +99,10 @@ extension NetworkDevice {
         }
       } catch {
         try? await closer.close(.closedByProgram)
-        throw await closer.brokenCause ?? error
+        if let cause = await closer.brokenCause { throw cause }
+        // Whatever a body was waiting for when it was cancelled, and whether it met with that or with the close that came of it.
+        if Task.isCancelled, error.isOfCancellation { throw CancellationError() }
+        throw error
       }
       try await closer.close(.closedByProgram)
       if let cause = await closer.brokenCause { throw cause }

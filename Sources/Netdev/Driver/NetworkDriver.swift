@@ -77,8 +77,12 @@ public struct NetworkDeviceInformation: Sendable, Hashable {
   public var name: String
   /// The device's station address; nil where it has none, as a device without Ethernet.
   public var hardwareAddress: MACAddress?
-  /// Largest layer-3 packet in bytes; a frame may be 14 bytes longer.
+  /// Largest layer-3 packet in bytes; a frame is longer by its Ethernet header, and by its VLAN tags.
   public var mtu: Int
+  /// Longest frame in bytes without VLAN tags that this device sends and receives: one limit for both ways. A frame with
+  /// tags may be longer by four bytes a tag, up to two (``frameLimit``). The device's frames above it are dropped by the
+  /// driver, and counted (``QueueDriverStatistics/receiveDropsLength``); a program's are refused (`frameTooLong`).
+  public var maximumFrameLength: Int
   /// Queue pairs in use.
   public var queuePairs: Int
   /// Descriptors a ring.
@@ -88,14 +92,18 @@ public struct NetworkDeviceInformation: Sendable, Hashable {
   /// Smallest buffer in bytes that reception can use, headroom not included.
   public var receiveBufferSize: Int
 
-  /// What a driver fills in.
+  /// The limit of a frame's length, for frames with VLAN tags and without.
+  public var frameLimit: FrameLimit { FrameLimit(untagged: maximumFrameLength) }
+
+  /// What a driver fills in; without a `maximumFrameLength` that is the MTU and an Ethernet header.
   public init(
     name: String, hardwareAddress: MACAddress?, mtu: Int, queuePairs: Int, queueSize: Int, headroom: Int,
-    receiveBufferSize: Int
+    receiveBufferSize: Int, maximumFrameLength: Int? = nil
   ) {
     self.name = name
     self.hardwareAddress = hardwareAddress
     self.mtu = mtu
+    self.maximumFrameLength = maximumFrameLength ?? FrameLimit(mtu: mtu).untagged
     self.queuePairs = queuePairs
     self.queueSize = queueSize
     self.headroom = headroom

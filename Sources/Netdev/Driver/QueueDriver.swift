@@ -19,7 +19,8 @@ public protocol QueueDriver: AnyObject {
   /// - Throws: `broken` when the device broke the protocol: the queue ends.
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
 
-  /// Takes received frames: their slots, the records filled in through the slot table.
+  /// Takes received frames: their slots, the records filled in through the slot table. Once more after a confirmed reset, for
+  /// what the device had delivered before.
   ///
   /// - Returns: how many were written to `entries`.
   /// - Throws: `broken` when the device broke the protocol: the queue ends.
@@ -84,6 +85,9 @@ public struct QueueDriverStatistics: Sendable, Hashable {
   public var receiveDropsSegmentation: UInt64 = 0
   /// Received frames dropped because they were longer than a frame of this device may be.
   public var receiveDropsLength: UInt64 = 0
+  /// Times that the device, when it was given buffers, was found to have used up all it had: what came in meanwhile it had to
+  /// drop, or to hold back.
+  public var receiveRingEmpty: UInt64 = 0
   /// Received frames dropped, for whatever reason.
   public var receiveDrops: UInt64 { receiveDropsChecksum &+ receiveDropsSegmentation &+ receiveDropsLength }
   /// Times that the device was lost and came back.

@@ -1,3 +1,5 @@
+internal import PacketFormats
+
 /// The buffers of a pool as a driver sees them: by slot number.
 ///
 /// A driver touches only slots that it owns: those it was given to post or transmit, until it has handed them back. Slot
@@ -39,6 +41,12 @@
 
   /// The buffer after `slot` in a frame of several; only where there is one.
   @inlinable public func next(after slot: UInt32) -> UInt32 { unsafe records[Int(slot)].next }
+
+  /// Whether the length of the frame that begins in `slot` is within the device's limit for frames without VLAN tags
+  /// (``NetworkDeviceInformation/maximumFrameLength``), or, with tags, longer by no more than these.
+  public func admits(frameIn slot: UInt32, maximumLength: Int) -> Bool {
+    unsafe SlotRecord.isWithin(FrameLimit(untagged: maximumLength), records.advanced(by: Int(slot)))
+  }
 
   /// A frame was received into `slot`: `length` bytes after the headroom, where every posted buffer begins.
   @inlinable public func setReceived(slot: UInt32, length: Int) {

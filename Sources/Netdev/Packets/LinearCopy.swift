@@ -24,6 +24,18 @@ extension SlotRecord {
     return unsafe copy
   }
 
+  /// Changes a frame in several buffers, of which the caller is the only holder: in the contiguous copy, from which it is
+  /// written back, so that both say the same.
+  @inline(never) static func change<Result, Failure: Error>(
+    _ first: UnsafeMutablePointer<SlotRecord>, _ body: (inout MutableRawSpan) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let length = unsafe Int(first.pointee.frameLength)
+    let copy = unsafe contiguousBytes(first)
+    defer { unsafe write(UnsafeRawBufferPointer(start: copy, count: length), at: 0, to: first) }
+    var span = unsafe MutableRawSpan(_unsafeStart: copy, byteCount: length)
+    return try body(&span)
+  }
+
   /// Copies a frame, from all its buffers, to memory that has room for `frameLength` bytes.
   static func copyFrame(_ first: UnsafeMutablePointer<SlotRecord>, to destination: UnsafeMutableRawPointer) {
     let records = unsafe first.pointee.pool.takeUnretainedValue().records

@@ -28,7 +28,8 @@ public struct Packet: Sendable {
 
   @inlinable var record: UnsafeMutablePointer<SlotRecord> { unsafe object.record }
 
-  /// A packet of `count` zero bytes in a buffer of `pool`, or, when the pool is empty, on the heap.
+  /// A packet of `count` zero bytes in a buffer of `pool`. When the pool is empty, or the frame longer than a buffer, it
+  /// lies on the heap, in one piece to be written; when it is sent it moves into as many buffers as it takes.
   ///
   /// - Parameters:
   ///   - count: bytes, 0 to 65 535.
@@ -44,10 +45,17 @@ public struct Packet: Sendable {
     self = unsafe Packet(owning: record)
   }
 
-  /// A packet with a copy of `bytes`.
+  /// A packet with a copy of `bytes`, in as many buffers of `pool` as it takes, or, when there are not enough, on the heap.
   ///
   /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
   public init(copying bytes: RawSpan, in pool: PacketPool) throws(NetworkDeviceError) {
+    if bytes.byteCount > pool.firstBufferRoom, bytes.byteCount <= 65_535,
+      let first = unsafe pool.takeChain(for: bytes.byteCount)
+    {
+      unsafe bytes.withUnsafeBytes { unsafe SlotRecord.write($0, at: 0, to: first) }
+      self = unsafe Packet(owning: first)
+      return
+    }
     try self.init(count: bytes.byteCount, in: pool)
     unsafe bytes.withUnsafeBytes { source in
       guard let base = source.baseAddress else { return }
@@ -55,7 +63,7 @@ public struct Packet: Sendable {
     }
   }
 
-  /// A packet with a copy of `bytes`.
+  /// A packet with a copy of `bytes`, in as many buffers of `pool` as it takes, or, when there are not enough, on the heap.
   ///
   /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
   public init(copying bytes: [UInt8], in pool: PacketPool) throws(NetworkDeviceError) {
@@ -65,7 +73,7 @@ public struct Packet: Sendable {
   /// Bytes of the frame.
   @inlinable public var count: Int { unsafe Int(record.pointee.frameLength) }
 
-  /// Buffers that the frame lies in; more than one only for received frames larger than a buffer.
+  /// Buffers that the frame lies in; more than one only where it is longer than a buffer.
   @inlinable public var segmentCount: Int { unsafe Int(record.pointee.segments) }
 
   /// True when the frame lies in its pool's shared memory, so that sending it copies nothing.
@@ -104,10 +112,20 @@ extension Packet {
 
   /// Shows the frame's bytes buffer by buffer, in order, without copying.
   public borrowing func withSegments<Failure: Error>(_ body: (RawSpan) throws(Failure) -> Void) throws(Failure) {
+    try withSegmentsAndOffsets { (bytes: RawSpan, _: Int) throws(Failure) in try body(bytes) }
+  }
+
+  /// The same, with the position in the frame at which each begins.
+  borrowing func withSegmentsAndOffsets<Failure: Error>(
+    _ body: (RawSpan, Int) throws(Failure) -> Void
+  ) throws(Failure) {
     let records = unsafe record.pointee.pool.takeUnretainedValue().records
     var current = unsafe record
+    var offset = 0
     for _ in 0..<segmentCount {
-      try body(unsafe RawSpan(_unsafeStart: current.pointee.start, byteCount: Int(current.pointee.length)))
+      let length = unsafe Int(current.pointee.length)
+      try body(unsafe RawSpan(_unsafeStart: current.pointee.start, byteCount: length), offset)
+      offset += length
       let next = unsafe current.pointee.next
       guard next != SlotRecord.noSlot else { return }
       unsafe current = records.advanced(by: Int(next))
@@ -118,7 +136,8 @@ extension Packet {
 // MARK: - Changing
 
 extension Packet {
-  /// Changes the frame's bytes: in place if this is the only reference to them, else in a copy that this variable then holds.
+  /// Changes the frame's bytes: in place if this is the only reference to them and they lie in one buffer, else in a copy
+  /// that this variable then holds, in one piece.
   @inlinable public mutating func withMutableBytes<Result: ~Copyable, Failure: Error>(
     _ body: (inout MutableRawSpan) throws(Failure) -> Result
   ) throws(Failure) -> Result {
@@ -198,7 +217,7 @@ extension Packet {
   /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
   public mutating func prepend(count: Int) throws(NetworkDeviceError) {
     let length = self.count
-    guard count >= 0, length + count <= 65_535 else {
+    guard count >= 0, count <= 65_535 - length else {
       throw NetworkDeviceError(
         .frameTooLong, "prepend", offered: "\(count) bytes before \(length)", advice: "a frame has 0 to 65535 bytes")
     }

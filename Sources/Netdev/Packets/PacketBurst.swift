@@ -48,35 +48,45 @@ internal import CNetdevSystem
     }
   }
 
-  /// Reads frame `position`, 0 to `count - 1`.
-  public borrowing func withBytes<Result: ~Copyable, Failure: Error>(
+  /// Reads frame `position`, 0 to `count - 1`; nil, without a call, where there is none.
+  @discardableResult public borrowing func withBytes<Result: ~Copyable, Failure: Error>(
     at position: Int, _ body: (RawSpan) throws(Failure) -> Result
-  ) throws(Failure) -> Result {
-    precondition(position >= 0 && position < count, "position outside the burst")
+  ) throws(Failure) -> Result? {
+    guard position >= 0, position < count else { return nil }
     let record = unsafe record(position)
     let start = unsafe SlotRecord.contiguousBytes(record)
     return try body(unsafe RawSpan(_unsafeStart: start, byteCount: Int(record.pointee.frameLength)))
   }
 
-  /// Changes each frame in place (the first buffer of frames that lie in several), in order.
+  /// Changes each frame, in order: in place where it lies in one buffer, else in one piece that is then written back.
   @inline(__always) public mutating func forEach<Failure: Error>(
     _ body: (inout MutableRawSpan) throws(Failure) -> Void
   ) throws(Failure) {
     for position in 0..<count {
       let record = unsafe record(position)
+      guard unsafe record.pointee.segments == 1 else {
+        try unsafe SlotRecord.change(record, body)
+        continue
+      }
       var span = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: Int(record.pointee.length))
       try body(&span)
     }
   }
 
-  /// Keeps the frames for which `isKept` says so, which may change them in place; the others are dropped.
+  /// Keeps the frames for which `isKept` says so, which may change them as in `forEach`; the others are dropped.
   @inline(__always) public mutating func filter(_ isKept: (inout MutableRawSpan) -> Bool) {
     var kept = 0
     for position in 0..<count {
       let entry = unsafe block.pointee.entries[position]
       let record = unsafe record(position)
-      var span = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: Int(record.pointee.length))
-      if isKept(&span) {
+      let keeps: Bool
+      if unsafe record.pointee.segments == 1 {
+        var span = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: Int(record.pointee.length))
+        keeps = isKept(&span)
+      } else {
+        keeps = unsafe SlotRecord.change(record, isKept)
+      }
+      if keeps {
         unsafe block.pointee.entries[kept] = entry
         kept += 1
       } else {
@@ -104,6 +114,25 @@ extension PacketBurst {
     let packet = unsafe queue.packet(block.pointee.entries[position])
     position += 1
     return packet
+  }
+
+  /// Takes all frames out, one by one. The first failure ends it, unless it is for a frame's length: that is nothing to the
+  /// others, and thrown at the end.
+  mutating func takeAll(
+    isolation: isolated (any Actor)? = #isolation,
+    _ body: (consuming Packet) async throws(NetworkDeviceError) -> Void
+  ) async throws(NetworkDeviceError) {
+    var tooLong: NetworkDeviceError?
+    var position = 0
+    while let packet = takeFirst(&position) {
+      do throws(NetworkDeviceError) {
+        try await body(packet)
+      } catch {
+        guard error.code == .frameTooLong else { throw error }
+        tooLong = error
+      }
+    }
+    if let tooLong { throw tooLong }
   }
 
   /// Forgets the first frames, which have been taken out.
@@ -158,12 +187,13 @@ extension NetworkQueue {
   ///
   /// Suspends while the ring is full. One call of the driver a burst; at most one doorbell.
   ///
-  /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped.
+  /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped. A frame that is too long for this
+  ///   device does not keep the others from being submitted: it throws when they are.
   @inlinable
   nonisolated(nonsending)
     public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError)
   {
-    if isHere, hasRoom(for: burst.count), owns(burst) {
+    if isHere, hasRoom(for: burst.count), takesAsItLies(burst) {
       publish(burst)
     } else {
       try await submitSlowly(burst)
@@ -174,9 +204,10 @@ extension NetworkQueue {
     unsafe state.pointee.credits >= count
   }
 
-  /// The burst's frames lie in this queue's pool, whichever of its devices received them.
-  @inlinable nonisolated func owns(_ burst: borrowing PacketBurst) -> Bool {
-    unsafe burst.queue.records == records
+  /// The burst's frames lie in this queue's pool, whichever of its devices received them, and none is longer than a frame
+  /// of this queue's may be.
+  @inlinable nonisolated func takesAsItLies(_ burst: borrowing PacketBurst) -> Bool {
+    unsafe burst.queue.records == records && burst.queue.maximumFrameLength <= maximumFrameLength
   }
 
   /// On the loop, with room for all, which lie in this queue's pool: publishes in one call.
@@ -199,12 +230,12 @@ extension NetworkQueue {
 
   @usableFromInline func submitSlowly(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
     // Whatever this throws, the burst goes and drops its frames.
-    guard owns(burst) else {
-      var position = 0
-      while let packet = burst.takeFirst(&position) { try await submitSlowly(packet) }
-      return
+    guard takesAsItLies(burst) else {
+      return try await burst.takeAll { (packet: consuming Packet) async throws(NetworkDeviceError) in
+        try await submitSlowly(packet)
+      }
     }
-    _ = try await reserve(burst.count)
+    _ = try await reserve(burst.count, for: "submit")
     publish(burst)
   }
 }

@@ -51,8 +51,9 @@ internal import Synchronization
   private let shared: SharedSlots
   private let locals = Mutex<[LocalList]>([])
   private let orphan: LocalList
-  private let starving = Mutex<[LoopExecutor]>([])
-  private let starvingCount = Atomic<Int>(0)
+  private let wishes = Mutex<[Wish]>([])
+  /// The least that somebody wishes for; `.max` while nobody does.
+  private let wakeLevel = Atomic<Int>(.max)
   private let queueCount = Atomic<Int>(0)
   private let copyCount = Atomic<Int>(0)
   private let linearCopyCount = Atomic<Int>(0)
@@ -61,6 +62,12 @@ internal import Synchronization
   @safe private struct LocalList: @unchecked Sendable {
     // Proof of Sendable: an address only; what it points to is used under the rule of `LocalSlots`.
     let list: UnsafeMutablePointer<LocalSlots>
+  }
+
+  /// A loop that wants to be woken when more than so many buffers are free.
+  private struct Wish: Sendable {
+    let loop: LoopExecutor
+    var level: Int
   }
 
   /// Makes a pool.
@@ -199,6 +206,15 @@ extension PacketPool {
     return unsafe record
   }
 
+  /// From any thread: takes exactly so many slots for a program, handing each to `body`, or none if that touched the reserve.
+  func popShared(exactly count: Int, _ body: (UInt32) -> Void) -> Bool {
+    shared.pop(exactly: count, leaving: configuration.reserve) { slot in
+      keepAlive(for: slot)
+      unsafe records[Int(slot)].home = orphan.list
+      body(slot)
+    }
+  }
+
   /// A slot has left the shared list: the object that travels with it keeps the pool again.
   private func keepAlive(for slot: UInt32) {
     if unsafe records[Int(slot)].object != 0 { _ = unsafe Unmanaged.passRetained(self) }
@@ -223,24 +239,13 @@ extension PacketPool {
       < UInt(configuration.slots * MemoryLayout<SlotRecord>.stride)
   }
 
-  /// From any thread: a copy, in a slot of this pool, of a packet that lies elsewhere; nil when there is no slot for it.
-  func adopt(_ packet: borrowing Packet) -> Packet? {
-    let record = unsafe makeBuffer(count: packet.count)
-    guard unsafe record.pointee.slot != SlotRecord.heapSlot else {
-      unsafe HeapBuffer.free(record)
-      return nil
-    }
-    unsafe SlotRecord.copyFrame(packet.record, to: record.pointee.start)
-    return unsafe Packet(owning: record)
-  }
-
   /// From any thread: the slot is free; a queue that starves for one is woken.
   func giveBack(_ slot: UInt32) {
     // An object that travels with the slot does not keep the pool while it lies here; the caller does until we return.
     let hasObject = unsafe records[Int(slot)].object != 0
     shared.push(slot)
     netdev_full_fence()
-    if starvingCount.load(ordering: .relaxed) != 0 { wakeStarving() }
+    if shared.count > wakeLevel.load(ordering: .relaxed) { wakeWaiting() }
     if hasObject { unsafe Unmanaged.passUnretained(self).release() }
   }
 }
@@ -250,6 +255,10 @@ extension PacketPool {
 extension PacketPool {
   /// Buffers of the reserve that each receive queue can count on.
   var receiveShare: Int { configuration.reserve / max(1, queueCount.load(ordering: .relaxed)) }
+
+  /// Free buffers that a queue keeps at hand while its loop sleeps: all of them together keep a sixteenth of the pool from
+  /// the others.
+  var idleShare: Int { configuration.slots / (16 * max(1, queueCount.load(ordering: .relaxed))) }
 
   /// Frames that each queue may have with its device however few buffers are left: all of them together leave the reserve
   /// and half of the rest.
@@ -272,27 +281,37 @@ extension PacketPool {
   func noteLinearCopy() { linearCopyCount.add(1, ordering: .relaxed) }
 }
 
-// MARK: - Starving queues
+// MARK: - Waiting for buffers
 
 extension PacketPool {
-  /// A queue without buffers asks to be woken by the next one that is given back anywhere. It looks again after asking.
-  func wakeWhenAvailable(_ loop: LoopExecutor) {
-    starving.withLock { waiting in
-      guard !waiting.contains(where: { $0 === loop }) else { return }
-      waiting.append(loop)
+  /// Whoever finds too few buffers says how many would do: the loop is woken by the buffer given back anywhere that makes more
+  /// than `level` of them free. A wish is fulfilled once; whoever is woken and finds them gone again wishes again. It looks
+  /// once more after asking.
+  func wake(_ loop: LoopExecutor, whenMoreThan level: Int) {
+    wishes.withLock { wishes in
+      if let known = wishes.firstIndex(where: { $0.loop === loop }) {
+        wishes[known].level = min(wishes[known].level, level)
+      } else {
+        wishes.append(Wish(loop: loop, level: level))
+      }
+      if level < wakeLevel.load(ordering: .relaxed) { wakeLevel.store(level, ordering: .relaxed) }
     }
-    starvingCount.add(1, ordering: .sequentiallyConsistent)
+    // Either we see the buffer that is given back meanwhile, or whoever gives it back sees the wish.
     netdev_full_fence()
   }
 
-  private func wakeStarving() {
-    starvingCount.store(0, ordering: .sequentiallyConsistent)
-    let waiting = starving.withLock { waiting in
-      let all = waiting
-      waiting.removeAll()
-      return all
+  /// Somebody wishes for buffers: who has more than it needs gives them back.
+  var isShort: Bool { wakeLevel.load(ordering: .relaxed) != .max }
+
+  private func wakeWaiting() {
+    let loops = wishes.withLock { wishes in
+      let free = shared.count
+      let fulfilled = wishes.filter { $0.level < free }
+      wishes.removeAll { $0.level < free }
+      wakeLevel.store(wishes.reduce(Int.max) { min($0, $1.level) }, ordering: .relaxed)
+      return fulfilled.map(\.loop)
     }
-    for loop in waiting { loop.wake() }
+    for loop in loops { loop.wake() }
   }
 }
 

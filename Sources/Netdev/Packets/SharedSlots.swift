@@ -47,4 +47,27 @@ internal import Synchronization
       return taken
     }
   }
+  /// Takes exactly `count` slots, handing each to `body`, or none: at least `leaving` stay on the list.
+  func pop(exactly count: Int, leaving: Int, _ body: (UInt32) -> Void) -> Bool {
+    popping.withLock { _ in
+      var old = head.load(ordering: .acquiring)
+      // Whoever holds the lock alone takes away: there are never fewer than now until it is let go.
+      guard Int(old >> 32) - leaving >= count else { return false }
+      var left = count
+      while left > 0 {
+        let slot = UInt32(truncatingIfNeeded: old) &- 1
+        let below = unsafe records[Int(slot)].next
+        let new = ((old >> 32) &- 1) << 32 | UInt64(below)
+        let (exchanged, original) = head.compareExchange(expected: old, desired: new, ordering: .acquiringAndReleasing)
+        guard exchanged else {
+          old = original
+          continue
+        }
+        body(slot)
+        left -= 1
+        old = new
+      }
+      return true
+    }
+  }
 }

@@ -10,8 +10,8 @@ extension NetworkQueue {
   /// other memory.
   ///
   /// - Throws: `cancelled` if the task was cancelled before the last one was published: those published before have been
-  ///   sent, and released, when this throws. `closed` or the cause when the queue ended; `frameTooLong`: the packets before
-  ///   that one are sent.
+  ///   sent, and released, when this throws. `closed` or the cause when the queue ended; `frameTooLong` and `outOfMemory`, as
+  ///   `submit(_:)`: the packets before that one are sent.
   public func send(contentsOf packets: consuming [Packet]) async throws(NetworkDeviceError) {
     guard !packets.isEmpty else { return }
     let batch = try openBatch()
@@ -19,7 +19,7 @@ extension NetworkQueue {
     packets.reverse()
     var failure: NetworkDeviceError?
     do throws(NetworkDeviceError) {
-      while let packet = packets.popLast() { try await accept(packet, in: batch) }
+      while let packet = packets.popLast() { try await accept(packet, in: batch, for: "send(contentsOf:)") }
     } catch {
       failure = error
     }
@@ -28,14 +28,15 @@ extension NetworkQueue {
 
   /// Sends all frames of a burst and returns when the device has released their buffers.
   ///
-  /// - Throws: as `send(contentsOf:)`, but that what was not published when it throws is dropped as a whole.
+  /// - Throws: as `send(contentsOf:)`, but that a frame which is too long for the device does not keep the others from being
+  ///   sent, and what was not published at any other failure is dropped as a whole.
   public func send(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
     guard burst.count > 0 else { return }
-    if Task.isCancelled { throw .cancelledBeforePublication }
+    if Task.isCancelled { throw .cancelled("send") }
     let batch = try openBatch()
     var failure: NetworkDeviceError?
     do throws(NetworkDeviceError) {
-      if hasRoom(for: burst.count), owns(burst) {
+      if hasRoom(for: burst.count), takesAsItLies(burst) {
         accept(burst, in: batch)
       } else {
         try await acceptSlowly(burst, in: batch)
@@ -63,8 +64,10 @@ extension NetworkQueue {
   /// Not more than `limit` frames of it are in flight at a time (without one, as many as the ring takes); while they are, the
   /// source is not asked for more: nothing piles up and nothing is dropped here. Doorbells are rung by the burst.
   ///
+  /// A packet that is longer than this device takes is dropped, and counted among `packetsFailed`: one frame does not end it.
+  ///
   /// - Throws: `cancelled` when the task is cancelled: what has been published is then released. What the source throws.
-  ///   `closed` or the cause when the queue ends, also while the source brings nothing; `frameTooLong`.
+  ///   `closed` or the cause when the queue ends, also while the source brings nothing; `outOfMemory`, as `submit(_:)`.
   @inlinable public func forward(from source: some PacketSequence, inFlight limit: Int = .max) async throws {
     let batch = try openBatch()
     // A task of its own: when this queue ends, the wait for the source ends with it.
@@ -138,7 +141,7 @@ extension NetworkQueue {
 extension NetworkQueue {
   @usableFromInline func openBatch() throws(NetworkDeviceError) -> Waiter {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
-    if let end = core.end { throw end }
+    if let end = core.end { throw end.met(by: "send") }
     let batch = core.waiters.take(.batch)
     batch.flights = 0
     batch.enough = nil
@@ -153,23 +156,29 @@ extension NetworkQueue {
 
   /// Publishes one packet of a batch when there is room for it, in the ring and within the batch's limit.
   private func accept(
-    _ packet: consuming Packet, in batch: Waiter, limit: Int = .max
+    _ packet: consuming Packet, in batch: Waiter, limit: Int = .max, for operation: String
   ) async throws(NetworkDeviceError) {
-    let core = try await makeRoom(in: batch, limit: limit)
-    let sendable = try core.prepareToSend(consume packet)
+    let sendable: Packet
+    if isSendable(packet) {
+      sendable = consume packet
+    } else {
+      sendable = try await adopt(consume packet, for: operation)
+    }
+    try await makeRoom(in: batch, limit: limit, for: operation)
     batch.flights += 1
     accept(consume sendable, cookie: batch.index)
   }
 
-  /// The same for a packet that was taken from a source: if it cannot be published it has failed.
+  /// The same for a packet that was taken from a source: if it cannot be published it has failed, which for its length alone
+  /// is nothing to the others.
   @usableFromInline func acceptOrFail(
     _ packet: consuming Packet, in batch: Waiter, limit: Int
   ) async throws(NetworkDeviceError) {
     do throws(NetworkDeviceError) {
-      try await accept(consume packet, in: batch, limit: limit)
+      try await accept(consume packet, in: batch, limit: limit, for: "forward")
     } catch {
       unsafe core?.statistics.packetsFailed &+= 1
-      throw error
+      if error.code != .frameTooLong { throw error }
     }
   }
 
@@ -181,23 +190,23 @@ extension NetworkQueue {
   }
 
   private func acceptSlowly(_ burst: consuming PacketBurst, in batch: Waiter) async throws(NetworkDeviceError) {
-    guard owns(burst) else {
-      var position = 0
-      while let packet = burst.takeFirst(&position) { try await accept(packet, in: batch) }
-      return
+    guard takesAsItLies(burst) else {
+      return try await burst.takeAll { (packet: consuming Packet) async throws(NetworkDeviceError) in
+        try await accept(packet, in: batch, for: "send")
+      }
     }
-    _ = try await reserve(burst.count)
+    _ = try await reserve(burst.count, for: "send")
     accept(burst, in: batch)
   }
 
   /// Waits until one more packet of a batch may be published: room in the ring, and within the batch's limit.
-  @discardableResult @usableFromInline func makeRoom(
-    in batch: Waiter, limit: Int
-  ) async throws(NetworkDeviceError) -> QueueCore {
-    if Task.isCancelled { throw .cancelledBeforePublication }
+  @usableFromInline func makeRoom(
+    in batch: Waiter, limit: Int, for operation: String = "forward"
+  ) async throws(NetworkDeviceError) {
+    if Task.isCancelled { throw .cancelled(operation) }
     if batch.flights >= limit { await waitForFlights(batch, atMost: limit - 1) }
-    if let failure = batch.failure { throw failure }
-    return try await reserve()
+    if let failure = batch.failure { throw failure.met(by: operation) }
+    _ = try await reserve(for: operation)
   }
 
   /// Room that this task has and does not use now is for whoever waits for it.
@@ -217,7 +226,9 @@ extension NetworkQueue {
     batch.pipeline = nil
     let end = unsafe core?.end
     if Task.isCancelled, end?.code ?? .closed == .closed {
-      return failure ?? NetworkDeviceError.cancelledBeforePublication
+      // What the source threw of its own is more than that the task was cancelled; what the wait threw is just that.
+      if let failure, !failure.isOfCancellation { return failure }
+      return NetworkDeviceError.cancelled("forward")
     }
     return end ?? failure
   }

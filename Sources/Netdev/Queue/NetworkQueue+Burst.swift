@@ -13,25 +13,26 @@ extension NetworkQueue {
   /// The frames hold what was in the buffers before, perhaps other frames: write all of them before they are sent. What the
   /// pool keeps for reception (`reserve`) stays there.
   ///
-  /// - Parameter count: frames wanted, up to 64; the burst has fewer when the pool has no more.
-  /// - Parameter length: bytes of each.
-  /// - Throws: `frameTooLong` when a frame does not fit a buffer or the device; `outOfMemory` when there is no free buffer:
+  /// - Parameter count: frames wanted, 1 to 64; the burst has fewer when the pool has no more.
+  /// - Parameter length: bytes of each; frames longer than a buffer lie in several.
+  /// - Throws: `frameTooLong` when the device takes no such frame; `outOfMemory` when there is no free buffer:
   ///   some are when frames in flight have been released (`releases` tells). `closed` or the cause when the queue has ended.
   public func makeBurst(count: Int, length: Int) throws(NetworkDeviceError) -> PacketBurst {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "makeBurst") }
     if let end = core.end { throw end }
-    let longest = min(pool.configuration.slotSize - pool.configuration.headroom, maximumFrameLength)
-    guard (0...longest).contains(length) else {
+    guard length >= 0, length <= maximumFrameLength else {
       throw NetworkDeviceError(
-        .frameTooLong, "makeBurst", offered: "\(length) bytes", advice: "a frame in one buffer has up to \(longest)")
+        .frameTooLong, "makeBurst", offered: "\(length) bytes", advice: "this device takes up to \(maximumFrameLength)")
     }
-    let taken = core.takeFreeSlots(min(max(count, 1), BurstBlock.capacity))
+    let buffers = pool.buffersNeeded(for: length)
+    let wanted = min(max(count, 1), BurstBlock.capacity, LocalSlots.capacity / buffers) * buffers
+    let taken = core.takeFreeSlots(wanted) / buffers
     guard taken > 0 else {
       throw NetworkDeviceError(
         .outOfMemory, "makeBurst", offered: "the pool has no free buffer",
         advice: "make the pool larger, or wait for releases")
     }
-    return unsafe PacketBurst(queue: self, block: core.makeBlock(ofFreeSlots: taken, length: length))
+    return unsafe PacketBurst(queue: self, block: core.makeBlock(ofFrames: taken, buffers: buffers, length: length))
   }
 }
 
@@ -53,10 +54,19 @@ extension QueueCore {
     unsafe local.pointee.count + min(0, pool.available - pool.configuration.reserve)
   }
 
-  /// The last `count` slots at hand as frames of `length` bytes.
-  fileprivate func makeBlock(ofFreeSlots count: Int, length: Int) -> UnsafeMutablePointer<BurstBlock> {
+  /// The last slots at hand as `count` frames of `length` bytes, each in so many buffers.
+  fileprivate func makeBlock(
+    ofFrames count: Int, buffers: Int, length: Int
+  ) -> UnsafeMutablePointer<BurstBlock> {
     let block = unsafe takeBlock()
     blocksOut += 1
+    if buffers > 1 {
+      for position in 0..<count {
+        unsafe block.pointee.entries[position] = TransmitEntry(slot: chain(of: buffers, length), isPlain: false)
+      }
+      unsafe block.pointee.count = count
+      return unsafe block
+    }
     let first = unsafe local.pointee.count - count
     unsafe local.pointee.count = first
     let slots = unsafe local.pointee.slots.advanced(by: first)
@@ -72,5 +82,18 @@ extension QueueCore {
     }
     unsafe block.pointee.count = count
     return unsafe block
+  }
+
+  /// The last `buffers` slots at hand as one frame; the first of them.
+  private func chain(of buffers: Int, _ length: Int) -> UInt32 {
+    var chain = ChainUnderConstruction()
+    for _ in 0..<buffers {
+      unsafe local.pointee.count -= 1
+      let record = unsafe state.pointee.records.advanced(by: Int(local.pointee.slots[local.pointee.count]))
+      unsafe record.pointee.unpoison()
+      unsafe record.pointee.home = local
+      unsafe chain.append(record, in: pool, of: length)
+    }
+    return unsafe chain.first?.pointee.slot ?? 0
   }
 }

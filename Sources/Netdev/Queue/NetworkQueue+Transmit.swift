@@ -9,8 +9,13 @@ extension NetworkQueue {
   /// Suspends while the ring is full, first in first out. The buffer returns to its pool when the device has released it
   /// and nobody else holds the packet.
   ///
-  /// - Throws: `cancelled` if the task was cancelled while it waited for room, `closed` or the cause when the queue has
-  ///   ended, `frameTooLong`.
+  /// A packet that is not in the queue's pool, or too long for one buffer and just written, moves into buffers of the pool;
+  /// while there are none it suspends too.
+  ///
+  /// - Throws: `cancelled` if the task was cancelled while it waited for room or buffers, `closed` or the cause when the queue
+  ///   has ended; what concerns this packet alone: `frameTooLong` when it is longer than the device takes, `outOfMemory` when
+  ///   it is longer than all of the pool, or when no buffer came free for a second (``bufferPatience``) while nothing of
+  ///   this queue was with its device: the program itself keeps them all.
   @inlinable
   nonisolated(nonsending)
     public func submit(_ packet: consuming Packet) async throws(NetworkDeviceError)
@@ -59,20 +64,28 @@ extension NetworkQueue {
   }
 
   @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {
-    let core = try await reserve()
-    let sendable = try core.prepareToSend(packet)
+    let sendable: Packet
+    if isSendable(packet) {
+      sendable = consume packet
+    } else {
+      sendable = try await adopt(consume packet, for: "submit")
+    }
+    _ = try await reserve(for: "submit")
     accept(sendable)
   }
 
   /// Sends a packet and returns when the device has released its buffer.
   ///
+  /// Waits for room and buffers as `submit(_:)` does.
+  ///
   /// - Throws: `cancelled` if the task was cancelled before publication (the packet was not sent), `closed` or the cause
-  ///   when the queue ended before the device released the buffer, `frameTooLong`. After publication cancellation has no
-  ///   effect: virtio has no way to take a single buffer back.
+  ///   when the queue ended before the device released the buffer; `frameTooLong` and `outOfMemory` as `submit(_:)`. After
+  ///   publication cancellation has no effect: virtio has no way to take a single buffer back.
   public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
-    if Task.isCancelled { throw .cancelledBeforePublication }
-    let core = try await reserve()
-    let sendable = try core.prepareToSend(packet)
+    if Task.isCancelled { throw .cancelled("send") }
+    let sendable: Packet
+    if isSendable(packet) { sendable = consume packet } else { sendable = try await adopt(consume packet, for: "send") }
+    let core = try await reserve(for: "send")
     let waiter = core.waiters.take(.release)
     core.releaseWaiters += 1
     accept(sendable, cookie: waiter.index)
@@ -84,9 +97,9 @@ extension NetworkQueue {
   }
 
   /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
-  func reserve(_ count: Int = 1) async throws(NetworkDeviceError) -> QueueCore {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
-    if let end = core.end { throw end }
+  func reserve(_ count: Int = 1, for operation: String) async throws(NetworkDeviceError) -> QueueCore {
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
+    if let end = core.end { throw end.met(by: operation) }
     // What this task has left in the inlet goes first.
     core.takeSubmissions()
     let need = min(count, core.driver.transmitCapacity)
@@ -94,10 +107,10 @@ extension NetworkQueue {
     if unsafe state.pointee.credits < need, core.lineIsEmpty, core.ringRoom >= need {
       // There is room, but the turn's budget is used up: goes on in the next one.
       await waitForNextTurn(core)
-      if let end = core.end { throw end }
+      if let end = core.end { throw end.met(by: operation) }
     }
     if unsafe state.pointee.credits >= need, core.lineIsEmpty { return core }
-    if Task.isCancelled { throw .cancelledBeforePublication }
+    if Task.isCancelled { throw .cancelled(operation) }
     core.statistics.ringFull &+= 1
     let waiter = core.waiters.take(.space)
     waiter.need = need
@@ -106,45 +119,11 @@ extension NetworkQueue {
     core.refuseSubmissions()
     core.interestChanged()
     let outcome = await wait(waiter, core)
-    if case .failed(let error) = outcome { throw error }
+    if case .failed(let error) = outcome { throw error.met(by: operation) }
     // The room was counted as granted; `accept` takes it from the credits.
     core.granted -= need
     unsafe state.pointee.credits += need
-    if let end = core.end { throw end }
+    if let end = core.end { throw end.met(by: operation) }
     return core
-  }
-}
-
-extension NetworkDeviceError {
-  @usableFromInline static var cancelledBeforePublication: NetworkDeviceError {
-    NetworkDeviceError(.cancelled, "submit", offered: "the task was cancelled before the packet was published")
-  }
-}
-
-extension QueueCore {
-  /// A packet that this device can transmit from where it lies; others are copied into a buffer of this queue's pool.
-  func prepareToSend(_ packet: consuming Packet) throws(NetworkDeviceError) -> Packet {
-    let length = packet.count
-    guard unsafe length <= Int(state.pointee.maximumFrame) else {
-      throw giveUpRoom(
-        NetworkDeviceError(
-          .frameTooLong, "submit", offered: "a frame of \(length) bytes",
-          advice: "this device takes up to \(unsafe state.pointee.maximumFrame)"))
-    }
-    if unsafe state.pointee.owns(packet.record) { return consume packet }
-    guard let adopted = pool.adopt(packet) else {
-      throw giveUpRoom(
-        NetworkDeviceError(
-          .outOfMemory, "submit", offered: "the pool has no buffer for a packet that is not in it",
-          advice: "make the pool larger, or make packets in this device's pool"))
-    }
-    statistics.copiedToSend &+= 1
-    return adopted
-  }
-
-  /// Room that a frame reserved and does not use goes to the next.
-  private func giveUpRoom(_ error: NetworkDeviceError) -> NetworkDeviceError {
-    updateCredits()
-    return error
   }
 }

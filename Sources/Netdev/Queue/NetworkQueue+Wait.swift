@@ -33,9 +33,13 @@ extension NetworkQueue {
     guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
     if core.senders.remove(waiter) {
       core.updateCredits()
-      waiter.settle(.failed(.cancelledBeforePublication))
-    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) {
-      waiter.settle(.failed(.cancelledBeforePublication))
+      waiter.settle(.failed(.cancelled("wait")))
+    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) || core.closers.remove(waiter)
+      || core.bufferLine.remove(waiter)
+    {
+      waiter.settle(.failed(.cancelled("wait")))
+      // Who stood behind it may need less.
+      core.serveBufferLine()
     }
   }
 }

@@ -17,7 +17,8 @@ public import LibeventConcurrency
   public nonisolated let loop: LoopExecutor
   /// The pool that its frames lie in.
   public nonisolated let pool: PacketPool
-  /// Longest frame in bytes that can be sent.
+  /// Longest frame in bytes that can be sent, and is received, if it has no VLAN tags; with tags it may be longer by four
+  /// bytes each, up to two: ``canSend(_:)``.
   public nonisolated let maximumFrameLength: Int
 
   /// Where packets wait that were submitted elsewhere than on the loop.
@@ -115,16 +116,18 @@ extension NetworkQueue {
     return try await body(self)
   }
 
-  /// Waits until the queue is closed.
+  /// Waits until the queue is closed, or the task is cancelled.
   ///
-  /// - Throws: the cause, when the queue broke; returns when the device was closed by the program.
+  /// - Throws: the cause, when the queue broke, and `cancelled`, which ends the wait alone; returns when the device was closed
+  ///   by the program.
   public func closed() async throws(NetworkDeviceError) {
     guard let core = unsafe core else { return }
     if !core.isFinished {
       let waiter = core.waiters.take(.closing)
       core.closers.append(waiter)
-      await park(waiter)
-      core.waiters.putBack(waiter)
+      if case .failed = await wait(waiter, core) {
+        throw NetworkDeviceError(.cancelled, "closed", offered: "the task was cancelled while it waited for the end")
+      }
     }
     if let cause = core.end, cause.code != .closed { throw cause }
   }

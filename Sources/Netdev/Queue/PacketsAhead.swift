@@ -43,7 +43,9 @@ extension NetworkQueue {
     burst.dropFirst(position)
     guard burst.count > 0 else { return }
     let block = unsafe burst.takeBlock()
-    if !inlet.giveBack(block: UInt(bitPattern: block)) { _ = unsafe PacketBurst(queue: self, block: block) }
+    if inlet.giveBack(block: UInt(bitPattern: block)) { return }
+    inlet.noteDropped(unsafe block.pointee.count)
+    _ = unsafe PacketBurst(queue: self, block: block)
   }
 }
 
@@ -52,7 +54,7 @@ extension QueueCore {
   func takeReturned() {
     for address in inlet.takeReturned() {
       guard let block = unsafe UnsafeMutablePointer<BurstBlock>(bitPattern: address) else { continue }
-      if isOpen { unsafe putBack(block) }
+      if isOpen { unsafe putBack(block) } else { inlet.noteDropped(unsafe block.pointee.count) }
       // Empty, or its frames are dropped.
       _ = unsafe PacketBurst(queue: queue, block: block)
     }

@@ -18,6 +18,7 @@ extension QueueCore {
     unsafe state.pointee.credits = 0
     failSubmissions()
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
+    while let sender = bufferLine.popFirst() { sender.settle(.failed(cause)) }
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
     // Pipelines may be waiting for their sources, which know nothing of this queue.
     for waiter in waiters.all { waiter.pipeline?.cancel() }
@@ -29,6 +30,8 @@ extension QueueCore {
     guard !isFinished else { return }
     stopAccepting(cause)
     takeReleasedAtEnd()
+    dropReady()
+    dropReceivedAtEnd()
     failPending(cause)
     driver.drain(
       transmitted: { entry in
@@ -38,7 +41,6 @@ extension QueueCore {
         if entry.cookie != 0 { self.settleFailed(entry.cookie, cause) }
       },
       posted: { slot in self.releaseBuffer(slot) })
-    dropReady()
     end(cause)
   }
 
@@ -66,6 +68,18 @@ extension QueueCore {
     while unsafe state.pointee.inFlight > 0, unsafe state.pointee.inFlight != before {
       before = unsafe state.pointee.inFlight
       takeReleased()
+    }
+  }
+
+  /// What the device had delivered before it was reset, and nobody had asked for, is counted and dropped. What a driver that
+  /// drops frames itself leaves after as many looks as its ring has room for is drained with the ring.
+  private func dropReceivedAtEnd() {
+    for _ in 0..<(receiveCapacity / Self.releasedCapacity + 2) {
+      var entries = unsafe MutableSpan(_unsafeStart: released, count: Self.releasedCapacity)
+      guard let count = try? driver.takeReceived(into: &entries) else { return }
+      statistics.packetsReceived &+= UInt64(count)
+      statistics.droppedAtEnd &+= UInt64(count)
+      for position in 0..<count { releaseBuffer(unsafe released[position].slot) }
     }
   }
 

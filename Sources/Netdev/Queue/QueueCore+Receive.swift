@@ -137,8 +137,15 @@ extension QueueCore {
 
   /// The ring is full: buffers beyond the next batch are for others when those are short of them.
   private func giveUpSurplus() {
-    guard unsafe local.pointee.count > refillBatch, pool.available < pool.configuration.reserve else { return }
+    guard unsafe local.pointee.count > refillBatch, pool.isShort || pool.available < pool.configuration.reserve
+    else { return }
     unsafe pool.spill(local, keeping: refillBatch)
+  }
+
+  /// The loop is about to sleep, perhaps for long: it keeps few free buffers from the others.
+  func giveUpIdle() {
+    let share = min(refillBatch, pool.idleShare)
+    if unsafe local.pointee.count > share { unsafe pool.spill(local, keeping: share) }
   }
 
   /// Gets buffers for `room` places from the pool, as far as there are any for this queue; true when there is one at hand. Up to
@@ -148,11 +155,11 @@ extension QueueCore {
     let missing = pool.receiveShare - atHand
     takeFromPool(room, missing: missing)
     if unsafe local.pointee.count > 0 { return true }
-    // What has its share posted waits for the next turn.
-    guard missing > 0 || lowWater == 0 else { return false }
-    // No buffer anywhere: whoever gives one back wakes this loop. Looks again after asking.
+    // A ring with its share in it, and enough for any frame, brings the next turn by itself: the next frame does.
+    guard missing > 0 || receiveCapacity - room < frameBuffers else { return false }
+    // No buffer that this queue may take: whoever gives that one back wakes this loop. Looks again after asking.
     statistics.starved &+= 1
-    pool.wakeWhenAvailable(loop)
+    pool.wake(loop, whenMoreThan: missing > 0 ? 0 : pool.configuration.reserve)
     takeFromPool(room, missing: missing)
     return unsafe local.pointee.count > 0
   }

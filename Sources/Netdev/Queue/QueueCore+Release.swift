@@ -24,6 +24,7 @@ extension QueueCore {
     active = true
     statistics.packetsReleased &+= UInt64(taken)
     noteFound()
+    if isOverdue { noteInTime() }
     if !watchers.isEmpty { tellWatchers() }
     updateCredits()
   }

@@ -21,6 +21,8 @@ final class QueueCore {
   let refillBatch: Int
   /// Buffers that the receive ring takes.
   let receiveCapacity: Int
+  /// Buffers that the longest frame takes: with fewer on the ring a device may have to wait with it.
+  let frameBuffers: Int
   /// Free buffers of the pool below which a ring that holds many frames gets no more: half of the reserve.
   let lowWater: Int
   /// The loop as its thread knows it.
@@ -37,6 +39,13 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var senders = WaiterLine()
   @safe @exclusivity(unchecked) var consumers = WaiterLine()
   @safe @exclusivity(unchecked) var closers = WaiterLine()
+  /// Senders whose packets lie elsewhere, and for which the pool has no buffers.
+  @safe @exclusivity(unchecked) var bufferLine = WaiterLine()
+  /// Bounds how long they wait.
+  @safe @exclusivity(unchecked) private(set) var bufferTimer: LoopTimer?
+  @safe @exclusivity(unchecked) var bufferTimerRuns = false
+  /// When one of them was served last, or the device was seen to have buffers.
+  @safe @exclusivity(unchecked) var lastBufferAt: UInt64 = 0
   /// Packets from the inlet that have found no room yet, newest first: they stand before all senders.
   @safe @exclusivity(unchecked) var backlog: [Packet] = []
   @safe @exclusivity(unchecked) var releaseWaiters = 0
@@ -74,6 +83,13 @@ final class QueueCore {
 
   @safe @exclusivity(unchecked) var active = false
   @safe @exclusivity(unchecked) private var armed = false
+  /// When armed: also for received frames.
+  @safe @exclusivity(unchecked) private var armedForReceived = false
+  /// Buffers were still with the device when the bound ended that a delayed interrupt has: from here on each release is
+  /// reported, until one is seen.
+  @safe @exclusivity(unchecked) private(set) var isOverdue = false
+  /// How long until the next look for buffers that are overdue.
+  @safe @exclusivity(unchecked) private var overduePause = QueueCore.releaseBound
   /// The device has interrupted, and what it interrupted for has not been taken yet.
   @safe @exclusivity(unchecked) private var isInterrupted = false
   @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
@@ -99,8 +115,9 @@ final class QueueCore {
     self.loop = loop
     self.pool = pool
     unsafe local = pool.makeLocalList(loop: loop.identity)
+    // A setting of centuries polls for a century.
     self.busyPoll =
-      UInt64(clamping: busyPoll.components.seconds) &* 1_000_000_000
+      UInt64(min(max(busyPoll.components.seconds, 0), 4_000_000_000)) &* 1_000_000_000
       &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
     self.onBroken = onBroken
     samplerCookie = waiters.take(.sample).index
@@ -108,6 +125,8 @@ final class QueueCore {
     unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
     receiveCapacity = driver.receiveRoom
     refillBatch = min(16, max(1, receiveCapacity / 4))
+    let bufferRoom = pool.configuration.slotSize - pool.configuration.headroom
+    frameBuffers = unsafe max(1, min(receiveCapacity, (Int(state.pointee.maximumFrame) + bufferRoom) / bufferRoom))
     lowWater = (pool.configuration.reserve + 1) / 2
     loopIdentity = loop.identity
     urgentRoom = max(1, receiveCapacity / 2)
@@ -133,11 +152,9 @@ final class QueueCore {
 extension QueueCore {
   /// Begins turning with the loop.
   func start() throws(LoopError) {
-    releaseTimer = try loop.makeTimer { [weak self] in
-      self?.releaseTimerRuns = false
-      self?.loop.requestTurn()
-    }
+    releaseTimer = try loop.makeTimer { [weak self] in self?.releaseTimerFired() }
     submissionTimer = try loop.makeTimer { [weak self] in self?.submissionTimerFired() }
+    bufferTimer = try loop.makeTimer { [weak self] in self?.bufferTimerFired() }
     refill()
     let context = unsafe Unmanaged.passUnretained(self).toOpaque()
     hook = try loop.addHook(
@@ -158,6 +175,7 @@ extension QueueCore {
     hook = nil
     releaseTimer?.cancel()
     submissionTimer?.cancel()
+    bufferTimer?.cancel()
   }
 
   /// Before the jobs: completions, then reception, each within its budget.
@@ -169,6 +187,7 @@ extension QueueCore {
     updateCredits()
     takeFromOutside()
     nextTurn.openAll()
+    if !bufferLine.isEmpty { serveBufferLine() }
     if !consumers.isEmpty { serveConsumers() }
   }
 
@@ -203,22 +222,50 @@ extension QueueCore {
 
   /// Nothing to do: asks for interrupts, and looks again. True when something had come meanwhile.
   private func arm() -> Bool {
-    if armed { return false }
+    let received = wantsReceived
+    if armed, armedForReceived || !received { return false }
     let released = releaseInterrupt()
-    if driver.arm(received: !consumers.isEmpty || pollable != nil, released: released) { return true }
+    if driver.arm(received: received, released: released) { return true }
     armed = true
-    if released == .most, !releaseTimerRuns {
-      // Nobody waits for these, but a buffer must not stay unreported because its neighbours are held.
-      releaseTimerRuns = true
-      releaseTimer?.schedule(after: .milliseconds(2))
-    }
+    armedForReceived = received
+    giveUpIdle()
+    if released == .most || isOverdue { boundReleases() }
     return false
   }
 
+  /// Somebody would take a frame that comes in now. Frames that nobody fetches are no reason to look for more: the next look
+  /// is when some have been fetched.
+  private var wantsReceived: Bool { !consumers.isEmpty || (pollable != nil && readyCount == 0 && isOpen) }
+
   private func releaseInterrupt() -> ReleaseInterrupt {
     if unsafe state.pointee.inFlight == 0 { return .never }
-    if releaseWaiters > 0 || !senders.isEmpty || !watchers.isEmpty || pollable != nil { return .next }
+    if releaseWaiters > 0 || !senders.isEmpty || !watchers.isEmpty || pollable != nil || isOverdue { return .next }
     return unsafe state.pointee.inFlight >= 32 ? .most : .next
+  }
+
+  /// How long a released buffer may stay unreported because the interrupt waits for others.
+  private static let releaseBound = Duration.milliseconds(2)
+
+  /// Nobody waits for these, but a buffer must not stay unreported because its neighbours are held. As long as some are in
+  /// flight the bound is renewed, at longer and longer intervals while nothing comes of it.
+  private func boundReleases() {
+    guard !releaseTimerRuns, unsafe state.pointee.inFlight > 0 else { return }
+    releaseTimerRuns = true
+    releaseTimer?.schedule(after: overduePause)
+  }
+
+  private func releaseTimerFired() {
+    releaseTimerRuns = false
+    guard unsafe state.pointee.inFlight > 0 else { return }
+    overduePause = isOverdue ? min(overduePause * 2, .milliseconds(128)) : Self.releaseBound
+    isOverdue = true
+    interestChanged()
+  }
+
+  /// Buffers have come back: those that stay may be reported with others again.
+  func noteInTime() {
+    isOverdue = false
+    overduePause = Self.releaseBound
   }
 
   /// What the loop should wait for has changed: arm anew at the end of this turn.

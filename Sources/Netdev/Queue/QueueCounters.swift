@@ -9,10 +9,11 @@ internal import CNetdevSystem
 @safe struct QueueCounters: Sendable {
   /// The counters, in the order in which they are stored and against which they are read.
   private enum Word: Int {
-    case packetsSubmitted, packetsReceived, packetsReleased, packetsFailed, ringFull, starved, copiedToSend, quarantined
+    case packetsSubmitted, packetsReceived, packetsReleased, packetsFailed, ringFull, poolEmpty, starved, copiedToSend,
+      quarantined
     case droppedAtEnd, interruptsSuppressed, activeTurns
     case kicks, kicksSuppressed, interrupts, bytesSubmitted, bytesReceived, receiveDropsChecksum
-    case receiveDropsSegmentation, receiveDropsLength, driverQuarantined, resubmitted, recoveries
+    case receiveDropsSegmentation, receiveDropsLength, receiveRingEmpty, driverQuarantined, resubmitted, recoveries
     case residency
   }
 
@@ -57,6 +58,10 @@ internal import CNetdevSystem
     get { self[.ringFull] }
     nonmutating set { self[.ringFull] = newValue }
   }
+  var poolEmpty: UInt64 {
+    get { self[.poolEmpty] }
+    nonmutating set { self[.poolEmpty] = newValue }
+  }
   var starved: UInt64 {
     get { self[.starved] }
     nonmutating set { self[.starved] = newValue }
@@ -97,6 +102,7 @@ internal import CNetdevSystem
       driver.recoveries = self[.recoveries]
       driver.resubmitted = self[.resubmitted]
       driver.quarantined = self[.driverQuarantined]
+      driver.receiveRingEmpty = self[.receiveRingEmpty]
       driver.receiveDropsLength = self[.receiveDropsLength]
       driver.receiveDropsSegmentation = self[.receiveDropsSegmentation]
       driver.receiveDropsChecksum = self[.receiveDropsChecksum]
@@ -116,6 +122,7 @@ internal import CNetdevSystem
       self[.receiveDropsChecksum] = newValue.receiveDropsChecksum
       self[.receiveDropsSegmentation] = newValue.receiveDropsSegmentation
       self[.receiveDropsLength] = newValue.receiveDropsLength
+      self[.receiveRingEmpty] = newValue.receiveRingEmpty
       self[.driverQuarantined] = newValue.quarantined
       self[.resubmitted] = newValue.resubmitted
       self[.recoveries] = newValue.recoveries
@@ -137,7 +144,8 @@ internal import CNetdevSystem
     statistics.droppedAtEnd = droppedAtEnd
     statistics.quarantined = quarantined
     statistics.copiedToSend = copiedToSend
-    statistics.starved = starved
+    statistics.starved = starved &+ statistics.driver.receiveRingEmpty
+    statistics.poolEmpty = poolEmpty
     statistics.ringFull = ringFull
     statistics.packetsFailed = packetsFailed
     statistics.packetsReleased = packetsReleased

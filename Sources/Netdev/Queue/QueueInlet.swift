@@ -35,6 +35,7 @@ final class QueueInlet: Sendable {
   // Counted under the lock, read without it.
   private let accepted = Atomic<UInt64>(0)
   private let wakeUps = Atomic<UInt64>(0)
+  private let dropped = Atomic<UInt64>(0)
 
   init(loop: LoopExecutor, pool: PacketPool, maximumFrame: Int) {
     self.loop = loop
@@ -83,6 +84,12 @@ final class QueueInlet: Sendable {
     if isTaken { loop.wake() }
     return isTaken
   }
+
+  /// From any thread: received frames came back when the queue had ended, and are dropped.
+  func noteDropped(_ frames: Int) { dropped.add(UInt64(frames), ordering: .relaxed) }
+
+  /// Received frames that came back too late.
+  var droppedReturns: UInt64 { dropped.load(ordering: .relaxed) }
 
   // MARK: On the loop
 

@@ -15,17 +15,21 @@ public struct QueueStatistics: Sendable, Hashable {
   public var bytesSubmitted: UInt64 { driver.bytesSubmitted }
   /// Frames whose buffers the device has released.
   public internal(set) var packetsReleased: UInt64 = 0
-  /// Frames that failed after they were submitted: the device was reset before it released them.
+  /// Frames that failed after they were submitted: the device was reset before it released them, or they were found to be
+  /// too long for it.
   public internal(set) var packetsFailed: UInt64 = 0
   /// Received frames dropped because the queue ended before anybody had asked for them.
   public internal(set) var droppedAtEnd: UInt64 = 0
   /// Times a sender found the ring full and had to wait.
   public internal(set) var ringFull: UInt64 = 0
+  /// Times a sender found no buffers for its packet in the pool and had to wait.
+  public internal(set) var poolEmpty: UInt64 = 0
   /// Packets submitted elsewhere than on the queue's loop.
   public internal(set) var submittedOutside: UInt64 = 0
   /// How often the loop was woken for those.
   public internal(set) var outsideWakeups: UInt64 = 0
-  /// Turns in which reception wanted buffers and the pool had none.
+  /// Times the device was short of buffers to receive into: turns in which the pool had none for it, and refills before which
+  /// it had used up all it had (``QueueDriverStatistics/receiveRingEmpty``), because nobody had taken what was received.
   public internal(set) var starved: UInt64 = 0
   /// Packets copied because their pool is not this device's, or lay on the heap.
   public internal(set) var copiedToSend: UInt64 = 0
@@ -54,6 +58,7 @@ public struct QueueStatistics: Sendable, Hashable {
     sum.packetsFailed &+= other.packetsFailed
     sum.droppedAtEnd &+= other.droppedAtEnd
     sum.ringFull &+= other.ringFull
+    sum.poolEmpty &+= other.poolEmpty
     sum.submittedOutside &+= other.submittedOutside
     sum.outsideWakeups &+= other.outsideWakeups
     sum.starved &+= other.starved
@@ -78,6 +83,7 @@ extension QueueDriverStatistics {
     sum.receiveDropsChecksum &+= other.receiveDropsChecksum
     sum.receiveDropsSegmentation &+= other.receiveDropsSegmentation
     sum.receiveDropsLength &+= other.receiveDropsLength
+    sum.receiveRingEmpty &+= other.receiveRingEmpty
     sum.recoveries &+= other.recoveries
     sum.resubmitted &+= other.resubmitted
     sum.quarantined &+= other.quarantined
@@ -92,6 +98,7 @@ extension NetworkQueue {
     // On the loop the driver itself can be asked.
     if isHere, let core = unsafe core, !core.isFinished { statistics.driver = core.driver.statistics }
     statistics.loopStalls = loop.statistics.stalls
+    statistics.droppedAtEnd &+= inlet.droppedReturns
     (statistics.submittedOutside, statistics.outsideWakeups) = inlet.counts
     return statistics
   }

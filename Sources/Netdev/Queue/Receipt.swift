@@ -39,8 +39,13 @@ extension NetworkQueue {
   ///
   /// - Throws: as `submit(_:)`.
   public func submitForReceipt(_ packet: consuming Packet) async throws(NetworkDeviceError) -> Receipt {
-    let core = try await reserve()
-    let sendable = try core.prepareToSend(packet)
+    let sendable: Packet
+    if isSendable(packet) {
+      sendable = consume packet
+    } else {
+      sendable = try await adopt(consume packet, for: "submitForReceipt")
+    }
+    let core = try await reserve(for: "submitForReceipt")
     let waiter = core.waiters.take(.receipt)
     accept(sendable, cookie: waiter.index)
     return Receipt(queue: self, waiter: waiter)

@@ -30,11 +30,14 @@ public struct ResidencyHistogram: Sendable, Hashable, CustomStringConvertible {
   /// Frames sampled.
   public var total: UInt64 { counts.reduce(0, &+) }
 
-  /// A time that `fraction` (0 to 1) of the sampled frames did not exceed, rounded up to a power of two; nil without samples.
+  /// A time that `fraction` (0 to 1, others are cut to that, and no number is none) of the sampled frames did not exceed,
+  /// rounded up to a power of two; nil without samples.
   public func quantile(_ fraction: Double) -> Duration? {
     let total = total
     guard total > 0 else { return nil }
-    let wanted = UInt64((Double(total) * min(max(fraction, 0), 1)).rounded(.up))
+    // Not by `max`, which lets through what is not a number.
+    let share = fraction > 0 ? min(fraction, 1) : 0
+    let wanted = UInt64((Double(total) * share).rounded(.up))
     var sum: UInt64 = 0
     for (bucket, count) in counts.enumerated() {
       sum &+= count

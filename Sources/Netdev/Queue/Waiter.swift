@@ -5,13 +5,15 @@ internal import LibeventConcurrency
 /// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
 @usableFromInline final class Waiter {
   /// What a task waits for.
-  enum Wish { case space, release, receipt, batch, packet, burst, ahead, event, sample, closing }
+  enum Wish { case space, buffers, release, receipt, batch, packet, burst, ahead, event, sample, closing }
 
   /// What came of it.
   @safe enum Outcome {
     case pending
     /// A sender may submit one frame; a send's buffer is released; the queue is closed.
     case granted
+    /// The first of the buffers that a sender asked for; they are its own.
+    case buffers(UnsafeMutablePointer<SlotRecord>)
     /// The slot of a received frame.
     case frame(TransmitEntry)
     /// A burst of received frames.
@@ -25,8 +27,10 @@ internal import LibeventConcurrency
   let gate = Gate()
   @safe @exclusivity(unchecked) var wish = Wish.release
   @safe @exclusivity(unchecked) var outcome = Outcome.pending
-  /// Frames that a sender wants room for.
+  /// Frames that a sender wants room for; bytes of the one that it wants buffers for.
   @safe @exclusivity(unchecked) var need = 1
+  /// When it began to wait for buffers, by the loop's clock.
+  @safe @exclusivity(unchecked) var since: UInt64 = 0
   /// Counts uses, so that a late cancellation does not hit the next one.
   @safe @exclusivity(unchecked) var generation: UInt64 = 0
 

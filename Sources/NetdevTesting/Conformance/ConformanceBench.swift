@@ -32,7 +32,7 @@ final class ConformanceBench: Sendable {
   var ledger: SlotLedger { audit.ledgers[0] }
   var ledgers: [SlotLedger] { audit.ledgers }
   var driver: any NetworkDriver { audit }
-  var maximumFrameLength: Int { information.mtu + 14 }
+  var maximumFrameLength: Int { information.maximumFrameLength }
   var minimumFrameLength: Int { trial.suite.minimumFrameLength }
 
   /// A length that every wire carries and that has room for the headers of a flow.

@@ -215,6 +215,15 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
     return index != UInt16(truncatingIfNeeded: usedIndex) || failure != nil
   }
 
+  /// Whether the device has used everything that was ever published: it has nothing left. One load, changes nothing; taken
+  /// back or not, and false before the first publication.
+  @inlinable
+  @inline(__always)
+  public var isUsedUp: Bool {
+    guard published != 0 else { return false }
+    return unsafe netdev_load_relaxed_u16(usedEntries - 2) == UInt16(truncatingIfNeeded: published)
+  }
+
   /// Whether `reapSingles` has left something for `nextUsed` that it saw: a chain of several buffers, one that its `body`
   /// refused, a violation, or, with IN_ORDER, anything.
   @inlinable

@@ -1,0 +1,152 @@
+import LibeventConcurrency
+import Netdev
+import NetdevTesting
+import Testing
+
+/// One cancellation, one error: whatever a task waits for, it is told that it was cancelled, and nothing else.
+@Suite(.timeLimit(.minutes(3))) struct CancellationTests {
+  /// Every wait of the public face.
+  enum Wait: CaseIterable {
+    case sendForRoom, submitForRoom, receiptForRoom, batchForRoom, burstForRoom, forwardForRoom, forwardForPackets
+    case forwardAnyForPackets, sendForBuffer, sendForRelease, batchForRelease, receiptReleased, packets, receiveBurst
+    case releases, closed
+
+    /// The operation that the program called, where the wait ends by an error.
+    var operation: String? {
+      switch self {
+      case .sendForRoom, .burstForRoom, .sendForBuffer: "send"
+      case .submitForRoom: "submit"
+      case .receiptForRoom: "submitForReceipt"
+      case .batchForRoom: "send(contentsOf:)"
+      case .forwardForRoom, .forwardForPackets, .forwardAnyForPackets: "forward"
+      case .closed: "closed"
+      case .sendForRelease, .batchForRelease, .receiptReleased, .packets, .receiveBurst, .releases: nil
+      }
+    }
+
+    /// What is published stays so: the wait goes on until the release.
+    var isForRelease: Bool { [.sendForRelease, .batchForRelease, .receiptReleased].contains(self) }
+    var needsFullRing: Bool {
+      [.sendForRoom, .submitForRoom, .receiptForRoom, .batchForRoom, .burstForRoom, .forwardForRoom].contains(self)
+    }
+  }
+
+  /// Waits, on the queue's loop; `isThere` is called just before.
+  private static func wait(_ wait: Wait, on queue: isolated NetworkQueue, _ isThere: () -> Void) async throws {
+    let pool = queue.pool
+    if wait.needsFullRing {
+      for number in 0..<16 { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
+    }
+    let packet = try Packet(copying: numbered(99), in: pool)
+    isThere()
+    switch wait {
+    case .sendForRoom, .sendForRelease: try await queue.send(packet)
+    case .submitForRoom: try await queue.submit(packet)
+    case .receiptForRoom: _ = try await queue.submitForReceipt(packet)
+    case .receiptReleased: try await queue.submitForReceipt(packet).released
+    case .batchForRoom, .batchForRelease: try await queue.send(contentsOf: [packet, packet])
+    case .burstForRoom: try await queue.send(queue.makeBurst(count: 2, length: 60))
+    case .forwardForRoom:
+      try await queue.forward(
+        from: AsyncStream { continuation in for _ in 0..<9 { continuation.yield(packet) } })
+    case .forwardForPackets: try await queue.forward(from: queue.packets)
+    case .forwardAnyForPackets: try await queue.forward(from: AsyncStream(Packet.self) { _ in })
+    case .sendForBuffer:
+      var kept: [Packet] = []
+      while kept.last?.isInPool != false { kept.append(try Packet(copying: numbered(1), in: pool)) }
+      try await queue.send(kept.removeLast())
+      withExtendedLifetime(kept) {}
+    case .packets: for await _ in queue.packets {}
+    case .receiveBurst: while await queue.receiveBurst() != nil {}
+    case .releases: for await _ in queue.releases {}
+    case .closed: try await queue.closed()
+    }
+  }
+
+  private static func open() async throws -> (NetworkDevice, ScriptedDriver) {
+    let driver = ScriptedDriver(mode: .hold, capacity: 16)
+    var configuration = NetworkDevice.Configuration()
+    configuration.pool = try PacketPool(.init(slots: 128, hugePages: false))
+    return (try await NetworkDevice.open(driver: driver, configuration: configuration), driver)
+  }
+
+  @Test(arguments: Wait.allCases, [1, 2])
+  func `a device whose run is cancelled throws CancellationError, whatever its bodies wait for`(
+    _ wait: Wait, _ bodies: Int
+  ) async throws {
+    // Several times: a wait meets with the cancellation itself, or with the close that comes of it.
+    for round in 0..<10 {
+      let (device, _) = try await Self.open()
+      let started = Tally(1)
+      let run = Task {
+        try await device.run { queue in try await Self.wait(wait, on: queue) { started.add(0) } }
+      }
+      try await eventually("it waits") { started.total == 1 }
+      if round > 0 { await turn(device.queues[0], times: UInt64(round)) }
+      run.cancel()
+      await #expect(throws: CancellationError.self) { try await run.value }
+      try await eventually("every buffer is back") { device.pool.free == 128 }
+    }
+  }
+
+  @Test(arguments: Wait.allCases)
+  func `a task that is cancelled while it waits is told that by the call that it made`(_ wait: Wait) async throws {
+    let (device, driver) = try await Self.open()
+    let queue = device.queues[0]
+    let (started, outcome) = (Tally(1), Outcome())
+    let task = Task {
+      await outcome.record { try await queue.run { queue in try await Self.wait(wait, on: queue) { started.add(0) } } }
+    }
+    try await eventually("it waits") { started.total == 1 }
+    await turn(queue, times: 5)
+    #expect(outcome.finished == 0)
+    task.cancel()
+    if wait.isForRelease || wait == .forwardForRoom || wait == .batchForRoom {
+      // What has been published goes on to its release.
+      await turn(queue, times: 5)
+      try await eventually("it ends with the release") {
+        await driver.releaseAll()
+        return outcome.finished == 1
+      }
+    }
+    try await eventually("it ends") { outcome.finished == 1 }
+    #expect(outcome.errors.map { $0.code } == (wait.operation == nil ? [] : [.cancelled]))
+    #expect(outcome.errors.map { $0.operation } == (wait.operation.map { [$0] } ?? []))
+    // It concerned that task: the queue goes on.
+    await driver.releaseAll()
+    let send = Outcome()
+    Task { await send.record { try await queue.send(Packet(copying: numbered(5), in: device.pool)) } }
+    try await eventually("the queue goes on") {
+      await driver.releaseAll()
+      return send.finished == 1
+    }
+    #expect(send.errors.isEmpty)
+    try await device.close()
+    try await eventually("every buffer is back") { device.pool.free == 128 }
+  }
+
+  struct OwnError: Error {}
+
+  @Test func `what a body throws of its own is thrown, cancelled or not, and so is the cause when a queue breaks`()
+    async throws
+  {
+    let (device, _) = try await Self.open()
+    let started = Tally(1)
+    let run = Task {
+      try await device.run { queue in
+        started.add(0)
+        for await _ in queue.packets {}
+        throw OwnError()
+      }
+    }
+    try await eventually("it waits") { started.total == 1 }
+    run.cancel()
+    await #expect(throws: OwnError.self) { try await run.value }
+
+    let (other, driver) = try await Self.open()
+    let broken = Task { try await other.run { queue in try await queue.closed() } }
+    await turn(other.queues[0], times: 5)
+    await driver.breakQueue(NetworkDeviceError(.broken, "the test"))
+    await #expect(throws: NetworkDeviceError(.broken, "the test")) { try await broken.value }
+  }
+}
