@@ -94,13 +94,14 @@ internal import CNetdevSystem
     if unsafe core.pointee.hooksChanged { unsafe core.pointee.rebuildHooks() }
     unsafe core.pointee.turnRequested = false
     let inlet = unsafe core.pointee.inlet
-    if unsafe inlet._withUnsafeGuaranteedRef({ $0.beginTurn() }) { unsafe core.pointee.takeDiscarded() }
+    let isRequested = unsafe inlet._withUnsafeGuaranteedRef { $0.beginTurn() }
+    if isRequested { unsafe core.pointee.takeDiscarded() }
     let hooks = unsafe core.pointee.activeHooks
     for index in 0..<hooks.count { unsafe hooks[index].begin(hooks[index].context) }
 
     let started = netdev_coarse_nanoseconds()
     unsafe inlet._withUnsafeGuaranteedRef { unsafe $0.drain(into: &core.pointee.jobs) }
-    var ran = 0
+    var ran = isRequested ? unsafe inlet._withUnsafeGuaranteedRef { $0.makeCalls() } : 0
     while ran < jobBudget, let job = unsafe core.pointee.jobs.popFirst() {
       unsafe run(job, core)
       ran += 1

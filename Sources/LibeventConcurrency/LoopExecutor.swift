@@ -10,7 +10,7 @@ internal import Glibc
   // Proof: the pointee is touched on the loop's thread only; it is freed after the thread has ended, or by the thread itself
   // as its last act.
   nonisolated(unsafe) let core: UnsafeMutablePointer<LoopCore>
-  private let inlet: LoopInlet
+  let inlet: LoopInlet
   private let thread: UInt64?
   /// The loop's name: its thread carries it, and logs.
   public let name: String

@@ -15,6 +15,8 @@ final class LoopInlet: Sendable {
   private let isSleeping = Atomic<Bool>(false)
   private let isTurnRequested = Atomic<Bool>(false)
   private let isStopRequested = Atomic<Bool>(false)
+  /// Calls from `execute`, oldest first.
+  private let calls = Mutex<[@Sendable () -> Void]>([])
   // What the loop counts: written by its thread alone, read from anywhere.
   private let turns = Atomic<UInt64>(0)
   private let jobs = Atomic<UInt64>(0)
@@ -56,6 +58,12 @@ final class LoopInlet: Sendable {
     requestTurn()
   }
 
+  /// Adds a call and asks for the turn that makes it.
+  func execute(_ call: @escaping @Sendable () -> Void) {
+    calls.withLock { $0.append(call) }
+    requestTurn()
+  }
+
   /// What the loop has done so far. It does not notice being asked.
   var statistics: LoopStatistics {
     LoopStatistics(
@@ -90,6 +98,17 @@ final class LoopInlet: Sendable {
   func beginTurn() -> Bool {
     // The load spares a turn that nobody asked for the exchange; what it misses is there in the next turn.
     isTurnRequested.load(ordering: .relaxed) && isTurnRequested.exchange(false, ordering: .sequentiallyConsistent)
+  }
+
+  /// Makes the calls that are there, oldest first; how many they were.
+  func makeCalls() -> Int {
+    let due = calls.withLock { calls in
+      let due = calls
+      calls = []
+      return due
+    }
+    for call in due { call() }
+    return due.count
   }
 
   /// Events to end.
