@@ -157,12 +157,13 @@ int netdev_unix_peer_process(int descriptor, int32_t *process) {
   socklen_t length = sizeof credentials;
   if (NETDEV_CALL(getsockopt, descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0) return -errno;
   *process = (int32_t)credentials.pid;
-  if (credentials.pid <= 0) return -ESRCH;
   int peer = -1;
   length = sizeof peer;
-  // Linux 6.5 names the process itself; before, its number may have passed to another one meanwhile.
+  // Linux 6.5 names the process itself, also one whose namespace of numbers is another: it is 0 here then. Before, its number
+  // may have passed to another one meanwhile.
   if (NETDEV_CALL(getsockopt, descriptor, SOL_SOCKET, SO_PEERPIDFD, &peer, &length) < 0) {
     if (errno != ENOPROTOOPT) return -errno;
+    if (credentials.pid <= 0) return -ESRCH;
     peer = (int)NETDEV_CALL(syscall, SYS_pidfd_open, credentials.pid, 0);
     if (peer < 0) return -errno;
   }
@@ -173,4 +174,33 @@ int netdev_unix_peer_process(int descriptor, int32_t *process) {
     return -ESRCH;
   }
   return peer;
+}
+
+static uint64_t inode(int descriptor) {
+  struct stat status;
+  return NETDEV_CALL(fstat, descriptor, &status) < 0 ? 0 : (uint64_t)status.st_ino;
+}
+
+uint64_t netdev_process_identity(int process_descriptor) {
+  // Since Linux 6.9 each process has an inode of its own; before, all of these descriptors shared one.
+  int own = (int)NETDEV_CALL(syscall, SYS_pidfd_open, getpid(), 0);
+  if (own < 0) return 0;
+  uint64_t ours = inode(own);
+  netdev_close(own);
+  uint64_t identity = inode(process_descriptor);
+  return identity == ours ? 0 : identity;
+}
+
+bool netdev_unix_file(const char *path, struct netdev_file *file) {
+  struct stat status;
+  if (NETDEV_CALL(lstat, path, &status) < 0) return false;
+  file->device = (uint64_t)status.st_dev;
+  file->inode = (uint64_t)status.st_ino;
+  return true;
+}
+
+void netdev_unix_remove(const char *path, struct netdev_file file) {
+  struct netdev_file found;
+  if (!netdev_unix_file(path, &found) || found.device != file.device || found.inode != file.inode) return;
+  (void)netdev_unlink(path);
 }

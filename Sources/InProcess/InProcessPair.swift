@@ -7,19 +7,17 @@ internal import VirtioNet
 
 /// One pair between driver and device: the engine on its loop, and the wires between the two.
 final class InProcessPair: @unchecked Sendable {
-  // Proof of Sendable: `engine` and `kickSources` are touched on the engine's loop only, `callSource`, `onInterrupt` and
-  // `onFailure` on the driver's, each inside a `LoopScope` of that loop; everything else is a constant.
+  // Proof of Sendable: `engine` and `kickSources` are touched on the engine's loop only, `callSource` and `onInterrupt` on the
+  // driver's, each in calls on that loop; everything else is a constant.
   let doorbells: any VirtioDoorbells
   private let placement: VirtioPairPlacement
   private let device: VirtioNetDevice
   private let memory: PairMemory
-  private let driver: LoopScope
+  private let driverLoop: LoopExecutor
   private let engineLoop: LoopExecutor
-  private let engineScope: LoopScope
   private let wires: Wires?
   private let inline: InlineDoorbells?
   private let onInterrupt: () -> Void
-  private let onFailure: (NetworkDeviceError) -> Void
   private var engine: QueuePairEngine?
   private var kickSources: [LoopSource] = []
   private var callSource: LoopSource?
@@ -27,15 +25,13 @@ final class InProcessPair: @unchecked Sendable {
   /// On the driver's loop.
   init(
     placement: VirtioPairPlacement, device: VirtioNetDevice, driverLoop: LoopExecutor,
-    engines: InProcessTransport.Placement, memory: PairMemory, onInterrupt: @escaping () -> Void,
-    onFailure: @escaping (NetworkDeviceError) -> Void
+    engines: InProcessTransport.Placement, memory: PairMemory, onInterrupt: @escaping () -> Void
   ) throws(NetworkDeviceError) {
     self.placement = placement
     self.device = device
     self.memory = memory
     self.onInterrupt = onInterrupt
-    self.onFailure = onFailure
-    driver = LoopScope(driverLoop)
+    self.driverLoop = driverLoop
     switch engines {
     case .inline:
       let bells = InlineDoorbells()
@@ -43,7 +39,6 @@ final class InProcessPair: @unchecked Sendable {
       inline = bells
       wires = nil
       engineLoop = driverLoop
-      engineScope = driver
     case .ownLoop(let cpu):
       do throws(LoopError) {
         let loop = try LoopExecutor(name: "device/\(placement.index)", cpu: cpu)
@@ -52,7 +47,6 @@ final class InProcessPair: @unchecked Sendable {
         self.wires = wires
         inline = nil
         engineLoop = loop
-        engineScope = LoopScope(loop)
         let source = try driverLoop.makeSource(descriptor: wires.call, readiness: .readable) {
           _ = netdev_eventfd_drain(wires.call)
           onInterrupt()
@@ -65,9 +59,16 @@ final class InProcessPair: @unchecked Sendable {
     }
   }
 
-  /// Makes the engine and lets it serve.
-  func start() async throws(NetworkDeviceError) {
-    try await engineScope.run { _ throws(NetworkDeviceError) in try self.startEngine() }
+  /// Makes the engine and lets it serve; the promise is for `loop`.
+  func start(from loop: LoopExecutor) -> LoopPromise<NetworkDeviceError?> {
+    loop.call(on: engineLoop) { [self] in
+      do throws(NetworkDeviceError) {
+        try startEngine()
+        return nil
+      } catch {
+        return error
+      }
+    }
   }
 
   private func startEngine() throws(NetworkDeviceError) {
@@ -112,24 +113,19 @@ final class InProcessPair: @unchecked Sendable {
     return [receive, transmit]
   }
 
-  /// When this returns, the device touches nothing of the driver's any more.
-  func stop() async {
-    await engineScope.run { _ in
-      self.engine?.stop()
-      self.inline?.connect(nil)
-      self.engine = nil
-      for source in self.kickSources { source.cancel() }
-      self.kickSources = []
+  /// When the promise is kept, the device touches nothing of the driver's any more.
+  func stop(from loop: LoopExecutor) -> LoopPromise<Void> {
+    driverLoop.execute { [self] in
+      callSource?.cancel()
+      callSource = nil
     }
-    await driver.run { _ in
-      self.callSource?.cancel()
-      self.callSource = nil
+    return loop.call(on: engineLoop) { [self] in
+      engine?.stop()
+      inline?.connect(nil)
+      engine = nil
+      for source in kickSources { source.cancel() }
+      kickSources = []
     }
-  }
-
-  /// The device is of no more use.
-  func report(_ error: NetworkDeviceError) async {
-    await driver.run { _ in self.onFailure(error) }
   }
 }
 

@@ -24,12 +24,10 @@ public final class InProcessTransport: VirtioTransport {
   private let state = Mutex(State())
 
   struct State {
+    var control: DeviceControl?
     var pools: [PacketPool] = []
     var memories: [RingMemory] = []
     var pairs: [InProcessPair] = []
-    var onLoss: (@Sendable (VirtioLoss) -> Void)?
-    var onConfig: (@Sendable (NetConfig) -> Void)?
-    var hasToldLoss = false
   }
 
   /// Where pools begin in the device's address space, each on its own 2⁴⁰ bytes; ring memory lies below.
@@ -51,40 +49,19 @@ public final class InProcessTransport: VirtioTransport {
 // MARK: - Agreeing
 
 extension InProcessTransport {
+  /// The device tells of changes by asking for attention.
+  public func attach(control: DeviceControl) {
+    state.withLock { $0.control = control }
+    device.setConfigurationLine { control.requestAttention() }
+  }
+
   /// The device is here already.
-  public func connect() async throws(NetworkDeviceError) {
-    device.setConfigurationLine { [weak self] in
-      guard let self, !self.passOn() else { return }
-      Task { await self.configurationChanged() }
-    }
-  }
+  public func connect() async throws(NetworkDeviceError) {}
 
-  /// What is behind the device can be lost: an interface is deleted.
-  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) { state.withLock { $0.onLoss = onLoss } }
-
-  /// The device's link goes down and comes up.
-  public func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void) {
-    state.withLock { $0.onConfig = onChange }
-  }
-
-  /// Tells the driver of a loss, once, or of a configuration that changed. False when the device needs a reset.
-  private func passOn() -> Bool {
-    if let loss = device.loss {
-      let onLoss = state.withLock { state -> (@Sendable (VirtioLoss) -> Void)? in
-        guard !state.hasToldLoss else { return nil }
-        state.hasToldLoss = true
-        return state.onLoss
-      }
-      // The engines are of this process: what they may still write is known.
-      onLoss?(VirtioLoss(cause: NetworkDeviceError(loss)) { _ in true })
-      return true
-    }
-    guard !device.status.contains(.needsReset) else { return false }
-    guard let features = device.negotiatedFeatures, let onConfig = state.withLock({ $0.onConfig }),
-      let config = try? NetConfig(reading: device, features: features)
-    else { return true }
-    onConfig(config)
-    return true
+  /// What is behind the device can be lost: an interface is deleted. The engines are of this process: what they may still write
+  /// is known.
+  public func loss() async -> VirtioLoss? {
+    device.loss.map { loss in VirtioLoss(cause: NetworkDeviceError(loss)) { _ in true } }
   }
 
   /// What the device offers.
@@ -110,22 +87,41 @@ extension InProcessTransport {
   /// The device's status.
   public func status() async throws(NetworkDeviceError) -> DeviceStatus { device.status }
 
-  /// Writes the status; DRIVER_OK starts the engines.
+  /// Writes the status; DRIVER_OK starts the engines, all at the same time.
   public func setStatus(_ status: DeviceStatus) async throws(NetworkDeviceError) {
     device.setStatus(status)
     guard status.contains(.driverOK) else { return }
-    for pair in state.withLock({ $0.pairs }) { try await pair.start() }
+    let loop = try controlLoop()
+    let deadline = LoopDeadline(loop, after: .seconds(5))
+    for start in state.withLock({ $0.pairs }).map({ $0.start(from: loop) }) {
+      switch await start.value(within: deadline.remaining) {
+      case .value(nil): continue
+      case .value(let error?): throw error
+      case .timedOut, .cancelled:
+        throw NetworkDeviceError(
+          .timedOut, "starting \(name)", offered: "its loop did not answer",
+          advice: "look for a job that blocks the loop")
+      }
+    }
+  }
+
+  private func controlLoop() throws(NetworkDeviceError) -> LoopExecutor {
+    guard let control = state.withLock({ $0.control }) else {
+      throw NetworkDeviceError(.invalidConfiguration, name, advice: "attach a control first")
+    }
+    return control.loop
   }
 
   /// What the device's side of each pair has dropped.
   public var deviceDrops: [DeviceDrops] { device.drops.map { DeviceDrops($0) } }
 
-  /// NEEDS_RESET.
-  private func configurationChanged() async {
-    guard device.status.contains(.needsReset) else { return }
-    let error = NetworkDeviceError(
-      .broken, name, offered: "the device needs a reset", advice: "close it and open it again")
-    for pair in state.withLock({ $0.pairs }) { await pair.report(error) }
+  /// NEEDS_RESET, or a link that changed.
+  public func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig? {
+    guard !device.status.contains(.needsReset) else {
+      throw NetworkDeviceError(
+        .broken, name, offered: "the device needs a reset", advice: "close it and open it again")
+    }
+    return try? await readConfig(offered: offered)
   }
 }
 
@@ -163,8 +159,7 @@ extension InProcessTransport {
     let (pools, memories) = state.withLock { ($0.pools, $0.memories) }
     let made = try InProcessPair(
       placement: pair, device: device, driverLoop: loop, engines: placement,
-      memory: PairMemory(pools: pools, rings: memories, poolSpacing: Self.poolSpacing), onInterrupt: onInterrupt,
-      onFailure: onFailure)
+      memory: PairMemory(pools: pools, rings: memories, poolSpacing: Self.poolSpacing), onInterrupt: onInterrupt)
     state.withLock { $0.pairs.append(made) }
     return made.doorbells
   }
@@ -173,13 +168,15 @@ extension InProcessTransport {
 // MARK: - The end
 
 extension InProcessTransport {
-  /// Stops the engines, each on its loop: when that has happened, nothing touches the driver's memory any more.
+  /// Stops the engines, each on its loop and all at the same time: when that has happened, nothing touches the driver's memory
+  /// any more.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
     let pairs = state.withLock { $0.pairs }
-    // The first reset finds no engine, and needs no task to wait for one.
     guard !pairs.isEmpty else { return device.reset() }
-    let stopped = await finishes(within: timeout) { for pair in pairs { await pair.stop() } }
-    guard stopped else {
+    let loop = try controlLoop()
+    let deadline = LoopDeadline(loop, after: timeout)
+    for stop in pairs.map({ $0.stop(from: loop) }) {
+      if case .value = await stop.value(within: deadline.remaining) { continue }
       throw NetworkDeviceError(
         .resetNotConfirmed, "resetting \(name)", offered: "its loop did not answer within \(timeout)",
         advice: "look for a job that blocks the loop")
@@ -192,28 +189,14 @@ extension InProcessTransport {
   public func shutDown() async {
     device.setConfigurationLine(nil)
     device.close()
-    state.withLock { state in
-      if !state.pairs.isEmpty { for memory in state.memories { Quarantine.keep(memory) } }
+    let old = state.withLock { state in
+      let old = state
       state = State()
+      return old
     }
+    guard !old.pairs.isEmpty else { return }
+    for memory in old.memories { Quarantine.keep(memory) }
+    // Their engines are on loops that do not answer: letting go of one here would wait for its thread.
+    for pair in old.pairs { Quarantine.keep(pair) }
   }
-}
-
-/// Runs `work` in a task of its own and waits for it, but no longer than `limit`.
-private func finishes(within limit: Duration, _ work: @escaping @Sendable () async -> Void) async -> Bool {
-  let (results, continuation) = AsyncStream.makeStream(of: Bool.self)
-  let working = Task {
-    await work()
-    continuation.yield(true)
-  }
-  let timing = Task {
-    try await Task.sleep(for: limit)
-    continuation.yield(false)
-  }
-  defer { timing.cancel() }
-  for await finished in results {
-    if !finished { working.cancel() }
-    return finished
-  }
-  return false
 }

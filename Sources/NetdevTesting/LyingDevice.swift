@@ -62,7 +62,9 @@ public final class LyingDevice: VirtioTransport {
     var regions: [LyingMemory.Region] = []
     var pairs: [Reference] = []
     var features: FeatureSet?
-    var onLoss: (@Sendable (VirtioLoss) -> Void)?
+    var control: DeviceControl?
+    /// Told, and not made good yet by a driver that has set DRIVER_OK anew.
+    var loss: VirtioLoss?
     var isThere = true
   }
 
@@ -119,19 +121,27 @@ extension LyingDevice {
 
   /// The device is lost; the script may still write to the rings that it had.
   ///
-  /// - Parameter isGone: what the driver is told when it asks whether the device is gone for good; called from any thread.
+  /// - Parameter isGone: what the driver is told when it asks whether the device is gone for good; called from any thread. When
+  ///   that changes later, say so with `requestAttention`.
   public func lose(isGone: @escaping @Sendable () -> Bool) {
-    let onLoss = state.withLock { $0.onLoss }
     let cause = NetworkDeviceError(.broken, name, offered: "it was told to get lost")
-    onLoss?(
-      VirtioLoss(cause: cause) { limit in
-        let deadline = ContinuousClock.now + limit
-        while !isGone(), ContinuousClock.now < deadline, !Task.isCancelled {
-          try? await Task.sleep(for: .milliseconds(1))
+    let control = state.withLock { state -> DeviceControl? in
+      guard let control = state.control else { return nil }
+      state.loss = VirtioLoss(cause: cause) { limit in
+        let deadline = LoopDeadline(control.loop, after: limit)
+        while !isGone() {
+          // A script has no way to say when it is so.
+          guard deadline.remaining > .zero, await control.loop.sleep(for: .milliseconds(1)) else { return false }
         }
-        return isGone()
-      })
+        return true
+      }
+      return control
+    }
+    control?.requestAttention()
   }
+
+  /// Has the driver look again at devices that it lost.
+  public func requestAttention() { state.withLock { $0.control }?.requestAttention() }
 
   private func note(_ event: Event) { state.withLock { $0.events.append(event) } }
 
@@ -154,8 +164,11 @@ extension LyingDevice {
   /// As configured.
   public var recovery: VirtioRecovery? { configuration.recovery }
 
+  /// The loop of everything that waits here.
+  public func attach(control: DeviceControl) { state.withLock { $0.control = control } }
+
   /// The device is lost when the script says so.
-  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) { state.withLock { $0.onLoss = onLoss } }
+  public func loss() async -> VirtioLoss? { state.withLock { $0.loss } }
 
   /// Forgets what was before, except what it saw.
   public func connect() async throws(NetworkDeviceError) {
@@ -197,6 +210,7 @@ extension LyingDevice {
     state.withLock { state in
       state.events.append(.setStatus(status))
       state.status = configuration.refusesFeatures ? status.subtracting(.featuresOK) : status
+      if status.contains(.driverOK) { state.loss = nil }
     }
   }
 
@@ -279,10 +293,16 @@ extension LyingDevice {
     }
     for reference in pairs { await reference.scope.run { _ in reference.pair.leave() } }
     guard behaviour == .never else { return }
-    try? await Task.sleep(for: timeout)
+    if let loop = state.withLock({ $0.control?.loop }) { await loop.sleep(for: timeout) }
     throw NetworkDeviceError(.resetNotConfirmed, "resetting \(name)", offered: "no answer within \(timeout)")
   }
 
   /// The script can go on writing to the rings.
-  public func shutDown() async { note(.shutDown) }
+  public func shutDown() async {
+    state.withLock { state in
+      state.events.append(.shutDown)
+      state.control = nil
+      state.loss = nil
+    }
+  }
 }

@@ -1,178 +1,150 @@
+internal import LibeventConcurrency
 internal import Logging
-internal import Netdev
+public import Netdev
 internal import Synchronization
 internal import Virtio
 
 // A device that was lost is looked for until it is there again, or until somebody closes it. Programs notice nothing but the
 // pause, and the link's events.
 extension VirtioNetDriver {
-  /// What is under way.
-  struct Recovery {
-    /// Works through the losses, one after the other; nil while the device is there.
-    var task: Task<Void, Never>?
-    var losses: [VirtioLoss] = []
-    /// Number of the present loss.
-    var generation = 0
-    /// Tasks that wait for lost devices to be gone, by the loss.
-    var watches: [Int: Task<Void, Never>] = [:]
-    var isClosing = false
+  /// Buffers that a lost device could still write to.
+  struct Quarantined: Sendable {
+    /// Number of the loss.
+    var generation: Int
+    var loss: VirtioLoss
+    var buffers: Int
   }
 
-  func noteLoss(_ loss: VirtioLoss) {
+  /// As the transport has it.
+  public var recovery: RecoveryPauses? {
+    transport.recovery.map { RecoveryPauses(first: $0.firstDelay, longest: $0.longestDelay) }
+  }
+
+  /// A device that is lost, a lost one that is gone, a configuration that has changed.
+  public func attend() async throws(NetworkDeviceError) {
+    try await noteLoss()
+    await endQuarantines()
+    if let agreed = state.withLock({ $0.agreed }),
+      let config = try await transport.changedConfig(offered: agreed.features)
+    {
+      noteStatus(config)
+    }
+    // Who was lost while it was asked.
+    try await noteLoss()
+  }
+
+  private func noteLoss() async throws(NetworkDeviceError) {
+    guard let loss = await transport.loss() else { return }
     state.withLock { state in
-      guard !state.recovery.isClosing else { return }
-      state.recovery.losses.append(loss)
-      if state.recovery.task == nil { state.recovery.task = Task { await self.recover() } }
+      state.losses += 1
+      state.loss = loss
+    }
+    throw loss.cause
+  }
+
+  /// Gives back what lost devices could still write to that are gone at last.
+  private func endQuarantines() async {
+    for quarantined in state.withLock({ $0.quarantines }) {
+      guard await quarantined.loss.isGone(.zero) else { continue }
+      let generation = quarantined.generation
+      state.withLock { $0.quarantines.removeAll { $0.generation == generation } }
+      _ = await tell { $0.endQuarantine(generation) }
+      logger.notice(
+        "the lost device is gone, its quarantine is over",
+        metadata: ["device": "\(transport.name)", "loss": "\(generation)"])
     }
   }
 
-  /// No loss leads to anything any more; what is under way ends first.
-  func endRecovery() async {
-    let (task, watches) = state.withLock { state in
-      state.recovery.isClosing = true
-      return (state.recovery.task, state.recovery.watches)
-    }
-    task?.cancel()
-    await task?.value
-    for watch in watches.values { watch.cancel() }
-    for watch in watches.values { await watch.value }
-  }
-
-  private func recover() async {
-    while true {
-      let next = state.withLock { state -> (loss: VirtioLoss, generation: Int)? in
-        guard !state.recovery.losses.isEmpty, !state.recovery.isClosing else {
-          state.recovery.task = nil
-          return nil
-        }
-        state.recovery.generation += 1
-        return (state.recovery.losses.removeFirst(), state.recovery.generation)
-      }
-      guard let next else { return }
-      await recover(from: next.loss, generation: next.generation)
-    }
-  }
-
-  private func recover(from loss: VirtioLoss, generation: Int) async {
-    let pairs = state.withLock { $0.pairs }
-    for pair in pairs { await pair.suspend() }
-    tellOfLoss(loss.cause)
-    logger.debug(
-      "the device is lost",
-      metadata: ["device": "\(transport.name)", "loss": "\(generation)", "cause": "\(loss.cause)"])
-    guard let policy = transport.recovery else {
-      for pair in pairs { await pair.fail(loss.cause) }
-      return
-    }
-    var delay = policy.firstDelay
-    while !Task.isCancelled {
-      do throws(NetworkDeviceError) {
-        try await reconnect(loss, generation, policy, pairs)
-        logger.debug("the device is back", metadata: ["device": "\(transport.name)", "loss": "\(generation)"])
-        tellOfReturn()
-        return
-      } catch {
-        logger.debug(
-          "the device is not back yet",
-          metadata: ["device": "\(transport.name)", "error": "\(error)", "again": "\(delay)"])
-        // What the device lacks it will lack at the next attempt too; everything else may pass.
-        if [.unsupported, .invalidConfiguration].contains(error.code) {
-          for pair in pairs { await pair.fail(error) }
-          return
-        }
-      }
-      try? await Task.sleep(for: delay)
-      delay = min(delay * 2, policy.longestDelay)
-    }
-  }
-
-  /// The link is down with the device, unless it was before.
-  private func tellOfLoss(_ cause: NetworkDeviceError) {
-    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
-      state.isLost = true
-      return state.saysLinkIsUp ? state.onLinkChange : nil
-    }
-    onLinkChange?(.down(cause: cause))
-  }
-
-  /// The device is back, and its link is what it says now.
-  private func tellOfReturn() {
-    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
-      state.isLost = false
-      return state.saysLinkIsUp ? state.onLinkChange : nil
-    }
-    onLinkChange?(.up)
-  }
+  /// Nothing is published to the lost device, and nothing is heard from it.
+  public func suspend() async { _ = await tell { $0.suspend() } }
 
   /// Reaches the device, agrees on what was agreed before, and moves everything that was in the old rings into new ones.
-  private func reconnect(
-    _ loss: VirtioLoss, _ generation: Int, _ policy: VirtioRecovery, _ pairs: [VirtioQueuePair.Reference]
-  ) async throws(NetworkDeviceError) {
-    try await transport.connect()
-    // Whoever was reached just now has nothing to confirm.
-    try await transport.setStatus([])
-    try await transport.setStatus(.acknowledge)
-    try await transport.setStatus([.acknowledge, .driver])
-    let rings = try await agreeAgain()
-    for pair in pairs { try await pair.layAnew(rings) }
-    let isGone = await loss.isGone(.seconds(1))
-    try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
-    let terms = ResumeTerms(isGone: isGone, generation: generation, inFlight: policy.inFlight, cause: loss.cause)
-    var kept = 0
-    for pair in pairs { kept += await pair.resume(terms) }
-    guard !isGone else { return }
-    if kept > 0 {
-      logger.warning(
-        "buffers that the lost device could still write to are quarantined until it is known to be gone",
-        metadata: ["device": "\(transport.name)", "loss": "\(generation)", "buffers": "\(kept)"])
+  public func recover() async throws(NetworkDeviceError) {
+    let (loss, generation) = state.withLock { ($0.loss, $0.losses) }
+    guard let loss, let policy = transport.recovery else {
+      throw NetworkDeviceError(.unsupported, "reopening \(transport.name)", offered: "a device that is not lost")
     }
-    watch(loss, generation, pairs)
+    try await setUp { [self] () async throws(NetworkDeviceError) in
+      try await agreeAgain()
+    }
+    let isGone = await loss.isGone(.seconds(1))
+    if !isGone { try checkQuarantine() }
+    try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+    // From here on it is the new device that knows the buffers. A loop that does not answer now resumes its pair later, in order.
+    state.withLock { $0.loss = nil }
+    let terms = ResumeTerms(isGone: isGone, generation: generation, inFlight: policy.inFlight, cause: loss.cause)
+    let kept = await tell(within: Self.loopPatience) { $0.resume(terms) }.reduce(0, +)
+    if !isGone { noteQuarantine(Quarantined(generation: generation, loss: loss, buffers: kept)) }
   }
 
-  private func agreeAgain() async throws(NetworkDeviceError) -> SharedRingMemory {
-    let (agreed, memory, pool) = state.withLock { ($0.agreed, $0.memory, $0.pool) }
-    guard let agreed, let memory, let pool else {
+  /// How long the pairs' loops may take to lay their rings anew, or to go on with them.
+  private static let loopPatience = Duration.seconds(5)
+
+  private func agreeAgain() async throws(NetworkDeviceError) {
+    let (known, memory, pool) = state.withLock { ($0.agreed, $0.memory, $0.pool) }
+    guard let known, let memory, let pool else {
       throw NetworkDeviceError(.invalidConfiguration, "reopening \(transport.name)", advice: "call start first")
     }
-    let offered = try await transport.offeredFeatures()
-    guard offered.contains(agreed.features) else {
-      throw lacking("the features \(agreed.features.subtracting(offered))")
-    }
-    try await transport.setFeatures(agreed.features)
-    let wanted: DeviceStatus = [.acknowledge, .driver, .featuresOK]
-    try await transport.setStatus(wanted)
-    guard try await transport.status().contains(.featuresOK) else { throw lacking("it refused \(agreed.features)") }
-    let config = try await transport.readConfig(offered: agreed.features)
-    noteStatus(config)
-    let pairs = agreed.features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
-    guard pairs >= agreed.pairs else { throw lacking("\(agreed.pairs - pairs) of \(agreed.pairs) queue pairs") }
-    guard (config.mtu.map { Int($0) } ?? agreed.mtu) >= agreed.mtu else { throw lacking("an MTU of \(agreed.mtu)") }
+    let (_, config) = try await agree(on: known.features)
+    let pairs = known.features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
+    guard pairs >= known.pairs else { throw lacking("\(known.pairs - pairs) of \(known.pairs) queue pairs") }
+    guard (config.mtu.map { Int($0) } ?? known.mtu) >= known.mtu else { throw lacking("an MTU of \(known.mtu)") }
     guard try await transport.share(pool) == memory.poolAddress else { throw lacking("the pool's address") }
-    let rings = try transport.makeRingMemory(bytes: agreed.pairs * agreed.memoryMap.totalBytes)
+    let rings = try transport.makeRingMemory(bytes: known.pairs * known.memoryMap.totalBytes)
     state.withLock { $0.memory = Memory(poolAddress: memory.poolAddress, rings: rings) }
-    return rings
+    let laid = await tell(within: Self.loopPatience) { pair -> NetworkDeviceError? in
+      do throws(NetworkDeviceError) {
+        try pair.layAnew(rings)
+        return nil
+      } catch {
+        return error
+      }
+    }
+    if let error = laid.compactMap({ $0 }).first { throw error }
+    guard laid.count == state.withLock({ $0.pairs.count }) else {
+      throw NetworkDeviceError(
+        .timedOut, "reopening \(transport.name)", offered: "the loop of a queue pair did not answer",
+        advice: "look for a job that blocks the loop")
+    }
   }
 
-  private func lacking(_ what: String) -> NetworkDeviceError {
+  func lacking(_ what: String) -> NetworkDeviceError {
     NetworkDeviceError(
       .unsupported, "reopening \(transport.name)", offered: "the device came back without something: \(what)",
       advice: "start it as it was before, or open it anew")
   }
+}
 
-  /// Gives back what the lost device could still write to, when it is gone at last.
-  private func watch(_ loss: VirtioLoss, _ generation: Int, _ pairs: [VirtioQueuePair.Reference]) {
-    state.withLock { state in
-      guard !state.recovery.isClosing else { return }
-      state.recovery.watches[generation] = Task {
-        let isGone = await loss.isGone(.seconds(86_400 * 365))
-        if isGone {
-          for pair in pairs { await pair.endQuarantine(generation) }
-          self.logger.notice(
-            "the lost device is gone, its quarantine is over",
-            metadata: ["device": "\(self.transport.name)", "loss": "\(generation)"])
-        }
-        self.state.withLock { _ = $0.recovery.watches.removeValue(forKey: generation) }
-      }
-    }
+// MARK: - Quarantine
+
+extension VirtioNetDriver {
+  /// Lost devices that are not gone, at most, whatever few buffers they have.
+  private static let maximumQuarantines = 64
+
+  /// A device that drops its connection again and again, and lives, would take one ring of buffers after the other out of use. What
+  /// is left must fill every receive ring and every transmit ring: else the device ends, and says why.
+  private func checkQuarantine() throws(NetworkDeviceError) {
+    let (quarantines, agreed, pool) = state.withLock { ($0.quarantines, $0.agreed, $0.pool) }
+    guard let agreed, let pool else { return }
+    let slots = pool.configuration.slots
+    let rings = agreed.pairs * Int(agreed.layout.size)
+    let kept = quarantines.reduce(0) { $0 + $1.buffers }
+    guard kept + 3 * rings > slots || quarantines.count >= Self.maximumQuarantines else { return }
+    throw NetworkDeviceError(
+      .resetNotConfirmed, "reopening \(transport.name)",
+      offered:
+        "\(kept) of \(slots) buffers, of \(quarantines.count) losses, are in quarantine, and \(rings) more would be: "
+        + "the process behind the device has dropped the connection, still runs, and may still write to them",
+      advice: "end that process whenever it disconnects, or use a larger pool")
+  }
+
+  private func noteQuarantine(_ quarantined: Quarantined) {
+    state.withLock { $0.quarantines.append(quarantined) }
+    guard quarantined.buffers > 0 else { return }
+    logger.warning(
+      "buffers that the lost device could still write to are quarantined until it is known to be gone",
+      metadata: [
+        "device": "\(transport.name)", "loss": "\(quarantined.generation)", "buffers": "\(quarantined.buffers)",
+      ])
   }
 }

@@ -25,16 +25,20 @@ public final class VirtioNetDriver: NetworkDriver {
   let logger: Logger
   let state = Mutex(State())
 
+  /// What is known of the device. Steps come one after the other; the lock is for those that come from elsewhere, `makeQueue`
+  /// above all.
   struct State {
+    var control: DeviceControl?
     var agreed: Agreed?
     var pool: PacketPool?
     var memory: Memory?
     var pairs: [VirtioQueuePair.Reference] = []
-    var onLinkChange: (@Sendable (LinkChange) -> Void)?
-    /// What the device said last; while it is lost, the link is down whatever it said.
     var saysLinkIsUp = true
-    var isLost = false
-    var recovery = Recovery()
+    /// Losses so far, in this life.
+    var losses = 0
+    /// The loss that has not been made good: its device knows the buffers in the rings.
+    var loss: VirtioLoss?
+    var quarantines: [Quarantined] = []
   }
 
   /// What was agreed with the device; fixed before the first ring exists.
@@ -84,40 +88,44 @@ public final class VirtioNetDriver: NetworkDriver {
 // MARK: - Agreeing
 
 extension VirtioNetDriver {
-  /// The link is what the transport's device is: there, lost, back.
-  public func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) {
-    state.withLock { $0.onLinkChange = onChange }
-  }
-
   /// What the device says that it dropped.
   public var deviceDrops: [DeviceDrops] { transport.deviceDrops }
 
-  /// The device's own word on the link (VIRTIO 1.4 §5.1.4); without STATUS it is up.
-  func noteStatus(_ config: NetConfig) {
-    let isUp = config.status?.contains(.linkUp) ?? true
-    let onLinkChange = state.withLock { state -> (@Sendable (LinkChange) -> Void)? in
-      guard state.saysLinkIsUp != isUp else { return nil }
-      state.saysLinkIsUp = isUp
-      // Of a lost device the recovery tells.
-      return state.isLost ? nil : state.onLinkChange
-    }
-    onLinkChange?(isUp ? .up : .down(cause: linkDown))
-  }
-
-  private var linkDown: NetworkDeviceError {
-    NetworkDeviceError(.closed, transport.name, offered: "the device says that its link is down")
+  /// Tells the transport too.
+  public func attach(control: DeviceControl) {
+    state.withLock { $0.control = control }
+    transport.attach(control: control)
   }
 
   /// Resets the device, agrees on features and sizes, and finds out what it is.
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
-    transport.watchLoss { [weak self] loss in self?.noteLoss(loss) }
-    transport.watchConfig { [weak self] config in self?.noteStatus(config) }
+    try await setUp { [self] () async throws(NetworkDeviceError) in
+      let (features, config) = try await agree(on: nil)
+      let pairs = try queuePairs(request.queuePairs, config, features)
+      let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
+      let mtu = config.mtu.map { Int($0) } ?? 1500
+      state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs) }
+      // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3), its VLAN tags included; with them any
+      // size will do, but one buffer for an ordinary frame is cheapest.
+      let bufferSize = FrameLimit(mtu: features.contains(.mrgRxbuf) ? min(mtu, 1500) : max(mtu, 1500)).longest
+      return NetworkDeviceInformation(
+        name: transport.name, hardwareAddress: config.macAddress.map { MACAddress(rawValue: $0.rawValue) },
+        mtu: mtu, queuePairs: pairs,
+        queueSize: Int(layout.size), headroom: VirtioNetHeader.size, receiveBufferSize: bufferSize)
+    }
+  }
+
+  /// The way to every device, the first and those that come back (VIRTIO 1.4 §3.1.1): reached, reset, acknowledged, and then
+  /// what `body` agrees on with it.
+  func setUp<Result>(
+    _ body: () async throws(NetworkDeviceError) -> Result
+  ) async throws(NetworkDeviceError) -> Result {
     try await transport.connect()
     try await transport.reset(timeout: .seconds(5))
     try await transport.setStatus(.acknowledge)
     try await transport.setStatus([.acknowledge, .driver])
     do throws(NetworkDeviceError) {
-      return try await agree(request)
+      return try await body()
     } catch {
       // The device learns that nobody will drive it (VIRTIO 1.4 §3.1.1).
       try? await transport.setStatus([.acknowledge, .driver, .failed])
@@ -125,17 +133,13 @@ extension VirtioNetDriver {
     }
   }
 
-  private func agree(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+  /// Features, and the configuration that they let us read.
+  ///
+  /// - Parameter known: what was agreed before and must be agreed again; nil takes all of the offer that is understood.
+  func agree(on known: FeatureSet?) async throws(NetworkDeviceError) -> (FeatureSet, NetConfig) {
     let offered = try await transport.offeredFeatures()
-    guard offered.contains(.version1) else {
-      throw NetworkDeviceError(
-        .unsupported, "open \(transport.name)", offered: "a legacy device without VERSION_1",
-        advice: "use a device of VIRTIO 1.0 or later")
-    }
-    let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
-    logger.debug(
-      "features",
-      metadata: ["device": "\(transport.name)", "offered": "\(offered)", "accepted": "\(features)"])
+    if let known, !offered.contains(known) { throw lacking("the features \(known.subtracting(offered))") }
+    let features = if let known { known } else { try choose(from: offered) }
     try await transport.setFeatures(features)
     let wanted: DeviceStatus = [.acknowledge, .driver, .featuresOK]
     try await transport.setStatus(wanted)
@@ -146,17 +150,32 @@ extension VirtioNetDriver {
     }
     let config = try await transport.readConfig(offered: features)
     noteStatus(config)
-    let pairs = try queuePairs(request.queuePairs, config, features)
-    let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
-    let mtu = config.mtu.map { Int($0) } ?? 1500
-    state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs) }
-    // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3), its VLAN tags included; with them any
-    // size will do, but one buffer for an ordinary frame is cheapest.
-    let bufferSize = FrameLimit(mtu: features.contains(.mrgRxbuf) ? min(mtu, 1500) : max(mtu, 1500)).longest
-    return NetworkDeviceInformation(
-      name: transport.name, hardwareAddress: config.macAddress.map { MACAddress(rawValue: $0.rawValue) },
-      mtu: mtu, queuePairs: pairs,
-      queueSize: Int(layout.size), headroom: VirtioNetHeader.size, receiveBufferSize: bufferSize)
+    return (features, config)
+  }
+
+  private func choose(from offered: FeatureSet) throws(NetworkDeviceError) -> FeatureSet {
+    guard offered.contains(.version1) else {
+      throw NetworkDeviceError(
+        .unsupported, "open \(transport.name)", offered: "a legacy device without VERSION_1",
+        advice: "use a device of VIRTIO 1.0 or later")
+    }
+    let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
+    logger.debug(
+      "features",
+      metadata: ["device": "\(transport.name)", "offered": "\(offered)", "accepted": "\(features)"])
+    return features
+  }
+
+  /// The device's own word on the link (VIRTIO 1.4 §5.1.4); without STATUS it is up.
+  func noteStatus(_ config: NetConfig) {
+    let isUp = config.status?.contains(.linkUp) ?? true
+    let control = state.withLock { state -> DeviceControl? in
+      guard state.saysLinkIsUp != isUp else { return nil }
+      state.saysLinkIsUp = isUp
+      return state.control
+    }
+    let linkDown = NetworkDeviceError(.closed, transport.name, offered: "the device says that its link is down")
+    control?.noteLink(isUp ? .up : .down(cause: linkDown))
   }
 
   private func queuePairs(
@@ -221,29 +240,58 @@ extension VirtioNetDriver {
     let pair = try VirtioQueuePair(
       index: index, agreed: agreed, memory: memory, slots: slots, signal: signal, transport: transport, loop: loop,
       logger: logger)
-    state.withLock { $0.pairs.append(VirtioQueuePair.Reference(pair: pair, scope: LoopScope(loop))) }
+    state.withLock { $0.pairs.append(VirtioQueuePair.Reference(pair: pair, loop: loop)) }
     return pair
   }
 
   /// DRIVER_OK; from here on doorbells ring (VIRTIO 1.4 §3.1.1: never before).
   public func activate() async throws(NetworkDeviceError) {
     try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
-    for reference in state.withLock({ $0.pairs }) { await reference.goLive() }
+    _ = await tell { $0.goLive() }
   }
 
   /// Resets the device; no doorbell rings any more.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
-    await endRecovery()
-    for reference in state.withLock({ $0.pairs }) { await reference.goQuiet() }
+    guard let control = state.withLock({ $0.control }) else { return }
+    _ = await tell { $0.goQuiet() }
+    let deadline = LoopDeadline(control.loop, after: timeout)
     try await transport.reset(timeout: timeout)
+    // Between two devices it is the lost one that knows the buffers.
+    guard let loss = state.withLock({ $0.loss }) else { return }
+    guard await loss.isGone(deadline.remaining) else {
+      throw NetworkDeviceError(
+        .resetNotConfirmed, "resetting \(transport.name)", offered: "\(loss.cause)",
+        advice: "what was there before may still write to this device's buffers; end its process")
+    }
   }
 
   /// Lets go of device and rings.
   public func shutDown() async {
     await transport.shutDown()
-    state.withLock { state in
-      state.pairs = []
-      state.onLinkChange = nil
+    let old = state.withLock { state in
+      let old = state
+      state = State()
+      return old
     }
+    // Each goes on its own loop: it may be the last reference to that.
+    for reference in old.pairs { reference.loop.execute { withExtendedLifetime(reference) {} } }
+  }
+
+  /// How long the pairs' loops are waited for that are told something which waits there in its order anyway.
+  private static let tellingTime = Duration.milliseconds(250)
+
+  /// Tells all pairs at the same time, each on its loop; the answers of those that answered in time.
+  func tell<Answer: Sendable>(
+    within limit: Duration = tellingTime, _ body: @escaping @Sendable (VirtioQueuePair) -> Answer
+  ) async -> [Answer] {
+    let (control, pairs) = state.withLock { ($0.control, $0.pairs) }
+    guard let control else { return [] }
+    let deadline = LoopDeadline(control.loop, after: limit)
+    let calls = pairs.map { reference in control.loop.call(on: reference.loop) { body(reference.pair) } }
+    var answers: [Answer] = []
+    for call in calls {
+      if case .value(let answer) = await call.value(within: deadline.remaining) { answers.append(answer) }
+    }
+    return answers
   }
 }

@@ -9,20 +9,9 @@ internal import Virtio
 @safe final class VirtioQueuePair: QueueDriver {
   /// Where the driver finds it.
   struct Reference: @unchecked Sendable {
-    // Proof of Sendable: `pair` is used inside `scope.run` only, which is the loop it belongs to.
+    // Proof of Sendable: `pair` is used in calls on `loop` only, which is the loop it belongs to.
     let pair: VirtioQueuePair
-    let scope: LoopScope
-
-    func goLive() async { await scope.run { _ in pair.goLive() } }
-    func goQuiet() async { await scope.run { _ in pair.goQuiet() } }
-    func fail(_ error: NetworkDeviceError) async { await scope.run { _ in pair.signal.fail(error) } }
-
-    func suspend() async { await scope.run { _ in pair.suspend() } }
-    func layAnew(_ rings: SharedRingMemory) async throws(NetworkDeviceError) {
-      try await scope.run { _ throws(NetworkDeviceError) in try pair.layAnew(rings) }
-    }
-    func resume(_ terms: ResumeTerms) async -> Int { await scope.run { _ in pair.resume(terms) } }
-    func endQuarantine(_ generation: Int) async { await scope.run { _ in pair.endQuarantine(generation) } }
+    let loop: LoopExecutor
   }
 
   /// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
@@ -172,13 +161,13 @@ internal import Virtio
   }
 
   /// The reset has begun.
-  private func goQuiet() {
+  func goQuiet() {
     isLive = false
     isQuiet = true
   }
 
   /// DRIVER_OK is set: the first notifications are unconditional. Unless a reset was quicker: a queue may break at once.
-  private func goLive() {
+  func goLive() {
     guard !isQuiet, !isSuspended else { return }
     isLive = true
     doorbells?.kickReceive()
@@ -187,25 +176,25 @@ internal import Virtio
   }
 
   /// The device is lost: nothing is published, posted or rung until it is back.
-  private func suspend() {
+  func suspend() {
     isSuspended = true
     isLive = false
-    doorbells = nil
+    disconnect()
     endService()
     // One more turn, for what the device had given back before.
     signal.interrupt()
   }
 
   /// Makes rings for the device that comes back and tells the transport of them. Nothing is in them until `resume`.
-  private func layAnew(_ rings: SharedRingMemory) throws(NetworkDeviceError) {
-    next = nil
+  func layAnew(_ rings: SharedRingMemory) throws(NetworkDeviceError) {
+    disconnectNext()
     let memory = rings.piece(index, of: agreed.memoryMap.totalBytes)
     let made = try Self.makeRings(agreed, memory)
     next = Next(rings: made, memory: memory, doorbells: try attach(memory))
   }
 
   /// The device uses the new rings: what was in the old ones moves over. Says how many buffers are in quarantine since.
-  private func resume(_ terms: ResumeTerms) -> Int {
+  func resume(_ terms: ResumeTerms) -> Int {
     guard isSuspended, !isQuiet, let next = next.take() else { return 0 }
     let left = emptyRings()
     unsafe rings.pointee = next.rings
@@ -219,6 +208,17 @@ internal import Virtio
     goLive()
     signal.interrupt()
     return terms.isGone ? 0 : left.posted.count
+  }
+
+  private func disconnect() {
+    doorbells?.bells.disconnect()
+    doorbells = nil
+  }
+
+  /// What an attempt to come back has made that came to nothing.
+  private func disconnectNext() {
+    next?.doorbells.bells.disconnect()
+    next = nil
   }
 }
 
@@ -290,9 +290,9 @@ extension VirtioQueuePair {
 
   func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
     isLive = false
-    doorbells = nil
+    disconnect()
     endService()
-    next = nil
+    disconnectNext()
     unsafe rings.pointee.transmit.drain { transmitted(TransmitEntry(rawValue: $0)) }
     unsafe rings.pointee.receive.drain { posted(UInt32(truncatingIfNeeded: $0)) }
     for slot in limbo { posted(slot) }

@@ -5,8 +5,12 @@ public import Virtio
 /// How a virtio device is reached: features, configuration, memory, queues, doorbells, interrupts.
 ///
 /// One implementation a way: this process, vhost-user, vhost-net, vhost-vdpa, PCI. The driver above it knows none of them.
-/// The order of calls is `VirtioNetDriver`'s: `connect`, `reset`, status and features, `share`, `attachPair` a pair,
-/// `setStatus(driverOK)`, and at the end `reset` and `shutDown`.
+/// The order of calls is `VirtioNetDriver`'s: `attach(control:)`, `connect`, `reset`, status and features, `share`, `attachPair`
+/// a pair, `setStatus(driverOK)`, `loss` and `changedConfig` whenever it has asked for attention, after a loss again from `connect`
+/// on, and at the end `reset` and `shutDown`.
+///
+/// All but `attachPair` happens on the control loop, one call after the other. Calls that wait for the device have a deadline by
+/// that loop's clock and return soon after their task was cancelled; a later `reset` still has its word with the device.
 public protocol VirtioTransport: AnyObject, Sendable {
   /// A name for logs and statistics.
   var name: String { get }
@@ -21,11 +25,18 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// What to do when the device is lost; nil where a lost device stays lost, and its queues break.
   var recovery: VirtioRecovery? { get }
 
-  /// Tells, from any thread, of the loss of a device that was driven: its connection ended, its process exited.
-  func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void)
+  /// The control plane that this transport belongs to until `shutDown`: its loop, and the way to say that the device was lost, that
+  /// a lost one is gone, or that the configuration has changed.
+  func attach(control: DeviceControl)
 
-  /// Tells, from any thread, of a configuration that the device has changed by itself (VIRTIO 1.4 §2.5), as it is now.
-  func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void)
+  /// Whether the device that was driven last is lost: its connection ended, its process exited.
+  func loss() async -> VirtioLoss?
+
+  /// The configuration, if the device has changed it by itself since it was last read (VIRTIO 1.4 §2.5), as `offered` lets it be
+  /// read; nil when it has not, or cannot be used.
+  ///
+  /// - Throws: what the device asks for instead, such as a reset.
+  func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig?
 
   /// Reaches the device; after a loss, reaches it again, or whatever has taken its place.
   ///
@@ -103,12 +114,14 @@ extension VirtioTransport {
   public var serviceTimeout: Duration? { nil }
   /// A lost device stays lost.
   public var recovery: VirtioRecovery? { nil }
+  /// It has nothing to tell.
+  public func attach(control: DeviceControl) {}
   /// No device is ever lost.
-  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) {}
+  public func loss() async -> VirtioLoss? { nil }
   /// Most devices do not tell what they drop.
   public var deviceDrops: [DeviceDrops] { [] }
   /// The configuration never changes.
-  public func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void) {}
+  public func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig? { nil }
 }
 
 /// What to do when a device is lost: look for it again, and go on.
@@ -123,7 +136,8 @@ public struct VirtioRecovery: Sendable, Hashable {
 
   /// What becomes of frames in flight.
   public var inFlight = InFlight.resubmit
-  /// Time between the first two attempts to reach the device; it doubles from one to the next.
+  /// Time between the first two attempts to reach the device; it doubles from one to the next, and goes on doubling when a
+  /// device that came back is lost again within `longestDelay`.
   public var firstDelay = Duration.milliseconds(10)
   /// The longest such time.
   public var longestDelay = Duration.seconds(1)
@@ -136,7 +150,8 @@ public struct VirtioRecovery: Sendable, Hashable {
 public struct VirtioLoss: Sendable {
   /// Why.
   public let cause: NetworkDeviceError
-  /// Says whether the lost device is known to touch no memory any more, and waits for that no longer than it is told.
+  /// Says whether the lost device is known to touch no memory any more, and waits for that no longer than it is told, and
+  /// not at all when told zero; a cancelled task stops waiting. On the control loop.
   public let isGone: @Sendable (_ within: Duration) async -> Bool
 
   /// A loss.
@@ -152,6 +167,13 @@ public protocol VirtioDoorbells: AnyObject {
   func kickReceive()
   /// There are new frames.
   func kickTransmit()
+  /// The device is lost: whatever it still signals is not heard any more, its errors above all.
+  func disconnect()
+}
+
+extension VirtioDoorbells {
+  /// A device that is never lost.
+  public func disconnect() {}
 }
 
 /// Memory for rings, as the driver writes it and as the device finds it.

@@ -31,7 +31,11 @@ final class FaultyDriver: NetworkDriver {
     self.fault = fault
   }
 
-  func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) { inner.watchLink(onChange) }
+  var recovery: RecoveryPauses? { inner.recovery }
+  func attach(control: DeviceControl) { inner.attach(control: control) }
+  func attend() async throws(NetworkDeviceError) { try await inner.attend() }
+  func suspend() async { await inner.suspend() }
+  func recover() async throws(NetworkDeviceError) { try await inner.recover() }
 
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     var information = try await inner.start(request)

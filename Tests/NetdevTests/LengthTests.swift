@@ -59,7 +59,11 @@ private final class LateRefusal: NetworkDriver {
     Queue(try inner.makeQueue(index: index, loop: loop, slots: slots, signal: signal), slots: slots, driver: self)
   }
 
-  func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) {}
+  var recovery: RecoveryPauses? { inner.recovery }
+  func attach(control: DeviceControl) { inner.attach(control: control) }
+  func attend() async throws(NetworkDeviceError) { try await inner.attend() }
+  func suspend() async { await inner.suspend() }
+  func recover() async throws(NetworkDeviceError) { try await inner.recover() }
   func attach(pool: PacketPool) async throws(NetworkDeviceError) { try await inner.attach(pool: pool) }
   func activate() async throws(NetworkDeviceError) { try await inner.activate() }
   func reset(timeout: Duration) async throws(NetworkDeviceError) { try await inner.reset(timeout: timeout) }

@@ -98,6 +98,7 @@ import VirtioNet
     #expect(kept.level == .warning)
     #expect(kept.metadata["buffers"] == "16")
     gone.store(true, ordering: .releasing)
+    side.requestAttention()
     try await eventually("the end of the quarantine is told") {
       log.first("the lost device is gone, its quarantine is over") != nil
     }

@@ -13,6 +13,7 @@ import VirtioNet
     configuration.recovery = VirtioRecovery()
     configuration.recovery?.inFlight = inFlight
     configuration.recovery?.firstDelay = .milliseconds(1)
+    configuration.recovery?.longestDelay = .milliseconds(4)
     return try await Lying(configuration, pool: try PacketPool(.init(slots: slots, hugePages: false)))
   }
 
@@ -165,6 +166,7 @@ import VirtioNet
     var iterator = queue.packets.makeAsyncIterator()
     #expect(await iterator.next()?.array == numbered(1))
     gone.isGone = true
+    lying.side.requestAttention()
     try await eventually("they are given back") { queue.statistics.driver.quarantined == 0 }
     try await lying.closeAndCheck()
   }

@@ -21,7 +21,7 @@ func runConversation(_ input: inout InputReader) {
   promise(netdev_unix_pair(&ends) == 0, "there is a pair of sockets")
   let session = Session(
     loop: hand.loop, name: "fuzz", logger: Logger(label: "fuzz") { _ in SilentLog() }, requestTimeout: .seconds(3600),
-    onLoss: { _, _ in }, onConfigChange: { session in _ = try? await session.config(for: [.status]) })
+    onNews: {})
   let peer = ScriptedPeer(ends[1])
   let memory = netdev_eventfd_create()
   do {
@@ -75,6 +75,7 @@ private func converse(_ session: Session, memory: CInt) async throws(NetworkDevi
     RingSetup(index: 0, ring: ring, kick: memory, call: memory, error: memory),
     RingSetup(index: 1, ring: ring, kick: nil, call: memory, error: memory),
   ])
+  if await session.takeConfigChange() { _ = try await session.config(for: [.status]) }
   try await session.stop(within: .seconds(3600))
 }
 

@@ -36,7 +36,22 @@ ssize_t netdev_unix_receive(int descriptor, void *bytes, size_t length, int *des
 ssize_t netdev_unix_send(int descriptor, const void *bytes, size_t length, const int *descriptors, int count);
 
 // A descriptor for the process that connected, or listened when this end connected: readable when the process has
-// exited. Its number goes to `*process`. -errno when it cannot be had, -ESRCH when the process has exited already.
+// exited. Its number goes to `*process`, 0 for one of another namespace of numbers. -errno when it cannot be had, -ESRCH when the process has exited already.
 int netdev_unix_peer_process(int descriptor, int32_t *process);
+
+// A number that no other process has while the descriptor is open; 0 where this kernel has none, and for this process.
+uint64_t netdev_process_identity(int process_descriptor);
+
+// A file, whatever its name is.
+struct netdev_file {
+  uint64_t device;
+  uint64_t inode;
+};
+
+// The file that has this name now; false when there is none.
+bool netdev_unix_file(const char *path, struct netdev_file *file);
+
+// Removes the name if it is still this file's: a listener that leaves must not take the name of its successor.
+void netdev_unix_remove(const char *path, struct netdev_file file);
 
 #endif

@@ -9,15 +9,25 @@ public enum LinkChange: Sendable, Hashable {
 }
 
 /// Knows a device's link and tells whoever listens.
+///
+/// The link is up while the device is there and says that it is. Of two reasons to be down the first is told, and the return
+/// when neither is left.
 final class LinkMonitor: Sendable {
   private let state = Mutex(State())
+  private let onChange: @Sendable (LinkChange) -> Void
 
   private struct State {
-    var isUp = true
+    /// The device's own word.
+    var saysUp = true
+    var isLost = false
     var isFinished = false
     var nextListener = 0
     var listeners: [Int: AsyncStream<LinkChange>.Continuation] = [:]
+    var isUp: Bool { saysUp && !isLost && !isFinished }
   }
+
+  /// - Parameter onChange: told first, from whatever thread.
+  init(_ onChange: @escaping @Sendable (LinkChange) -> Void) { self.onChange = onChange }
 
   /// True while the link is up.
   var isUp: Bool { state.withLock { $0.isUp } }
@@ -41,11 +51,25 @@ final class LinkMonitor: Sendable {
     return stream
   }
 
+  /// The device says that its link has changed.
   func note(_ change: LinkChange) {
-    let listeners = state.withLock { state in
-      if case .up = change { state.isUp = true } else { state.isUp = false }
-      return Array(state.listeners.values)
+    apply(change) { state in if case .up = change { state.saysUp = true } else { state.saysUp = false } }
+  }
+
+  /// The device is lost.
+  func lose(_ cause: NetworkDeviceError) { apply(.down(cause: cause)) { $0.isLost = true } }
+
+  /// The device is back; its link is what it says.
+  func regain() { apply(.up) { $0.isLost = false } }
+
+  private func apply(_ change: LinkChange, _ body: (inout State) -> Void) {
+    let listeners = state.withLock { state -> [AsyncStream<LinkChange>.Continuation]? in
+      let wasUp = state.isUp
+      body(&state)
+      return state.isUp == wasUp ? nil : Array(state.listeners.values)
     }
+    guard let listeners else { return }
+    onChange(change)
     for listener in listeners { listener.yield(change) }
   }
 
@@ -55,7 +79,6 @@ final class LinkMonitor: Sendable {
       let listeners = Array(state.listeners.values)
       state.listeners = [:]
       state.isFinished = true
-      state.isUp = false
       return listeners
     }
     for listener in listeners { listener.finish() }

@@ -5,11 +5,15 @@ internal import Logging
 extension NetworkDevice {
   /// Opens the device that `driver` drives: negotiates, makes pool, loops and queues, and starts it.
   ///
-  /// - Throws: whatever the driver refuses; everything made so far is then taken down again.
+  /// How long it may take is the driver's to say (a vhost-user device: `connect_timeout`, and a time-out a message). Cancelling
+  /// the task ends it, within `resetTimeout` and a second.
+  ///
+  /// - Throws: whatever the driver refuses, `cancelled` when the task was cancelled, `busy` when the driver drives a device
+  ///   already; everything made so far is then taken down again.
   public static func open(
     driver: any NetworkDriver, configuration: Configuration = Configuration()
   ) async throws(NetworkDeviceError) -> NetworkDevice {
-    let opening = Opening(driver: driver, request: configuration.request, configuration)
+    let opening = Opening(driver: driver, request: configuration.request)
     let devices = try await open([opening], configuration)
     return devices[0]
   }
@@ -19,61 +23,59 @@ extension NetworkDevice {
   /// is closed by itself.
   ///
   /// - Returns: the devices, in the order of their drivers.
+  /// It takes as long as `open(driver:configuration:)`, and is cancelled like it.
+  ///
   /// - Throws: what the first driver that failed refused; all of them are then taken down again.
   public static func open(
     drivers: [any NetworkDriver], configuration: Configuration = Configuration()
   ) async throws(NetworkDeviceError) -> [NetworkDevice] {
-    try await open(drivers.map { Opening(driver: $0, request: configuration.request, configuration) }, configuration)
+    try await open(drivers.map { Opening(driver: $0, request: configuration.request) }, configuration)
   }
 
   /// The same, for drivers that are asked for different things.
   package static func open(
     _ parts: [(driver: any NetworkDriver, request: NetworkDriverRequest)], configuration: Configuration
   ) async throws(NetworkDeviceError) -> [NetworkDevice] {
-    try await open(parts.map { Opening(driver: $0.driver, request: $0.request, configuration) }, configuration)
+    try await open(parts.map { Opening(driver: $0.driver, request: $0.request) }, configuration)
   }
 
   private static func open(
     _ openings: [Opening], _ configuration: Configuration
   ) async throws(NetworkDeviceError) -> [NetworkDevice] {
+    let loop = try makeControlLoop(configuration)
+    let room = OpeningRoom(loop: loop, devices: openings.count)
+    let lives = openings.enumerated().map { position, opening in
+      DeviceLife(opening.driver, opening.request, at: position, in: room, configuration, loop: loop)
+    }
+    for life in lives { life.begin() }
     do throws(NetworkDeviceError) {
-      let informations = try await start(openings)
+      let informations = try await room.informations(of: lives)
       let pool = if let given = configuration.pool { given } else { try PacketPool(.fitting(informations)) }
       for information in informations { try pool.configuration.check(against: information) }
-      for opening in openings { try await opening.driver.attach(pool: pool) }
-      let loops = try makeLoops(informations, configuration)
-      var devices: [NetworkDevice] = []
-      for (opening, information) in zip(openings, informations) {
-        devices.append(try await opening.finish(information, pool, loops, configuration))
+      let terms = DeviceLife.Terms(pool: pool, loops: try makeLoops(informations, configuration))
+      for life in lives { life.post(.terms(terms)) }
+      let queues = try await room.queues(of: lives)
+      if Task.isCancelled { throw .openCancelled }
+      return lives.indices.map { position in
+        NetworkDevice(
+          information: informations[position], pool: pool, queues: queues[position], life: lives[position])
       }
-      return devices
     } catch {
-      for opening in openings { try? await opening.closer.close(error) }
+      for life in lives { life.post(.end(error)) }
+      for life in lives { _ = await life.ended() }
       throw error
     }
   }
 
-  /// Starts all drivers at the same time, as their peers may wait for one another; the first failure ends the waiting of all.
-  private static func start(
-    _ openings: [Opening]
-  ) async throws(NetworkDeviceError) -> [NetworkDeviceInformation] {
-    // One has nobody to wait for, and starts where its caller is.
-    if openings.count == 1 { return [try await openings[0].start(0).result.get()] }
-    var informations = [NetworkDeviceInformation?](repeating: nil, count: openings.count)
-    var failure: NetworkDeviceError?
-    await withTaskGroup(of: Start.self) { group in
-      for (position, opening) in openings.enumerated() { group.addTask { await opening.start(position) } }
-      while let start = await group.next() {
-        switch start.result {
-        case .success(let information): informations[start.position] = information
-        case .failure(let error):
-          if failure == nil { failure = error }
-          group.cancelAll()
-        }
-      }
+  private static func makeControlLoop(
+    _ configuration: Configuration
+  ) throws(NetworkDeviceError) -> LoopExecutor {
+    if let given = configuration.controlLoop { return given }
+    do {
+      return try LoopExecutor(name: "netdev-control")
+    } catch {
+      throw NetworkDeviceError(.system, "starting the control loop", offered: error.description)
     }
-    if let failure { throw failure }
-    return informations.compactMap { $0 }
   }
 
   private static func makeLoops(
@@ -110,59 +112,10 @@ extension NetworkDevice {
   }
 }
 
-/// What came of starting one of several drivers.
-private struct Start: Sendable {
-  let position: Int
-  let result: Result<NetworkDeviceInformation, NetworkDeviceError>
-}
-
 /// A device on its way to being open.
 private struct Opening: Sendable {
-  let driver: LoggedDriver
+  let driver: any NetworkDriver
   let request: NetworkDriverRequest
-  let link = LinkMonitor()
-  let closer: DeviceCloser
-
-  init(driver: any NetworkDriver, request: NetworkDriverRequest, _ configuration: NetworkDevice.Configuration) {
-    let driver = LoggedDriver(driver, logger: configuration.logger)
-    self.driver = driver
-    self.request = request
-    let link = link
-    driver.watchLink { link.note($0) }
-    closer = DeviceCloser(driver: driver, link: link, timeout: configuration.resetTimeout)
-  }
-
-  func start(_ position: Int) async -> Start {
-    do throws(NetworkDeviceError) {
-      return Start(position: position, result: .success(try await driver.start(request)))
-    } catch {
-      return Start(position: position, result: .failure(error))
-    }
-  }
-
-  /// Makes the queues of a driver that has started and knows the pool, and lets the device begin.
-  func finish(
-    _ information: NetworkDeviceInformation, _ pool: PacketPool, _ loops: [LoopExecutor],
-    _ configuration: NetworkDevice.Configuration
-  ) async throws(NetworkDeviceError) -> NetworkDevice {
-    var queues: [NetworkQueue] = []
-    let closer = closer
-    for index in 0..<information.queuePairs {
-      let queue = NetworkQueue(
-        index: index, loop: loops[index % loops.count], pool: pool,
-        maximumFrameLength: information.maximumFrameLength)
-      closer.add(queue)
-      try await queue.prepare(driver: driver, busyPoll: configuration.busyPoll) { cause in
-        Task { try? await closer.close(cause) }
-      }
-      queues.append(queue)
-    }
-    try await driver.activate()
-    configuration.logger.debug(
-      "device open", metadata: ["device": "\(information.name)", "queuePairs": "\(information.queuePairs)"])
-    return NetworkDevice(
-      information: information, pool: pool, queues: queues, driver: driver, link: link, closer: closer)
-  }
 }
 
 extension NetworkDevice.Configuration {

@@ -23,6 +23,10 @@ public final class NetworkDevice: Sendable {
     /// Loops for the queues, in turn: queue i lives on loop i. Devices that share loops forward to one another without leaving
     /// them. Empty makes a loop a queue pair, by the settings below.
     public var loops: [LoopExecutor] = []
+    /// The loop on which the device's control plane lives: opening, recovery, closing. Nil makes one, on a thread of its own, for
+    /// the devices that are opened together. It may be one of `loops`, and it may be a loop that is turned by hand, on a
+    /// simulated backend and its clock: nothing of a device's life happens anywhere else.
+    public var controlLoop: LoopExecutor?
     /// CPUs to pin the queues' loops to, in turn; empty leaves placement to the scheduler.
     public var cpus: [Int] = []
     /// How long an idle queue polls before it sleeps; zero sleeps at once.
@@ -44,32 +48,25 @@ public final class NetworkDevice: Sendable {
   public let pool: PacketPool
   /// The queue pairs.
   public let queues: [NetworkQueue]
-  private let link: LinkMonitor
-  private let closer: DeviceCloser
-  let driver: LoggedDriver
+  let life: DeviceLife
 
-  init(
-    information: NetworkDeviceInformation, pool: PacketPool, queues: [NetworkQueue], driver: LoggedDriver,
-    link: LinkMonitor, closer: DeviceCloser
-  ) {
-    self.driver = driver
+  init(information: NetworkDeviceInformation, pool: PacketPool, queues: [NetworkQueue], life: DeviceLife) {
     self.information = information
     self.pool = pool
     self.queues = queues
-    self.link = link
-    self.closer = closer
+    self.life = life
   }
 
-  deinit {
-    let closer = closer
-    Task { try? await closer.close(.closedByProgram) }
-  }
+  deinit { life.post(.end(.closedByProgram)) }
 }
 
 // MARK: - Running and closing
 
 extension NetworkDevice {
   /// Runs `body` once a queue pair, each on its queue's loop, concurrently, and closes the device when they have ended.
+  ///
+  /// Cancelling the task closes the device at once; the bodies' waits then end within `resetTimeout` and a second, and with them
+  /// this.
   ///
   /// - Throws: what a body throws (the others are then cancelled and the device closes at once), the cause when the device
   ///   broke, `CancellationError` when the task was cancelled, whichever wait of a body met with it.
@@ -81,7 +78,7 @@ extension NetworkDevice {
   private func run(
     isolation: isolated (any Actor)?, _ body: @escaping @Sendable (isolated NetworkQueue) async throws -> Void
   ) async throws {
-    let closer = closer
+    let life = life
     try await withTaskCancellationHandler {
       do {
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -93,31 +90,35 @@ extension NetworkDevice {
           } catch {
             // Children may wait for releases that only the reset brings: it starts before they are waited for.
             group.cancelAll()
-            Task { try? await closer.close(.closedByProgram) }
+            life.post(.end(.closedByProgram))
             throw error
           }
         }
       } catch {
-        try? await closer.close(.closedByProgram)
-        if let cause = await closer.brokenCause { throw cause }
+        try? await close()
+        if let cause = await life.brokenCause { throw cause }
         // Whatever a body was waiting for when it was cancelled, and whether it met with that or with the close that came of it.
         if Task.isCancelled, error.isOfCancellation { throw CancellationError() }
         throw error
       }
-      try await closer.close(.closedByProgram)
-      if let cause = await closer.brokenCause { throw cause }
+      try await close()
+      if let cause = await life.brokenCause { throw cause }
       try Task.checkCancellation()
     } onCancel: {
-      Task { try? await closer.close(.closedByProgram) }
+      life.post(.end(.closedByProgram))
     }
   }
 
   /// Resets the device, waits for its confirmation and releases everything but packets that are still held.
   ///
-  /// Sends in flight complete or fail, each once. Calling it again waits for the same end.
+  /// Sends in flight complete or fail, each once. Calling it again waits for the same end. It takes `resetTimeout` and a second
+  /// at most, whatever the device and the queues' loops do; cancelling the task does not shorten that.
   ///
   /// - Throws: `resetNotConfirmed` when the device did not confirm in time: what it may still write to is quarantined.
-  public func close() async throws(NetworkDeviceError) { try await closer.close(.closedByProgram) }
+  public func close() async throws(NetworkDeviceError) {
+    life.post(.end(.closedByProgram))
+    if let failure = await life.ended() { throw failure }
+  }
 }
 
 // MARK: - The link
@@ -125,14 +126,18 @@ extension NetworkDevice {
 extension NetworkDevice {
   /// True while the link is up: frames go in and out. A device whose other side went away looks for it, and its programs go on
   /// when it is back.
-  public var isLinkUp: Bool { link.isUp }
+  public var isLinkUp: Bool { life.link.isUp }
 
   /// What happens to the link from now on, for each caller; ends with the device.
-  public var linkChanges: AsyncStream<LinkChange> { link.changes() }
+  public var linkChanges: AsyncStream<LinkChange> { life.link.changes() }
 }
 
 extension NetworkDeviceError {
   static var closedByProgram: NetworkDeviceError {
     NetworkDeviceError(.closed, "the device", offered: "it was closed")
+  }
+
+  static var openCancelled: NetworkDeviceError {
+    NetworkDeviceError(.cancelled, "open", offered: "the task was cancelled before the device was open")
   }
 }

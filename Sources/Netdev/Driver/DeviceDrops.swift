@@ -20,5 +20,5 @@ public struct DeviceDrops: Sendable, Hashable {
 extension NetworkDevice {
   /// What the device has dropped so far, a queue pair each in the order of ``queues``; empty where it does not tell. From any
   /// thread; no queue notices. Still there after the device is closed.
-  public var deviceDrops: [DeviceDrops] { Array(driver.deviceDrops.prefix(queues.count)) }
+  public var deviceDrops: [DeviceDrops] { Array(life.driver.deviceDrops.prefix(queues.count)) }
 }

@@ -3,12 +3,21 @@ public import PacketFormats
 
 /// A driver of one network device: what `NetworkDevice.open(driver:)` drives.
 ///
-/// The order of calls: `start` (find out and agree with the device), `attach(pool:)` once a pool, `makeQueue` once a pair
-/// on the pair's loop, `activate` (the device may use the rings from here on), and at the end `reset` and `shutDown`,
-/// whatever failed before. `reset` may be called at any time after `start`, from any task, more than once.
+/// One task a device calls it, on the device's control loop, one step after the other: `attach(control:)`, `start` (find out
+/// and agree with the device), `attach(pool:)` once a pool, `makeQueue` once a pair on the pair's loop, `activate` (the device
+/// may use the rings from here on); then `attend` whenever the driver has asked for attention, and where that throws, because
+/// the device is lost, `suspend` and `recover`; at the end `reset` and `shutDown`, whatever failed before. No step begins before
+/// the one before it has ended.
+///
+/// Whoever closes the device cancels the step under way: a step that waits for a peer returns soon after its task was
+/// cancelled, with any error, and leaves what it was about in a state that `reset` can deal with. `reset` and `shutDown` are not
+/// cancelled; they have bounds. A driver that has been shut down can be opened again, one device at a time.
 public protocol NetworkDriver: AnyObject, Sendable {
-  /// Tells, from any thread, when the link goes down and comes up again; called once, before `start`.
-  func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void)
+  /// The pauses between attempts to reach a lost device again; nil where a lost device stays lost.
+  var recovery: RecoveryPauses? { get }
+
+  /// The way to the device's life; called once a life, before everything else.
+  func attach(control: DeviceControl)
 
   /// Agrees on features and sizes with the device.
   ///
@@ -37,12 +46,26 @@ public protocol NetworkDriver: AnyObject, Sendable {
   /// - Throws: what the device answers.
   func activate() async throws(NetworkDeviceError)
 
+  /// Looks at whatever it asked attention for. Being called for nothing is harmless.
+  ///
+  /// - Throws: why the device is lost, when it is.
+  func attend() async throws(NetworkDeviceError)
+
+  /// The device is lost: nothing is published, posted or rung until it is back.
+  func suspend() async
+
+  /// Tries once to reach the lost device, or what has taken its place, and to go on with it where the lost one stopped.
+  ///
+  /// - Throws: what keeps it from being reached. After `unsupported`, `invalidConfiguration` and `resetNotConfirmed` the device
+  ///   ends with this error; after anything else the attempt is repeated.
+  func recover() async throws(NetworkDeviceError)
+
   /// Stops the device and returns when it has confirmed that it touches no buffer any more.
   ///
-  /// - Throws: `resetNotConfirmed` when the device does not confirm within `timeout`.
+  /// - Throws: `resetNotConfirmed` when the device does not confirm within `timeout`, by the control loop's clock.
   func reset(timeout: Duration) async throws(NetworkDeviceError)
 
-  /// Releases descriptors and threads; after `reset`.
+  /// Releases descriptors and threads, without waiting for a peer; after `reset`.
   func shutDown() async
 
   /// What the device has dropped so far, a queue pair each; empty where it does not tell. From any thread, also after
@@ -50,11 +73,37 @@ public protocol NetworkDriver: AnyObject, Sendable {
   var deviceDrops: [DeviceDrops] { get }
 }
 
+// What a driver need not say whose device has no control plane: it is never lost, and never changes.
 extension NetworkDriver {
-  /// The link of a driver that does not say is always up.
-  public func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) {}
   /// Most devices do not tell.
   public var deviceDrops: [DeviceDrops] { [] }
+  /// A lost device stays lost.
+  public var recovery: RecoveryPauses? { nil }
+  /// It never asks for attention.
+  public func attach(control: DeviceControl) {}
+  /// Nothing to look at.
+  public func attend() async throws(NetworkDeviceError) {}
+  /// Nothing to hold back.
+  public func suspend() async {}
+  /// There is no way back.
+  public func recover() async throws(NetworkDeviceError) {
+    throw NetworkDeviceError(.unsupported, "recover", offered: "this driver does not look for a lost device")
+  }
+}
+
+/// How often a lost device is looked for.
+public struct RecoveryPauses: Sendable, Hashable {
+  /// Time between the first two attempts; it doubles from one to the next. A device that stays for less than `longest` and is
+  /// lost again is looked for with pauses that go on growing.
+  public var first: Duration
+  /// The longest such time.
+  public var longest: Duration
+
+  /// Pauses; none is shorter than a millisecond.
+  public init(first: Duration = .milliseconds(10), longest: Duration = .seconds(1)) {
+    self.first = max(first, .milliseconds(1))
+    self.longest = max(longest, self.first)
+  }
 }
 
 /// What `NetworkDevice` asks a driver for.

@@ -1,3 +1,5 @@
+internal import LibeventConcurrency
+
 internal import CNetdevSystem
 
 /// Up to 64 received frames as one value that can only be moved: the fast path, without an object a frame.
@@ -153,11 +155,12 @@ extension NetworkQueue {
     } else {
       // Dropped elsewhere: the block itself belongs to the queue's loop.
       let address = UInt(bitPattern: block)
-      Task { await self.recycle(address: address) }
+      loop.execute { self.recycle(address: address) }
     }
   }
 
-  private func recycle(address: UInt) {
+  /// On the loop.
+  private nonisolated func recycle(address: UInt) {
     guard let block = unsafe UnsafeMutablePointer<BurstBlock>(bitPattern: address) else { return }
     unsafe recycle(block)
   }

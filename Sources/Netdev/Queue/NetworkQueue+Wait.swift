@@ -10,7 +10,7 @@ extension NetworkQueue {
       // Through `self`: a closure that does not use it would leave the actor, and the gate belongs to the loop.
       await self.park(waiter)
     } onCancel: {
-      Task { await self.cancelWait(index, generation) }
+      loop.execute { self.assumeIsolated { $0.cancelWait(index, generation) } }
     }
     let outcome = waiter.outcome
     core.waiters.putBack(waiter)

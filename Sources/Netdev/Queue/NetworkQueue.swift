@@ -116,7 +116,7 @@ extension NetworkQueue {
     return try await body(self)
   }
 
-  /// Waits until the queue is closed, or the task is cancelled.
+  /// Waits until the queue is closed, however long that takes, or the task is cancelled.
   ///
   /// - Throws: the cause, when the queue broke, and `cancelled`, which ends the wait alone; returns when the device was closed
   ///   by the program.

@@ -67,11 +67,9 @@ extension NetworkQueue {
     if isHere {
       unsafe core?.abandon(index, generation)
     } else {
-      Task { await self.abandon(index, generation) }
+      loop.execute { unsafe self.core?.abandon(index, generation) }
     }
   }
-
-  private func abandon(_ index: UInt32, _ generation: UInt64) { unsafe core?.abandon(index, generation) }
 }
 
 extension QueueCore {

@@ -18,7 +18,11 @@ final class AuditedDriver: NetworkDriver {
   /// One ledger a queue pair, in the order of the pairs.
   var ledgers: [SlotLedger] { made.withLock { $0 } }
 
-  func watchLink(_ onChange: @escaping @Sendable (LinkChange) -> Void) { inner.watchLink(onChange) }
+  var recovery: RecoveryPauses? { inner.recovery }
+  func attach(control: DeviceControl) { inner.attach(control: control) }
+  func attend() async throws(NetworkDeviceError) { try await inner.attend() }
+  func suspend() async { await inner.suspend() }
+  func recover() async throws(NetworkDeviceError) { try await inner.recover() }
 
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     try await inner.start(request)

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import LibeventConcurrency
 internal import Netdev
 internal import PacketFormats
 internal import Synchronization
@@ -26,6 +27,7 @@ extension ConformanceTrial {
     for wish in [0, 70_000] {
       let joint = try await join(queuePairs: 1)
       let driver = joint.driver
+      driver.attach(control: try Self.makeControl())
       let starting = ConformanceTask { try await driver.start(NetworkDriverRequest(queuePairs: wish)) }
       try await eventually("start answers") { starting.isFinished }
       await shutDown(joint)
@@ -33,6 +35,11 @@ extension ConformanceTrial {
         starting.failure != nil, "a wish for \(wish) queue pairs is refused with an error",
         "\(starting.result.map { "\($0)" } ?? "nothing")")
     }
+  }
+
+  /// A control plane without a device.
+  private static func makeControl() throws -> DeviceControl {
+    DeviceControl(loop: try LoopExecutor(name: "conformance"))
   }
 
   /// Ends a driver that no device was made of.
@@ -45,6 +52,7 @@ extension ConformanceTrial {
   func resetsAtAnyTime() async throws {
     let joint = try await join(queuePairs: 1)
     let (driver, patience) = (joint.driver, suite.patience)
+    driver.attach(control: try Self.makeControl())
     let life = ConformanceTask {
       _ = try await driver.start(NetworkDriverRequest(queuePairs: 1))
       try await driver.reset(timeout: patience)

@@ -20,9 +20,11 @@ struct Agreement: Sendable {
 
 extension Session {
   /// The first words: owner, features, protocol features, and what those bring.
-  func agree() async throws(NetworkDeviceError) {
-    try await ask(.setOwner)
-    agreement.offered = FeatureSet(low: try await number(.getFeatures))
+  ///
+  /// - Parameter patience: how long the first answer may take; nil is the session's own time-out. Who says nothing is none.
+  func agree(patience: Duration? = nil) async throws(NetworkDeviceError) {
+    try await ask(.setOwner, within: patience)
+    agreement.offered = FeatureSet(low: try await number(.getFeatures, within: patience))
     guard agreement.enablesRings else { return }
     let offered = ProtocolFeatures(rawValue: try await number(.getProtocolFeatures))
     let accepted = ProtocolFeatures.accepted(of: offered)

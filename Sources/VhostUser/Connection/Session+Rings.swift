@@ -1,3 +1,4 @@
+internal import LibeventConcurrency
 internal import Netdev
 internal import Virtio
 internal import VirtioNet
@@ -51,16 +52,13 @@ extension Session {
     try await setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     // A back-end that does not acknowledge has nevertheless read everything before this question when it answers.
     _ = try await ask(.getFeatures)
-    isDriven = true
   }
 
   /// Stops every started ring and resets the status. When this returns, the back-end touches no memory any more.
   func stop(within limit: Duration) async throws(NetworkDeviceError) {
-    isDriven = false
-    let clock = ContinuousClock()
-    let deadline = clock.now + limit
+    let deadline = LoopDeadline(loop, after: limit)
     while let index = startedRings.first {
-      let reply = try await ask(.getVringBase(ring: index), within: deadline - clock.now)
+      let reply = try await ask(.getVringBase(ring: index), within: deadline.remaining)
       guard reply?.vring.ring == index else {
         let error = NetworkDeviceError(
           .broken, "GET_VRING_BASE to \(name)", offered: "an answer for ring \(reply?.vring.ring ?? .max)",
@@ -70,6 +68,6 @@ extension Session {
       }
       startedRings.removeFirst()
     }
-    try await setStatus([], within: deadline - clock.now)
+    try await setStatus([], within: deadline.remaining)
   }
 }

@@ -3,30 +3,25 @@ internal import LibeventConcurrency
 internal import Logging
 internal import Netdev
 
-/// One connection to a back-end, from the first message to the end: on the transport's loop.
+/// One connection to a back-end, from the first message to the end: on the control loop.
 ///
-/// A request is in flight at a time and has a time-out. What breaks the protocol, the time or the connection ends the
-/// session: everything that waits, and whatever comes later, fails with the same cause.
+/// Questions are asked one after the other, each with a time-out. What breaks the protocol, the time or the connection ends the
+/// session: what waits, and whatever comes later, fails with the same cause. A question whose asker was cancelled ends nothing:
+/// its answer is still awaited, in its order, checked and dropped, so that the next question, the one that stops a ring, has its
+/// turn.
 actor Session {
   nonisolated let loop: LoopExecutor
   nonisolated let name: String
   nonisolated let logger: Logger
   private let requestTimeout: Duration
-  private let onLoss: @Sendable (Session, NetworkDeviceError) -> Void
-  private let onConfigChange: @Sendable (Session) async -> Void
-  private var configReader = ConfigReader()
+  private let onNews: @Sendable () -> Void
 
   private var socket: MessageSocket?
-  private var peer: PeerProcess?
+  private(set) var peer: PeerProcess?
   private var channel: MessageSocket?
-  private var exchange: Exchange?
-  private var exchangeTimer: LoopTimer?
+  /// Questions that are not done with, oldest first: at most one that is not abandoned, and that is the last.
+  private var exchanges: [Exchange] = []
   private var exchangesMade: UInt64 = 0
-  /// Who wants to ask next, first come first served.
-  private var line: [CheckedContinuation<Void, Never>] = []
-  private var isAsking = false
-  private var exitWaiters: [UInt64: CheckedContinuation<Void, Never>] = [:]
-  private var nextExitWaiter: UInt64 = 0
 
   /// Why the session is over; nil while it works.
   private(set) var failure: NetworkDeviceError?
@@ -36,41 +31,45 @@ actor Session {
   var agreement = Agreement()
   /// Rings that were started and not stopped.
   var startedRings: [UInt32] = []
-  /// The back-end has everything that it needs: its loss is an event, and no longer the failure of what is being done.
-  var isDriven = false
+  private var configHasChanged = false
   private var wasGone = false
 
   private struct Exchange {
+    let number: UInt64
     let message: FrontendMessage
     let awaitsReply: Bool
-    let continuation: CheckedContinuation<Result<FrontendReply?, NetworkDeviceError>, Never>
+    let promise: LoopPromise<Result<FrontendReply?, NetworkDeviceError>>
+    var isSent = false
   }
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
 
   /// A session that `open` brings to life.
+  ///
+  /// - Parameter onNews: called on the loop when the session is over, the process behind it has exited, or the configuration has
+  ///   changed.
   init(
-    loop: LoopExecutor, name: String, logger: Logger, requestTimeout: Duration,
-    onLoss: @escaping @Sendable (Session, NetworkDeviceError) -> Void,
-    onConfigChange: @escaping @Sendable (Session) async -> Void
+    loop: LoopExecutor, name: String, logger: Logger, requestTimeout: Duration, onNews: @escaping @Sendable () -> Void
   ) {
     self.loop = loop
     self.name = name
     self.logger = logger
     self.requestTimeout = requestTimeout
-    self.onLoss = onLoss
-    self.onConfigChange = onConfigChange
+    self.onNews = onNews
   }
 
   /// Begins on a connected socket, which it takes over.
-  func open(descriptor: CInt) throws(NetworkDeviceError) {
+  ///
+  /// - Parameter others: sessions whose peers are watched already.
+  func open(descriptor: CInt, others: [Session] = []) throws(NetworkDeviceError) {
     do throws(LoopError) {
-      peer = PeerProcess(of: descriptor, loop: loop) { [weak self] in self?.assumeIsolated { $0.noteExit() } }
+      let onNews = onNews
+      let known = others.compactMap { other in other.assumeIsolated { $0.peer } }
+      peer = PeerProcess.find(behind: descriptor, loop: loop, known: known, onExit: { onNews() })
       socket = try MessageSocket(
         descriptor: descriptor, loop: loop,
         onMessage: { [weak self] message in self?.assumeIsolated { $0.receive(message) } },
         onEnd: { [weak self] reason in self?.assumeIsolated { $0.lose(reason) } })
-      exchangeTimer = try loop.makeTimer { [weak self] in self?.assumeIsolated { $0.timeOut() } }
     } catch {
       throw NetworkDeviceError(.system, "connecting \(name)", offered: "\(error)")
     }
@@ -81,21 +80,30 @@ actor Session {
 // MARK: - Asking
 
 extension Session {
-  /// Sends a message and returns when it was answered, or acknowledged, or, where neither is agreed, sent.
+  /// Sends a message and returns when it was answered, or acknowledged, or, where neither is agreed, sent. The first question of a
+  /// task that is cancelled meanwhile throws `cancelled`.
   ///
   /// - Parameter limit: the time it may take; nil is the session's own.
   /// - Returns: the answer; nil where there is none.
   @discardableResult func ask(
     _ message: FrontendMessage, within limit: Duration? = nil
   ) async throws(NetworkDeviceError) -> FrontendReply? {
-    if isAsking { await withCheckedContinuation { line.append($0) } }
-    isAsking = true
-    defer { if line.isEmpty { isAsking = false } else { line.removeFirst().resume() } }
     if let failure { throw failure }
-    let result = await withCheckedContinuation { continuation in
-      begin(message, within: limit ?? requestTimeout, continuation)
+    let promise = LoopPromise<Result<FrontendReply?, NetworkDeviceError>>(loop: loop)
+    let number = begin(message, promise)
+    let reply: FrontendReply?
+    switch await promise.value(within: limit ?? requestTimeout) {
+    case .value(let result): reply = try result.get()
+    case .timedOut:
+      let error = NetworkDeviceError(
+        .timedOut, "\(message.code) to \(name)", offered: "no answer in time",
+        advice: "is the back-end busy, stopped in a debugger, or serving another front-end on this socket?")
+      fail(error)
+      throw error
+    case .cancelled:
+      abandon(number)
+      throw .waitCancelled
     }
-    let reply = try result.get()
     guard let reply, !message.hasReply, reply.number != 0 else { return reply }
     throw NetworkDeviceError(
       .unsupported, "\(message.code) to \(name)", offered: "the back-end refused it with \(reply.number)",
@@ -103,68 +111,63 @@ extension Session {
   }
 
   /// As `ask`, for a message that is answered with a number.
-  func number(_ message: FrontendMessage) async throws(NetworkDeviceError) -> UInt64 {
-    try await ask(message)?.number ?? 0
+  func number(_ message: FrontendMessage, within limit: Duration? = nil) async throws(NetworkDeviceError) -> UInt64 {
+    try await ask(message, within: limit)?.number ?? 0
   }
 
   /// REPLY_ACK was agreed.
   func beginAcknowledging() { acknowledges = true }
 
   private func begin(
-    _ message: FrontendMessage, within limit: Duration,
-    _ continuation: CheckedContinuation<Result<FrontendReply?, NetworkDeviceError>, Never>
-  ) {
+    _ message: FrontendMessage, _ promise: LoopPromise<Result<FrontendReply?, NetworkDeviceError>>
+  ) -> UInt64 {
     let awaitsReply = message.hasReply || acknowledges
-    exchange = Exchange(message: message, awaitsReply: awaitsReply, continuation: continuation)
     exchangesMade &+= 1
-    exchangeTimer?.schedule(after: limit)
+    let number = exchangesMade
+    exchanges.append(Exchange(number: number, message: message, awaitsReply: awaitsReply, promise: promise))
     let payload = message.payload
     let header = MessageHeader(
       request: message.code.rawValue, payloadSize: payload.count, needsReply: awaitsReply && !message.hasReply)
     trace("→", message.traceText, message.descriptors)
-    let turn = exchangesMade
     socket?.send(header.encoded + payload, descriptors: message.descriptors) { [weak self] in
-      self?.assumeIsolated { $0.sent(turn) }
+      self?.assumeIsolated { $0.sent(number) }
     }
+    return number
   }
 
-  private func sent(_ turn: UInt64) {
-    guard turn == exchangesMade, let exchange, !exchange.awaitsReply else { return }
-    settle(.success(nil))
+  private func sent(_ number: UInt64) {
+    guard let position = exchanges.firstIndex(where: { $0.number == number }) else { return }
+    exchanges[position].isSent = true
+    if !exchanges[position].awaitsReply { exchanges.remove(at: position).promise.fulfil(.success(nil)) }
+  }
+
+  /// Nobody waits for this answer any more. A message that has not gone out whole cannot be taken back, and the descriptors that
+  /// it would take with it are its asker's to close: then the connection ends.
+  private func abandon(_ number: UInt64) {
+    guard let exchange = exchanges.first(where: { $0.number == number }), !exchange.isSent else { return }
+    fail(.waitCancelled)
   }
 
   private func receive(_ incoming: MessageSocket.Incoming) {
     // Nothing that this front-end asks is answered with a descriptor.
     defer { for descriptor in incoming.descriptors { netdev_close(descriptor) } }
     let code = FrontendCode(rawValue: incoming.header.request)
-    guard let exchange, exchange.awaitsReply else {
+    guard let position = exchanges.firstIndex(where: { $0.awaitsReply && $0.isSent }) else {
       trace("←", "\(code)", incoming.descriptors)
       return lose("\(code) from the back-end, which was asked nothing")
     }
+    let exchange = exchanges[position]
     do throws(ProtocolError) {
       let reply = try FrontendReply(
         to: exchange.message, header: incoming.header, payload: incoming.payload,
         descriptors: incoming.descriptors.count)
       trace("←", "\(code) \(reply.traceText(for: exchange.message))", incoming.descriptors)
-      settle(.success(reply))
+      exchanges.remove(at: position)
+      exchange.promise.fulfil(.success(reply))
     } catch {
       trace("←", "\(code)", incoming.descriptors)
       lose("\(error)")
     }
-  }
-
-  private func settle(_ result: Result<FrontendReply?, NetworkDeviceError>) {
-    exchangeTimer?.unschedule()
-    exchange?.continuation.resume(returning: result)
-    exchange = nil
-  }
-
-  private func timeOut() {
-    guard let exchange else { return }
-    fail(
-      NetworkDeviceError(
-        .timedOut, "\(exchange.message.code) to \(name)", offered: "no answer in time",
-        advice: "is the back-end busy, stopped in a debugger, or serving another front-end on this socket?"))
   }
 
   func trace(_ direction: String, _ text: String, _ descriptors: [CInt]) {
@@ -188,70 +191,45 @@ extension Session {
     guard failure == nil else { return }
     failure = cause
     logger.debug("vhost-user session over", metadata: ["device": "\(name)", "cause": "\(cause)"])
-    socket?.close()
-    socket = nil
-    channel?.close()
-    channel = nil
-    settle(.failure(cause))
-    if peer?.hasExited == true { wakeExitWaiters() }
-    if isDriven { onLoss(self, cause) }
+    disconnect(cause)
+    onNews()
   }
 
-  /// Ends the session without anybody being told.
-  func shutDown() {
-    if failure == nil { failure = NetworkDeviceError(.closed, name, offered: "it was closed") }
+  private func disconnect(_ cause: NetworkDeviceError) {
     socket?.close()
     socket = nil
     channel?.close()
     channel = nil
-    exchangeTimer?.cancel()
-    exchangeTimer = nil
-    exchange?.continuation.resume(returning: .failure(NetworkDeviceError(.closed, name, offered: "it was closed")))
-    exchange = nil
+    for exchange in exchanges { exchange.promise.fulfil(.failure(cause)) }
+    exchanges = []
+  }
+
+  /// Ends the session without anybody being told, and the watch on the process.
+  func shutDown() {
+    let cause = failure ?? NetworkDeviceError(.closed, name, offered: "it was closed")
+    failure = cause
+    disconnect(cause)
     wasGone = isGone
     peer = nil
-    wakeExitWaiters()
   }
 
   /// True when the connection is over and the process behind it has exited: nobody touches the memory any more. An exit
   /// under a connection that still works is no proof: somebody else holds the other end.
   var isGone: Bool { wasGone || failure != nil && peer?.hasExited == true }
 
-  private func noteExit() {
-    guard failure != nil else { return }
-    wakeExitWaiters()
-  }
-
-  private func wakeExitWaiters() {
-    let waiting = exitWaiters
-    exitWaiters = [:]
-    for waiter in waiting.values { waiter.resume() }
-  }
-
-  /// Waits until `isGone`, but no longer than `limit`; says whether it is so. Ends early when the task is cancelled.
-  func isGone(within limit: Duration) async -> Bool {
-    guard !isGone, peer != nil else { return isGone }
-    nextExitWaiter &+= 1
-    let waiter = nextExitWaiter
-    let clock = Task { [weak self] in
-      try? await Task.sleep(for: limit)
-      await self?.giveUpExit(waiter)
-    }
-    await withTaskCancellationHandler {
-      await self.waitForExit(waiter)
-    } onCancel: {
-      clock.cancel()
-    }
-    clock.cancel()
+  /// Waits until `isGone`, but no longer than `limit`; says whether it is so. A cancelled task does not wait, nor does one that is
+  /// told so by `isVain`: the process is known to live.
+  func isGone(within limit: Duration, isVain: Bool = false) async -> Bool {
+    guard !isGone, failure != nil, limit > .zero, !isVain, let exit = peer?.whenExited() else { return isGone }
+    _ = await exit.value(within: limit)
     return isGone
   }
 
-  private func waitForExit(_ waiter: UInt64) async {
-    if Task.isCancelled { return }
-    await withCheckedContinuation { exitWaiters[waiter] = $0 }
+  /// True when the same process is behind both connections.
+  func sharesPeer(with other: Session?) -> Bool {
+    guard let peer, let other, other !== self else { return false }
+    return other.assumeIsolated { $0.peer === peer }
   }
-
-  private func giveUpExit(_ waiter: UInt64) { exitWaiters.removeValue(forKey: waiter)?.resume() }
 }
 
 // MARK: - The back-end's own requests
@@ -302,28 +280,16 @@ extension Session {
 // MARK: - A changed configuration
 
 extension Session {
-  /// Whether the configuration is being looked at.
-  private struct ConfigReader {
-    var isReading = false
-    /// It has changed since the present reading began.
-    var isStale = false
-  }
-
-  /// Has the configuration looked at, once more when it changes meanwhile: however often the back-end says so, it is asked for
-  /// it at the pace of its own answers.
+  /// The configuration is looked at when the control plane comes to it, once however often the back-end says so.
   private func noteConfigChange() {
-    guard agreement.protocolFeatures.contains(.config), isDriven else { return }
-    configReader.isStale = true
-    guard !configReader.isReading else { return }
-    configReader.isReading = true
-    Task { await readConfig() }
+    guard agreement.protocolFeatures.contains(.config) else { return }
+    configHasChanged = true
+    onNews()
   }
 
-  private func readConfig() async {
-    while configReader.isStale, failure == nil {
-      configReader.isStale = false
-      await onConfigChange(self)
-    }
-    configReader.isReading = false
+  /// Whether the configuration has changed since this was asked last.
+  func takeConfigChange() -> Bool {
+    defer { configHasChanged = false }
+    return configHasChanged
   }
 }

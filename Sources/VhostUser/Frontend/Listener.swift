@@ -4,16 +4,23 @@ internal import LibeventConcurrency
 internal import Logging
 internal import Netdev
 
-/// The socket on which a back-end is awaited, on the transport's loop. It lives through reconnections; the file goes with it.
+/// The socket on which a back-end is awaited, on the control loop. It lives through reconnections; the file goes with it, if it
+/// is still this one's.
 actor Listener {
   nonisolated let loop: LoopExecutor
   private let path: String
   private let name: String
   private let logger: Logger
   private var descriptor: CInt = -1
+  private var file = netdev_file()
   private var source: LoopSource?
-  private var timer: LoopTimer?
-  private var waiter: CheckedContinuation<Result<CInt, NetworkDeviceError>, Never>?
+  /// Runs while accepting has failed for want of something that may come back.
+  private var pause: LoopTimer?
+  private var nextPause = shortestPause
+  private var waiter: LoopPromise<CInt>?
+
+  private static let shortestPause = Duration.milliseconds(10)
+  private static let longestPause = Duration.seconds(1)
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
 
@@ -30,80 +37,74 @@ actor Listener {
     let opened = unsafe netdev_unix_listen(path)
     guard opened >= 0 else { throw NetworkDeviceError(socket: path, errno: -opened, listening: true) }
     descriptor = opened
+    _ = unsafe netdev_unix_file(path, &file)
     do throws(LoopError) {
       source = try loop.makeSource(descriptor: opened, readiness: .readable) { [weak self] in
         self?.assumeIsolated { $0.accept() }
       }
-      timer = try loop.makeTimer { [weak self] in self?.assumeIsolated { $0.timeOut() } }
+      pause = try loop.makeTimer { [weak self] in self?.assumeIsolated { $0.listen() } }
     } catch {
+      close()
       throw NetworkDeviceError(.system, "listening for \(name)", offered: "\(error)")
     }
     logger.debug("vhost-user listening", metadata: ["device": "\(name)"])
   }
 
-  /// The next connection; its descriptor is the caller's. Whoever knocked before has waited in the backlog.
-  func next(within limit: Duration) async throws(NetworkDeviceError) -> CInt {
-    let result = await withTaskCancellationHandler {
-      await self.wait(limit)
-    } onCancel: {
-      Task { await self.settle(.failure(.openCancelled)) }
-    }
-    return try result.get()
+  /// The next connection; its descriptor is the caller's. Whoever knocked before has waited in the backlog. One at a time asks.
+  func next(within limit: Duration) async -> LoopPromise<CInt>.Outcome {
+    let waiter = LoopPromise<CInt>(loop: loop)
+    self.waiter = waiter
+    listen()
+    let outcome = await waiter.value(within: limit)
+    self.waiter = nil
+    source?.suspend()
+    pause?.unschedule()
+    return outcome
   }
 
-  private func wait(_ limit: Duration) async -> Result<CInt, NetworkDeviceError> {
-    if Task.isCancelled { return .failure(.openCancelled) }
-    return await withCheckedContinuation { continuation in
-      settle(.failure(NetworkDeviceError(.busy, "listening for \(name)", offered: "somebody waits already")))
-      waiter = continuation
-      source?.resume()
-      timer?.schedule(after: limit)
-    }
-  }
+  private func listen() { if waiter != nil { source?.resume() } }
 
   private func accept() {
-    guard waiter != nil else { return }
+    guard let waiter, !waiter.assumeIsolated({ $0.isSettled }) else { return source?.suspend() ?? () }
     let accepted = netdev_unix_accept(descriptor)
-    // The knock may be over before it is answered: then there is another, or the time-out.
-    guard accepted >= 0 else { return }
-    logger.debug("vhost-user back-end accepted", metadata: ["device": "\(name)"])
-    settle(.success(accepted))
-  }
-
-  private func timeOut() {
-    settle(
-      .failure(
-        NetworkDeviceError(
-          .timedOut, "open \(name)", offered: "no back-end connected",
-          advice: "start the switch with a client port on \(path)")))
-  }
-
-  private func settle(_ result: Result<CInt, NetworkDeviceError>) {
-    guard let waiting = waiter else { return }
-    waiter = nil
+    guard accepted >= 0 else { return waitForRoom(-accepted) }
+    nextPause = Self.shortestPause
+    // One for whoever waits; the next one waits in the backlog.
+    self.waiter = nil
     source?.suspend()
-    timer?.unschedule()
-    waiting.resume(returning: result)
+    logger.debug("vhost-user back-end accepted", metadata: ["device": "\(name)"])
+    waiter.fulfil(accepted)
   }
 
-  /// Ends listening and removes the socket's file.
+  /// The knock may be over before it is answered: then there is another. Without descriptors or memory it stays, and the socket
+  /// ready: nobody looks at it for a while.
+  private func waitForRoom(_ number: CInt) {
+    guard ![EAGAIN, ECONNABORTED, EINTR].contains(number) else { return }
+    source?.suspend()
+    pause?.schedule(after: nextPause)
+    logger.debug(
+      "vhost-user back-end not accepted",
+      metadata: ["device": "\(name)", "cause": "error number \(number)", "again": "\(nextPause)"])
+    nextPause = min(nextPause * 2, Self.longestPause)
+  }
+
+  /// Ends listening and removes the socket's file, unless somebody else's has its name by now.
   func close() {
-    settle(.failure(NetworkDeviceError(.closed, name, offered: "it was closed")))
     source?.cancel()
     source = nil
-    timer?.cancel()
-    timer = nil
+    pause?.cancel()
+    pause = nil
     guard descriptor >= 0 else { return }
     netdev_close(descriptor)
     descriptor = -1
-    // Whoever looks for it finds nobody there either way.
-    _ = unsafe netdev_unlink(path)
+    unsafe netdev_unix_remove(path, file)
   }
 }
 
 extension NetworkDeviceError {
-  static var openCancelled: NetworkDeviceError {
-    NetworkDeviceError(.cancelled, "open", offered: "the task was cancelled before a back-end was there")
+  /// The task that waited for the back-end was cancelled.
+  static var waitCancelled: NetworkDeviceError {
+    NetworkDeviceError(.cancelled, "vhost-user", offered: "the task was cancelled before the back-end had answered")
   }
 
   /// Why a socket cannot be had.

@@ -14,7 +14,7 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
   private let error: Eventfd
   private let isPolled: Bool
   private let watch: KickWatch
-  private let scope: LoopScope
+  private let loop: LoopExecutor
   private var sources: [LoopSource] = []
   /// Reports, in a round of its own, that the back-end has blocked a doorbell: a doorbell rings in the middle of a queue's turn.
   private var failure: LoopTimer?
@@ -36,7 +36,7 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
     transmitBell = try Doorbell(for: name)
     call = try Eventfd(for: name)
     error = try Eventfd(for: name)
-    scope = LoopScope(loop)
+    self.loop = loop
     let (call, error) = (call.descriptor, error.descriptor)
     do throws(LoopError) {
       let interrupts = try loop.makeSource(descriptor: call, readiness: .readable, keeping: self.call) {
@@ -88,14 +88,15 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
     failure?.schedule(after: .zero)
   }
 
-  /// Hears no interrupt any more.
-  func disconnect() async {
+  /// Hears nothing from the back-end any more. On the pair's loop.
+  func disconnect() {
     watch.remove([receiveBell, transmitBell])
-    await scope.run { _ in
-      for source in self.sources { source.cancel() }
-      self.sources = []
-      self.failure?.cancel()
-      self.failure = nil
-    }
+    for source in sources { source.cancel() }
+    sources = []
+    failure?.cancel()
+    failure = nil
   }
+
+  /// The same from elsewhere: as soon as the loop gets to it. The last reference to the loop may go there.
+  func beginDisconnecting() { loop.execute { self.disconnect() } }
 }

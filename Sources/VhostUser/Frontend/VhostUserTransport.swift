@@ -9,15 +9,16 @@ public import VirtioNet
 
 /// Reaches a virtio-net device behind a vhost-user socket: a switch, or any other program that plays the device.
 ///
-/// The front-end of the vhost-user document, in both socket roles. The control socket lives on a loop of the transport's own,
-/// where every message has a time-out; doorbells and interrupts are eventfds on the queues' loops. The back-end is shown the
+/// The front-end of the vhost-user document, in both socket roles. The control socket lives on the device's control loop, where
+/// every message has a time-out; doorbells and interrupts are eventfds on the queues' loops. The back-end is shown the
 /// pool's memory and a memfd with the rings, by addresses that say nothing about this process.
 public final class VhostUserTransport: VirtioTransport {
   private let options: Options
   private let state = Mutex(State())
 
+  /// Changed by the control plane alone, apart from the pairs' wires; the lock is for those.
   private struct State {
-    var loop: LoopExecutor?
+    var control: DeviceControl?
     var watch: KickWatch?
     var listener: Listener?
     var session: Session?
@@ -29,11 +30,12 @@ public final class VhostUserTransport: VirtioTransport {
     var driven: Session?
     /// Earlier sessions, while it is not known that the processes behind them are gone.
     var lost: [Session] = []
-    var onLoss: (@Sendable (VirtioLoss) -> Void)?
-    var onConfig: (@Sendable (NetConfig) -> Void)?
-    /// What the driver reads the configuration for.
-    var accepted = FeatureSet()
     var mtu: UInt16?
+
+    /// All of them, each once.
+    var sessions: [Session] {
+      lost + [driven, session === driven ? nil : session].compactMap { $0 }
+    }
   }
 
   /// Where the rings begin in the device's address space; pools each have 2⁴⁰ bytes of their own above.
@@ -72,47 +74,25 @@ public final class VhostUserTransport: VirtioTransport {
 // MARK: - Reaching it
 
 extension VhostUserTransport {
-  /// Connects, or waits for the back-end to connect, and says the first words.
-  public func connect() async throws(NetworkDeviceError) {
-    let (loop, old) = try prepare()
-    for wires in old.wires { await wires.disconnect() }
-    await retire(old)
-    try await startWatch(loop)
-    let descriptor = try await dial(loop)
-    let session = Session(
-      loop: loop, name: name, logger: options.logger, requestTimeout: options.requestTimeout,
-      onLoss: { [weak self] session, cause in self?.noteLoss(session, cause) },
-      onConfigChange: { [weak self] session in await self?.noteConfigChange(session) })
-    state.withLock { $0.session = session }
-    let result = await withTaskCancellationHandler { () async -> Result<Void, NetworkDeviceError> in
-      do throws(NetworkDeviceError) {
-        try await session.open(descriptor: descriptor)
-        try await session.agree()
-        return .success(())
-      } catch {
-        return .failure(error)
-      }
-    } onCancel: {
-      Task { await session.fail(.openCancelled) }
-    }
-    try result.get()
-  }
+  /// The loop of everything here.
+  public func attach(control: DeviceControl) { state.withLock { $0.control = control } }
 
-  private func prepare() throws(NetworkDeviceError) -> (loop: LoopExecutor, old: State) {
-    let old = state.withLock { state in
-      let old = state
-      state.wires = []
-      state.rings = []
-      state.status = []
-      return old
-    }
-    if let loop = old.loop { return (loop, old) }
-    do throws(LoopError) {
-      let loop = try LoopExecutor(name: "vhost-user")
-      state.withLock { $0.loop = loop }
-      return (loop, old)
-    } catch {
-      throw NetworkDeviceError(.system, "open \(name)", offered: "\(error)")
+  /// Connects, or waits for the back-end to connect, and says the first words.
+  ///
+  /// A back-end that does not connect, or none that keeps to the protocol, is waited for until `connectTimeout`; each word has
+  /// `requestTimeout`. A cancelled task stops waiting.
+  public func connect() async throws(NetworkDeviceError) {
+    let control = try attachedControl()
+    await retire()
+    try await startWatch(control.loop)
+    switch options.role {
+    case .connect:
+      let descriptor = unsafe netdev_unix_connect(options.path)
+      guard descriptor >= 0 else {
+        throw NetworkDeviceError(socket: options.path, errno: -descriptor, listening: false)
+      }
+      try await begin(descriptor, control, patience: nil)
+    case .listen: try await awaitBackend(control)
     }
   }
 
@@ -124,24 +104,70 @@ extension VhostUserTransport {
     state.withLock { $0.watch = watch }
   }
 
-  private func dial(_ loop: LoopExecutor) async throws(NetworkDeviceError) -> CInt {
-    switch options.role {
-    case .connect:
-      let descriptor = unsafe netdev_unix_connect(options.path)
-      guard descriptor >= 0 else {
-        throw NetworkDeviceError(socket: options.path, errno: -descriptor, listening: false)
-      }
-      return descriptor
-    case .listen:
-      let listener = state.withLock { state in
-        let listener =
-          state.listener ?? Listener(loop: loop, path: options.path, name: name, logger: options.logger)
-        state.listener = listener
-        return listener
-      }
-      try await listener.open()
-      return try await listener.next(within: options.connectTimeout)
+  private func attachedControl() throws(NetworkDeviceError) -> DeviceControl {
+    guard let control = state.withLock({ $0.control }) else {
+      throw NetworkDeviceError(.invalidConfiguration, "open \(name)", advice: "attach a control first")
     }
+    return control
+  }
+
+  /// How long a stranger who connects and says nothing keeps a back-end waiting.
+  private static let strangersPatience = Duration.seconds(5)
+
+  /// Strangers come and go, a health check or somebody's probe for a stale socket: who hangs up or does not speak the protocol is
+  /// none. Whoever agrees is the back-end.
+  private func awaitBackend(_ control: DeviceControl) async throws(NetworkDeviceError) {
+    let listener = state.withLock { state in
+      let listener =
+        state.listener ?? Listener(loop: control.loop, path: options.path, name: name, logger: options.logger)
+      state.listener = listener
+      return listener
+    }
+    try await listener.open()
+    let deadline = LoopDeadline(control.loop, after: options.connectTimeout)
+    var last: NetworkDeviceError?
+    while true {
+      switch await listener.next(within: deadline.remaining) {
+      case .cancelled: throw .waitCancelled
+      case .timedOut:
+        throw NetworkDeviceError(
+          .timedOut, "open \(name)",
+          offered: last.map { "no back-end connected; of who did, the last: \($0)" } ?? "no back-end connected",
+          advice: "start the switch with a client port on \(options.path)")
+      case .value(let descriptor):
+        do throws(NetworkDeviceError) {
+          return try await begin(
+            descriptor, control, patience: min(options.requestTimeout, Self.strangersPatience))
+        } catch {
+          // Whoever has agreed on something and lacks what we need is a back-end.
+          guard [.broken, .timedOut].contains(error.code) else { throw error }
+          options.logger.debug("vhost-user stranger", metadata: ["device": "\(name)", "cause": "\(error)"])
+          last = error
+          await drop()
+        }
+      }
+    }
+  }
+
+  private func begin(
+    _ descriptor: CInt, _ control: DeviceControl, patience: Duration?
+  ) async throws(NetworkDeviceError) {
+    let session = Session(
+      loop: control.loop, name: name, logger: options.logger, requestTimeout: options.requestTimeout,
+      onNews: { control.requestAttention() })
+    let others = state.withLock { state in
+      let others = state.sessions
+      state.session = session
+      return others
+    }
+    try await session.open(descriptor: descriptor, others: others)
+    try await session.agree(patience: patience)
+  }
+
+  /// Lets go of the present session, which was never driven.
+  private func drop() async {
+    let session = state.withLock { state in state.session.take() }
+    await session?.shutDown()
   }
 
   private func current() throws(NetworkDeviceError) -> Session {
@@ -151,27 +177,36 @@ extension VhostUserTransport {
     return session
   }
 
-  /// Sessions that are over: the driven ones stay until their processes are gone.
-  private func retire(_ old: State) async {
+  /// What belongs to a device that was: rings, wires, and sessions that are over. The driven ones stay until the processes behind
+  /// them are gone.
+  private func retire() async {
+    let old = state.withLock { state in
+      let old = state
+      state.wires = []
+      state.rings = []
+      state.status = []
+      state.session = nil
+      return old
+    }
+    for wires in old.wires { wires.beginDisconnecting() }
     if let session = old.session, session !== old.driven { await session.shutDown() }
     var left: [Session] = []
     for session in old.lost where session !== old.driven {
       if await session.isGone { await session.shutDown() } else { left.append(session) }
     }
     if let driven = old.driven { left.append(driven) }
-    state.withLock { state in
-      state.session = nil
-      state.lost = left
+    state.withLock { $0.lost = left }
+  }
+
+  /// The connection to the back-end that was driven last is over.
+  public func loss() async -> VirtioLoss? {
+    guard let driven = state.withLock({ $0.driven }), let cause = await driven.failure else { return nil }
+    return VirtioLoss(cause: cause) { [weak self] limit in
+      // Where the same process has connected again there is nothing to wait for.
+      let present = self?.state.withLock { $0.session }
+      return await driven.isGone(within: limit, isVain: driven.sharesPeer(with: present))
     }
   }
-
-  private func noteLoss(_ session: Session, _ cause: NetworkDeviceError) {
-    let onLoss = state.withLock { $0.onLoss }
-    onLoss?(VirtioLoss(cause: cause) { limit in await session.isGone(within: limit) })
-  }
-
-  /// Tells of back-ends that went away while they were driven.
-  public func watchLoss(_ onLoss: @escaping @Sendable (VirtioLoss) -> Void) { state.withLock { $0.onLoss = onLoss } }
 }
 
 // MARK: - Agreeing
@@ -218,37 +253,28 @@ extension VhostUserTransport {
       config.maximumPairs = min(config.maximumPairs ?? .max, UInt16(clamping: agreement.queuePairs))
     }
     if let mtu = options.mtu, offered.contains(.mtu) { config.mtu = UInt16(mtu) }
-    state.withLock { [config] state in
-      state.accepted = offered
-      state.mtu = config.mtu
-    }
+    state.withLock { [config] in $0.mtu = config.mtu }
     return config
   }
 
-  /// The back-end says that its configuration has changed.
-  private func noteConfigChange(_ session: Session) async {
-    let (isCurrent, accepted, mtu, onConfig) = state.withLock { state in
-      (state.session === session, state.accepted, state.mtu, state.onConfig)
-    }
-    guard isCurrent else { return }
+  /// Reads it when the back-end has announced a change, as it can while the protocol knows CONFIG.
+  public func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig? {
+    guard let session = state.withLock({ $0.session }), await session.takeConfigChange() else { return nil }
+    let mtu = state.withLock { $0.mtu }
     do throws(NetworkDeviceError) {
-      let config = try await readConfig(offered: accepted)
+      let config = try await readConfig(offered: offered)
       if config.mtu != mtu {
         // Buffers and rings were made for the first one.
         options.logger.notice(
           "the back-end's MTU is now \(config.mtu ?? 0); open the device anew to use it",
           metadata: ["device": "\(name)"])
       }
-      onConfig?(config)
+      return config
     } catch {
       options.logger.notice(
         "the changed configuration cannot be used", metadata: ["device": "\(name)", "cause": "\(error)"])
+      return nil
     }
-  }
-
-  /// Tells of configurations that the back-end announces while the protocol knows CONFIG.
-  public func watchConfig(_ onChange: @escaping @Sendable (NetConfig) -> Void) {
-    state.withLock { $0.onConfig = onChange }
   }
 
   /// A locally administered address that is the same whenever the path is.
@@ -348,20 +374,13 @@ extension VhostUserTransport {
   /// Stops the rings: the answers say that the back-end is done with them. Without a connection the exit of the process
   /// behind it says so, and nothing else does.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
-    let deadline = ContinuousClock.now + timeout
-    let (session, driven, wires) = state.withLock { ($0.session, $0.driven, $0.wires) }
-    if let session { try await stop(session, deadline) }
-    // Between two connections it is the lost back-end that knows the buffers.
-    if let driven, driven !== session { try await stop(driven, deadline) }
-    for wires in wires { await wires.disconnect() }
-  }
-
-  private func stop(_ session: Session, _ deadline: ContinuousClock.Instant) async throws(NetworkDeviceError) {
+    guard let session = state.withLock({ $0.session ?? $0.driven }) else { return }
+    let deadline = LoopDeadline(session.loop, after: timeout)
     do throws(NetworkDeviceError) {
-      try await session.stop(within: deadline - ContinuousClock.now)
+      try await session.stop(within: timeout)
     } catch {
       guard await !session.startedRings.isEmpty else { return }
-      guard await session.isGone(within: deadline - ContinuousClock.now) else {
+      guard await session.isGone(within: deadline.remaining) else {
         throw NetworkDeviceError(
           .resetNotConfirmed, "resetting \(name)", offered: "\(error)",
           advice: "the process behind the socket may still write to this device's buffers; end it")
@@ -376,9 +395,9 @@ extension VhostUserTransport {
       state = State()
       return old
     }
-    for wires in old.wires { await wires.disconnect() }
+    for wires in old.wires { wires.beginDisconnecting() }
     await old.watch?.stop()
-    for session in old.lost + [old.driven, old.session].compactMap({ $0 }) { await session.shutDown() }
+    for session in old.sessions { await session.shutDown() }
     await old.listener?.close()
   }
 }

@@ -1,0 +1,443 @@
+internal import LibeventConcurrency
+internal import Logging
+internal import Synchronization
+
+/// A device's life: one task on the control loop that connects, agrees, activates, serves, looks for a lost device, and ends it.
+///
+/// It is the only one that changes the device's state. Whatever happens elsewhere is an event in its mailbox: the program wants
+/// an end, a queue broke, the driver wants attention. An end also cancels the step under way; everything else waits until the
+/// step is over. After every await the mailbox is looked at before anything else is done. <doc:DeviceLife> has the table of
+/// states and events.
+actor DeviceLife {
+  /// How far the device has come.
+  enum State: String, Sendable { case connecting, agreed, running, lost, resetting, closed, failed }
+
+  /// What reaches it from elsewhere.
+  enum Event: Sendable {
+    /// The pool is made and the loops are there: go on from `agreed`.
+    case terms(Terms)
+    /// The driver wants to be asked.
+    case attention
+    /// It shall end, for this reason.
+    case end(NetworkDeviceError)
+  }
+
+  /// What a device needs that those opened together share.
+  struct Terms: Sendable {
+    let pool: PacketPool
+    let loops: [LoopExecutor]
+  }
+
+  nonisolated let loop: LoopExecutor
+  nonisolated let link: LinkMonitor
+  nonisolated let log: DeviceLog
+  nonisolated let driver: any NetworkDriver
+  let settings: NetworkDevice.Configuration
+  private let request: NetworkDriverRequest
+  private let room: OpeningRoom
+  private let position: Int
+  private let executor: LoopTaskExecutor
+  /// An end has been asked for. What was sent to a queue's loop before looks here when it gets there.
+  nonisolated let isEnding = Atomic<Bool>(false)
+
+  private(set) var state = State.connecting
+  var queues: [NetworkQueue] = []
+  private var runningSince: UInt64 = 0
+  private var losses = 0
+
+  // The mailbox.
+  private(set) var end: NetworkDeviceError?
+  private var wantsAttention = false
+  private var terms: Terms?
+  private let mail = Gate()
+  /// Ends the waiting of the step under way, or the pause.
+  private var interruption: LoopPromise<Void>?
+
+  // The end.
+  private var isOpened = false
+  private var isOver = false
+  private var failure: NetworkDeviceError?
+  private var overdue: LoopTimer?
+  private let over = Gate()
+  /// Why the device ended, if not because the program closed it.
+  private(set) var brokenCause: NetworkDeviceError?
+
+  nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+
+  init(
+    _ driver: any NetworkDriver, _ request: NetworkDriverRequest, at position: Int, in room: OpeningRoom,
+    _ settings: NetworkDevice.Configuration, loop: LoopExecutor
+  ) {
+    self.driver = driver
+    self.request = request
+    self.position = position
+    self.room = room
+    self.settings = settings
+    self.loop = loop
+    executor = LoopTaskExecutor(loop: loop)
+    let log = DeviceLog(settings.logger)
+    self.log = log
+    link = LinkMonitor { log.write($0) }
+  }
+
+  /// Begins. The task is the device's only unstructured one: it holds this life until it is over, and whoever closes the device
+  /// waits for that (`ended`).
+  nonisolated func begin() { Task(executorPreference: executor) { await self.live() } }
+}
+
+// MARK: - The mailbox
+
+extension DeviceLife {
+  /// From any thread.
+  nonisolated func post(_ event: Event) {
+    if case .end = event { isEnding.store(true, ordering: .sequentiallyConsistent) }
+    loop.execute { self.assumeIsolated { $0.receive(event) } }
+  }
+
+  private func receive(_ event: Event) {
+    switch event {
+    case .terms(let terms): self.terms = terms
+    case .attention: wantsAttention = true
+    case .end(let cause):
+      guard end == nil else { return }
+      end = cause
+      overdue?.schedule(after: settings.resetTimeout + .seconds(1))
+      interruption?.fulfil(())
+    }
+    mail.openAll()
+  }
+
+  /// Waits until the mailbox has what `take` takes.
+  private func next<Mail>(_ take: () -> Mail?) async throws(NetworkDeviceError) -> Mail {
+    while true {
+      if let end { throw end }
+      if let found = take() { return found }
+      await mail.pass()
+    }
+  }
+
+  private func takeAttention() -> Void? {
+    guard wantsAttention else { return nil }
+    wantsAttention = false
+    return ()
+  }
+}
+
+// MARK: - The life
+
+extension DeviceLife {
+  private func live() async {
+    overdue = try? loop.makeTimer { [weak self] in self?.assumeIsolated { $0.giveUp() } }
+    if DriversInUse.claim(driver) {
+      do throws(NetworkDeviceError) {
+        try await open()
+        try await serve()
+      } catch {
+        room.note(error)
+        await takeDown(error)
+      }
+    } else {
+      // Nothing of the driver is touched: it serves another device.
+      room.note(
+        NetworkDeviceError(
+          .busy, "open", offered: "this driver object drives a device already",
+          advice: "close that device first, or make a driver for each"))
+      settle(nil)
+    }
+    overdue?.cancel()
+    overdue = nil
+  }
+
+  /// From nothing to a device that works.
+  private func open() async throws(NetworkDeviceError) {
+    driver.attach(control: DeviceControl(loop: loop, link: link, life: self))
+    let information = try await start()
+    enter(.agreed)
+    room.note(information, at: position)
+    let terms = try await next { () -> Terms? in self.terms.take() }
+    let configuration = terms.pool.configuration
+    try await step(
+      "the device knows the pool", ["slots": "\(configuration.slots)", "slotSize": "\(configuration.slotSize)"]
+    ) { [driver] () async throws(NetworkDeviceError) in try await driver.attach(pool: terms.pool) }
+    for index in 0..<information.queuePairs { try await makeQueue(index, information, terms) }
+    try await step("activated") { [driver] () async throws(NetworkDeviceError) in try await driver.activate() }
+    enter(.running)
+    isOpened = true
+    log.write(.debug, "device open", ["queuePairs": "\(information.queuePairs)"])
+    room.note(queues, at: position)
+  }
+
+  private func start() async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    let asked: Logger.Metadata = [
+      "queuePairs": "\(request.queuePairs.map { "\($0)" } ?? "any")",
+      "queueSize": "\(request.queueSize.map { "\($0)" } ?? "any")",
+    ]
+    let information = try await step("agreed with the device", asked) {
+      [driver, request, log] () async throws(NetworkDeviceError) in
+      let information = try await driver.start(request)
+      log.setName(information.name)
+      return information
+    }
+    log.write(
+      .debug, "the device",
+      [
+        "queuePairs": "\(information.queuePairs)", "queueSize": "\(information.queueSize)",
+        "mtu": "\(information.mtu)", "hardwareAddress": "\(information.hardwareAddress.map { "\($0)" } ?? "none")",
+      ])
+    return information
+  }
+
+  private func makeQueue(
+    _ index: Int, _ information: NetworkDeviceInformation, _ terms: Terms
+  ) async throws(NetworkDeviceError) {
+    let queue = NetworkQueue(
+      index: index, loop: terms.loops[index % terms.loops.count], pool: terms.pool,
+      maximumFrameLength: information.maximumFrameLength)
+    queues.append(queue)
+    let busyPoll = settings.busyPoll
+    try await step("made a queue pair", ["queue": "\(index)", "loop": "\(queue.loop.name)"]) {
+      [self] () async throws(NetworkDeviceError) in
+      let made = loop.call(on: queue.loop) { [self] () -> NetworkDeviceError? in
+        // The loop may come to it only when nobody wants it any more.
+        guard !isEnding.load(ordering: .sequentiallyConsistent) else { return .openCancelled }
+        return queue.assumeIsolated { queue in
+          do throws(NetworkDeviceError) {
+            try queue.prepare(driver: driver, busyPoll: busyPoll) { [self] cause in post(.end(cause)) }
+            return nil
+          } catch {
+            return error
+          }
+        }
+      }
+      switch await made.value(within: Self.loopPatience) {
+      case .value(nil): return
+      case .value(let error?): throw error
+      case .cancelled: throw .openCancelled
+      case .timedOut:
+        throw NetworkDeviceError(
+          .timedOut, "making queue pair \(index)", offered: "its loop \(queue.loop.name) did not answer",
+          advice: "look for a job that blocks the loop")
+      }
+    }
+  }
+
+  /// How long a queue's loop may take to begin with something that is new to it.
+  private static let loopPatience = Duration.seconds(5)
+
+  private func enter(_ state: State) {
+    self.state = state
+    if state == .running { runningSince = loop.now }
+  }
+}
+
+// MARK: - Steps
+
+extension DeviceLife {
+  /// One step of the driver: in a child task, which an end cancels. Looks at the mailbox when it is over.
+  ///
+  /// A step has the deadlines that the driver gives it, message by message; what ends it early is the cancellation.
+  private func step<Result: Sendable>(
+    _ name: String?, _ metadata: Logger.Metadata = [:],
+    _ body: @escaping @Sendable () async throws(NetworkDeviceError) -> Result
+  ) async throws(NetworkDeviceError) -> Result {
+    if let end { throw end }
+    let started = loop.now
+    let interruption = LoopPromise<Void>(loop: loop)
+    self.interruption = interruption
+    let result = await withTaskGroup(of: Step<Result>.self) { group in
+      group.addTask {
+        do throws(NetworkDeviceError) { return .over(.success(try await body())) } catch {
+          return .over(.failure(error))
+        }
+      }
+      group.addTask {
+        _ = await interruption.value()
+        return .interrupted
+      }
+      var result: Swift.Result<Result, NetworkDeviceError> = .failure(.openCancelled)
+      while let next = await group.next() {
+        if case .over(let outcome) = next { result = outcome }
+        // Either way the other one is of no more use.
+        group.cancelAll()
+      }
+      return result
+    }
+    self.interruption = nil
+    let error: NetworkDeviceError? = if case .failure(let error) = result { error } else { nil }
+    if let name { log.write(step: name, since: started, loop, metadata, error) }
+    if let end { throw end }
+    return try result.get()
+  }
+
+  private enum Step<Result: Sendable>: Sendable {
+    case over(Swift.Result<Result, NetworkDeviceError>)
+    case interrupted
+  }
+
+  /// Waits, unless an end comes first.
+  private func pause(_ time: Duration) async throws(NetworkDeviceError) {
+    if let end { throw end }
+    let interruption = LoopPromise<Void>(loop: loop)
+    self.interruption = interruption
+    _ = await interruption.value(within: time)
+    self.interruption = nil
+    if let end { throw end }
+  }
+}
+
+// MARK: - Serving and recovering
+
+extension DeviceLife {
+  /// Waits for the next event and handles it to its end before the next; throws the reason for the end.
+  private func serve() async throws(NetworkDeviceError) {
+    var delay: Duration?
+    while true {
+      try await next { takeAttention() }
+      do throws(NetworkDeviceError) {
+        try await step(nil) { [driver] () async throws(NetworkDeviceError) in try await driver.attend() }
+      } catch {
+        if let end { throw end }
+        delay = try await recover(from: error, after: delay)
+      }
+    }
+  }
+
+  /// Looks for a lost device until it is there again.
+  ///
+  /// - Parameter previous: the pause that was due before the attempt that led to the present loss.
+  /// - Returns: the pause that will be due if the device does not stay.
+  private func recover(
+    from cause: NetworkDeviceError, after previous: Duration?
+  ) async throws(NetworkDeviceError) -> Duration {
+    let stay = Duration.nanoseconds(Int64(clamping: loop.now &- runningSince))
+    losses += 1
+    let loss = "\(losses)"
+    enter(.lost)
+    try await step(nil) { [driver] () async throws(NetworkDeviceError) in await driver.suspend() }
+    link.lose(cause)
+    log.write(.debug, "the device is lost", ["loss": "\(loss)", "cause": "\(cause)"])
+    guard let pauses = driver.recovery else { throw cause }
+    var delay = pauses.first
+    // A device that is lost again as soon as it is there is not called again at once.
+    if let previous, stay < pauses.longest {
+      try await pause(previous)
+      delay = min(previous * 2, pauses.longest)
+    }
+    while true {
+      do throws(NetworkDeviceError) {
+        try await step(nil) { [driver] () async throws(NetworkDeviceError) in try await driver.recover() }
+        enter(.running)
+        log.write(.debug, "the device is back", ["loss": "\(loss)"])
+        link.regain()
+        return delay
+      } catch {
+        if let end { throw end }
+        log.write(
+          .debug, "the device is not back yet", ["loss": "\(loss)", "error": "\(error)", "again": "\(delay)"])
+        // What the device lacks it will lack at the next attempt too; everything else may pass.
+        if [.unsupported, .invalidConfiguration, .resetNotConfirmed].contains(error.code) { throw error }
+      }
+      try await pause(delay)
+      delay = min(delay * 2, pauses.longest)
+    }
+  }
+}
+
+// MARK: - The end
+
+extension DeviceLife {
+  /// How long the queues' loops are waited for, each time that they are told something about the end.
+  private static let tellingTime = Duration.milliseconds(250)
+
+  /// Waits until the device is reset and closed; from any task. No cancellation ends it: it takes the reset's time-out and a
+  /// second at most.
+  func ended() async -> NetworkDeviceError? {
+    while !isOver { await over.pass() }
+    return failure
+  }
+
+  private func takeDown(_ reason: NetworkDeviceError) async {
+    var cause = reason
+    isEnding.store(true, ordering: .sequentiallyConsistent)
+    if end == nil { receive(.end(cause)) }
+    enter(.resetting)
+    if cause.code != .closed { noteBroken(cause) }
+    log.write(.debug, "closing")
+    for end in await tell({ queue in queue.stopAccepting(reason) }) {
+      // A queue that broke ends its consumers at once, and with them perhaps the program's `run`, which then asks for a normal
+      // close before the queue's own word is here: a broken queue must not look like a normal end.
+      if cause.code == .closed, end.code != .closed {
+        cause = end
+        noteBroken(end)
+      }
+    }
+    var failure: NetworkDeviceError?
+    let timeout = settings.resetTimeout
+    let started = loop.now
+    do throws(NetworkDeviceError) {
+      try await driver.reset(timeout: timeout)
+    } catch {
+      failure = error
+    }
+    log.write(step: "reset", since: started, loop, ["timeout": "\(timeout)"], failure)
+    if let failure {
+      log.write(.error, "reset not confirmed; memory is quarantined", ["error": "\(failure)"])
+    }
+    let (last, isConfirmed) = (failure ?? cause, failure == nil)
+    _ = await tell { queue in queue.finish(last, confirmed: isConfirmed) }
+    let shutting = loop.now
+    await driver.shutDown()
+    log.write(step: "shut down", since: shutting, loop, [:], nil)
+    releaseQueues()
+    log.write(.debug, "device closed")
+    enter(brokenCause == nil && failure == nil ? .closed : .failed)
+    DriversInUse.release(driver)
+    settle(failure)
+  }
+
+  private func noteBroken(_ cause: NetworkDeviceError) {
+    if cause.code != .cancelled { brokenCause = cause }
+    // Of a device that was never open whoever opens it has the error.
+    log.write(isOpened ? .error : .debug, "the device ends", ["cause": "\(cause)"])
+  }
+
+  /// Tells all queues at the same time, each on its loop; the answers of those whose loops answer in time. A blocked loop hears
+  /// of it, in order, when it goes on.
+  private func tell<Answer: Sendable>(
+    _ body: @escaping @Sendable (isolated NetworkQueue) -> Answer
+  ) async -> [Answer] {
+    let deadline = LoopDeadline(loop, after: Self.tellingTime)
+    let calls = queues.map { queue in loop.call(on: queue.loop) { queue.assumeIsolated { body($0) } } }
+    var answers: [Answer] = []
+    for call in calls {
+      if case .value(let answer) = await call.value(within: deadline.remaining) { answers.append(answer) }
+    }
+    return answers
+  }
+
+  /// The last reference to a queue, and with it to its loop, goes on that loop: here it would wait for the loop's thread.
+  private func releaseQueues() {
+    for queue in queues { queue.loop.execute { withExtendedLifetime(queue) {} } }
+    queues = []
+  }
+
+  /// The driver has not come back from a step, although it was told to: nobody shall wait for it any longer.
+  private func giveUp() {
+    guard !isOver else { return }
+    let error = NetworkDeviceError(
+      .resetNotConfirmed, "closing", offered: "the driver did not end its step (\(state.rawValue))",
+      advice: "its steps must return when their task is cancelled")
+    log.write(.error, "reset not confirmed; memory is quarantined", ["error": "\(error)"])
+    for queue in queues { queue.loop.execute { queue.assumeIsolated { $0.finish(error, confirmed: false) } } }
+    room.note(error)
+    settle(error)
+  }
+
+  private func settle(_ failure: NetworkDeviceError?) {
+    guard !isOver else { return }
+    self.failure = failure
+    isOver = true
+    link.finish()
+    over.openAll()
+  }
+}
