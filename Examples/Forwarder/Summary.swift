@@ -8,7 +8,7 @@ final class Unfit: Sendable {
 
   /// True when `output` takes the packet; otherwise it is counted.
   func admits(_ packet: borrowing Packet, _ output: NetworkQueue) -> Bool {
-    if packet.count <= output.maximumFrameLength { return true }
+    if output.canSend(packet) { return true }
     count(output)
     return false
   }
