@@ -61,7 +61,11 @@ int netdev_unix_listen(const char *path) {
       result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
     }
   }
-  if (result == 0 && NETDEV_CALL(listen, descriptor, 4) < 0) result = -errno;
+  if (result == 0 && NETDEV_CALL(listen, descriptor, 4) < 0) {
+    result = -errno;
+    // Bound, it is our file; nobody shall knock there.
+    (void)netdev_unlink(path);
+  }
   if (result < 0) {
     netdev_close(descriptor);
     return result;

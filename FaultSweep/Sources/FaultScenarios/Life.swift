@@ -45,7 +45,9 @@ import Synchronization
     enter("open")
     await openAndUse()
     enter("after")
-    if world.end() { violate("the socket's file is left") }
+    // Where removing it was refused, nobody can.
+    let isRefused = ProcessInfo.processInfo.environment["NETDEV_FAULT"]?.contains(":unlink@") == true
+    if world.end(), !isRefused { violate("the socket's file is left") }
     outcome.violations += tally.violations
     if outcome.words.isEmpty { outcome.words = ["worked"] }
   }
