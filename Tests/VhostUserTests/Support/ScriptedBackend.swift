@@ -24,6 +24,14 @@ final class ScriptedBackend: Sendable {
   enum Fault: Sendable, CaseIterable {
     case close, silence, wrongVersion, hugeSize, shortPayload, longPayload, descriptor, otherRequest, notAReply, twice
     case refusal, tooManyDescriptors, descriptorsWithEachByte, halfThenClose, halfThenSilence
+    /// A right answer, and right behind it the end; an error of the ring that was set up last, and then a right answer.
+    case answerThenClose, errorThenAnswer
+
+    /// Those that spoil the step at which they happen.
+    static let allCases: [Fault] = [
+      .close, .silence, .wrongVersion, .hugeSize, .shortPayload, .longPayload, .descriptor, .otherRequest, .notAReply,
+      .twice, .refusal, .tooManyDescriptors, .descriptorsWithEachByte, .halfThenClose, .halfThenSilence,
+    ]
   }
 
   /// Where it happens: at the so-and-so-many-th message of this code, from 0.
@@ -39,6 +47,7 @@ final class ScriptedBackend: Sendable {
     var messages: [FrontendMessage] = []
     var complaints: [String] = []
     var connections = 0
+    var breaches = 0
     var isDribbling = false
     var connection: CInt = -1
     var channel: CInt = -1
@@ -57,12 +66,12 @@ final class ScriptedBackend: Sendable {
   private let isFinished = Atomic<Bool>(false)
 
   /// - Parameter isClient: it connects to the path, again and again, instead of listening on it.
-  init(_ offer: Offer = Offer(), breach: Breach? = nil, isClient: Bool = false) {
-    path = SocketFiles.makePath()
+  init(_ offer: Offer = Offer(), breach: Breach? = nil, isClient: Bool = false, path: String? = nil) {
+    self.path = path ?? SocketFiles.makePath()
     self.isClient = isClient
     state = Mutex(State(offer: offer, breach: breach))
     stop = netdev_eventfd_create()
-    listener = isClient ? -1 : unsafe netdev_unix_listen(path)
+    listener = isClient ? -1 : unsafe netdev_unix_listen(self.path)
     // The thread holds the back-end only while it serves: one that its test has forgotten ends.
     Thread.detachNewThread { [weak self] in while let backend = self, backend.step() {} }
   }
@@ -98,6 +107,8 @@ extension ScriptedBackend {
   /// What the codec found wrong with what came.
   var complaints: [String] { state.withLock { $0.complaints } }
   var connections: Int { state.withLock { $0.connections } }
+  /// How often it has broken a rule as it was told to.
+  var breaches: Int { state.withLock { $0.breaches } }
 
   func offer(_ offer: Offer) { state.withLock { $0.offer = offer } }
   func breach(_ breach: Breach?) { state.withLock { $0.breach = breach } }
@@ -234,11 +245,13 @@ extension ScriptedBackend {
       let occurrence = seen[code, default: 0]
       seen[code] = occurrence + 1
       let fault = breach?.code == code && breach?.occurrence == occurrence ? breach?.fault : nil
+      if fault != nil { state.withLock { $0.breaches += 1 } }
+      if fault == .errorThenAnswer { reportError() }
       if fault == .close { break }
       if fault == .silence { continue }
       let reply = reply(to: message, header, offer, status)
-      guard let reply else { continue }
-      if !send(reply, for: code, connection, fault) { break }
+      if let reply, !send(reply, for: code, connection, fault) { break }
+      if fault == .answerThenClose { break }
     }
     state.withLock { state in
       state.connection = -1
