@@ -71,7 +71,7 @@ extension NetworkQueue {
       sendable = try await adopt(consume packet, for: "submit")
     }
     _ = try await reserve(for: "submit")
-    accept(sendable)
+    accept(consume sendable)
   }
 
   /// Sends a packet and returns when the device has released its buffer.
@@ -88,7 +88,7 @@ extension NetworkQueue {
     let core = try await reserve(for: "send")
     let waiter = core.waiters.take(.release)
     core.releaseWaiters += 1
-    accept(sendable, cookie: waiter.index)
+    accept(consume sendable, cookie: waiter.index)
     core.interestChanged()
     await park(waiter)
     let outcome = waiter.outcome

@@ -47,7 +47,7 @@ extension NetworkQueue {
     }
     let core = try await reserve(for: "submitForReceipt")
     let waiter = core.waiters.take(.receipt)
-    accept(sendable, cookie: waiter.index)
+    accept(consume sendable, cookie: waiter.index)
     return Receipt(queue: self, waiter: waiter)
   }
 
