@@ -6,7 +6,7 @@ import PacketFormats
 import Responder
 
 /// Answers ARP, neighbor discovery, ping and UDP echo on any network device of this build.
-@main struct EchoServer: AsyncParsableCommand {
+@main struct EchoServer: Program {
   static let configuration = CommandConfiguration(
     commandName: "EchoServer", abstract: "Answers ARP, ping and UDP echo on a network device.",
     discussion: """
@@ -28,9 +28,7 @@ import Responder
 
   @MainActor static func main() async { await ExampleSupport.run(Self.self) }
 
-  mutating func run() async throws { try await serve() }
-
-  @MainActor private func serve() async throws {
+  @MainActor func work() async throws {
     let networks = try networks()
     let device = try await NetworkDevice.open(device)
     let template = try responder(at: try hardwareAddress(of: device), networks)

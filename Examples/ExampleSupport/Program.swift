@@ -3,11 +3,22 @@ internal import Glibc
 internal import Logging
 internal import Netdev
 
-/// Runs a command from the program's arguments, on the main actor, and ends the process.
+/// A command that does its work on the main actor.
 ///
-/// The parser's own `main` would run it in the runtime's pool of threads, and that pool, once it has been used, wakes up every
-/// second for good (libdispatch watches its threads): an idle program shall sleep.
-@MainActor public func run<Command: AsyncParsableCommand>(_ type: Command.Type) async {
+/// The parser's own `main` and `run` would do it in the runtime's pool of threads, and that pool, once it has been used, wakes
+/// up every second for good (libdispatch watches its threads): an idle program shall sleep.
+public protocol Program: AsyncParsableCommand {
+  /// The program's work; what it throws ends the process with the exit code that fits.
+  @MainActor func work() async throws
+}
+
+extension Program {
+  /// The same by way of the parser.
+  public mutating func run() async throws { try await work() }
+}
+
+/// Runs a program with the arguments of the process, on the main actor, and ends the process.
+@MainActor public func run<Command: Program>(_ type: Command.Type) async {
   let name = Command.configuration.commandName ?? "\(Command.self)"
   // The runtime reads the arguments from /proc. A program that does not see them would do something else than it was told.
   guard CommandLine.argc > 0 else {
@@ -17,7 +28,7 @@ internal import Netdev
   LoggingSystem.bootstrap { LineLog(label: $0) }
   var command = Command.parseOrExit()
   do {
-    try await command.run()
+    try await command.work()
   } catch let error as NetworkDeviceError {
     Output.errors.print("\(name): \(error)")
     end(exitCode(for: error))

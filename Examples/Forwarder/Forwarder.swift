@@ -4,7 +4,7 @@ import Netdev
 import NetdevDevices
 
 /// Joins two network devices of this build: what comes in at one goes out at the other, without a copy.
-@main struct Forwarder: AsyncParsableCommand {
+@main struct Forwarder: Program {
   static let configuration = CommandConfiguration(
     commandName: "Forwarder", abstract: "Joins two network devices, in both directions.",
     discussion: """
@@ -32,9 +32,7 @@ import NetdevDevices
 
   @MainActor static func main() async { await ExampleSupport.run(Self.self) }
 
-  mutating func run() async throws { try await join() }
-
-  @MainActor private func join() async throws {
+  @MainActor func work() async throws {
     var configuration = NetworkDevice.Configuration()
     configuration.queuePairs = queues
     let devices = try await NetworkDevice.open([left, right], configuration: configuration)
