@@ -26,7 +26,7 @@ extension Program {
     end(EX_OSFILE)
   }
   LoggingSystem.bootstrap { LineLog(label: $0) }
-  var command = Command.parseOrExit()
+  let command = Command.parseOrExit()
   do {
     try await command.work()
   } catch let error as NetworkDeviceError {
