@@ -7,14 +7,14 @@ internal import Netdev
 ///
 /// The parser's own `main` and `run` would do it in the runtime's pool of threads, and that pool, once it has been used, wakes
 /// up every second for good (libdispatch watches its threads): an idle program shall sleep.
-public protocol Program: AsyncParsableCommand {
+public protocol Program: AsyncParsableCommand, Sendable {
   /// The program's work; what it throws ends the process with the exit code that fits.
   @MainActor func work() async throws
 }
 
 extension Program {
   /// The same by way of the parser.
-  public mutating func run() async throws { try await work() }
+  public func run() async throws { try await work() }
 }
 
 /// Runs a program with the arguments of the process, on the main actor, and ends the process.
