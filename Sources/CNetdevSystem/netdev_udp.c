@@ -76,8 +76,7 @@ static int set_option(int descriptor, int level, int option, int value) {
 static int bind_name(const struct netdev_udp_socket *made, struct netdev_udp_address address, uint16_t port) {
   union name name;
   socklen_t length = fill_name(&name, made->is_ipv6, address, port, 0);
-  int bound = NETDEV_CALL(bind, made->descriptor, &name.any, length);
-  if (bound < 0 && !NETDEV_PLANTED("ignored")) return -errno;
+  if (NETDEV_CALL(bind, made->descriptor, &name.any, length) < 0) return NETDEV_PLANTED("ignored") ? port : -errno;
   memset(&name, 0, sizeof name);
   length = sizeof name;
   if (NETDEV_CALL(getsockname, made->descriptor, &name.any, &length) < 0) return -errno;
