@@ -246,9 +246,11 @@ extension MutableInternetFrame {
   private mutating func replaceInTransportChecksum(_ offset: Int, _ old: UInt64, _ new: UInt64) {
     let checksum = bytes.bytes.loadUInt16(inside: offset)
     let isUDP = place.protocol == .udp
+    // UDP-Lite always has a checksum, and zero is none there either (RFC 3828 §3.1).
+    let isNeverZero = isUDP || place.protocol == IPProtocol(rawValue: 136)
     // Zero says that the sender computed none (RFC 768; over IPv6 only some tunnels may, RFC 6935).
     guard !isUDP || checksum != 0 else { return }
     let updated = InternetChecksum.updated(checksum, replacing: old, with: new)
-    bytes.storeUInt16(isUDP && updated == 0 ? 0xFFFF : updated, inside: offset)
+    bytes.storeUInt16(isNeverZero && updated == 0 ? 0xFFFF : updated, inside: offset)
   }
 }

@@ -56,11 +56,16 @@ extension VirtioQueuePair {
     unsafe chain[0] = RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))
     var slot = entry.slot
     var length = 0
-    for position in 1...segments {
-      length += slots.length(of: slot)
-      unsafe chain[position] = RingBuffer(
-        address: addressing.address(of: slots.start(of: slot)),
-        length: UInt32(truncatingIfNeeded: slots.length(of: slot)))
+    var places = 1
+    for _ in 0..<segments {
+      let part = slots.length(of: slot)
+      // Another device may have delivered a frame with an empty buffer in it; not every device takes a descriptor of none.
+      if part > 0 {
+        unsafe chain[places] = RingBuffer(
+          address: addressing.address(of: slots.start(of: slot)), length: UInt32(truncatingIfNeeded: part))
+        places += 1
+      }
+      length += part
       slot = slots.next(after: slot)
     }
     // A frame that another device received may be longer than this one takes (VIRTIO 1.4 §5.1.4.2).
@@ -69,7 +74,7 @@ extension VirtioQueuePair {
     }
     do {
       // Below the capacity.
-      let buffers = unsafe Span(_unsafeStart: chain, count: segments + 1)
+      let buffers = unsafe Span(_unsafeStart: chain, count: places)
       guard try unsafe rings.pointee.transmit.add(readable: buffers, writable: Span(), token: entry.rawValue) else {
         return false
       }

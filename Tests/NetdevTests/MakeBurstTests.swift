@@ -40,6 +40,32 @@ import Testing
     #expect(device.pool.free == 1024)
   }
 
+  @Test func `a burst that fails half way gives each of its buffers back once`() async throws {
+    let (input, output) = (ScriptedDriver(mode: .hold, capacity: 16), ScriptedDriver(mode: .hold, capacity: 4))
+    let (from, to) = (try await Self.device(input, slots: 64), try await Self.device(output, slots: 64))
+    let (source, sink) = (from.queues[0], to.queues[0])
+    let sending = Task {
+      try await source.run { queue in
+        // Another pool's buffers: the frames are taken out one by one, and copied.
+        try await sink.submit(try queue.makeBurst(count: 8, length: 60))
+      }
+    }
+    try await eventually("the ring is full, and the fifth frame waits") { sink.statistics.ringFull == 1 }
+    sending.cancel()
+    let error = await #expect(throws: NetworkDeviceError.self) { try await sending.value }
+    #expect(error?.code == .cancelled)
+    #expect(await output.held() == 4)
+    // A buffer that is free twice would be lent twice.
+    var packets: [Packet] = []
+    while packets.last?.isInPool != false { packets.append(try Packet(copying: numbered(packets.count), in: from.pool)) }
+    #expect(packets.map { $0.number } == Array(0..<packets.count))
+    packets = []
+    try await from.close()
+    try await to.close()
+    #expect(from.pool.free == 64)
+    #expect(to.pool.free == 64)
+  }
+
   @Test func `what the pool reserves for reception stays there`() async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 16)
     let device = try await Self.device(driver, slots: 64, reserve: 20)

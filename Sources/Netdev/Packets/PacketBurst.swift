@@ -130,7 +130,11 @@ extension PacketBurst {
       do throws(NetworkDeviceError) {
         try await body(packet)
       } catch {
-        guard error.code == .frameTooLong else { throw error }
+        guard error.code == .frameTooLong else {
+          // These are taken; the burst goes with what is left in it.
+          dropFirst(position)
+          throw error
+        }
         tooLong = error
       }
     }

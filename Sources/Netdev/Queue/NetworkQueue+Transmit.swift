@@ -122,8 +122,9 @@ extension NetworkQueue {
     if case .failed(let error) = outcome { throw error.met(by: operation) }
     // The room was counted as granted; `accept` takes it from the credits.
     core.granted -= need
-    unsafe state.pointee.credits += need
+    // Room that was granted just before the end: nobody may find it later.
     if let end = core.end { throw end.met(by: operation) }
+    unsafe state.pointee.credits += need
     return core
   }
 }

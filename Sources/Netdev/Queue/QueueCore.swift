@@ -379,6 +379,8 @@ extension QueueCore {
     var room = min(ringRoom, QueueState.turnBudget - Int(truncatingIfNeeded: accepted &- acceptedBefore))
     if lowWater > 0 { room = boundedByPool(room) }
     if !backlog.isEmpty { room = acceptBacklog(room) }
+    // To publish what had waited may have shown that the queue is broken.
+    guard isOpen else { return }
     while let sender = senders.first, room >= sender.need {
       senders.popFirst()
       room -= sender.need

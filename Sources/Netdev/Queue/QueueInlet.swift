@@ -131,7 +131,7 @@ final class QueueInlet: Sendable {
   }
 
   /// Refuses packets, or takes them again.
-  func setOpen(_ isOpen: Bool) { state.withLock { $0.isOpen = isOpen } }
+  func setOpen(_ isOpen: Bool) { state.withLock { $0.isOpen = isOpen && !$0.hasEnded } }
 
   /// While deferring, only a full batch wakes the loop.
   func setDeferring(_ isDeferring: Bool) { state.withLock { $0.isDeferring = isDeferring } }

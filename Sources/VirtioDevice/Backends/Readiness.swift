@@ -19,6 +19,8 @@ final class ReadReadiness {
 
   /// Times in a row that a read may be refused, or be in vain, before that counts as what it will always be.
   private static let patience = 16
+  /// Pauses after vain wakes before they begin again at the shortest.
+  private static let vainPauses = 3
 
   init(descriptor: CInt, bell: ServiceBell) throws(LoopError) {
     let state = State()
@@ -53,7 +55,9 @@ final class ReadReadiness {
   func ranDry() {
     state.mayRead = false
     vainWakes += 1
-    // Once after each frame is as it should be.
+    // Once after each frame is as it should be. A vain wake is no refusal, and anybody can cause one (a datagram whose checksum
+    // turns out wrong when it is read): its pauses stay short.
+    if pause.refusals >= Self.vainPauses { pause.succeeded() }
     guard vainWakes <= Self.patience else { return beginPause() }
     pause.succeeded()
     watch(true)
