@@ -136,7 +136,7 @@ extension InProcessTransport {
     }
   }
 
-  /// Memory of this process, kept until the device is quiet.
+  /// Memory of this process, kept until the device is quiet and no queue holds it: a loop that was held may be late.
   public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory {
     let memory = RingMemory(bytes: bytes)
     let address = state.withLock { state in
@@ -148,7 +148,7 @@ extension InProcessTransport {
       state.memories.append(memory)
       return address
     }
-    return unsafe SharedRingMemory(pointer: memory.pointer, address: address, length: memory.length)
+    return unsafe SharedRingMemory(pointer: memory.pointer, address: address, length: memory.length, owner: memory)
   }
 
   /// The pair's engine is made when the driver says DRIVER_OK.

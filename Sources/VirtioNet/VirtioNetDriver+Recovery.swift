@@ -43,7 +43,7 @@ extension VirtioNetDriver {
   }
 
   /// Gives back what lost devices could still write to that are gone at last.
-  private func endQuarantines() async {
+  func endQuarantines() async {
     for quarantined in state.withLock({ $0.quarantines }) {
       guard await quarantined.loss.isGone(.zero) else { continue }
       let generation = quarantined.generation
@@ -73,8 +73,11 @@ extension VirtioNetDriver {
     // From here on it is the new device that knows the buffers. A loop that does not answer now resumes its pair later, in order.
     state.withLock { $0.loss = nil }
     let terms = ResumeTerms(isGone: isGone, generation: generation, inFlight: policy.inFlight, cause: loss.cause)
-    let kept = await tell(within: Self.loopPatience) { $0.resume(terms) }.reduce(0, +)
-    if !isGone { noteQuarantine(Quarantined(generation: generation, loss: loss, buffers: kept)) }
+    let kept = await tell(within: Self.loopPatience) { $0.resume(terms) }
+    guard !isGone, let agreed = state.withLock({ $0.agreed }) else { return }
+    // A pair that has not answered may keep a whole ring.
+    let unheard = (state.withLock { $0.pairs.count } - kept.count) * Int(agreed.layout.size)
+    noteQuarantine(Quarantined(generation: generation, loss: loss, buffers: kept.reduce(unheard, +)))
   }
 
   /// How long the pairs' loops may take to lay their rings anew, or to go on with them.

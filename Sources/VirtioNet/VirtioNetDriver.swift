@@ -256,6 +256,7 @@ extension VirtioNetDriver {
     _ = await tell { $0.goQuiet() }
     let deadline = LoopDeadline(control.loop, after: timeout)
     try await transport.reset(timeout: timeout)
+    await endQuarantines()
     // Between two devices it is the lost one that knows the buffers.
     guard let loss = state.withLock({ $0.loss }) else { return }
     guard await loss.isGone(deadline.remaining) else {

@@ -57,7 +57,9 @@ import Testing
     #expect(await output.held() == 4)
     // A buffer that is free twice would be lent twice.
     var packets: [Packet] = []
-    while packets.last?.isInPool != false { packets.append(try Packet(copying: numbered(packets.count), in: from.pool)) }
+    while packets.last?.isInPool != false {
+      packets.append(try Packet(copying: numbered(packets.count), in: from.pool))
+    }
     #expect(packets.map { $0.number } == Array(0..<packets.count))
     packets = []
     try await from.close()

@@ -128,6 +128,8 @@ extension DeviceLife {
 extension DeviceLife {
   private func live() async {
     overdue = try? loop.makeTimer { [weak self] in self?.assumeIsolated { $0.giveUp() } }
+    // An end that was there before the life began.
+    if end != nil { overdue?.schedule(after: settings.resetTimeout + .seconds(1)) }
     if DriversInUse.claim(driver) {
       do throws(NetworkDeviceError) {
         try await open()

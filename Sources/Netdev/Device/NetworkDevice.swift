@@ -24,8 +24,9 @@ public final class NetworkDevice: Sendable {
     /// them. Empty makes a loop a queue pair, by the settings below.
     public var loops: [LoopExecutor] = []
     /// The loop on which the device's control plane lives: opening, recovery, closing. Nil makes one, on a thread of its own, for
-    /// the devices that are opened together. It may be one of `loops`, and it may be a loop that is turned by hand, on a
-    /// simulated backend and its clock: nothing of a device's life happens anywhere else.
+    /// the devices that are opened together. It may be one of `loops`, though not for a device of another process, which
+    /// could hold both, and it may be a loop that is turned by hand, on a simulated backend and its clock: nothing of a device's
+    /// life happens anywhere else.
     public var controlLoop: LoopExecutor?
     /// CPUs to pin the queues' loops to, in turn; empty leaves placement to the scheduler.
     public var cpus: [Int] = []

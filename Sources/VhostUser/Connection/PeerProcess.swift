@@ -35,16 +35,14 @@ final class PeerProcess: @unchecked Sendable {
         && (identity != 0 ? process.identity == identity : identifier > 0 && process.identifier == identifier)
     }
     let found = known.first(where: isKnown)
-    guard found == nil, identifier != netdev_process_identifier(),
-      let made = PeerProcess(identifier, identity, descriptor, loop: loop, onExit: onExit)
-    else {
+    guard found == nil, identifier != netdev_process_identifier() else {
       netdev_close(descriptor)
       return found
     }
-    return made
+    return PeerProcess(identifier, identity, descriptor, loop: loop, onExit: onExit)
   }
 
-  /// Takes over the descriptor, unless it returns nil.
+  /// Takes over the descriptor, also when it comes to nothing: what has all its properties has a deinit.
   private init?(
     _ identifier: Int32, _ identity: UInt64, _ descriptor: CInt, loop: LoopExecutor, onExit: @escaping () -> Void
   ) {

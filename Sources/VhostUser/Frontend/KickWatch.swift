@@ -9,7 +9,7 @@ internal import Synchronization
 /// the call. The pair then breaks. Nothing of this costs the doorbell a system call; and when nobody has rung for ten seconds,
 /// the watch dozes until somebody does, who wakes it with one.
 actor KickWatch {
-  private nonisolated let loop: LoopExecutor
+  nonisolated let loop: LoopExecutor
   private nonisolated let pause: Duration
   /// So many looks at quiet doorbells, and it dozes.
   private nonisolated let patience: Int
@@ -96,14 +96,15 @@ actor KickWatch {
       }
     }
     quietLooks = isQuiet ? quietLooks + 1 : 0
-    if quietLooks >= patience, doze(watched) { return }
+    if quietLooks >= patience, doze() { return }
     timer?.schedule(after: pause)
   }
 
   /// False when somebody has rung meanwhile, who may not have seen that it dozes.
-  private func doze(_ watched: [Doorbell]) -> Bool {
+  private func doze() -> Bool {
     isDozing.store(true, ordering: .sequentiallyConsistent)
-    if watched.allSatisfy({ $0.isQuiet }) { return true }
+    // Those of now: one that has come since the look may be inside already.
+    if doorbells.withLock({ $0 }).allSatisfy({ $0.isQuiet }) { return true }
     // Whoever has seen it is waking it already: the alarm does what this look would.
     return !isDozing.exchange(false, ordering: .sequentiallyConsistent)
   }

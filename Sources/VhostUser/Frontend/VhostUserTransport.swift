@@ -127,7 +127,8 @@ extension VhostUserTransport {
     let deadline = LoopDeadline(control.loop, after: options.connectTimeout)
     var last: NetworkDeviceError?
     while true {
-      switch await listener.next(within: deadline.remaining) {
+      // Somebody in the backlog is there before any time-out: strangers do not outlast the deadline.
+      switch deadline.remaining > .zero ? await listener.next(within: deadline.remaining) : .timedOut {
       case .cancelled: throw .waitCancelled
       case .timedOut:
         throw NetworkDeviceError(
@@ -360,10 +361,19 @@ extension VhostUserTransport {
     guard let watch = state.withLock({ $0.watch }) else {
       throw NetworkDeviceError(.closed, name, offered: "it is not connected")
     }
+    guard watch.loop !== loop else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, name, offered: "a control loop that is a queue's loop too",
+        advice: "a back-end could hold both: give the control plane a loop of its own")
+    }
     let wires = try PairWires(
       pair, name: name, isPolled: !options.kicks, loop: loop, watch: watch, onInterrupt: onInterrupt,
       onFailure: onFailure)
-    state.withLock { $0.wires.append(wires) }
+    state.withLock { state in
+      // An earlier attempt's, made late: the pair has let go of them.
+      state.wires.removeAll { $0.placement.index == pair.index }
+      state.wires.append(wires)
+    }
     return wires
   }
 }

@@ -19,8 +19,8 @@ final class ReadReadiness {
 
   /// Times in a row that a read may be refused, or be in vain, before that counts as what it will always be.
   private static let patience = 16
-  /// Pauses after vain wakes before they begin again at the shortest.
-  private static let vainPauses = 3
+  /// How often a pause after vain wakes doubles: up to 32 ms.
+  private static let vainDoublings = 5
 
   init(descriptor: CInt, bell: ServiceBell) throws(LoopError) {
     let state = State()
@@ -57,8 +57,7 @@ final class ReadReadiness {
     vainWakes += 1
     // Once after each frame is as it should be. A vain wake is no refusal, and anybody can cause one (a datagram whose checksum
     // turns out wrong when it is read): its pauses stay short.
-    if pause.refusals >= Self.vainPauses { pause.succeeded() }
-    guard vainWakes <= Self.patience else { return beginPause() }
+    guard vainWakes <= Self.patience else { return beginPause(doubled: Self.vainDoublings) }
     pause.succeeded()
     watch(true)
   }
@@ -81,9 +80,9 @@ final class ReadReadiness {
     pause.cancel()
   }
 
-  private func beginPause() {
+  private func beginPause(doubled bound: Int = RetryPause.longest) {
     watch(false)
-    pause.begin()
+    pause.begin(doubled: bound)
   }
 
   private func watch(_ watching: Bool) {

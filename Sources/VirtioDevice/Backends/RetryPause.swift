@@ -10,7 +10,7 @@ final class RetryPause {
   private(set) var refusals = 0
 
   /// The longest pause is a second, as near as a power of two comes.
-  private static let longest = 10
+  static let longest = 10
 
   /// - Parameter onEnd: called on the loop when a pause is over.
   init(loop: LoopExecutor, onEnd: @escaping () -> Void) throws(LoopError) {
@@ -18,8 +18,10 @@ final class RetryPause {
   }
 
   /// Begins a pause; `onEnd` follows.
-  func begin() {
-    timer.schedule(after: .milliseconds(1 << min(refusals, Self.longest)))
+  ///
+  /// - Parameter bound: how often the pause may have doubled.
+  func begin(doubled bound: Int = longest) {
+    timer.schedule(after: .milliseconds(1 << min(refusals, bound)))
     noteRefusal()
   }
 
