@@ -39,7 +39,7 @@ private final class CopyingPort: BackendPort {
       }
       rings.release(chain, frameLength: length)
       if let reason = rings.deliver(UnsafeRawBufferPointer(start: room.start, count: length)) {
-        rings.statistics.drops[reason] += 1
+        rings.countDrop(.received, reason)
       }
     }
     return rings.hasMoreFrames ? .moreWork : []
