@@ -105,10 +105,12 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
+    .target(name: "CSimulation", cSettings: cRules),
     .target(
       name: "NetdevTesting",
       dependencies: [
-        "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
+        "NetdevDevices", "InProcess", "VirtioDevice", "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency",
+        "PacketFormats", "CSimulation", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -177,6 +179,12 @@ let package = Package(
         "NetdevTesting", "NetdevDevices", "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev",
         "PacketFormats", "LibeventConcurrency", "CLibevent", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "SimulationTests",
+      dependencies: [
+        "NetdevTesting", "NetdevDevices", "Netdev", "LibeventConcurrency", "CNetdevSystem",
       ],
       swiftSettings: rules),
     .testTarget(

@@ -19,6 +19,12 @@
 
 __thread void *netdev_thread_loop __attribute__((tls_model("initial-exec")));
 
+static __thread void *thread_world;
+
+void *netdev_current_world(void) { return thread_world; }
+
+void netdev_set_current_world(void *world) { thread_world = world; }
+
 int netdev_eventfd_create(void) {
   return netdev_descriptor_above_stdio(NETDEV_CALL(eventfd, 0, EFD_CLOEXEC | EFD_NONBLOCK));
 }

@@ -88,8 +88,8 @@ internal import CNetdevSystem
     unsafe core.deallocate()
   }
 
-  /// One turn. True when there is reason for another without sleeping.
-  static func turn(_ core: UnsafeMutablePointer<LoopCore>) -> Bool {
+  /// One turn, with no more jobs than `budget`. True when there is reason for another without sleeping.
+  static func turn(_ core: UnsafeMutablePointer<LoopCore>, jobs budget: Int = jobBudget) -> Bool {
     unsafe core.pointee.turns &+= 1
     if unsafe core.pointee.hooksChanged { unsafe core.pointee.rebuildHooks() }
     unsafe core.pointee.turnRequested = false
@@ -102,7 +102,7 @@ internal import CNetdevSystem
     let started = netdev_coarse_nanoseconds()
     unsafe inlet._withUnsafeGuaranteedRef { unsafe $0.drain(into: &core.pointee.jobs) }
     var ran = isRequested ? unsafe inlet._withUnsafeGuaranteedRef { $0.makeCalls() } : 0
-    while ran < jobBudget, let job = unsafe core.pointee.jobs.popFirst() {
+    while ran < budget, let job = unsafe core.pointee.jobs.popFirst() {
       unsafe run(job, core)
       ran += 1
     }

@@ -12,10 +12,12 @@ internal import Glibc
   nonisolated(unsafe) let core: UnsafeMutablePointer<LoopCore>
   let inlet: LoopInlet
   private let thread: UInt64?
+  /// The loop as a world turns it that has no thread for it.
+  private let worldLoop: WorldLoop?
   /// The loop's name: its thread carries it, and logs.
   public let name: String
 
-  /// Starts a loop on a thread of its own.
+  /// Starts a loop on a thread of its own; in a simulated world, a loop that the world turns.
   ///
   /// - Parameters:
   ///   - name: the thread's name (15 bytes are kept by the kernel).
@@ -28,9 +30,20 @@ internal import Glibc
     name: String, cpu: Int? = nil, stallBound: Duration = .milliseconds(100),
     onStall: (@Sendable (Duration) -> Void)? = nil, onSpin: (@Sendable (UInt64) -> Void)? = nil
   ) throws(LoopError) {
-    let backend = try LibeventBackend()
+    let world = LoopWorlds.current
+    let backend: any LoopBackend = if let world { world.makeBackend(for: name) } else { try LibeventBackend() }
     let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, onStall: onStall, onSpin: onSpin)
     inlet = unsafe core.pointee.inlet.takeUnretainedValue()
+    self.name = name
+    if let world {
+      let turned = unsafe WorldLoop(core, name: name)
+      unsafe self.core = core
+      thread = nil
+      worldLoop = turned
+      unsafe core.pointee.serial = UnownedSerialExecutor(ordinary: self)
+      world.adopt(turned)
+      return
+    }
     var thread: UInt64 = 0
     let result = unsafe netdev_thread_start(
       &thread, name, CInt(clamping: cpu ?? -1),
@@ -44,7 +57,7 @@ internal import Glibc
     }
     unsafe self.core = core
     self.thread = thread
-    self.name = name
+    worldLoop = nil
     // No job can arrive before this initialiser returns, and a job's arrival orders this write before its run.
     unsafe core.pointee.serial = UnownedSerialExecutor(ordinary: self)
   }
@@ -54,11 +67,13 @@ internal import Glibc
     unsafe core = LoopCore.allocate(backend: backend, stallBound: .seconds(Int64.max), onStall: nil, onSpin: nil)
     inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     thread = nil
+    worldLoop = nil
     self.name = name
     unsafe core.pointee.serial = UnownedSerialExecutor(ordinary: self)
   }
 
   deinit {
+    if let worldLoop { return worldLoop.end() }
     guard let thread else { return unsafe LoopCore.free(core) }
     if isOnLoop {
       // The last reference went in a job of this loop: the thread ends by itself after this turn.
@@ -196,7 +211,7 @@ extension LoopExecutor {
   ///
   /// - Returns: true when there is reason for another turn without waiting.
   @discardableResult public func turnOnce() -> Bool {
-    guard thread == nil else { return false }
+    guard thread == nil, worldLoop == nil else { return false }
     unsafe netdev_set_current_loop(core)
     defer { netdev_set_current_loop(nil) }
     return unsafe LoopCore.turn(core)

@@ -15,6 +15,10 @@ static inline uintptr_t netdev_current_loop_identity(void) { return (uintptr_t)n
 
 static inline void netdev_set_current_loop(void *loop) { netdev_thread_loop = loop; }
 
+// What makes the loops of this thread, or NULL where each has a thread of its own: an opaque pointer, never followed by C.
+void *netdev_current_world(void);
+void netdev_set_current_world(void *world);
+
 // A new non-blocking close-on-exec eventfd at zero, or -errno.
 int netdev_eventfd_create(void);
 

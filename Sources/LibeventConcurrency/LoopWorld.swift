@@ -1,0 +1,122 @@
+internal import CNetdevSystem
+
+/// What makes and turns the loops of one thread in place of threads of their own: a simulated world.
+///
+/// While a world is the thread's current one, every loop that is made there is the world's, whoever makes it: a device's control
+/// loop, its queues' loops, the loop of a software device. Everything here happens on that one thread.
+package protocol LoopWorld: AnyObject {
+  /// Clock, waiting and sources for a loop of this name.
+  func makeBackend(for name: String) -> any LoopBackend
+  /// Turns the loop from here on, until it is over.
+  func adopt(_ loop: WorldLoop)
+}
+
+/// The world of the calling thread.
+package enum LoopWorlds {
+  private final class Current {
+    let world: any LoopWorld
+    init(_ world: any LoopWorld) { self.world = world }
+  }
+
+  /// The thread's world; nil where loops have threads of their own.
+  package static var current: (any LoopWorld)? {
+    guard let address = unsafe netdev_current_world() else { return nil }
+    // What `with` has put there, and holds until it takes it away again.
+    return unsafe Unmanaged<Current>.fromOpaque(address).takeUnretainedValue().world
+  }
+
+  /// Runs `body` with `world` as the thread's own.
+  package static func with(_ world: any LoopWorld, _ body: () -> Void) {
+    let current = Current(world)
+    unsafe netdev_set_current_world(Unmanaged.passUnretained(current).toOpaque())
+    withExtendedLifetime(current) { body() }
+    netdev_set_current_world(nil)
+  }
+
+  /// Runs `body` as code that is on no loop, as that of the runtime's pool is: a turn that is held up meanwhile does not show.
+  package static func outsideLoops(_ body: () -> Void) {
+    let present = unsafe netdev_current_loop()
+    netdev_set_current_loop(nil)
+    body()
+    unsafe netdev_set_current_loop(present)
+  }
+}
+
+/// A loop of a world, which does by itself what a loop's thread does: turns, sleeps, ends.
+@safe package final class WorldLoop: @unchecked Sendable {
+  // Proof of Sendable: everything is touched on the world's thread, except `inlet`, which is made for any thread, and the
+  // constants.
+
+  /// What a step came to.
+  package enum Step: Sendable {
+    /// It has turned, and has reason to turn again.
+    case turned
+    /// It has turned, and sleeps.
+    case slept
+    /// It has woken up.
+    case woke
+    /// It has ended: it is never stepped again.
+    case ended
+  }
+
+  /// The loop's name.
+  package let name: String
+  private var core: UnsafeMutablePointer<LoopCore>?
+  private let inlet: LoopInlet
+  private let world: UnsafeMutableRawPointer?
+  /// In a turn, perhaps one that is held up while other loops turn.
+  package private(set) var isTurning = false
+  /// It waits for its backend.
+  package private(set) var isAsleep = false
+
+  init(_ core: UnsafeMutablePointer<LoopCore>, name: String) {
+    unsafe self.core = core
+    self.name = name
+    inlet = unsafe core.pointee.inlet.takeUnretainedValue()
+    unsafe world = netdev_current_world()
+  }
+
+  /// True until the executor has gone and the loop with it.
+  package var isLive: Bool { unsafe core != nil }
+
+  /// What it has done so far.
+  package var statistics: LoopStatistics { inlet.statistics }
+
+  /// One turn of no more jobs than `budget`; of a loop that sleeps, the end of its sleep: what its backend's `wait` fires.
+  package func step(jobs budget: Int) -> Step {
+    guard let core = unsafe core, !isTurning else { return .ended }
+    if inlet.shallStop { return finish() }
+    let present = unsafe netdev_current_loop()
+    unsafe netdev_set_current_loop(core)
+    isTurning = true
+    defer {
+      isTurning = false
+      unsafe netdev_set_current_loop(present)
+    }
+    if isAsleep {
+      unsafe core.pointee.backend.wait()
+      inlet.endSleep()
+      isAsleep = false
+      return .woke
+    }
+    if unsafe LoopCore.turn(core, jobs: budget) { return .turned }
+    isAsleep = inlet.beginSleep()
+    if isAsleep { inlet.countSleep(refusedWatches: 0) }
+    return isAsleep ? .slept : .turned
+  }
+
+  /// The executor is gone: at once, or after the turn that is under way. Elsewhere than in its world it only says so.
+  func end() {
+    if unsafe netdev_current_world() == world, !isTurning {
+      _ = finish()
+    } else {
+      inlet.requestStop()
+    }
+  }
+
+  private func finish() -> Step {
+    if let core = unsafe core { unsafe LoopCore.free(core) }
+    unsafe core = nil
+    return .ended
+  }
+}

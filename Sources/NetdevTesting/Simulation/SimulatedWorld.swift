@@ -1,0 +1,84 @@
+public import Netdev
+internal import NetdevDevices
+
+/// The world that a program lives in: its devices, its clock and its chance.
+///
+/// Used by the tasks of the world, which all live on its thread.
+public final class SimulatedWorld: @unchecked Sendable {
+  // Proof of Sendable: touched on the world's thread only, which `schedule` checks.
+  private let schedule: WorldSchedule
+  private var pools: [PacketPool] = []
+  private(set) var isOver = false
+  private(set) var error: (any Error)?
+
+  init(_ schedule: WorldSchedule) { self.schedule = schedule }
+
+  func begin(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) {
+    // The program's first task: whoever runs the world waits for its end.
+    Task.detached { [self] in
+      do {
+        try await body(self)
+      } catch {
+        self.error = error
+      }
+      isOver = true
+    }
+  }
+
+  func findLeftovers() {
+    for (number, pool) in pools.enumerated() where pool.free != pool.configuration.slots {
+      schedule.find("pool \(number): \(pool.configuration.slots - pool.free) buffers have not come home")
+    }
+    pools = []
+  }
+}
+
+// MARK: - Devices
+
+extension SimulatedWorld {
+  /// Opens a device of this world, as `NetworkDevice.open` does everywhere; at the end all buffers of its pool must be home.
+  ///
+  /// - Throws: as `NetworkDevice.open`.
+  public func open(
+    _ url: String, configuration: NetworkDevice.Configuration = NetworkDevice.Configuration()
+  ) async throws(NetworkDeviceError) -> NetworkDevice {
+    let device = try await NetworkDevice.open(url, configuration: configuration)
+    watch(device.pool)
+    return device
+  }
+
+  /// Opens several devices on one pool and the same loops.
+  ///
+  /// - Throws: as `NetworkDevice.open`.
+  public func open(
+    _ urls: [String], configuration: NetworkDevice.Configuration = NetworkDevice.Configuration()
+  ) async throws(NetworkDeviceError) -> [NetworkDevice] {
+    let devices = try await NetworkDevice.open(urls, configuration: configuration)
+    for device in devices { watch(device.pool) }
+    return devices
+  }
+
+  /// At the end all buffers of this pool must be home.
+  public func watch(_ pool: PacketPool) {
+    if !pools.contains(where: { $0 === pool }) { pools.append(pool) }
+  }
+}
+
+// MARK: - Clock and chance
+
+extension SimulatedWorld {
+  /// A number below `bound` (which is positive), from the seed.
+  public func choose(below bound: Int) -> Int { schedule.random.below(bound) }
+
+  /// True once in `times`, on average.
+  public func chance(oneIn times: Int) -> Bool { schedule.random.oneIn(times) }
+
+  /// What the clock shows.
+  public var now: Duration { .nanoseconds(Int64(clamping: schedule.now)) }
+
+  /// A word in the trace.
+  public func note(_ text: String) { schedule.note(.note(text)) }
+
+  /// Says that something is wrong: the run fails with this.
+  public func find(_ text: String) { schedule.find(text) }
+}

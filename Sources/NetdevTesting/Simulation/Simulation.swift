@@ -1,0 +1,126 @@
+internal import Synchronization
+
+/// A program and its devices in a world of one thread, whose clock and whose order of events come from a seed.
+///
+/// ```swift
+/// try await Simulation(seed: 7).run { world in
+///   let device = try await world.open("loopback:?queues=2")
+///   …
+/// }
+/// ```
+///
+/// In the world a sleep takes no time, and whatever could happen at the same time happens in an order that the seed chooses. The
+/// same seed gives the same run, to the byte of its trace. The world looks for mistakes by itself (see ``Report/findings``).
+/// One world at a time lives in a process: another one waits for its end.
+public struct Simulation: Sendable {
+  /// The bounds of a run.
+  public struct Limits: Sendable {
+    /// Steps after which a run counts as one that does not end.
+    public var steps: UInt64 = 2_000_000
+    /// Steps one after the other without a time that somebody waited for.
+    public var stepsInPlace = 200_000
+    /// Nanoseconds: a timer that is due later never is.
+    public var nanoseconds: UInt64 = 400 * 24 * 3600 * 1_000_000_000
+    /// Turns that are held up at a time, each while others go on.
+    public var depth = 2
+    /// Events that the trace keeps in words.
+    public var traceLines = 60
+    /// Milliseconds of real time that another thread's mistake is waited for before a wait counts as one for ever.
+    public var arrivalMilliseconds = 1000
+
+    /// The defaults.
+    public init() {}
+  }
+
+  /// What came of a run.
+  public struct Report: Sendable {
+    /// The seed.
+    public let seed: UInt64
+    /// What the world found wrong, first things first: tasks that wait for ever, loops and sleeps that are left, turns without
+    /// progress, escapes to other threads, buffers that did not come home. Empty if all is well.
+    public let findings: [String]
+    /// What the program threw.
+    public let error: (any Error)?
+    /// The last events, a line each.
+    public let trace: [String]
+    /// A number that stands for the whole trace.
+    public let fingerprint: UInt64
+    /// Steps of the run.
+    public let steps: UInt64
+    /// What its clock showed at the end, from its beginning.
+    public let duration: Duration
+  }
+
+  /// A run in which something was wrong.
+  public struct Failure: Error, CustomStringConvertible {
+    /// What came of the run.
+    public let report: Report
+
+    /// Findings, seed and the last events.
+    public var description: String {
+      (["seed \(report.seed): \(report.findings.first ?? "")"] + report.findings.dropFirst() + report.trace)
+        .joined(separator: "\n")
+    }
+  }
+
+  /// The seed.
+  public let seed: UInt64
+  /// The bounds.
+  public var limits = Limits()
+
+  /// The run of this seed.
+  public init(seed: UInt64) { self.seed = seed }
+
+  /// Runs `body` in a world of its own, and everything that comes of it to its end.
+  ///
+  /// - Throws: `Failure` with what the world found wrong, or what `body` throws.
+  public func run<Result: Sendable>(
+    _ body: @escaping @Sendable (SimulatedWorld) async throws -> Result
+  ) async throws -> Result {
+    let outcome = Mutex<Result?>(nil)
+    let kept = Kept(outcome)
+    let report = await observe { world in
+      let result = try await body(world)
+      kept.value.withLock { $0 = result }
+    }
+    guard report.findings.isEmpty else { throw Failure(report: report) }
+    if let error = report.error { throw error }
+    guard let result = kept.value.withLock({ $0 }) else { throw Failure(report: report) }
+    return result
+  }
+
+  private final class Kept<Value: Sendable>: Sendable {
+    let value: Mutex<Value?>
+    init(_ value: consuming Mutex<Value?>) { self.value = value }
+  }
+
+  /// The same, for whoever wants to see what came of it.
+  public func observe(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) async -> Report {
+    await withCheckedContinuation { continuation in
+      let isStarted = SimulationThread.start { continuation.resume(returning: live(body)) }
+      if !isStarted { continuation.resume(returning: refused("there is no thread for the world")) }
+    }
+  }
+
+  private func refused(_ finding: String) -> Report {
+    Report(seed: seed, findings: [finding], error: nil, trace: [], fingerprint: 0, steps: 0, duration: .zero)
+  }
+
+  private func live(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) -> Report {
+    let schedule = WorldSchedule(seed: seed, limits: limits)
+    let world = SimulatedWorld(schedule)
+    let began = schedule.now
+    let isInstalled = SimulationThread.with(schedule) {
+      world.begin(body)
+      schedule.run { world.isOver }
+      if schedule.findings.isEmpty { schedule.findLeftovers() }
+      if schedule.findings.isEmpty { world.findLeftovers() }
+      schedule.end()
+    }
+    guard isInstalled else { return refused("the runtime of this process cannot be taken over") }
+    return Report(
+      seed: seed, findings: schedule.findings, error: world.error, trace: schedule.trace.lines,
+      fingerprint: schedule.trace.fingerprint, steps: schedule.steps,
+      duration: .nanoseconds(Int64(clamping: schedule.now - began)))
+  }
+}

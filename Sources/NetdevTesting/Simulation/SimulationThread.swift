@@ -1,0 +1,90 @@
+internal import CNetdevSystem
+internal import CSimulation
+internal import LibeventConcurrency
+internal import Synchronization
+
+/// The thread that a world lives on, and the one world of the process.
+enum SimulationThread {
+  /// The world of the process, for threads that ask whose a job is.
+  private static let world = Mutex<WorldSchedule?>(nil)
+  /// Held while there is one: another one waits.
+  private static let turn = Mutex<Void>(())
+
+  private static let isInstalled = unsafe simulation_install { job in
+    guard let job = unsafe job, let world = SimulationThread.world.withLock({ $0 }) else { return false }
+    return unsafe world.take(stranger: job)
+  }
+
+  /// The world of the calling thread.
+  static var current: WorldSchedule? { LoopWorlds.current as? WorldSchedule }
+
+  /// The calling thread's name.
+  static var name: String {
+    var name = [CChar](repeating: 0, count: 16)
+    unsafe name.withUnsafeMutableBufferPointer { unsafe simulation_thread_name($0.baseAddress) }
+    return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
+  private final class Start: Sendable {
+    let body: @Sendable () -> Void
+    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+  }
+
+  /// Runs `body` on a new thread; false when there is none to be had.
+  static func start(_ body: @escaping @Sendable () -> Void) -> Bool {
+    let start = unsafe Unmanaged.passRetained(Start(body))
+    var thread: UInt64 = 0
+    let result = unsafe netdev_thread_start(
+      &thread, "simulation", -1,
+      { context in
+        guard let context = unsafe context else { return }
+        unsafe Unmanaged<Start>.fromOpaque(context).takeRetainedValue().body()
+      }, start.toOpaque())
+    guard result == 0 else {
+      unsafe start.release()
+      return false
+    }
+    _ = netdev_thread_detach(thread)
+    return true
+  }
+
+  /// Makes the calling thread the world's, and the world the process', for the time of `body`. False when the runtime cannot be
+  /// taken over.
+  static func with(_ schedule: WorldSchedule, _ body: () -> Void) -> Bool {
+    guard isInstalled else { return false }
+    turn.withLock { _ in
+      world.withLock { $0 = schedule }
+      let context = unsafe Unmanaged.passUnretained(schedule).toOpaque()
+      var calls = unsafe simulation_thread(
+        context: context,
+        enqueue: { context, job in
+          guard let context = unsafe context, let job = unsafe job else { return }
+          unsafe SimulationThread.schedule(context).enqueue(job)
+        },
+        after: { context, delay, work, argument in
+          guard let context = unsafe context, let work = unsafe work else { return }
+          unsafe SimulationThread.schedule(context).call(after: delay, work, argument)
+        },
+        main: { context in
+          guard let context = unsafe context else { return }
+          unsafe SimulationThread.schedule(context).find("an escape: a task of the world went to the main actor")
+        },
+        now: { context in
+          guard let context = unsafe context else { return 0 }
+          return unsafe SimulationThread.schedule(context).now
+        })
+      unsafe withUnsafePointer(to: &calls) { calls in
+        unsafe simulation_enter(calls)
+        LoopWorlds.with(schedule, body)
+        simulation_enter(nil)
+      }
+      world.withLock { $0 = nil }
+    }
+    return true
+  }
+
+  private static func schedule(_ context: UnsafeMutableRawPointer) -> WorldSchedule {
+    // What `with` has put there, and holds.
+    unsafe Unmanaged<WorldSchedule>.fromOpaque(context).takeUnretainedValue()
+  }
+}

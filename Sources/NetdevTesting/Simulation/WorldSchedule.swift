@@ -1,0 +1,282 @@
+internal import CNetdevSystem
+internal import CSimulation
+internal import LibeventConcurrency
+internal import Synchronization
+
+/// The heart of a world: everything that could go on, and the seed that says what does.
+///
+/// One thread. A *step* is one job of the runtime's pool, one turn of a loop, one waking up, or nothing but time that passes. A turn
+/// can be held up in its middle (`hold`), where other steps are made before it goes on: a loop's thread can always be slower than
+/// its neighbours. Two turns deep at most.
+final class WorldSchedule: LoopWorld, @unchecked Sendable {
+  // Proof of Sendable: everything is touched on the world's thread, except `arrivals`, a lock's, and `thread`, a constant.
+
+  /// A job of the pool, or a call that was handed to Dispatch.
+  @safe private enum Work {
+    case job(UnsafeMutableRawPointer)
+    case call(@convention(c) (UnsafeMutableRawPointer?) -> Void, UnsafeMutableRawPointer?)
+  }
+
+  private struct Delayed {
+    let time: UInt64
+    let order: UInt64
+    let work: Work
+  }
+
+  private struct Turned {
+    let loop: WorldLoop
+    let backend: SimulatedBackend
+  }
+
+  /// What other threads have brought, which is a fault of the program's.
+  struct Arrivals {
+    /// Addresses of jobs.
+    var jobs: [UInt] = []
+    var escapes: [String] = []
+    /// Tasks that have been in this world.
+    var tasks: Set<UInt64> = []
+  }
+
+  var random: SimulatedRandom
+  private(set) var now: UInt64 = 1_000_000_000
+  private(set) var steps: UInt64 = 0
+  private(set) var trace: SimulationTrace
+  private(set) var findings: [String] = []
+  let arrivals = Mutex(Arrivals())
+  private let limits: Simulation.Limits
+  private var orders: UInt64 = 0
+  private var pool: [Work] = []
+  private var delayed: [Delayed] = []
+  private var loops: [Turned] = []
+  private var made: [SimulatedBackend] = []
+  private var numbers: [UInt64: Int] = [:]
+  private var depth = 0
+  /// Steps since time passed that was waited for.
+  private var stepsInPlace = 0
+  /// What is looked at after each step.
+  var checks: [() -> String?] = []
+
+  init(seed: UInt64, limits: Simulation.Limits) {
+    random = SimulatedRandom(seed: seed)
+    self.limits = limits
+    trace = SimulationTrace(limit: limits.traceLines)
+  }
+
+  func note(_ event: SimulationTrace.Event) { trace.note(event, at: now, step: steps) }
+
+  func nextOrder() -> UInt64 {
+    orders += 1
+    return orders
+  }
+
+  /// Says what is wrong; the first word counts most.
+  func find(_ text: String) {
+    note(.note("FOUND: \(text)"))
+    if findings.count < 20 { findings.append(text) }
+  }
+}
+
+// MARK: - What comes in
+
+extension WorldSchedule {
+  func makeBackend(for name: String) -> any LoopBackend {
+    let backend = SimulatedBackend(world: self, number: trace.add(loop: name))
+    made.append(backend)
+    return backend
+  }
+
+  func adopt(_ loop: WorldLoop) {
+    guard let backend = made.popLast() else { return }
+    loops.append(Turned(loop: loop, backend: backend))
+  }
+
+  /// A job for the pool, from this thread.
+  func enqueue(_ job: UnsafeMutableRawPointer) {
+    _ = unsafe see(job)
+    unsafe pool.append(.job(job))
+  }
+
+  /// Work for Dispatch, from this thread.
+  func call(
+    after delay: UInt64, _ body: @escaping @convention(c) (UnsafeMutableRawPointer?) -> Void,
+    _ argument: UnsafeMutableRawPointer?
+  ) {
+    let work = unsafe Work.call(body, argument)
+    guard delay > 0 else { return pool.append(work) }
+    let (sum, overflow) = now.addingReportingOverflow(delay)
+    delayed.append(Delayed(time: overflow ? .max : sum, order: nextOrder(), work: work))
+  }
+
+  /// The number that a job's task has in this world; 0 without a task.
+  private func see(_ job: UnsafeMutableRawPointer) -> Int {
+    let identity = unsafe simulation_task(job)
+    guard identity != 0 else { return 0 }
+    if let known = numbers[identity] { return known }
+    numbers[identity] = numbers.count + 1
+    arrivals.withLock { _ = $0.tasks.insert(identity) }
+    return numbers.count
+  }
+
+  /// From any thread: a loop of this world was woken.
+  func noteWake(of loop: Int) {
+    guard SimulationThread.current !== self else { return }
+    let thread = SimulationThread.name
+    arrivals.withLock { $0.escapes.append("the thread '\(thread)' woke loop \(loop) of the world") }
+  }
+
+  /// From another thread: takes a job that is this world's.
+  func take(stranger job: UnsafeMutableRawPointer) -> Bool {
+    let identity = unsafe simulation_task(job)
+    guard identity != 0 else { return false }
+    let thread = SimulationThread.name
+    return arrivals.withLock { arrivals in
+      guard arrivals.tasks.contains(identity) else { return false }
+      arrivals.jobs.append(UInt(bitPattern: job))
+      arrivals.escapes.append("the thread '\(thread)' resumed a task of the world")
+      return true
+    }
+  }
+
+  private func takeArrivals() {
+    let (jobs, escapes) = arrivals.withLock { arrivals in
+      let taken = (arrivals.jobs, arrivals.escapes)
+      arrivals.jobs = []
+      arrivals.escapes = []
+      return taken
+    }
+    for address in jobs {
+      guard let job = unsafe UnsafeMutableRawPointer(bitPattern: address) else { continue }
+      let task = unsafe see(job)
+      find("task \(task) escaped")
+      unsafe pool.append(.job(job))
+    }
+    for escape in escapes { find("an escape: \(escape)") }
+  }
+}
+
+// MARK: - Steps
+
+extension WorldSchedule {
+  /// Steps until `isOver` says so, and until nothing more could happen; why it ended early, if it did.
+  func run(until isOver: () -> Bool) {
+    while findings.isEmpty {
+      takeArrivals()
+      guard steps < limits.steps else { return find("no end after \(steps) steps") }
+      if stepsInPlace > limits.stepsInPlace {
+        return find("\(stepsInPlace) steps in which no time passed that anybody waited for")
+      }
+      if step() { continue }
+      if isOver() { return }
+      // Nothing to do, and nothing to wait for: unless somebody outside of this world is to bring it.
+      guard waitForArrivals() else { return find("a wait for ever: nothing is to be done, and no timer is set") }
+    }
+  }
+
+  /// One thing that can happen; false when there is none.
+  private func step() -> Bool {
+    let awake = loops.filter { !$0.loop.isTurning && (!$0.loop.isAsleep || $0.backend.hasReason) }
+    let choices = pool.count + awake.count
+    if choices == 0 { return passTime() }
+    steps += 1
+    stepsInPlace += 1
+    now += 100 + random.next() % 2000
+    // A machine that is busy elsewhere.
+    if random.oneIn(64) { now += random.next() % 2_000_000 }
+    fireDelayed()
+    let choice = random.below(choices)
+    if choice < pool.count {
+      runFromPool(choice)
+    } else {
+      turn(awake[choice - pool.count])
+    }
+    for check in checks { if let finding = check() { find(finding) } }
+    return true
+  }
+
+  /// Nothing can go on now: goes to the next time at which something can.
+  private func passTime() -> Bool {
+    let next = (loops.compactMap { $0.backend.earliest } + delayed.map { $0.time }).min()
+    guard let next, next != .max, next - min(next, now) < limits.nanoseconds else { return false }
+    steps += 1
+    stepsInPlace = 0
+    now = max(now, next) + random.next() % 1000
+    fireDelayed()
+    return true
+  }
+
+  private func fireDelayed() {
+    while let first = delayed.indices.min(by: {
+      (delayed[$0].time, delayed[$0].order) < (delayed[$1].time, delayed[$1].order)
+    }),
+      delayed[first].time <= now
+    {
+      pool.append(delayed.remove(at: first).work)
+    }
+  }
+
+  private func runFromPool(_ place: Int) {
+    let work = pool.remove(at: place)
+    LoopWorlds.outsideLoops {
+      switch work {
+      case .job(let job):
+        note(.job(task: unsafe see(job)))
+        unsafe simulation_run(job)
+      case .call(let body, let argument):
+        note(.job(task: 0))
+        unsafe body(argument)
+      }
+    }
+  }
+
+  private func turn(_ turned: Turned) {
+    let budget = [1, 1, 2, 4, 256][random.below(5)]
+    let number = turned.backend.number
+    switch turned.loop.step(jobs: budget) {
+    case .turned: note(.turned(loop: number, budget: budget))
+    case .slept: note(.slept(loop: number, budget: budget))
+    case .woke: note(.woke(loop: number))
+    case .ended:
+      note(.ended(loop: number))
+    }
+    loops.removeAll { !$0.loop.isLive }
+  }
+
+  /// In the middle of a turn or a job: the seed may let others go on first.
+  func hold(_ place: StaticString) {
+    guard depth < limits.depth, random.oneIn(8) else { return }
+    depth += 1
+    note(.held(place))
+    for _ in 0...random.below(6) where findings.isEmpty { _ = step() }
+    depth -= 1
+  }
+
+  /// Real time, for what another thread may bring; false when nobody brings anything.
+  private func waitForArrivals() -> Bool {
+    for _ in 0..<limits.arrivalMilliseconds {
+      if arrivals.withLock({ !$0.jobs.isEmpty || !$0.escapes.isEmpty }) { return true }
+      simulation_pause(1)
+    }
+    return false
+  }
+}
+
+// MARK: - The end
+
+extension WorldSchedule {
+  /// What is still there when nothing goes on any more.
+  func findLeftovers() {
+    loops.removeAll { !$0.loop.isLive }
+    for turned in loops {
+      find("the loop '\(turned.loop.name)' is still held at the end, \(turned.backend.timersSet) timers set")
+    }
+    if !delayed.isEmpty { find("\(delayed.count) tasks still sleep at the end") }
+  }
+
+  /// Lets go of everything: what is still held outside stays as it is and is never turned again.
+  func end() {
+    loops = []
+    pool = []
+    delayed = []
+    checks = []
+  }
+}

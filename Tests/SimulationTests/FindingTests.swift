@@ -1,0 +1,90 @@
+import Glibc
+import LibeventConcurrency
+import NetdevDevices
+import NetdevTesting
+import Testing
+
+/// What a world finds wrong with a program, whoever wrote it: each time a program that does just that.
+@Suite struct FindingTests {
+  private func findings(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) async -> [String] {
+    var simulation = Simulation(seed: 1)
+    simulation.limits.stepsInPlace = 5000
+    return await simulation.observe(body).findings
+  }
+
+  @Test func `a task that nobody resumes`() async {
+    let found = await findings { world in
+      let gate = AsyncStream.makeStream(of: Int.self)
+      for await _ in gate.stream {}
+      gate.continuation.finish()
+    }
+    #expect(found.first?.hasPrefix("a wait for ever") == true, "\(found)")
+  }
+
+  @Test func `a task that never rests`() async {
+    let found = await findings { world in while true { await Task.yield() } }
+    #expect(found.first?.contains("steps in which no time passed") == true, "\(found)")
+  }
+
+  @Test func `a task that another thread resumes`() async {
+    let found = await findings { world in
+      await withCheckedContinuation { continuation in
+        StrangerThread {
+          usleep(20_000)
+          continuation.resume()
+        }.detach()
+      }
+    }
+    #expect(found.contains { $0.contains("resumed a task of the world") }, "\(found)")
+  }
+
+  @Test func `a loop that another thread wakes`() async {
+    let found = await findings { world in
+      let device = try await world.open("loopback:")
+      let queue = device.queues[0]
+      await withCheckedContinuation { continuation in
+        StrangerThread { queue.loop.wake() }.join()
+        continuation.resume()
+      }
+      try await Task.sleep(for: .seconds(1))
+      try await device.close()
+    }
+    #expect(found.contains { $0.contains("woke loop") }, "\(found)")
+  }
+
+  @Test func `a task for the main actor`() async {
+    let found = await findings { world in await MainActor.run {} }
+    #expect(found.contains { $0.contains("main actor") }, "\(found)")
+  }
+
+  @Test func `a task that still sleeps`() async {
+    let found = await findings { world in
+      Task.detached { for _ in 0..<1000 { try await Task.sleep(for: .seconds(1 << 30)) } }
+    }
+    #expect(found.contains { $0.contains("still sleep") }, "\(found)")
+  }
+
+  @Test func `a device that is not closed, and a packet that is kept`() async {
+    let kept = Kept()
+    let found = await findings { world in
+      let device = try await world.open("loopback:")
+      kept.packet = try Packet(copying: [UInt8](repeating: 0, count: 64), in: device.pool)
+      try await device.close()
+    }
+    #expect(found.contains { $0.contains("1 buffers have not come home") }, "\(found)")
+    let open = Kept()
+    let foundOpen = await findings { world in open.device = try await world.open("loopback:") }
+    #expect(foundOpen.contains { $0.contains("is still held at the end") }, "\(foundOpen)")
+  }
+
+  @Test func `what the program throws is no finding of the world's`() async {
+    struct Thrown: Error {}
+    await #expect(throws: Thrown.self) { try await Simulation(seed: 1).run { _ in throw Thrown() } }
+  }
+}
+
+private final class Kept: @unchecked Sendable {
+  // Proof: the tasks of one world, one after the other.
+  var packet: Packet?
+  var device: NetworkDevice?
+}

@@ -1,0 +1,74 @@
+import NetdevDevices
+import NetdevTesting
+import Testing
+
+/// A world by itself: its clock, its order, and what it finds wrong.
+@Suite struct WorldTests {
+  @Test func `an hour's sleep takes no time`() async throws {
+    let began = ContinuousClock.now
+    try await Simulation(seed: 1).run { world in
+      let before = world.now
+      try await Task.sleep(for: .seconds(3600))
+      try await Task.sleep(nanoseconds: 3600 * 1_000_000_000)
+      try await ContinuousClock().sleep(until: .now + .seconds(3600))
+      try await SuspendingClock().sleep(until: .now + .seconds(3600))
+      #expect(world.now - before >= .seconds(4 * 3600))
+    }
+    #expect(ContinuousClock.now - began < .seconds(1800))
+  }
+
+  @Test func `tasks, children and yields stay in the world`() async throws {
+    let sum = try await Simulation(seed: 2).run { world in
+      await withTaskGroup(of: Int.self) { group in
+        for number in 0..<10 {
+          group.addTask {
+            for _ in 0..<number { await Task.yield() }
+            try? await Task.sleep(for: .seconds(number))
+            return number
+          }
+        }
+        return await group.reduce(0, +)
+      }
+    }
+    #expect(sum == 45)
+  }
+
+  @Test(arguments: 0..<20) func `frames go round`(seed: UInt64) async throws {
+    try await Simulation(seed: seed).run { world in try await goRound(world, "loopback:?lossless=1&queues=2") }
+  }
+
+  @Test(arguments: 0..<20) func `frames go round between loops`(seed: UInt64) async throws {
+    try await Simulation(seed: seed).run { world in try await goRound(world, "loopback:?lossless=1&placement=own") }
+  }
+
+  @Test func `the same seed gives the same trace`() async throws {
+    var reports: [Simulation.Report] = []
+    for seed: UInt64 in [3, 3, 4] {
+      var simulation = Simulation(seed: seed)
+      simulation.limits.traceLines = .max
+      reports.append(
+        await simulation.observe { world in try await goRound(world, "loopback:?lossless=1&placement=own") })
+    }
+    #expect(reports[0].trace == reports[1].trace)
+    #expect(reports[0].fingerprint == reports[1].fingerprint)
+    #expect(reports[0].fingerprint != reports[2].fingerprint)
+    #expect(reports.allSatisfy { $0.findings.isEmpty })
+  }
+}
+
+/// Ten frames a queue pair, sent and seen again.
+func goRound(_ world: SimulatedWorld, _ url: String) async throws {
+  let device = try await world.open(url)
+  try await device.run { queue in
+    for number in 0..<10 {
+      try await queue.send(try Packet(copying: [UInt8](repeating: UInt8(number), count: 64), in: queue.pool))
+    }
+    var next: UInt8 = 0
+    for await packet in queue.packets {
+      let first = packet.withBytes { bytes in unsafe bytes.unsafeLoad(fromByteOffset: 0, as: UInt8.self) }
+      #expect(first == next)
+      next += 1
+      if next == 10 { break }
+    }
+  }
+}
