@@ -155,14 +155,17 @@ let package = Package(
 
     .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
     .target(
-      name: "TestSupport", dependencies: ["CTrafficSupport"], path: "Tests/TestSupport", swiftSettings: rules),
+      name: "TestSupport", dependencies: ["CTrafficSupport", "CTestSupport", "LibeventConcurrency"],
+      path: "Tests/TestSupport",
+      swiftSettings: rules),
     .executableTarget(
       name: "TopLevelProgram", dependencies: ["NetdevDevices", "Netdev"], path: "Tests/TopLevelProgram",
       swiftSettings: rules),
     .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
     .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
     .testTarget(
-      name: "LibeventConcurrencyTests", dependencies: ["LibeventConcurrency", "CNetdevSystem"],
+      name: "LibeventConcurrencyTests",
+      dependencies: ["LibeventConcurrency", "CNetdevSystem", "TestSupport", "CTestSupport"],
       swiftSettings: rules),
     .testTarget(
       name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder", "Netdev"], swiftSettings: rules),
@@ -170,14 +173,14 @@ let package = Package(
       name: "VirtioDeviceTests",
       dependencies: [
         "VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "NetdevTesting", "CNetdevSystem",
-        "CTestSupport",
+        "TestSupport", "CTestSupport",
       ],
       swiftSettings: rules),
     .testTarget(
       name: "NetdevTests",
       dependencies: [
         "NetdevTesting", "NetdevDevices", "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev",
-        "PacketFormats", "LibeventConcurrency", "CLibevent", "CNetdevSystem",
+        "PacketFormats", "LibeventConcurrency", "CLibevent", "CNetdevSystem", "TestSupport", "CTestSupport",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -207,7 +210,7 @@ let package = Package(
       name: "VhostUserTests",
       dependencies: [
         "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency", "PacketFormats",
-        "CNetdevSystem",
+        "CNetdevSystem", "TestSupport", "CTestSupport",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

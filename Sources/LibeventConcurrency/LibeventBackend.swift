@@ -6,7 +6,7 @@ internal import CNetdevSystem
 /// libevent's own locking stays off: the base is touched on the loop's thread only, and `wake` is a write to the eventfd.
 /// Timers are ours, because libevent's fire up to a tick early or late, and its precise ones cost a system call at every
 /// dispatch: one timerfd for all of them, set before a sleep when it does not say the earliest deadline. A loop that does not
-/// sleep reads the clock instead.
+/// sleep reads the clock instead. Where the system does not set the timerfd, libevent's timer stands in for it.
 @safe final class LibeventBackend: LoopBackend {
   // Every property has a value before anything can be refused, so that `close` ends what there is, whatever was refused.
   private var base: OpaquePointer?
@@ -16,12 +16,19 @@ internal import CNetdevSystem
   private let timers = TimerQueue()
   /// What the timerfd is set to; 0 when it is not.
   private var timerDeadline: UInt64 = 0
-  /// The timerfd has fired: it is readable until it is set anew.
+  /// The timerfd, or libevent's timer, has fired: the one is readable until it is set anew, the other must be armed anew.
   private var timerHasFired = false
+  private var timerSource: LibeventSource?
+  /// Ends a sleep when the timerfd cannot be set: late by a tick or two, and never early, because the clock is read then.
+  private var coarseTimer: OpaquePointer?
+  /// It is armed, and the timerfd is not watched.
+  private var isCoarse = false
   private(set) var refusedWatches: UInt64 = 0
+  private(set) var refusedTimers: UInt64 = 0
 
   init() throws(LoopError) {
     unsafe base = nil
+    unsafe coarseTimer = nil
     do throws(LoopError) {
       try open()
     } catch {
@@ -36,8 +43,9 @@ internal import CNetdevSystem
     timerDescriptor = try Self.checked(netdev_timerfd_create(), "timerfd_create")
     // Neither handler retains the backend, which holds them.
     let descriptor = wakeDescriptor
-    try watch(descriptor) { _ = netdev_eventfd_drain(descriptor) }
-    try watch(timerDescriptor) { [unowned self] in timerHasFired = true }
+    _ = try watch(descriptor) { _ = netdev_eventfd_drain(descriptor) }
+    timerSource = try watch(timerDescriptor) { [unowned self] in timerHasFired = true }
+    try makeCoarseTimer()
   }
 
   /// What libevent opens for a base: an epoll descriptor, the two ends of a pipe for signals, and one to spare.
@@ -59,15 +67,33 @@ internal import CNetdevSystem
   }
 
   /// One of the loop's own descriptors, without which there is no loop.
-  private func watch(_ descriptor: CInt, handler: @escaping () -> Void) throws(LoopError) {
+  private func watch(_ descriptor: CInt, handler: @escaping () -> Void) throws(LoopError) -> LibeventSource {
     let source = try makeLibeventSource(descriptor, .readable, handler)
     sources.append(source)
     guard source.watch() else { throw LoopError(.noEventBase, "event_add") }
+    return source
+  }
+
+  /// Made with the loop, so that it can be had when it is wanted.
+  private func makeCoarseTimer() throws(LoopError) {
+    guard let base = unsafe base else { return }
+    let made = unsafe event_new(
+      base, -1, 0,
+      { _, _, context in
+        guard let context = unsafe context else { return }
+        // The backend frees the event before it goes.
+        unsafe Unmanaged<LibeventBackend>.fromOpaque(context).takeUnretainedValue().timerHasFired = true
+      }, Unmanaged.passUnretained(self).toOpaque())
+    guard let made = unsafe made else { throw LoopError(.noEventBase, "event_new") }
+    unsafe coarseTimer = made
   }
 
   func close() {
     for source in sources { source.cancel() }
     sources = []
+    timerSource = nil
+    if let timer = unsafe coarseTimer { unsafe event_free(timer) }
+    unsafe coarseTimer = nil
     if let base = unsafe base { unsafe event_base_free(base) }
     unsafe base = nil
     if timerDescriptor >= 0 { netdev_close(timerDescriptor) }
@@ -104,7 +130,31 @@ internal import CNetdevSystem
   private func setTimer() {
     timerDeadline = timers.earliest ?? 0
     timerHasFired = false
-    _ = netdev_timerfd_set(timerDescriptor, timerDeadline)
+    if netdev_timerfd_set(timerDescriptor, timerDeadline) == 0 {
+      if isCoarse { endCoarseTime() }
+    } else {
+      refusedTimers += 1
+      setCoarseTimer()
+    }
+  }
+
+  /// As `setTimer`, where the system has refused that. The timerfd may say that it has fired, for ever: it is not watched.
+  private func setCoarseTimer() {
+    timerSource?.disarm()
+    isCoarse = true
+    guard let timer = unsafe coarseTimer else { return }
+    guard timerDeadline > 0 else { return unsafe _ = event_del(timer) }
+    // At least a millisecond: libevent's clock stands still within a tick.
+    let present = now
+    let rest = max(timerDeadline > present ? timerDeadline - present : 0, 1_000_000)
+    var interval = timeval(tv_sec: Int(rest / 1_000_000_000), tv_usec: Int(rest % 1_000_000_000 / 1000))
+    _ = unsafe event_add(timer, &interval)
+  }
+
+  private func endCoarseTime() {
+    isCoarse = false
+    if let timer = unsafe coarseTimer { _ = unsafe event_del(timer) }
+    timerSource?.arm(afterNanoseconds: 0)
   }
 
   func wake() { _ = netdev_eventfd_signal(wakeDescriptor) }

@@ -24,6 +24,8 @@ public protocol LoopBackend: AnyObject {
   func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent
   /// Times that a source was not taken by the system and had to be looked at by a timer instead.
   var refusedWatches: UInt64 { get }
+  /// Times that the system did not set the timer that ends a sleep, so that a coarse one had to.
+  var refusedTimers: UInt64 { get }
   /// Gives back what the backend has of the system. Called once, when every event has been cancelled and before the loop's
   /// thread ends; only `wake` may be called after it.
   func close()
@@ -32,6 +34,8 @@ public protocol LoopBackend: AnyObject {
 extension LoopBackend {
   /// Nothing is refused.
   public var refusedWatches: UInt64 { 0 }
+  /// Nothing is refused.
+  public var refusedTimers: UInt64 { 0 }
   /// Nothing to give back.
   public func close() {}
 }

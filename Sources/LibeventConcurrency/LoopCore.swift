@@ -29,28 +29,21 @@ internal import CNetdevSystem
   var freesItself = false
   /// What jobs run on; set before the first job can arrive.
   var serial: UnownedSerialExecutor?
-  let onStall: (@Sendable (Duration) -> Void)?
-  let onSpin: (@Sendable (UInt64) -> Void)?
+  let reports: LoopReports
 
-  init(
-    backend: any LoopBackend, stallBound: UInt64, onStall: (@Sendable (Duration) -> Void)?,
-    onSpin: (@Sendable (UInt64) -> Void)?
-  ) {
+  init(backend: any LoopBackend, stallBound: UInt64, reports: LoopReports) {
     self.backend = backend
     self.stallBound = stallBound
-    self.onStall = onStall
-    self.onSpin = onSpin
+    self.reports = reports
     unsafe inlet = .passRetained(LoopInlet(backend: backend))
   }
 
   static func allocate(
-    backend: any LoopBackend, stallBound: Duration, onStall: (@Sendable (Duration) -> Void)?,
-    onSpin: (@Sendable (UInt64) -> Void)?
+    backend: any LoopBackend, stallBound: Duration, reports: LoopReports
   ) -> UnsafeMutablePointer<LoopCore> {
     let core = UnsafeMutablePointer<LoopCore>.allocate(capacity: 1)
     unsafe core.initialize(
-      to: LoopCore(
-        backend: backend, stallBound: stallBound.nanosecondsRoundedUp, onStall: onStall, onSpin: onSpin))
+      to: LoopCore(backend: backend, stallBound: stallBound.nanosecondsRoundedUp, reports: reports))
     return unsafe core
   }
 
@@ -140,17 +133,25 @@ internal import CNetdevSystem
   private static func sleep(_ core: UnsafeMutablePointer<LoopCore>) {
     let inlet = unsafe core.pointee.inlet
     guard unsafe inlet._withUnsafeGuaranteedRef({ $0.beginSleep() }) else { return }
-    let refused = unsafe core.pointee.backend.refusedWatches
-    unsafe inlet._withUnsafeGuaranteedRef { $0.countSleep(refusedWatches: refused) }
+    unsafe core.pointee.noteSleep()
     unsafe core.pointee.backend.wait()
     unsafe inlet._withUnsafeGuaranteedRef { $0.endSleep() }
+  }
+
+  /// Counts a sleep that begins, and tells what the system has refused for the first time.
+  func noteSleep() {
+    let (watches, timers) = (backend.refusedWatches, backend.refusedTimers)
+    let shortages = unsafe inlet._withUnsafeGuaranteedRef {
+      $0.countSleep(refusedWatches: watches, refusedTimers: timers)
+    }
+    for shortage in shortages { reports.onShortage?(shortage) }
   }
 
   private mutating func noticeStall(since started: UInt64) {
     let elapsed = netdev_coarse_nanoseconds() &- started
     guard elapsed > stallBound else { return }
     unsafe inlet._withUnsafeGuaranteedRef { $0.countStall() }
-    onStall?(.nanoseconds(Int64(clamping: elapsed)))
+    reports.onStall?(.nanoseconds(Int64(clamping: elapsed)))
   }
 
   /// A turn without jobs in which nobody said that he did something.
@@ -159,7 +160,7 @@ internal import CNetdevSystem
     worked = false
     guard idleness.note(isIdle: isIdle, at: now) else { return }
     unsafe inlet._withUnsafeGuaranteedRef { $0.countIdleTurn() }
-    if let onSpin, let turns = idleness.report(at: now) { onSpin(turns) }
+    if let onSpin = reports.onSpin, let turns = idleness.report(at: now) { onSpin(turns) }
   }
 
   /// Events whose handles went on other threads.

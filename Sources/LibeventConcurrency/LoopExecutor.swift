@@ -23,16 +23,15 @@ internal import Glibc
   ///   - name: the thread's name (15 bytes are kept by the kernel).
   ///   - cpu: the CPU to pin the thread to; nil leaves it to the scheduler.
   ///   - stallBound: jobs that hold a turn longer are counted and reported.
-  ///   - onStall: called on the loop after such a turn, with its length.
-  ///   - onSpin: called on the loop, at most every ten seconds, while it turns and does nothing, with the number of such turns.
+  ///   - reports: whom it tells of what goes wrong with it.
   /// - Throws: `LoopError` when the thread, its event base or its CPU cannot be had.
   public init(
     name: String, cpu: Int? = nil, stallBound: Duration = .milliseconds(100),
-    onStall: (@Sendable (Duration) -> Void)? = nil, onSpin: (@Sendable (UInt64) -> Void)? = nil
+    reports: LoopReports = LoopReports()
   ) throws(LoopError) {
     let world = LoopWorlds.current
     let backend: any LoopBackend = if let world { world.makeBackend(for: name) } else { try LibeventBackend() }
-    let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, onStall: onStall, onSpin: onSpin)
+    let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, reports: reports)
     inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     self.name = name
     if let world {
@@ -64,7 +63,7 @@ internal import Glibc
 
   /// A loop that the caller turns on its own thread with `turn`: for simulated backends and tests.
   public init(name: String, backend: any LoopBackend) {
-    unsafe core = LoopCore.allocate(backend: backend, stallBound: .seconds(Int64.max), onStall: nil, onSpin: nil)
+    unsafe core = LoopCore.allocate(backend: backend, stallBound: .seconds(Int64.max), reports: LoopReports())
     inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     thread = nil
     worldLoop = nil

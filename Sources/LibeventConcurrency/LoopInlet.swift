@@ -24,6 +24,9 @@ final class LoopInlet: Sendable {
   private let stalls = Atomic<UInt64>(0)
   private let idleTurns = Atomic<UInt64>(0)
   private let refusedWatches = Atomic<UInt64>(0)
+  private let refusedTimers = Atomic<UInt64>(0)
+  /// A test's, where one makes the loop.
+  private let ledger = LoopLedger.current
   /// Events whose handles went elsewhere than on the loop; nil when the loop has ended them all.
   private let discarded = Mutex<[Int]?>([])
   // Proof: only `wake` is called here, which backends allow from any thread.
@@ -69,7 +72,8 @@ final class LoopInlet: Sendable {
     LoopStatistics(
       turns: turns.load(ordering: .relaxed), jobs: jobs.load(ordering: .relaxed),
       sleeps: sleeps.load(ordering: .relaxed), stalls: stalls.load(ordering: .relaxed),
-      idleTurns: idleTurns.load(ordering: .relaxed), refusedWatches: refusedWatches.load(ordering: .relaxed))
+      idleTurns: idleTurns.load(ordering: .relaxed), refusedWatches: refusedWatches.load(ordering: .relaxed),
+      refusedTimers: refusedTimers.load(ordering: .relaxed))
   }
 
   /// Asks the loop to end after its turn.
@@ -161,12 +165,21 @@ final class LoopInlet: Sendable {
     Self.add(UInt64(count), to: jobs)
   }
 
-  func countSleep(refusedWatches count: UInt64) {
+  /// Counts a sleep, and keeps what the system has refused so far; what of that it had never refused before.
+  func countSleep(refusedWatches watches: UInt64, refusedTimers timers: UInt64) -> [LoopShortage] {
     Self.add(1, to: sleeps)
-    refusedWatches.store(count, ordering: .relaxed)
+    var news: [LoopShortage] = []
+    if watches > 0, refusedWatches.load(ordering: .relaxed) == 0 { news.append(.watches) }
+    if timers > 0, refusedTimers.load(ordering: .relaxed) == 0 { news.append(.timers) }
+    refusedWatches.store(watches, ordering: .relaxed)
+    refusedTimers.store(timers, ordering: .relaxed)
+    return news
   }
 
-  func countIdleTurn() { Self.add(1, to: idleTurns) }
+  func countIdleTurn() {
+    Self.add(1, to: idleTurns)
+    ledger?.countIdleTurn()
+  }
 
   func countStall() { Self.add(1, to: stalls) }
 

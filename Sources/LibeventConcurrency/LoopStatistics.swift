@@ -12,6 +12,8 @@ public struct LoopStatistics: Sendable, Hashable {
   public internal(set) var idleTurns: UInt64 = 0
   /// Times that the system refused to watch a descriptor, so that a timer looked at it.
   public internal(set) var refusedWatches: UInt64 = 0
+  /// Times that the system refused to set the loop's timer, so that a coarse one woke it, some milliseconds late.
+  public internal(set) var refusedTimers: UInt64 = 0
 }
 
 /// Tells a loop that spins from one that works: a turn is idle when nothing was done in it, nor in the one before.

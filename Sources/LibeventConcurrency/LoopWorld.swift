@@ -101,7 +101,7 @@ package enum LoopWorlds {
     }
     if unsafe LoopCore.turn(core, jobs: budget) { return .turned }
     isAsleep = inlet.beginSleep()
-    if isAsleep { inlet.countSleep(refusedWatches: 0) }
+    if isAsleep { unsafe core.pointee.noteSleep() }
     return isAsleep ? .slept : .turned
   }
 

@@ -38,8 +38,9 @@ internal import CNetdevSystem
   /// that looks again because it was told to poll. Turns without work and without jobs are counted
   /// (`LoopStatistics.idleTurns`). Elsewhere than on a loop it does nothing.
   public static func noteWork() {
+    // What `LoopCore.run` has set for this thread, and nobody else does: the core of the loop that is running.
     guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return }
-    // The thread's own loop: its core lives while it runs.
+    // It is freed when its loop has run, and touched by this thread only.
     unsafe core.pointee.worked = true
   }
 

@@ -47,7 +47,9 @@ import Testing
 @Suite(.timeLimit(.minutes(2))) struct LoopIdlenessTests {
   @Test func `turns that do nothing are counted, and a loop that runs away is reported once in a while`() async throws {
     let reports = Mutex<[UInt64]>([])
-    let loop = try LoopExecutor(name: "test", onSpin: { turns in reports.withLock { $0.append(turns) } })
+    var wanted = LoopReports()
+    wanted.onSpin = { turns in reports.withLock { $0.append(turns) } }
+    let loop = try LoopExecutor(name: "test", reports: wanted)
     let turner = Turner(loop)
     try await turner.join()
     await turner.turn(300_000, works: false)

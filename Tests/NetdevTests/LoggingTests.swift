@@ -118,7 +118,7 @@ import VirtioNet
   }
 
   /// Invariant 13.
-  @Test func `a job that holds a loop is a warning with the queue's name`() async throws {
+  @Test func `a job that holds a loop is a warning with the loop's name`() async throws {
     let log = RecordedLog()
     let side = LyingDevice()
     let device = try await open(side, log) { $0.stallBound = .milliseconds(20) }
@@ -132,7 +132,7 @@ import VirtioNet
     }
     let record = try #require(log.first("a job held the loop"))
     #expect(record.level == .warning)
-    #expect(record.metadata["queue"] == "\(device.information.name)/0")
+    #expect(record.metadata["loop"] == "\(device.information.name)/0")
     #expect(record.metadata["length"]?.isEmpty == false)
     try await device.close()
   }

@@ -88,9 +88,9 @@ import Testing
   /// Invariant 13.
   @Test func `a job that holds the loop is counted`() async throws {
     let stalls = Atomic<Int>(0)
-    let loop = try LoopExecutor(name: "stalled", stallBound: .milliseconds(20)) { _ in
-      stalls.add(1, ordering: .relaxed)
-    }
+    var reports = LoopReports()
+    reports.onStall = { _ in stalls.add(1, ordering: .relaxed) }
+    let loop = try LoopExecutor(name: "stalled", stallBound: .milliseconds(20), reports: reports)
     await LoopScope(loop).run { _ in
       let end = ContinuousClock.now + .milliseconds(80)
       while ContinuousClock.now < end {}

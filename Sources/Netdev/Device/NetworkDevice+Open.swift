@@ -72,7 +72,9 @@ extension NetworkDevice {
   ) throws(NetworkDeviceError) -> LoopExecutor {
     if let given = configuration.controlLoop { return given }
     do {
-      return try LoopExecutor(name: "netdev-control")
+      let name = "netdev-control"
+      return try LoopExecutor(
+        name: name, stallBound: configuration.stallBound, reports: LoopReports(configuration.logger, loop: name))
     } catch {
       throw NetworkDeviceError(.system, "starting the control loop", offered: error.description)
     }
@@ -93,21 +95,36 @@ extension NetworkDevice {
   private static func makeLoop(
     _ name: String, _ index: Int, _ configuration: Configuration
   ) throws(NetworkDeviceError) -> LoopExecutor {
-    let logger = configuration.logger
     let cpu = configuration.cpus.isEmpty ? nil : configuration.cpus[index % configuration.cpus.count]
     do {
       return try LoopExecutor(
         name: name, cpu: cpu, stallBound: configuration.stallBound,
-        onStall: { length in
-          logger.warning("a job held the loop", metadata: ["queue": "\(name)", "length": "\(length)"])
-        },
-        onSpin: { turns in
-          logger.warning("the loop turns and does nothing", metadata: ["queue": "\(name)", "turns": "\(turns)"])
-        })
+        reports: LoopReports(configuration.logger, loop: name))
     } catch {
       throw NetworkDeviceError(
         .system, "starting the loop of queue \(index)", offered: error.description,
         advice: cpu == nil ? "" : "name a CPU that this machine has")
+    }
+  }
+}
+
+extension LoopReports {
+  /// All of it to the log.
+  fileprivate init(_ logger: Logger, loop name: String) {
+    self.init()
+    onStall = { length in
+      logger.warning("a job held the loop", metadata: ["loop": "\(name)", "length": "\(length)"])
+    }
+    onSpin = { turns in
+      logger.warning("the loop turns and does nothing", metadata: ["loop": "\(name)", "turns": "\(turns)"])
+    }
+    onShortage = { shortage in
+      let what =
+        switch shortage {
+        case .watches: "the system does not watch all of the loop's descriptors, which it looks at now and then"
+        case .timers: "the system does not set the loop's timer: deadlines are late by some milliseconds"
+        }
+      logger.warning("\(what)", metadata: ["loop": "\(name)"])
     }
   }
 }

@@ -52,10 +52,41 @@ int test_set_header_length(int descriptor, int length);
 int test_shell_command(const char *command);
 
 // A system call to refuse.
-enum test_call { test_call_readv, test_call_writev, test_call_recvmmsg, test_call_sendmmsg };
+enum test_call {
+  test_call_readv,
+  test_call_writev,
+  test_call_recvmmsg,
+  test_call_sendmmsg,
+  test_call_newfstatat,
+  test_call_timerfd_settime,
+  // MADV_POPULATE_WRITE of whole huge pages, and no other madvise.
+  test_call_populate_huge,
+};
 
 // Runs `body` on a thread of its own on which a filter of system calls (seccomp) refuses one with an error number, as a
 // sandbox does. Returns 0, or -errno when the filter cannot be had.
 int test_on_thread_refusing(enum test_call call, int error, void (*body)(void *), void *context);
+
+// Has a thread hold the kernel's lock of all changes to links (rtnl) for so many milliseconds; it holds it when this returns.
+// Whoever asks the kernel about a link waits meanwhile, on the whole machine. Returns 0, or -errno when it cannot be had
+// (userfaultfd, /dev/net/tun).
+int test_hold_link_lock(int milliseconds);
+
+// 1 while that lasts, else 0.
+int test_link_lock_is_held(void);
+
+// Makes a netlink socket readable as if the kernel had told it something. Returns 0 or -errno.
+int test_tell_netlink(int descriptor);
+
+// Starts a process in a namespace of process numbers of its own, which connects to a socket `count` times and stays until its last
+// connection ends, or until test_end_process kills it. Returns its number here, or -errno.
+int test_start_connected_process(const char *path, int count);
+void test_end_process(int process);
+
+// Watches a process that has no number in the watcher's namespace of process numbers, as one outside of a container: a process
+// of the caller's namespace listens on `path`, and one of a namespace of its own connects and asks for the process behind that,
+// by a function like netdev_unix_peer_process. Then the first one is killed. Returns 0 when the other one has seen its exit; or
+// the step at which something else happened.
+int test_watch_from_namespace(const char *path, int (*peer_process)(int descriptor, int32_t *process));
 
 #endif

@@ -2,6 +2,7 @@ import CNetdevSystem
 import CTestSupport
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import VirtioDevice
@@ -9,22 +10,12 @@ import Testing
 /// Runs a piece of a test where the system refuses a call, as in a sandbox: on a thread of its own, which turns the loop
 /// meanwhile.
 func refusing(_ call: test_call, _ error: CInt, on hand: HandLoop, _ body: () -> Void) {
-  withoutActuallyEscaping(body) { body in
-    var work = {
-      hand.arrive()
-      body()
-      netdev_set_current_loop(nil)
-    }
-    let result = unsafe withUnsafeMutablePointer(to: &work) { pointer in
-      unsafe test_on_thread_refusing(
-        call, error,
-        { context in
-          // The closure above, which lives until the thread has ended.
-          unsafe context?.assumingMemoryBound(to: (() -> Void).self).pointee()
-        }, pointer)
-    }
-    #expect(result == 0)
+  let result = onThreadRefusing(call, error) {
+    hand.arrive()
+    body()
+    netdev_set_current_loop(nil)
   }
+  #expect(result == 0)
   hand.arrive()
 }
 
