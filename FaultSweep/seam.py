@@ -15,7 +15,7 @@ CALLS = (
     "ftruncate getpeername getsockname getsockopt ioctl kill listen lseek l?stat madvise memfd_create mkdir mlock mmap mprotect "
     "mremap munmap open(?:at)? pipe2? p?poll prctl pthread_create pthread_attr_setaffinity_np pthread_setaffinity_np "
     "p?readv?2? process_vm_readv process_vm_writev recv(?:from|msg|mmsg)? rename rmdir sched_setaffinity select send(?:to|msg|mmsg)? "
-    "setns setsockopt shutdown sigaction signalfd socket socketpair syscall timerfd_create timerfd_settime unlink(?:at)? unshare "
+    "setns setsockopt shutdown sigaction signalfd socket socketpair statx syscall timerfd_create timerfd_settime unlink(?:at)? unshare "
     "p?writev?2?").split()
 NAMES = "|".join(CALLS)
 # A name and its parenthesis, not a method, a part of a name, or a declaration.

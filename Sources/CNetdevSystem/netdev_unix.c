@@ -1,11 +1,13 @@
 #include "netdev_unix.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -44,7 +46,21 @@ int netdev_unix_connect(const char *path) {
   return descriptor;
 }
 
-int netdev_unix_listen(const char *path) {
+// The file that has this name now. Asked in two ways, of which a filter of system calls may refuse one. Returns 0 or -errno.
+static int identify(const char *path, struct netdev_file *file) {
+  struct stat status;
+  struct statx other;
+  if (NETDEV_CALL(lstat, path, &status) == 0) {
+    *file = (struct netdev_file){.device = (uint64_t)status.st_dev, .inode = (uint64_t)status.st_ino};
+    return 0;
+  }
+  if (NETDEV_CALL(statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO, &other) < 0) return -errno;
+  file->device = (uint64_t)makedev(other.stx_dev_major, other.stx_dev_minor);
+  file->inode = other.stx_ino;
+  return 0;
+}
+
+int netdev_unix_listen(const char *path, struct netdev_file *file) {
   struct sockaddr_un address;
   int result = fill(&address, path);
   if (result < 0) return result;
@@ -61,10 +77,11 @@ int netdev_unix_listen(const char *path) {
       result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
     }
   }
-  if (result == 0 && NETDEV_CALL(listen, descriptor, 4) < 0) {
-    result = -errno;
-    // Bound, it is our file; nobody shall knock there.
-    (void)netdev_unlink(path);
+  if (result == 0) {
+    // At once: who finds a socket that does not listen may take it for a stale one, and its name.
+    result = NETDEV_CALL(listen, descriptor, 4) < 0 ? -errno : identify(path, file);
+    // Bound a moment ago, it is our file; nobody shall knock there.
+    if (result < 0) (void)netdev_unlink(path);
   }
   if (result < 0) {
     netdev_close(descriptor);
@@ -195,16 +212,10 @@ uint64_t netdev_process_identity(int process_descriptor) {
   return identity == ours ? 0 : identity;
 }
 
-bool netdev_unix_file(const char *path, struct netdev_file *file) {
-  struct stat status;
-  if (NETDEV_CALL(lstat, path, &status) < 0) return false;
-  file->device = (uint64_t)status.st_dev;
-  file->inode = (uint64_t)status.st_ino;
-  return true;
-}
-
-void netdev_unix_remove(const char *path, struct netdev_file file) {
+void netdev_unix_close_listener(int listener, const char *path, struct netdev_file file) {
   struct netdev_file found;
-  if (!netdev_unix_file(path, &found) || found.device != file.device || found.inode != file.inode) return;
-  (void)netdev_unlink(path);
+  // The open socket holds its file, so that no successor's file has the same number.
+  bool is_ours = identify(path, &found) == 0 && found.device == file.device && found.inode == file.inode;
+  if (is_ours) (void)netdev_unlink(path);
+  netdev_close(listener);
 }

@@ -16,9 +16,20 @@
 // A non-blocking, close-on-exec stream socket connected to `path`, or -errno; -EAGAIN when the listener's backlog is full.
 int netdev_unix_connect(const char *path);
 
+// A file, whatever its name is.
+struct netdev_file {
+  uint64_t device;
+  uint64_t inode;
+};
+
 // A non-blocking, close-on-exec socket that listens on `path`, or -errno. A socket file that nobody listens on is replaced;
-// any other file, and a socket that somebody listens on, is -EADDRINUSE.
-int netdev_unix_listen(const char *path);
+// any other file, and a socket that somebody listens on, is -EADDRINUSE. `*file` is the socket's file: netdev_unix_close_listener
+// removes it.
+int netdev_unix_listen(const char *path, struct netdev_file *file);
+
+// Closes a listening socket, and removes its file if that still has this name: a listener that leaves must not take the name of
+// its successor.
+void netdev_unix_close_listener(int listener, const char *path, struct netdev_file file);
 
 // The next connection, non-blocking and close-on-exec, or -errno.
 int netdev_unix_accept(int listener);
@@ -41,17 +52,5 @@ int netdev_unix_peer_process(int descriptor, int32_t *process);
 
 // A number that no other process has while the descriptor is open; 0 where this kernel has none, and for this process.
 uint64_t netdev_process_identity(int process_descriptor);
-
-// A file, whatever its name is.
-struct netdev_file {
-  uint64_t device;
-  uint64_t inode;
-};
-
-// The file that has this name now; false when there is none.
-bool netdev_unix_file(const char *path, struct netdev_file *file);
-
-// Removes the name if it is still this file's: a listener that leaves must not take the name of its successor.
-void netdev_unix_remove(const char *path, struct netdev_file file);
 
 #endif

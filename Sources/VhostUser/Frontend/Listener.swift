@@ -34,10 +34,9 @@ actor Listener {
   /// Binds the path, once.
   func open() throws(NetworkDeviceError) {
     guard descriptor < 0 else { return }
-    let opened = unsafe netdev_unix_listen(path)
+    let opened = unsafe netdev_unix_listen(path, &file)
     guard opened >= 0 else { throw NetworkDeviceError(socket: path, errno: -opened, listening: true) }
     descriptor = opened
-    _ = unsafe netdev_unix_file(path, &file)
     do throws(LoopError) {
       source = try loop.makeSource(descriptor: opened, readiness: .readable) { [weak self] in
         self?.assumeIsolated { $0.accept() }
@@ -95,9 +94,8 @@ actor Listener {
     pause?.cancel()
     pause = nil
     guard descriptor >= 0 else { return }
-    netdev_close(descriptor)
+    unsafe netdev_unix_close_listener(descriptor, path, file)
     descriptor = -1
-    unsafe netdev_unix_remove(path, file)
   }
 }
 
