@@ -191,6 +191,7 @@ static int parse_link(const struct nlmsghdr *message, struct netdev_link *link) 
   const struct rtattr *attributes = IFLA_RTA(info);
   int length = (int)(message->nlmsg_len - NLMSG_LENGTH(sizeof *info));
   uint32_t number = 0, disabled = 0;
+  link->index = info->ifi_index;
   link->is_up = (info->ifi_flags & IFF_UP) != 0;
   link->mtu = read_number(find(attributes, length, IFLA_MTU), &number) ? (int)number : -1;
   link->queues = -1;
@@ -207,13 +208,19 @@ static int parse_link(const struct nlmsghdr *message, struct netdev_link *link) 
   return 0;
 }
 
-int netdev_link_look(int watch, const char *name, struct netdev_link *link) {
+struct link_request {
+  struct nlmsghdr header;
+  struct ifinfomsg info;
+  struct rtattr attribute;
+  char name[RTA_ALIGN(IFNAMSIZ)];
+};
+
+// Sends a request of `length` bytes, completed here, and waits for the answer: in `send`, for as long as others change links.
+static int ask(int watch, struct link_request *request, size_t length, struct netdev_link *link) {
   union {
     struct nlmsghdr header;
     char bytes[16384];
   } room;
-  size_t length = strlen(name) + 1;
-  if (length > IFNAMSIZ) return -ENAMETOOLONG;
   // What was told before is in the answer; a bound, as others may change links without an end.
   for (int index = 0; index < 1024; index++) {
     if (NETDEV_CALL(recv, watch, room.bytes, sizeof room.bytes, MSG_DONTWAIT) >= 0) continue;
@@ -223,22 +230,12 @@ int netdev_link_look(int watch, const char *name, struct netdev_link *link) {
   struct sockaddr_nl own;
   socklen_t own_length = sizeof own;
   if (NETDEV_CALL(getsockname, watch, (struct sockaddr *)&own, &own_length) < 0) return -errno;
-  struct {
-    struct nlmsghdr header;
-    struct ifinfomsg info;
-    struct rtattr attribute;
-    char name[RTA_ALIGN(IFNAMSIZ)];
-  } request;
-  memset(&request, 0, sizeof request);
-  request.header.nlmsg_len = (uint32_t)(NLMSG_LENGTH(sizeof request.info) + RTA_LENGTH(length));
-  request.header.nlmsg_type = RTM_GETLINK;
-  request.header.nlmsg_flags = NLM_F_REQUEST;
-  request.header.nlmsg_seq = 1;
-  request.info.ifi_family = AF_UNSPEC;
-  request.attribute.rta_type = IFLA_IFNAME;
-  request.attribute.rta_len = (unsigned short)RTA_LENGTH(length);
-  memcpy(request.name, name, length);
-  if (NETDEV_CALL(send, watch, &request, request.header.nlmsg_len, MSG_DONTWAIT) < 0) return -errno;
+  request->header.nlmsg_len = (uint32_t)length;
+  request->header.nlmsg_type = RTM_GETLINK;
+  request->header.nlmsg_flags = NLM_F_REQUEST;
+  request->header.nlmsg_seq = 1;
+  request->info.ifi_family = AF_UNSPEC;
+  if (NETDEV_CALL(send, watch, request, length, MSG_DONTWAIT) < 0) return -errno;
   // The kernel has answered before `send` returns; its answer lies behind what it told meanwhile.
   for (int index = 0; index < 1024; index++) {
     ssize_t received = NETDEV_CALL(recv, watch, room.bytes, sizeof room.bytes, MSG_DONTWAIT);
@@ -257,4 +254,22 @@ int netdev_link_look(int watch, const char *name, struct netdev_link *link) {
     }
   }
   return -EAGAIN;
+}
+
+int netdev_link_look(int watch, const char *name, struct netdev_link *link) {
+  struct link_request request;
+  size_t length = strlen(name) + 1;
+  if (length > IFNAMSIZ) return -ENAMETOOLONG;
+  memset(&request, 0, sizeof request);
+  request.attribute.rta_type = IFLA_IFNAME;
+  request.attribute.rta_len = (unsigned short)RTA_LENGTH(length);
+  memcpy(request.name, name, length);
+  return ask(watch, &request, NLMSG_LENGTH(sizeof request.info) + RTA_LENGTH(length), link);
+}
+
+int netdev_link_look_again(int watch, int index, struct netdev_link *link) {
+  struct link_request request;
+  memset(&request, 0, sizeof request);
+  request.info.ifi_index = index;
+  return ask(watch, &request, NLMSG_LENGTH(sizeof request.info), link);
 }

@@ -46,6 +46,7 @@ int netdev_interface_set_up(const char *name, bool up);
 
 // What an interface is at the moment.
 struct netdev_link {
+  int index;
   bool is_up;
   int mtu;
   int queues;  // queues of a TUN/TAP interface that are open, attached or not, whoever has them; -1: the kernel does not say
@@ -56,8 +57,10 @@ struct netdev_link {
 int netdev_link_watch(void);
 int netdev_link_watch_beside(int tap);
 
-// Takes what has been told by a watch, and looks up the link of this name in its namespace. Returns 0; -ENODEV when there is
-// none of this name; or -errno.
+// Takes what has been told by a watch, and looks up the link of this name, or of this index, in its namespace. Returns 0; -ENODEV
+// when there is none; or -errno. The kernel answers under the lock of all changes to links (rtnl): this waits for as long as
+// anybody on the machine holds that.
 int netdev_link_look(int watch, const char *name, struct netdev_link *link);
+int netdev_link_look_again(int watch, int index, struct netdev_link *link);
 
 #endif

@@ -3,6 +3,7 @@ import CTestSupport
 import Glibc
 import NetdevTesting
 import PacketFormats
+import Synchronization
 import Testing
 import Virtio
 
@@ -194,6 +195,38 @@ extension TapBackendTests {
             "nsenter -t $(cat /tmp/netdev-moved) -n ip link del tap0; kill $(cat /tmp/netdev-moved); rm /tmp/netdev-moved"
           ) == 0)
         #expect(rig.hand.wait { log.loss?.code == .lost })
+      }
+    }
+  }
+
+  @Suite struct Questions {
+    /// Whether this process can hold the lock, which takes userfaultfd.
+    private static let canHold = NetworkNamespace.isAvailable && test_hold_link_lock(1) == 0
+
+    @Test(.enabled(if: canHold, "needs root and userfaultfd"))
+    func `whoever holds the kernel's lock of links, while it is asked about one, holds no loop`() throws {
+      try NetworkNamespace.run {
+        let log = EventLog()
+        let backend = try TapBackend("tap0")
+        let rig = try Rig(backend: backend, configuration: log.configuration())
+        let socket = try #require(backend.state.withLock { $0.link?.socket })
+        rig.serve()
+        // Let go in the end whatever comes.
+        #expect(test_hold_link_lock(500) == 0)
+        #expect(test_tell_netlink(socket.descriptor) == 0)
+        // It looks now, and has to wait.
+        usleep(20_000)
+        for _ in 0..<50 {
+          rig.offerTransmit(frame: frame(60))
+          rig.serve()
+          rig.hand.poll()
+        }
+        #expect(rig.engine.statistics.transmittedFrames == 50)
+        #expect(test_link_lock_is_held() == 1)
+        while test_link_lock_is_held() == 1 { usleep(1000) }
+        // And it is told of everything afterwards.
+        #expect(setMTU("tap0", 4000) == 0)
+        #expect(rig.hand.wait { log.events.contains(.mtuChanged(to: 4000)) })
       }
     }
   }

@@ -25,8 +25,15 @@ public final class TapBackend: NetworkBackend {
   /// The interface's MTU when it was opened.
   public let mtu: UInt16?
 
-  private let queues: Mutex<[TapQueue]>
+  let state: Mutex<State>
   private let observer: (any FrameObserver)?
+
+  /// What is open.
+  struct State {
+    var queues: [TapQueue] = []
+    /// Where changes of the interface are told, and which link it is; nil where the kernel does not say.
+    var link: (socket: LinkSocket, index: CInt)?
+  }
 
   /// Opens the queues of a TAP interface.
   ///
@@ -53,28 +60,23 @@ public final class TapBackend: NetworkBackend {
     for queue in opened { try queue.setAttached(false) }
     if bringUp { try Self.bringUp(interface) }
     // Beyond 16 bits there is nothing to offer; a kernel that does not say leaves the driver's default.
-    mtu = Self.look(interface).flatMap { $0.mtu >= 68 ? UInt16(clamping: $0.mtu) : nil }
-    queues = Mutex(opened)
+    let socket = LinkSocket()
+    let found = socket?.look(interface)
+    mtu = found.flatMap { $0.mtu >= 68 ? UInt16(clamping: $0.mtu) : nil }
+    var state = State(queues: opened)
+    if let socket, let found { state.link = (socket, found.index) }
+    self.state = Mutex(state)
   }
 
   private static func bringUp(_ name: String) throws(BackendError) {
     let result = unsafe netdev_interface_set_up(name, true)
     // Who may not set it up has it set up by somebody else, now or later.
     guard result != -EPERM, result != -EACCES else { return }
-    guard result == 0, look(name)?.is_up ?? true else {
+    guard result == 0, LinkSocket()?.look(name)?.is_up ?? true else {
       throw BackendError(
         .system, "setting TAP interface \(name) up", errno: -result,
         advice: "set it up yourself: ip link set \(name) up")
     }
-  }
-
-  /// The interface as the kernel has it; nil where it does not say.
-  private static func look(_ name: String) -> netdev_link? {
-    let watch = netdev_link_watch()
-    guard watch >= 0 else { return nil }
-    defer { netdev_close(watch) }
-    var link = netdev_link()
-    return unsafe netdev_link_look(watch, name, &link) == 0 ? link : nil
   }
 
   /// "tap tap0".
@@ -86,18 +88,19 @@ public final class TapBackend: NetworkBackend {
     guard request.pair >= 0, request.pair < maximumPairs else {
       throw BackendError(.notOffered, operation, advice: "it was opened with queues=\(maximumPairs)")
     }
-    let queue = queues.withLock { $0.isEmpty ? nil : $0[request.pair] }
+    let (queue, link) = state.withLock { state in (state.queues.isEmpty ? nil : state.queues[request.pair], state.link)
+    }
     guard let queue else { throw BackendError(.closed, operation, advice: "open the device again") }
     return TapPort(
       queue: queue, number: request.pair, mtu: Int(mtu ?? 1500),
-      watching: request.pair == 0 ? maximumPairs : nil, observer: observer)
+      watching: request.pair == 0 ? TapPort.Watched(queues: maximumPairs, link: link) : nil, observer: observer)
   }
 
   /// Closes the descriptors; those that a port still serves close with the port.
   public func close() {
-    let closed = queues.withLock { queues in
-      let all = queues
-      queues = []
+    let closed = state.withLock { state in
+      let all = state
+      state = State()
       return all
     }
     // The last reference to each descriptor goes here, outside the lock: closing a TAP queue can take a while.

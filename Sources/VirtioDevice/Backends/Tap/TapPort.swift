@@ -20,8 +20,14 @@ internal import Virtio
   /// One limit for both ways.
   private let limit: FrameLimit
   let observer: (any FrameObserver)?
-  /// Queues of the interface that are ours; nil for a port that does not watch it.
-  private let watchedQueues: Int?
+  /// What this port watches beside its queue; nil for all ports but one.
+  private let watched: Watched?
+
+  /// An interface of which so many queues are ours, and where the kernel tells of it, if it does.
+  struct Watched {
+    let queues: Int
+    let link: (socket: LinkSocket, index: CInt)?
+  }
 
   // Owned by this port, freed in deinit; touched on the loop.
   /// What the kernel is given: the private header, the driver's buffers, and a byte behind them.
@@ -39,12 +45,12 @@ internal import Virtio
   /// No frame passes any more.
   private var isLost = false
 
-  init(queue: TapQueue, number: Int, mtu: Int, watching: Int?, observer: (any FrameObserver)?) {
+  init(queue: TapQueue, number: Int, mtu: Int, watching watched: Watched?, observer: (any FrameObserver)?) {
     self.queue = queue
     self.number = number
     self.observer = observer
     limit = FrameLimit(mtu: mtu)
-    watchedQueues = watching
+    self.watched = watched
     unsafe vector = .allocate(capacity: Self.vectorCapacity)
     unsafe scratch = .allocate(byteCount: 64, alignment: 16)
     unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0, count: 64)
@@ -71,10 +77,16 @@ internal import Virtio
     if let objection = queue.objection() { throw objection }
     try queue.setAttached(true)
     reading?.enable(true)
-    guard let watchedQueues else { return }
-    link = TapWatch(queue: queue, queues: watchedQueues, mtu: limit.untagged - EthernetHeader.length, bell: bell) {
-      [weak self] in self?.end($0)
-    }
+    guard let watched else { return }
+    // Without a thread for it, frames tell what becomes of the interface.
+    link = try? TapWatch(
+      queue: queue, link: watched.link, queues: watched.queues, mtu: limit.untagged - EthernetHeader.length,
+      portLoop: bell.loop
+    ) { [weak self] in self?.note($0) }
+  }
+
+  private func note(_ event: PortEvent) {
+    if case .lost(let error) = event { end(error) } else { bell?.report(event) }
   }
 
   func setEnabled(_ enabled: Bool) {

@@ -70,12 +70,8 @@ final class TapQueue: Sendable {
 
   /// Two programs on one interface each get a part of the flows, and change each other's headers: the kernel lets them.
   private static func checkThatNobodyElse(has name: String, besides own: Int) throws(BackendError) {
-    let watch = netdev_link_watch()
     // Where netlink is refused, frames will tell.
-    guard watch >= 0 else { return }
-    defer { netdev_close(watch) }
-    var link = netdev_link()
-    guard unsafe netdev_link_look(watch, name, &link) == 0, Int(link.queues) > own else { return }
+    guard let link = LinkSocket()?.look(name), Int(link.queues) > own else { return }
     throw BackendError(
       .inUse, "opening TAP interface \(name)", errno: EBUSY,
       advice: "another process has \(Int(link.queues) - own) of its queues: end it, or take another interface")
@@ -135,6 +131,7 @@ final class TapQueue: Sendable {
     let result = unsafe bytes.withUnsafeMutableBytes { room -> CInt in
       // IFNAMSIZ bytes, as the function asks for.
       guard let start = room.baseAddress else { return -EINVAL }
+      // Bytes of an array of UInt8, which has the layout of CChar, and lives until this returns.
       return unsafe netdev_tap_name(descriptor, start.assumingMemoryBound(to: CChar.self))
     }
     guard result == 0 else { throw lossError(errno: -result, "asking about", known) }
