@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// The device that needs no rights, against sockets of this host.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct HostUDPTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct HostUDPTests {
   @Test(arguments: ["inline", "own"])
   func `10 000 datagrams of 0 to 1472 bytes with a window of 16 come back unchanged`(_ placement: String) async throws {
     let port = UInt16.random(in: 20_000...30_000)

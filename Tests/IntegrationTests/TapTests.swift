@@ -7,7 +7,9 @@ import Testing
 import VirtioDevice
 
 /// The whole way on real input: kernel → TAP → virtio rings → `for await packet in queue.packets` → back.
-@Suite(.serialized, .timeLimit(.minutes(10)), .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+@Suite(
+  .serialized, .quietLoops, .timeLimit(.minutes(10)),
+  .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
 struct TapTests {
   @Test func `the kernel's ping is answered, small and large`() async throws {
     let echo = try await TapEcho.start()

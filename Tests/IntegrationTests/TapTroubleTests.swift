@@ -5,7 +5,9 @@ import TestSupport
 import Testing
 
 /// What happens to an interface under the programs: it takes longer frames, is set down, deleted.
-@Suite(.serialized, .timeLimit(.minutes(10)), .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+@Suite(
+  .serialized, .quietLoops, .timeLimit(.minutes(10)),
+  .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
 struct TapTroubleTests {
   private let namespace = NamespaceThread()
 

@@ -3,11 +3,12 @@ import Logging
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// The life of a device against whoever gets in its way: a second opening, a loop that stands still, a driver that does not come
 /// back.
-@Suite(.timeLimit(.minutes(2))) struct DeviceLifeTests {
+@Suite(.quietLoops, .timeLimit(.minutes(2))) struct DeviceLifeTests {
   private static func open(_ driver: any NetworkDriver, pairs: Int = 1) async throws -> NetworkDevice {
     var settings = NetworkDevice.Configuration()
     settings.queuePairs = pairs

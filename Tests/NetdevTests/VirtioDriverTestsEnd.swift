@@ -3,12 +3,13 @@ import Netdev
 import NetdevDevices
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 import Virtio
 
 /// Invariant 3 through real rings. How a virtio device ends: by a reset that it asks for, that it never confirms, or in the
 /// middle of everything (VIRTIO 1.4 §2.1.2, §3.3.1).
-@Suite(.timeLimit(.minutes(2))) struct VirtioDriverTestsEnd {
+@Suite(.quietLoops, .timeLimit(.minutes(2))) struct VirtioDriverTestsEnd {
   @Test
   func `Driver rule 26: NEEDS_RESET amid traffic ends every send once, brings every buffer home, and reopens`()
     async throws

@@ -1,12 +1,13 @@
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 import Virtio
 import VirtioNet
 
 /// A device that is lost and comes back: what was in flight, what was received, who waits, and whose the buffers are.
-@Suite(.timeLimit(.minutes(5))) struct VirtioDriverTestsRecovery {
+@Suite(.quietLoops, .timeLimit(.minutes(5))) struct VirtioDriverTestsRecovery {
   /// A lying device that is looked for when it is lost.
   static func lying(_ inFlight: VirtioRecovery.InFlight = .resubmit, slots: Int = 512) async throws -> Lying {
     var configuration = LyingDevice.Configuration()

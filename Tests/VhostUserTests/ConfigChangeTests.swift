@@ -1,11 +1,12 @@
 import Logging
 import Netdev
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
 /// A back-end that says its configuration has changed is asked for it (vhost-user, BACKEND_CONFIG_CHANGE_MSG).
-@Suite(.serialized, .timeLimit(.minutes(5))) struct ConfigChangeTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct ConfigChangeTests {
   /// An offer with a configuration of address, status, pairs and MTU.
   static func offer(status: UInt8, mtu: UInt16 = 1500) -> ScriptedBackend.Offer {
     var offer = ScriptedBackend.Offer()

@@ -2,12 +2,13 @@ import CNetdevSystem
 import Glibc
 import LibeventConcurrency
 import Netdev
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
 /// A back-end that plays with the flags of the eventfds that both sides hold holds no loop.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DoorbellTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(2))) struct DoorbellTests {
   /// Watches so often that a test is quick.
   private static func makeWatch(patience: Int = 1_000_000) async throws -> (KickWatch, LoopExecutor) {
     let loop = try LoopExecutor(name: "control")

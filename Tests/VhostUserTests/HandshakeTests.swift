@@ -1,12 +1,13 @@
 import Netdev
 import PacketFormats
+import TestSupport
 import Testing
 import Virtio
 
 @testable import VhostUser
 
 /// What the front-end says, in which order, and what it makes of the answers.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct HandshakeTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct HandshakeTests {
   @Test func `the order is that of the document, and the end stops every ring`() async throws {
     let backend = ScriptedBackend()
     let device = try await Opening(backend).open()

@@ -1,10 +1,11 @@
 import Netdev
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
 /// Back-ends that break the rules at every step: a typed error in time, nothing left open, and the next attempt works.
-@Suite(.serialized, .timeLimit(.minutes(10))) struct HostileBackendTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(10))) struct HostileBackendTests {
   @Test(arguments: ScriptedBackend.Fault.allCases)
   func `every step of the handshake survives it`(_ fault: ScriptedBackend.Fault) async throws {
     let pool = try PacketPool(.init(slots: 4096, slotSize: 2048, hugePages: false))

@@ -1,7 +1,9 @@
 import CNetdevSystem
+import CTestSupport
 import Glibc
 import Netdev
 import Synchronization
+import TestSupport
 import Testing
 import VirtioNet
 
@@ -11,9 +13,9 @@ import VirtioNet
 /// time, and nothing left.
 ///
 /// A question may take an hour here: whatever ends, ends by an answer, a hang-up, a cancellation or the reset's time-out.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct HostilePeerSweepTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct HostilePeerSweepTests {
   static let faults: [ScriptedBackend.Fault] = [
-    .silence, .close, .twice, .otherRequest, .answerThenClose, .errorThenAnswer,
+    .silence, .close, .twice, .otherRequest, .answerThenClose, .errorThenAnswer, .flagsThenAnswer,
   ]
 
   /// One message of a conversation.
@@ -194,8 +196,12 @@ import VirtioNet
     let opened = Task { [opening] in try await opening.open() }
     try await eventually("it listens") { fileExists(strange.path) }
     for bytes in [[], [0x47, 0x45, 0x54], [UInt8](repeating: 0xff, count: 64)] as [[UInt8]] {
-      let stranger = unsafe netdev_unix_connect(strange.path)
-      #expect(stranger >= 0)
+      var stranger: CInt = -1
+      // Bound, it may not listen yet.
+      try await eventually("it is let in") {
+        stranger = unsafe netdev_unix_connect(strange.path)
+        return stranger >= 0
+      }
       if !bytes.isEmpty { _ = unsafe netdev_unix_send(stranger, bytes, bytes.count, nil, 0) }
       Glibc.close(stranger)
     }
@@ -214,12 +220,28 @@ import VirtioNet
     let opened = Task { [opening] in try await opening.open() }
     try await eventually("it listens") { fileExists(strange.path) }
     unsafe unlink(strange.path)
-    let successor = unsafe netdev_unix_listen(strange.path)
+    var file = netdev_file()
+    let successor = unsafe netdev_unix_listen(strange.path, &file)
     #expect(successor >= 0)
     opened.cancel()
     _ = await opened.result
     #expect(fileExists(strange.path))
     Glibc.close(successor)
     unsafe unlink(strange.path)
+  }
+
+  @Test func `a listener whose file cannot be looked at in one way knows it in another`() throws {
+    let path = SocketFiles.makePath()
+    var file = netdev_file()
+    var listener: CInt = -1
+    let opened = onThreadRefusing(test_call_newfstatat, EACCES) { listener = unsafe netdev_unix_listen(path, &file) }
+    #expect(opened == 0)
+    try #require(listener >= 0)
+    #expect(fileExists(path))
+    let closed = onThreadRefusing(test_call_newfstatat, EACCES) {
+      unsafe netdev_unix_close_listener(listener, path, file)
+    }
+    #expect(closed == 0)
+    #expect(!fileExists(path))
   }
 }

@@ -1,12 +1,13 @@
 import CNetdevSystem
 import Glibc
 import LibeventConcurrency
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
 /// Messages on a socket, as the loop gets them.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct MessageSocketTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(2))) struct MessageSocketTests {
   /// A socket with its messages, on a loop of its own.
   private actor Receiver {
     private nonisolated let loop: LoopExecutor

@@ -1,4 +1,5 @@
 import Netdev
+import TestSupport
 import Testing
 import Virtio
 import VirtioNet
@@ -6,7 +7,7 @@ import VirtioNet
 @testable import VhostUser
 
 /// A back-end that goes away and comes back, as the sockets see it.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct ReconnectTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct ReconnectTests {
   static func opening(
     _ backend: ScriptedBackend, role: VhostUserTransport.Role = .connect, pool: PacketPool? = nil
   ) -> Opening {

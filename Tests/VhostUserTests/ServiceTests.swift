@@ -1,10 +1,11 @@
 import Netdev
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
 /// A back-end's number of queue pairs is a claim: DPDK says 128 whatever it serves.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct ServiceTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct ServiceTests {
   @Test func `a pair that the back-end does not serve is a typed error, and no hang`() async throws {
     let backend = ScriptedBackend()
     var opening = Opening(backend)

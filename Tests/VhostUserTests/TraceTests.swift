@@ -1,12 +1,13 @@
 import Foundation
 import Logging
 import Netdev
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
 /// With a logger at level trace, a person can follow what a switch and we say to each other.
-@Suite(.serialized, .timeLimit(.minutes(1))) struct TraceTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(1))) struct TraceTests {
   @Test func `every message is traced in both directions, in the document's words, with its descriptors`() async throws
   {
     let backend = ScriptedBackend()

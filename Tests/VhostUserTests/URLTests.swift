@@ -1,4 +1,5 @@
 import Logging
+import TestSupport
 import Testing
 
 @testable import NetdevDevices
@@ -6,7 +7,7 @@ import PacketFormats
 @testable import VhostUser
 
 /// Each key of a `vhost-user:` URL makes a difference that the peer sees.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct URLTests {
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct URLTests {
   /// Opens and closes a device, and returns what the back-end saw.
   func messages(
     _ options: String, on backend: ScriptedBackend, sourceLocation: SourceLocation = #_sourceLocation

@@ -32,6 +32,8 @@ actor Session {
   /// Rings that were started and not stopped.
   var startedRings: [UInt32] = []
   private var configHasChanged = false
+  /// Runs when the channel is over and the session is not.
+  private var deafness: LoopTimer?
   private var wasGone = false
 
   private struct Exchange {
@@ -200,6 +202,8 @@ extension Session {
     socket = nil
     channel?.close()
     channel = nil
+    deafness?.cancel()
+    deafness = nil
     for exchange in exchanges { exchange.promise.fulfil(.failure(cause)) }
     exchanges = []
   }
@@ -254,10 +258,23 @@ extension Session {
     try await ask(.setBackendReqFD(ends[1]))
   }
 
-  /// The session goes on: the back-end can only ask nothing more.
+  /// How much longer than its channel a connection lasts that is about to end: a back-end that exits closes both.
+  private static let channelsGrace = Duration.seconds(1)
+
+  /// The session goes on: the back-end can only ask nothing more. Whoever runs the device is told, if it is not just the beginning
+  /// of the connection's own end.
   private func loseChannel(_ reason: String) {
     channel = nil
     logger.debug("vhost-user back-end channel over", metadata: ["device": "\(name)", "cause": "\(reason)"])
+    deafness = try? loop.makeTimer { [weak self] in self?.assumeIsolated { $0.noteDeafness(reason) } }
+    deafness?.schedule(after: Self.channelsGrace)
+  }
+
+  private func noteDeafness(_ reason: String) {
+    guard failure == nil else { return }
+    logger.warning(
+      "the back-end's channel is over: what it says of its link is not heard until it connects again",
+      metadata: ["device": "\(name)", "cause": "\(reason)"])
   }
 
   private func answer(_ incoming: MessageSocket.Incoming) {

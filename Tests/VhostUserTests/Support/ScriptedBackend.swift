@@ -26,6 +26,8 @@ final class ScriptedBackend: Sendable {
     case refusal, tooManyDescriptors, descriptorsWithEachByte, halfThenClose, halfThenSilence
     /// A right answer, and right behind it the end; an error of the ring that was set up last, and then a right answer.
     case answerThenClose, errorThenAnswer
+    /// The flags of all that is shared so far are cleared and the doorbells' counters filled, and then a right answer.
+    case flagsThenAnswer
 
     /// Those that spoil the step at which they happen.
     static let allCases: [Fault] = [
@@ -56,6 +58,8 @@ final class ScriptedBackend: Sendable {
     /// It blocks each doorbell as soon as it gets it.
     var isBlocking = false
     var blocked: [(descriptor: CInt, blocker: DoorbellBlocker)] = []
+    /// Copies of the eventfds and of the channel of this connection, as long as they are wanted.
+    var shared: [(code: FrontendCode, descriptor: CInt)] = []
   }
 
   let path: String
@@ -71,7 +75,8 @@ final class ScriptedBackend: Sendable {
     self.isClient = isClient
     state = Mutex(State(offer: offer, breach: breach))
     stop = netdev_eventfd_create()
-    listener = isClient ? -1 : unsafe netdev_unix_listen(self.path)
+    var file = netdev_file()
+    listener = isClient ? -1 : unsafe netdev_unix_listen(self.path, &file)
     // The thread holds the back-end only while it serves: one that its test has forgotten ends.
     Thread.detachNewThread { [weak self] in while let backend = self, backend.step() {} }
   }
@@ -247,6 +252,7 @@ extension ScriptedBackend {
       let fault = breach?.code == code && breach?.occurrence == occurrence ? breach?.fault : nil
       if fault != nil { state.withLock { $0.breaches += 1 } }
       if fault == .errorThenAnswer { reportError() }
+      if fault == .flagsThenAnswer { clearFlags() }
       if fault == .close { break }
       if fault == .silence { continue }
       let reply = reply(to: message, header, offer, status)
@@ -258,12 +264,32 @@ extension ScriptedBackend {
       for descriptor in [state.channel, state.error] where descriptor >= 0 { close(descriptor) }
       state.channel = -1
       state.error = -1
+      for (_, descriptor) in state.shared { close(descriptor) }
+      state.shared = []
     }
     close(connection)
   }
 
+  /// The flags of a descriptor are those of all who hold it.
+  private func clearFlags() {
+    for (code, descriptor) in state.withLock({ $0.shared }) {
+      DoorbellBlocker.clearFlag(descriptor)
+      guard code == .setVringKick else { continue }
+      // Nobody but a writer waits for room; the counter is full once.
+      netdev_eventfd_release(descriptor)
+      DoorbellBlocker.fill(descriptor)
+      DoorbellBlocker.clearFlag(descriptor)
+    }
+  }
+
   /// Closes the descriptors of a message, but for the channel.
   private func keep(_ message: FrontendMessage) {
+    if [.setVringKick, .setVringCall, .setVringErr, .setBackendReqFD].contains(message.code) {
+      state.withLock { state in
+        guard state.breach?.fault == .flagsThenAnswer else { return }
+        for descriptor in message.descriptors { state.shared.append((message.code, dup(descriptor))) }
+      }
+    }
     if case .setBackendReqFD(let channel) = message { return state.withLock { $0.channel = channel } }
     if case .setVringErr(let vring) = message, let descriptor = vring.descriptor {
       return state.withLock { state in
