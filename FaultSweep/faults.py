@@ -51,6 +51,7 @@ PLAUSIBLE = {
     "recvmsg": "EINTR EAGAIN ENOMEM ECONNRESET",
     "sendmsg": "EINTR EAGAIN ENOMEM ENOBUFS EPIPE ECONNRESET ETOOMANYREFS",
     "lstat": "EACCES ENOENT",
+    "statx": "EACCES ENOENT",
     "unlink": "EACCES EROFS",
     "poll": "EINTR ENOMEM",
     "syscall": "EMFILE ESRCH ENOSYS EPERM",
@@ -264,8 +265,14 @@ def main():
     if options.calls:
         wanted = options.calls.split(",")
         todo = [case for case in todo if any(word in case.site for word in wanted)]
-    # A slice is a part of all scenarios, and another one each time.
+    # A slice is a part of all scenarios, and another one each time; each kind has its turn, however few its runs are.
     random.Random(options.seed).shuffle(todo)
+    turn = collections.Counter()
+    order = []
+    for case in todo:
+        order.append(turn[case.kind])
+        turn[case.kind] += 1
+    todo = [case for _, case in sorted(zip(order, todo), key=lambda pair: pair[0])]
     part, parts = (int(word) for word in options.slice.split("/"))
     todo = todo[part - 1::parts]
     found = sweep(program, todo, options.jobs, options.minutes, {})

@@ -10,18 +10,17 @@ enum Census {
   }
 
   /// What is more than before, once what ends by itself has ended; empty when nothing is.
-  @MainActor static func excess(over before: fault_census, quarantined: Bool) async -> [String] {
-    // A device whose peer may still write keeps its rings and its pool.
-    let kept: CInt = quarantined ? 8 : 0
+  ///
+  /// - Parameter pools: so many have been kept, because a peer may still write to them: a descriptor and a mapping each.
+  @MainActor static func excess(over before: fault_census, pools: Int) async -> [String] {
+    let kept = CInt(pools)
     func excess(_ now: fault_census) -> [String] {
       var excess: [String] = []
       if now.descriptors > before.descriptors + kept {
         excess.append("descriptors \(before.descriptors) → \(now.descriptors)")
       }
       if now.mappings > before.mappings + kept { excess.append("mappings \(before.mappings) → \(now.mappings)") }
-      if now.threads > before.threads + (quarantined ? 1 : 0) {
-        excess.append("threads \(before.threads) → \(now.threads)")
-      }
+      if now.threads > before.threads { excess.append("threads \(before.threads) → \(now.threads)") }
       return excess
     }
     if await within(.seconds(5), { excess(fault_take_census()).isEmpty }) { return [] }

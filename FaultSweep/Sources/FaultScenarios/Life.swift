@@ -12,8 +12,6 @@ import Synchronization
   struct Outcome {
     var words: [String] = []
     var violations: [String] = []
-    /// Memory is kept because a peer may still write to it.
-    var isQuarantined = false
   }
 
   private let world: World
@@ -61,7 +59,6 @@ import Synchronization
     let statistics = devices.map { $0.totalStatistics }
     let kept = statistics.reduce(0) { $0 + Int($1.quarantined + $1.driver.quarantined) }
     if kept > 0 {
-      outcome.isQuarantined = true
       outcome.words.append("quarantined")
     }
     if !(await within(.seconds(3)) { pool.free + kept == pool.configuration.slots }) {
@@ -92,8 +89,6 @@ import Synchronization
     case .success(let devices): return devices
     case .failure(let error):
       outcome.words.append("open: \(error.code)")
-      // A switch that lives may have its rings already: what it could write to stays.
-      outcome.isQuarantined = world.hasSwitch
       if refusedPhase == nil || netdev_fault_fired() == 0 { violate("it does not open: \(error)") }
     case nil: break
     }
@@ -112,7 +107,7 @@ import Synchronization
 
     enter("loss")
     world.lose()
-    if world.hasSwitch {
+    if world.hasSwitch || world.kind == .tapDeleted {
       _ = await within(.milliseconds(200)) { devices.contains { !$0.isLinkUp } || !tally.ends.isEmpty }
     }
     _ = await traffic.exchange(1, within: .milliseconds(20))
@@ -120,17 +115,23 @@ import Synchronization
 
     enter("return")
     world.restore()
-    _ = await traffic.exchange(8, within: .seconds(refusedPhase == "return" ? 1 : 4))
+    if world.kind != .tapDeleted {
+      _ = await traffic.exchange(8, within: .seconds(refusedPhase == "return" ? 1 : 4))
+    }
     await checkQuiet("return")
 
     // Nothing is refused any more: what has not ended works.
     enter("settled")
-    if tally.ends.isEmpty, await traffic.exchange(4, within: .seconds(6)) < 4, tally.ends.isEmpty {
+    if world.kind == .tapDeleted {
+      // Lost for good: the one right outcome is an end, whatever is refused on the way to it.
+      if !(await within(.seconds(6)) { !tally.ends.isEmpty }) { violate("nobody is told that the interface is gone") }
+    } else if tally.ends.isEmpty, await traffic.exchange(4, within: .seconds(6)) < 4, tally.ends.isEmpty {
       violate("deaf: no error, and no frame comes back")
     }
     if !tally.ends.isEmpty {
       outcome.words.append("ended: \(tally.ends[0])")
-      if tally.ends[0] == "end" || refusedPhase == nil { violate("it ends by itself: \(tally.ends)") }
+      let isDue = world.kind == .tapDeleted && tally.ends[0] == "notFound"
+      if tally.ends[0] == "end" || refusedPhase == nil && !isDue { violate("it ends by itself: \(tally.ends)") }
     }
 
     let idle = devices.flatMap { $0.queues }.map { $0.loop.statistics.idleTurns }.max() ?? 0
@@ -157,10 +158,7 @@ import Synchronization
     if !(await within(Self.resetTimeout + .seconds(1) + Self.patience) { counter.state.withLock { $0 == 0 } }) {
       violate("close takes longer than it may")
     }
-    if let code = errors.ends.first {
-      outcome.words.append("close: \(code)")
-      outcome.isQuarantined = outcome.isQuarantined || code == "resetNotConfirmed"
-    }
+    if let code = errors.ends.first { outcome.words.append("close: \(code)") }
   }
 
   /// With nothing to do, nothing is done: a process that uses a third of a CPU, twice in a row, turns for nothing.

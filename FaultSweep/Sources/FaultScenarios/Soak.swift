@@ -39,7 +39,7 @@ import Glibc
       counts[kind.rawValue, default: 0] += 1
       guard await live(kind, cycle) else { return false }
       guard cycle.isMultiple(of: 250) || cycle == cycles else { continue }
-      let left = await Census.excess(over: before, quarantined: false)
+      let left = await Census.excess(over: before, pools: 0)
       let grown = fault_take_census().resident - before.resident
       let seconds = max(1, (ContinuousClock.now - clock).components.seconds)
       print(

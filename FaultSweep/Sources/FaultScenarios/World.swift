@@ -15,9 +15,10 @@ enum Kind: String, CaseIterable, Sendable {
   case vhostUserServer = "vhost-user-server"
   case tap
   case tapTwo = "tap-two"
+  case tapDeleted = "tap-deleted"
 
   /// TAP interfaces are made in a network of the process' own, which takes root.
-  var needsRoot: Bool { self == .tap || self == .tapTwo }
+  var needsRoot: Bool { [.tap, .tapTwo, .tapDeleted].contains(self) }
 }
 
 /// The world around one life of a device: it makes the other side, takes it away, and brings it back.
@@ -43,7 +44,7 @@ enum Kind: String, CaseIterable, Sendable {
       case .hostUDP: ["host-udp:127.0.0.1:\(Self.port)?placement=own"]
       case .vhostUser: ["vhost-user:\(path)?timeout=1&serve_timeout=2"]
       case .vhostUserServer: ["vhost-user:\(path)?server=1&timeout=1&connect_timeout=2&serve_timeout=2"]
-      case .tap: ["tap:\(Self.interface)"]
+      case .tap, .tapDeleted: ["tap:\(Self.interface)"]
       case .tapTwo: ["tap:\(Self.interface)?queues=2&placement=own"]
       }
   }
@@ -66,6 +67,7 @@ enum Kind: String, CaseIterable, Sendable {
   /// The other side goes away.
   func lose() {
     if hasSwitch { fault_kill_switch(switchProcess) }
+    if kind == .tapDeleted, !fault_delete_link(Self.interface) { complain("the interface cannot be deleted") }
     if kind.needsRoot { _ = fault_set_up(Self.interface, false) }
   }
 

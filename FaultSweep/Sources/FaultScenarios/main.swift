@@ -1,6 +1,7 @@
 import CFaultSupport
 import Foundation
 import Glibc
+import Netdev
 
 // FaultScenarios KIND: one life of a device, in which the environment's NETDEV_FAULT refuses a call (netdev_fault.h), after
 // one in which nothing is refused. One line says what came of it.
@@ -27,10 +28,10 @@ default:
   let warm = Life(kind, refusedPhase: nil, isMeasured: false)
   await warm.live()
   try? await Task.sleep(for: .milliseconds(20))
-  let before = fault_take_census()
+  let (before, kept) = (fault_take_census(), Quarantine.count)
   let life = Life(kind, refusedPhase: phase, isMeasured: true)
   await life.live()
-  let left = await Census.excess(over: before, quarantined: life.outcome.isQuarantined)
+  let left = await Census.excess(over: before, pools: Quarantine.count - kept)
   let violations = warm.outcome.violations.map { "warming up: \($0)" } + life.outcome.violations + left
   netdev_fault_write_record()
   print("fired \(netdev_fault_fired())")
