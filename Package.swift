@@ -27,6 +27,7 @@ let package = Package(
     .library(name: "VirtioDevice", targets: ["VirtioDevice"]),
     .library(name: "InProcess", targets: ["InProcess"]),
     .library(name: "VhostUser", targets: ["VhostUser"]),
+    .library(name: "PacketSocket", targets: ["PacketSocket"]),
     .library(name: "PacketFormats", targets: ["PacketFormats"]),
     .library(name: "Responder", targets: ["Responder"]),
     .library(name: "LibeventConcurrency", targets: ["LibeventConcurrency"]),
@@ -93,6 +94,15 @@ let package = Package(
       ],
       swiftSettings: rules),
 
+    // Interfaces of this host, by packet sockets: a driver that is not virtio.
+    .target(
+      name: "PacketSocket",
+      dependencies: [
+        "Netdev", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: rules),
+
     // What packets say, and who answers.
     .target(name: "PacketFormats", swiftSettings: rules),
     .target(name: "Responder", dependencies: ["Netdev", "PacketFormats"], swiftSettings: rules),
@@ -101,7 +111,8 @@ let package = Package(
     .target(
       name: "NetdevDevices",
       dependencies: [
-        "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
+        "InProcess", "VhostUser", "PacketSocket", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
+        "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -179,8 +190,9 @@ let package = Package(
     .testTarget(
       name: "NetdevTests",
       dependencies: [
-        "NetdevTesting", "NetdevDevices", "InProcess", "VhostUser", "VirtioNet", "VirtioDevice", "Virtio", "Netdev",
-        "PacketFormats", "LibeventConcurrency", "CLibevent", "CNetdevSystem", "TestSupport", "CTestSupport",
+        "NetdevTesting", "NetdevDevices", "InProcess", "VhostUser", "PacketSocket", "VirtioNet", "VirtioDevice",
+        "Virtio", "Netdev", "PacketFormats", "LibeventConcurrency", "CLibevent", "CNetdevSystem", "TestSupport",
+        "CTestSupport",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -193,7 +205,7 @@ let package = Package(
     .testTarget(
       name: "ConformanceTests",
       dependencies: [
-        "NetdevTesting", "InProcess", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
+        "NetdevTesting", "InProcess", "PacketSocket", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
         "LibeventConcurrency", "TestSupport", "CTestSupport",
       ],
       swiftSettings: rules),
@@ -202,7 +214,7 @@ let package = Package(
       dependencies: [
         "EchoServer", "Forwarder", "TopLevelProgram", "TestSupport", "CTrafficSupport", "NetdevTesting",
         "NetdevDevices", "InProcess", "VirtioNet",
-        "VirtioDevice",
+        "PacketSocket", "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
       ],
       swiftSettings: rules),

@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # In the order of their imports: what a module links to is built before it.
-modules='LibeventConcurrency Virtio PacketFormats Netdev VirtioNet VirtioDevice InProcess VhostUser Responder NetdevDevices
-  NetdevTesting NetdevService NetdevMetrics'
+modules='LibeventConcurrency Virtio PacketFormats Netdev VirtioNet VirtioDevice InProcess VhostUser PacketSocket Responder
+  NetdevDevices NetdevTesting NetdevService NetdevMetrics'
 # What two modules have only with their traits.
 traits=ServiceLifecycle,Metrics
 scratch=.build-traits

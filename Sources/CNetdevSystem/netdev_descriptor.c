@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -54,3 +55,7 @@ void netdev_close(int descriptor) {
 int netdev_unlink(const char *path) { return NETDEV_CALL(unlink, path) < 0 ? -errno : 0; }
 
 int32_t netdev_process_identifier(void) { return (int32_t)getpid(); }
+
+const char *netdev_error_name(int number) { return strerrorname_np(number); }
+
+const char *netdev_error_meaning(int number) { return strerrordesc_np(number); }

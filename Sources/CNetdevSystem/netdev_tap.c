@@ -193,6 +193,7 @@ static int parse_link(const struct nlmsghdr *message, struct netdev_link *link) 
   uint32_t number = 0, disabled = 0;
   link->index = info->ifi_index;
   link->is_up = (info->ifi_flags & IFF_UP) != 0;
+  link->is_running = (info->ifi_flags & IFF_RUNNING) != 0;
   link->mtu = read_number(find(attributes, length, IFLA_MTU), &number) ? (int)number : -1;
   link->queues = -1;
   const struct rtattr *kind = find(attributes, length, IFLA_LINKINFO);

@@ -1,3 +1,4 @@
+internal import LibeventConcurrency
 package import Netdev
 package import VirtioDevice
 
@@ -16,7 +17,7 @@ extension NetworkDeviceError {
     default: code = .system
     }
     self.init(
-      code, error.operation, offered: error.errno == 0 ? "" : "error number \(error.errno)", advice: error.advice)
+      code, error.operation, offered: error.errno == 0 ? "" : "\(ErrorNumber(error.errno))", advice: error.advice)
   }
 }
 

@@ -32,7 +32,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
   /// One line for a person.
   public var description: String {
     switch code.kind {
-    case .system: "\(operation) failed with error number \(errno)"
+    case .system: "\(operation) failed: \(ErrorNumber(errno))"
     case .notOnLoop: "\(operation) was called off the loop's thread; call it from an actor that lives on the loop"
     case .noEventBase: "libevent refused \(operation): is the limit of open files reached?"
     }

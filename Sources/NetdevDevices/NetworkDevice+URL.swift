@@ -1,6 +1,7 @@
 internal import InProcess
 internal import Logging
 @_exported public import Netdev
+internal import PacketSocket
 internal import VhostUser
 internal import Virtio
 internal import VirtioDevice
@@ -13,12 +14,15 @@ extension NetworkDevice {
   /// |---|---|
   /// | `loopback:` | a wire from each queue pair's transmit ring back to its receive ring |
   /// | `tap:NAME?queues=N` | a TAP interface of this host, one queue of it a pair |
+  /// | `packet:NAME?queues=N` | an interface of this host, whose own stack sees the same frames; `promiscuous=1` |
   /// | `host-udp:ADDRESS:PORT` | a UDP port of this host, `[::]:PORT` with IPv6, patched onto the virtual wire; needs no rights |
   /// | `vhost-user:PATH?server=1` | a port of a switch, behind its socket |
   ///
-  /// Options of all: `queues` (pairs), `queue_size`, `mrg_rxbuf`, `event_idx`, `indirect` (0 or 1: what the driver
-  /// accepts). Devices of this process also know `placement` (`inline` or `own`: the device's engines on the queues' loops
-  /// or on their own), and `loopback:` knows `lossless=1`: a frame waits for a receive buffer instead of being dropped.
+  /// Options of all: `queues` (pairs) and `queue_size`; of all but `packet:`, which is no virtio device, `mrg_rxbuf`,
+  /// `event_idx`, `indirect` (0 or 1: what the driver accepts). `loopback:`, `tap:` and `host-udp:` also know `placement`
+  /// (`inline` or `own`: the device's engines on the queues' loops or on their own), and `loopback:` knows `lossless=1`: a
+  /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
+  /// are received too.
   ///
   /// `vhost-user:` knows `server=1` (the switch connects to us), `connect_timeout` (seconds to wait for it), `timeout`
   /// (seconds it may take for one answer), `serve_timeout` (seconds until a queue pair that gives nothing back is an error),
@@ -73,8 +77,20 @@ struct DeviceSpecification {
   enum Kind: Sendable {
     case loopback(lossless: Bool)
     case tap(name: String)
+    case packet(interface: String, PacketDriver.Options)
     case hostUDP(address: String, port: UInt16)
     case vhostUser(VhostUserTransport.Options)
+
+    /// Whether a virtio driver drives it.
+    var isVirtio: Bool { if case .packet = self { false } else { true } }
+
+    /// Whether the device's side is in this process too.
+    var isInProcess: Bool {
+      switch self {
+      case .loopback, .tap, .hostUDP: true
+      case .packet, .vhostUser: false
+      }
+    }
   }
 
   init(_ text: String) throws(NetworkDeviceError) {
@@ -83,16 +99,14 @@ struct DeviceSpecification {
     queuePairs = try url.number("queues", in: 1...256)
     queueSize = try url.number("queue_size", in: 2...32_768)
     var options = VirtioNetDriver.Options()
-    if let flag = try url.flag("mrg_rxbuf") { options.mergeableBuffers = flag }
-    if let flag = try url.flag("event_idx") { options.eventIndex = flag }
-    if let flag = try url.flag("indirect") { options.indirect = flag }
-    self.options = options
-    // A device of another program has no engine here to place.
     var placement = InProcessTransport.Placement.inline
-    if case .vhostUser = kind {
-    } else if try url.word("placement", of: ["inline", "own"]) == "own" {
-      placement = .ownLoop()
+    if kind.isVirtio {
+      if let flag = try url.flag("mrg_rxbuf") { options.mergeableBuffers = flag }
+      if let flag = try url.flag("event_idx") { options.eventIndex = flag }
+      if let flag = try url.flag("indirect") { options.indirect = flag }
     }
+    if kind.isInProcess, try url.word("placement", of: ["inline", "own"]) == "own" { placement = .ownLoop() }
+    self.options = options
     self.placement = placement
     try url.finish()
   }
@@ -105,6 +119,11 @@ struct DeviceSpecification {
     case "tap":
       guard !url.target.isEmpty else { throw url.refuse("no interface", "name one, as in tap:tap0") }
       return .tap(name: url.target)
+    case "packet":
+      guard !url.target.isEmpty else { throw url.refuse("no interface", "name one, as in packet:eth0") }
+      var options = PacketDriver.Options()
+      options.isPromiscuous = try url.flag("promiscuous") ?? false
+      return .packet(interface: url.target, options)
     case "host-udp":
       return try hostUDP(url)
     case "vhost-user":
@@ -112,9 +131,12 @@ struct DeviceSpecification {
     case "vhost-net", "vhost-vdpa", "vfio":
       throw NetworkDeviceError(
         .unsupported, "open '\(url.text)'", offered: "\(url.scheme): devices are not in this build",
-        advice: "use loopback:, tap:, host-udp: or vhost-user:")
+        advice: "use \(DeviceURL.schemes)")
     default:
-      throw url.refuse("the scheme '\(url.scheme)'", "use loopback:, tap:, host-udp: or vhost-user:")
+      if let advice = DeviceURL.advice(forInterface: url.scheme) {
+        throw url.refuse("the scheme '\(url.scheme)'", advice)
+      }
+      throw url.refuse("the scheme '\(url.scheme)'", "use \(DeviceURL.schemes)")
     }
   }
 
@@ -151,31 +173,35 @@ struct DeviceSpecification {
   }
 
   /// The driver of the device: for those of this process also back-end and device.
-  func makeDriver(pairs: Int, logger: Logger) throws(NetworkDeviceError) -> VirtioNetDriver {
-    VirtioNetDriver(transport: try makeTransport(pairs, logger), options: options, logger: logger)
-  }
-
-  private func makeTransport(_ pairs: Int, _ logger: Logger) throws(NetworkDeviceError) -> any VirtioTransport {
+  func makeDriver(pairs: Int, logger: Logger) throws(NetworkDeviceError) -> any NetworkDriver {
     switch kind {
-    case .loopback(let lossless): return try inProcess(logger) { LoopbackBackend(pairs: pairs, lossless: lossless) }
-    case .tap(let name): return try inProcess(logger) { () throws(BackendError) in try TapBackend(name, queues: pairs) }
+    case .packet(let interface, let options):
+      return try PacketDriver(interface, queues: pairs, options: options, logger: logger)
+    case .loopback(let lossless):
+      return try inProcess(logger) { LoopbackBackend(pairs: pairs, lossless: lossless) }
+    case .tap(let name):
+      return try inProcess(logger) { () throws(BackendError) in try TapBackend(name, queues: pairs) }
     case .hostUDP(let address, let port):
       return try inProcess(logger) { () throws(BackendError) in try HostUDPBackend(address: address, port: port) }
     case .vhostUser(var options):
       options.logger = logger
-      return try VhostUserTransport(options)
+      return virtio(try VhostUserTransport(options), logger)
     }
+  }
+
+  private func virtio(_ transport: any VirtioTransport, _ logger: Logger) -> VirtioNetDriver {
+    VirtioNetDriver(transport: transport, options: options, logger: logger)
   }
 
   private func inProcess(
     _ logger: Logger, _ makeBackend: () throws(BackendError) -> any NetworkBackend
-  ) throws(NetworkDeviceError) -> InProcessTransport {
+  ) throws(NetworkDeviceError) -> VirtioNetDriver {
     do throws(BackendError) {
       let backend = try makeBackend()
       var configuration = VirtioNetDevice.Configuration()
       configuration.onEvent = logged(backend, logger)
-      return InProcessTransport(
-        device: VirtioNetDevice(backend: backend, configuration: configuration), placement: placement)
+      let device = VirtioNetDevice(backend: backend, configuration: configuration)
+      return virtio(InProcessTransport(device: device, placement: placement), logger)
     } catch {
       throw NetworkDeviceError(error)
     }

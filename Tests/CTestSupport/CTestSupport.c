@@ -11,6 +11,7 @@
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
+#include <linux/virtio_net.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -27,6 +28,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,6 +81,25 @@ int test_packet_socket(const char *interface) {
     return result;
   }
   return descriptor;
+}
+
+int test_send_frame(
+    const char *interface, const uint8_t *bytes, size_t length, struct test_offload offload, int times) {
+  int descriptor = test_packet_socket(interface);
+  if (descriptor < 0) return descriptor;
+  int one = 1;
+  struct virtio_net_hdr header = {.flags = offload.start > 0 ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0,
+                                  .gso_type = offload.piece > 0 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_NONE,
+                                  .hdr_len = (uint16_t)(offload.start + (offload.piece > 0 ? 20 : 0)),
+                                  .gso_size = offload.piece,
+                                  .csum_start = offload.start,
+                                  .csum_offset = offload.offset};
+  struct iovec pieces[2] = {{&header, sizeof header}, {(void *)bytes, length}};
+  int result = setsockopt(descriptor, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) < 0 ? -errno : 0;
+  for (int count = 0; result == 0 && count < times; count++)
+    if (writev(descriptor, pieces, 2) < 0) result = -errno;
+  close(descriptor);
+  return result;
 }
 
 int test_make_persistent_tap(const char *name, int multi_queue) {

@@ -37,6 +37,14 @@ public final class NamespaceThread: Sendable {
     }
   }
 
+  /// Keeps the thread on one processor.
+  public func pin(to cpu: Int) async throws {
+    let thread = try await run {
+      try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/thread-self").split(separator: "/").last ?? ""
+    }
+    try await shell("taskset -p -c \(cpu) \(thread) > /dev/null")
+  }
+
   /// Runs a shell command in the namespace and throws unless it succeeds.
   public func shell(_ command: String) async throws {
     let status = try await run { unsafe test_shell(command) }

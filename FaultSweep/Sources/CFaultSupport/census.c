@@ -50,6 +50,7 @@ static int mappings(char *text, size_t room) {
   char line[1024];
   while (fgets(line, sizeof line, file)) {
     char *name = strstr(line, "/memfd:netdev");
+    if (!name) name = strstr(line, "socket:[");
     if (!name) continue;
     count++;
     name[strcspn(name, " \n")] = 0;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/rtnetlink.h>
+#include <linux/veth.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -57,6 +58,48 @@ bool fault_delete_link(const char *interface) {
   if (descriptor < 0) return false;
   char answer[512];
   bool done = send(descriptor, &message, message.header.nlmsg_len, 0) > 0 && recv(descriptor, answer, sizeof answer, 0) > 0 &&
+              ((struct nlmsgerr *)NLMSG_DATA((struct nlmsghdr *)answer))->error == 0;
+  close(descriptor);
+  return done;
+}
+
+struct link_request {
+  struct nlmsghdr header;
+  struct ifinfomsg link;
+  char attributes[256];
+};
+
+static struct rtattr *add(struct link_request *request, unsigned short kind, const void *value, size_t length) {
+  struct rtattr *attribute = (struct rtattr *)((char *)request + NLMSG_ALIGN(request->header.nlmsg_len));
+  attribute->rta_type = kind;
+  attribute->rta_len = (unsigned short)RTA_LENGTH(length);
+  if (length > 0) memcpy(RTA_DATA(attribute), value, length);
+  request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + RTA_ALIGN(attribute->rta_len);
+  return attribute;
+}
+
+static void close_nest(const struct link_request *request, struct rtattr *nest) {
+  nest->rta_len = (unsigned short)((const char *)request + request->header.nlmsg_len - (char *)nest);
+}
+
+bool fault_make_wire(const char *interface, const char *other) {
+  struct link_request request = {.header = {.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)),
+                                            .nlmsg_type = RTM_NEWLINK,
+                                            .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL}};
+  struct ifinfomsg peer = {.ifi_family = AF_UNSPEC};
+  add(&request, IFLA_IFNAME, interface, strlen(interface) + 1);
+  struct rtattr *information = add(&request, IFLA_LINKINFO, NULL, 0);
+  add(&request, IFLA_INFO_KIND, "veth", sizeof "veth");
+  struct rtattr *data = add(&request, IFLA_INFO_DATA, NULL, 0);
+  struct rtattr *end = add(&request, VETH_INFO_PEER, &peer, sizeof peer);
+  add(&request, IFLA_IFNAME, other, strlen(other) + 1);
+  close_nest(&request, end);
+  close_nest(&request, data);
+  close_nest(&request, information);
+  int descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  if (descriptor < 0) return false;
+  char answer[512];
+  bool done = send(descriptor, &request, request.header.nlmsg_len, 0) > 0 && recv(descriptor, answer, sizeof answer, 0) > 0 &&
               ((struct nlmsgerr *)NLMSG_DATA((struct nlmsghdr *)answer))->error == 0;
   close(descriptor);
   return done;

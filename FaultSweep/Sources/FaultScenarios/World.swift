@@ -16,9 +16,14 @@ enum Kind: String, CaseIterable, Sendable {
   case tap
   case tapTwo = "tap-two"
   case tapDeleted = "tap-deleted"
+  case packet
+  case packetTwo = "packet-two"
 
-  /// TAP interfaces are made in a network of the process' own, which takes root.
-  var needsRoot: Bool { [.tap, .tapTwo, .tapDeleted].contains(self) }
+  /// Interfaces are made in a network of the process' own, which takes root.
+  var needsRoot: Bool { [.tap, .tapTwo, .tapDeleted].contains(self) || isOnWire }
+
+  /// The device has one end of a wire of the kernel, whose other end is the kernel's.
+  var isOnWire: Bool { self == .packet || self == .packetTwo }
 }
 
 /// The world around one life of a device: it makes the other side, takes it away, and brings it back.
@@ -31,6 +36,7 @@ enum Kind: String, CaseIterable, Sendable {
   /// Free in a network of the process' own; outside of one nobody else's, most likely.
   private static let port: UInt16 = 20_000 + UInt16(getpid() % 20_000)
   private static let interface = "fault0"
+  private static let otherEnd = "fault1"
 
   init(_ kind: Kind) {
     Self.worlds += 1
@@ -46,6 +52,8 @@ enum Kind: String, CaseIterable, Sendable {
       case .vhostUserServer: ["vhost-user:\(path)?server=1&timeout=1&connect_timeout=2&serve_timeout=2"]
       case .tap, .tapDeleted: ["tap:\(Self.interface)"]
       case .tapTwo: ["tap:\(Self.interface)?queues=2&placement=own"]
+      case .packet: ["packet:\(Self.interface)"]
+      case .packetTwo: ["packet:\(Self.interface)?queues=2&promiscuous=1"]
       }
   }
 
@@ -55,12 +63,16 @@ enum Kind: String, CaseIterable, Sendable {
   /// Before the device is opened.
   func begin() {
     if hasSwitch { switchProcess = fault_start_switch(path, kind == .vhostUserServer) }
+    guard kind.isOnWire else { return }
+    if !fault_make_wire(Self.interface, Self.otherEnd) { complain("there is no wire") }
+    for end in [Self.interface, Self.otherEnd] { _ = fault_set_up(end, true) }
   }
 
   /// When it is open.
   func opened() {
     guard kind.needsRoot else { return }
-    if !fault_set_address(Self.interface, "10.9.0.1") { complain("the interface takes no address") }
+    let interface = kind.isOnWire ? Self.otherEnd : Self.interface
+    if !fault_set_address(interface, "10.9.0.1") { complain("the interface takes no address") }
     _ = fault_set_up(Self.interface, true)
   }
 
@@ -82,6 +94,7 @@ enum Kind: String, CaseIterable, Sendable {
   /// - Returns: whether a file is left that the device should have removed.
   func end() -> Bool {
     if hasSwitch { fault_kill_switch(switchProcess) }
+    if kind.isOnWire { _ = fault_delete_link(Self.interface) }
     let isLeft = kind == .vhostUserServer && access(path, F_OK) == 0
     unlink(path)
     return isLeft

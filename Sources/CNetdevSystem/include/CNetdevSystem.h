@@ -7,6 +7,7 @@
 #include "netdev_fault.h"
 #include "netdev_loop.h"
 #include "netdev_memory.h"
+#include "netdev_packet.h"
 #include "netdev_tap.h"
 #include "netdev_udp.h"
 #include "netdev_unix.h"

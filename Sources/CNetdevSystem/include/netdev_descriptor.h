@@ -27,6 +27,10 @@ void netdev_close(int descriptor);
 // Removes a file. Returns 0 or -errno.
 int netdev_unlink(const char *path);
 
+// The name of an error number ("ENODEV"), and what it means in English; NULL for a number that has none.
+const char *netdev_error_name(int number);
+const char *netdev_error_meaning(int number);
+
 // The number of this process.
 int32_t netdev_process_identifier(void);
 

@@ -48,6 +48,7 @@ int netdev_interface_set_up(const char *name, bool up);
 struct netdev_link {
   int index;
   bool is_up;
+  bool is_running;  // and there is somebody at the other end of its wire, as far as it knows
   int mtu;
   int queues;  // queues of a TUN/TAP interface that are open, attached or not, whoever has them; -1: the kernel does not say
 };

@@ -78,7 +78,7 @@ extension NetworkQueue {
       let descriptor = netdev_eventfd_create()
       guard descriptor >= 0 else {
         throw NetworkDeviceError(
-          .system, "pollableDescriptor", offered: "no eventfd: error number \(-descriptor)",
+          .system, "pollableDescriptor", offered: "no eventfd: \(ErrorNumber(descriptor))",
           advice: "raise the limit of open files")
       }
       core.pollable = PollableState(descriptor: descriptor)

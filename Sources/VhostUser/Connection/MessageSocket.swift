@@ -95,7 +95,11 @@ extension MessageSocket {
       let sent = unsafe netdev_unix_send(
         descriptor, next.bytes, next.bytes.count, next.descriptors, CInt(truncatingIfNeeded: next.descriptors.count))
       guard sent >= 0 else {
-        if sent == -Int(EAGAIN) { writable?.resume() } else { end("sending failed with error number \(-sent)") }
+        if sent == -Int(EAGAIN) {
+          writable?.resume()
+        } else {
+          end("sending failed: \(ErrorNumber(CInt(truncatingIfNeeded: sent)))")
+        }
         return
       }
       guard sent == next.bytes.count else {
@@ -140,7 +144,8 @@ extension MessageSocket {
   }
 
   private func reason(_ received: Int) -> String {
-    received < 0 ? "receiving failed with error number \(-received)" : "a message with too many descriptors"
+    received < 0
+      ? "receiving failed: \(ErrorNumber(CInt(truncatingIfNeeded: received)))" : "a message with too many descriptors"
   }
 
   private func finishPart() -> Bool {

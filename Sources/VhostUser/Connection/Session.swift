@@ -244,7 +244,7 @@ extension Session {
     var ends: [CInt] = [-1, -1]
     let result = unsafe netdev_unix_pair(&ends)
     guard result == 0 else {
-      throw NetworkDeviceError(.system, "connecting \(name)", offered: "no socket pair: error number \(-result)")
+      throw NetworkDeviceError(.system, "connecting \(name)", offered: "no socket pair: \(ErrorNumber(result))")
     }
     defer { netdev_close(ends[1]) }
     do throws(LoopError) {

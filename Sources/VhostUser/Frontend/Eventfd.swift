@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import LibeventConcurrency
 internal import Netdev
 
 /// An eventfd that is closed when its last holder goes. A source that keeps it holds it until it has ended on its loop: no
@@ -11,7 +12,7 @@ final class Eventfd: Sendable {
     descriptor = netdev_eventfd_create()
     guard descriptor >= 0 else {
       throw NetworkDeviceError(
-        .system, "making an eventfd for \(name)", offered: "error number \(-descriptor)",
+        .system, "making an eventfd for \(name)", offered: "\(ErrorNumber(descriptor))",
         advice: "raise the limit of open files")
     }
   }

@@ -83,7 +83,7 @@ actor Listener {
     pause?.schedule(after: nextPause)
     logger.debug(
       "vhost-user back-end not accepted",
-      metadata: ["device": "\(name)", "cause": "error number \(number)", "again": "\(nextPause)"])
+      metadata: ["device": "\(name)", "cause": "\(ErrorNumber(number))", "again": "\(nextPause)"])
     nextPause = min(nextPause * 2, Self.longestPause)
   }
 
@@ -123,7 +123,7 @@ extension NetworkDeviceError {
     case ENAMETOOLONG:
       self.init(
         .invalidConfiguration, operation, offered: "a path of \(path.utf8.count) bytes", advice: "107 are possible")
-    default: self.init(.system, operation, offered: "error number \(number)")
+    default: self.init(.system, operation, offered: "\(ErrorNumber(number))")
     }
   }
 }

@@ -1,3 +1,5 @@
+internal import LibeventConcurrency
+
 /// Why a back-end could not be opened or could not serve a queue pair, and what to do about it.
 public struct BackendError: Error, Sendable, Hashable {
   /// The kind of failure; more kinds may be added.
@@ -46,6 +48,6 @@ public struct BackendError: Error, Sendable, Hashable {
 extension BackendError: CustomStringConvertible {
   /// One line for a person: what failed, the system's number, and what to do.
   public var description: String {
-    errno == 0 ? "\(operation): \(advice)" : "\(operation) (error number \(errno)): \(advice)"
+    errno == 0 ? "\(operation): \(advice)" : "\(operation) (\(ErrorNumber(errno))): \(advice)"
   }
 }

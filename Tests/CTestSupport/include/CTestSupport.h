@@ -16,6 +16,18 @@ int test_leave_network(int descriptor);
 // A non-blocking socket that sees and sends whole frames of one interface of the calling thread's namespace, or -errno.
 int test_packet_socket(const char *interface);
 
+// What a sender leaves to its interface: a checksum to complete, from `start` on, at `start` + `offset` (a start of 0: none), and
+// pieces of so many bytes to cut the frame into (0: none).
+struct test_offload {
+  uint16_t start;
+  uint16_t offset;
+  uint16_t piece;
+};
+
+// Sends a frame so many times by an interface of the calling thread's namespace. Returns 0 or -errno.
+int test_send_frame(
+    const char *interface, const uint8_t *bytes, size_t length, struct test_offload offload, int times);
+
 // Makes a TAP interface that stays (ip tuntap add). Returns 0 or -errno.
 int test_make_persistent_tap(const char *name, int multi_queue);
 

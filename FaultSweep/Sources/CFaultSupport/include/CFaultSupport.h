@@ -36,6 +36,9 @@ bool fault_enter_network(void);
 bool fault_set_address(const char *interface, const char *address);
 bool fault_set_up(const char *interface, bool up);
 
+// Makes two interfaces with a wire between them. False when it cannot, or when there are any of these names.
+bool fault_make_wire(const char *interface, const char *other);
+
 // Deletes a link. False when there is none.
 bool fault_delete_link(const char *interface);
 
@@ -47,7 +50,7 @@ int fault_echo(const char *address, uint16_t port, int wanted, int milliseconds)
 
 struct fault_census {
   int descriptors;  // open, sockets to the nursery and the like included
-  int mappings;     // of memfds named netdev…
+  int mappings;     // of memfds named netdev…, and of sockets
   int threads;      // with a name that is not the program's
   long resident;    // KiB
 };

@@ -40,7 +40,7 @@ internal import PacketFormats
         .permission, "\(doing) \(name) of this machine", errno: errno,
         advice: "the system refuses the call: look for a filter of system calls (seccomp) or a security module")
     default:
-      BackendError(.system, "\(doing) \(name) of this machine", errno: errno, advice: "see the error number")
+      BackendError(.system, "\(doing) \(name) of this machine", errno: errno, advice: "the error says why")
     }
   }
 
@@ -64,7 +64,7 @@ internal import PacketFormats
       )
     default:
       return BackendError(
-        .system, operation, errno: errno, advice: "see the error number: is a limit of open files reached?")
+        .system, operation, errno: errno, advice: "the error says why: is a limit of open files reached?")
     }
   }
 }

@@ -35,7 +35,7 @@ extension TapQueue {
         advice: "the system refuses the call: look for a filter of system calls (seccomp) or a security module")
     default:
       return BackendError(
-        .system, "\(doing) TAP interface \(interface)", errno: errno, advice: "see the error number")
+        .system, "\(doing) TAP interface \(interface)", errno: errno, advice: "the error says why")
     }
   }
 
@@ -53,7 +53,7 @@ extension TapQueue {
           advice: "run as a user that may read and write /dev/net/tun, or change its mode")
       default:
         return BackendError(
-          .system, operation, errno: errno, advice: "see the error number: is a limit of open files reached?")
+          .system, operation, errno: errno, advice: "the error says why: is a limit of open files reached?")
       }
     }
     let operation = "attaching queue \(index) of \(count) of TAP interface \(name)"
@@ -79,7 +79,7 @@ extension TapQueue {
         .notOffered, operation, errno: errno,
         advice: "the kernel gives a TAP interface no more queues: ask for \(index) or fewer")
     default:
-      return BackendError(.system, operation, errno: errno, advice: "see the error number")
+      return BackendError(.system, operation, errno: errno, advice: "the error says why")
     }
   }
 }

@@ -119,7 +119,7 @@ final class TapQueue: Sendable {
     guard (found & NETDEV_TAP_DETACHED == 0) == attached else {
       throw BackendError(
         .system, "\(attached ? "attaching" : "detaching") a queue of TAP interface \(interface)", errno: -result,
-        advice: "see the error number")
+        advice: "the error says why")
     }
   }
 

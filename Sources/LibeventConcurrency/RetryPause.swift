@@ -1,36 +1,34 @@
-internal import LibeventConcurrency
-
 /// The time before something that the system refused is tried again, where no event tells when it will go: a millisecond, and
 /// twice as long after each refusal that follows another, up to a second. On a loop.
 ///
 /// Without it a descriptor that is ready and cannot be used (no memory, a full queue below) would keep the loop awake.
-final class RetryPause {
+package final class RetryPause {
   private let timer: LoopTimer
   /// Refusals in a row.
-  private(set) var refusals = 0
+  package private(set) var refusals = 0
 
   /// The longest pause is a second, as near as a power of two comes.
-  static let longest = 10
+  package static let longest = 10
 
   /// - Parameter onEnd: called on the loop when a pause is over.
-  init(loop: LoopExecutor, onEnd: @escaping () -> Void) throws(LoopError) {
+  package init(loop: LoopExecutor, onEnd: @escaping () -> Void) throws(LoopError) {
     timer = try loop.makeTimer(handler: onEnd)
   }
 
   /// Begins a pause; `onEnd` follows.
   ///
   /// - Parameter bound: how often the pause may have doubled.
-  func begin(doubled bound: Int = longest) {
+  package func begin(doubled bound: Int = longest) {
     timer.schedule(after: .milliseconds(1 << min(refusals, bound)))
     noteRefusal()
   }
 
   /// A refusal after which something else than a pause tells when to try again.
-  func noteRefusal() { refusals = min(refusals + 1, Int(UInt16.max)) }
+  package func noteRefusal() { refusals = min(refusals + 1, Int(UInt16.max)) }
 
   /// What was refused before has gone well.
-  func succeeded() { refusals = 0 }
+  package func succeeded() { refusals = 0 }
 
   /// Ends it: `onEnd` is not called any more.
-  func cancel() { timer.cancel() }
+  package func cancel() { timer.cancel() }
 }

@@ -1,0 +1,287 @@
+internal import CNetdevSystem
+internal import Glibc
+public import LibeventConcurrency
+public import Logging
+public import Netdev
+internal import PacketFormats
+internal import Synchronization
+
+/// An interface of this host as a device, by packet sockets (`AF_PACKET`): frames that arrive at the interface are received,
+/// and those that are sent leave by it.
+///
+/// **The host's own stack sees the same frames.** It is not pushed aside: it answers what is addressed to it, and what it sends
+/// itself is not received here. A program that answers for an address of its own gives it to no interface of the host.
+///
+/// Each queue pair is a socket with two rings of TPACKET_V2, in which a frame is there as soon as it has arrived (blocks of
+/// TPACKET_V3 are handed over late). Several sockets share the interface's frames by flow (`PACKET_FANOUT_HASH`); a filter
+/// lets no frame pass until all of them have joined, so that none comes twice. The kernel copies in both directions, and the
+/// driver copies between the rings and the pool: no buffer of the pool is ever known to the kernel.
+///
+/// VLAN tags that the kernel has taken out are put back, and checksums that it has not completed yet are completed. Frames that
+/// it has merged or not cut yet (GRO, TSO) are dropped and counted: switch that off where they come from.
+///
+/// It takes CAP_NET_RAW, in the network namespace of the thread that makes the driver. An interface that is lost stays lost.
+public final class PacketDriver: NetworkDriver {
+  /// Choices of the program.
+  public struct Options: Sendable, Hashable {
+    /// Receives frames for other stations too, which a switch or a forwarder wants; as long as the device is open.
+    public var isPromiscuous = false
+
+    /// Nothing but what is for this station, or for all.
+    public init() {}
+  }
+
+  /// The interface's name when the driver was made.
+  public let interface: String
+  let found: netdev_packet_interface
+  let logger: Logger
+  private let options: Options
+  private let state: Mutex<State>
+
+  struct State {
+    var sockets: [PacketSocket] = []
+    /// Stays when the sockets are closed: who asks for drops then gets what they counted.
+    var counts: [PacketCounts] = []
+    var netlink: OwnedDescriptor?
+    var control: DeviceControl?
+    var watch: InterfaceWatch?
+    var queues: [PacketQueue.Reference] = []
+    var queueSize = 256
+    /// What the kernel has said last, and nobody has looked at.
+    var seen: InterfaceWatch.Seen?
+    var isUp = true
+    var mtu = 0
+  }
+
+  /// The longest frame that the rings can carry has 65535 bytes, tags included (`hdr_len` in front of it has 16 bits).
+  private static let largestMTU = 65_535 - EthernetHeader.length - FrameLimit.maximumTags * FrameLimit.tagLength
+
+  /// Opens a socket a queue pair on an interface that exists.
+  ///
+  /// - Parameters:
+  ///   - interface: its name in the calling thread's network namespace.
+  ///   - queues: how many pairs the device may have, 1 to 256.
+  ///   - options: what to receive.
+  ///   - logger: where it says what it drops, once for each reason.
+  /// - Throws: `notPermitted` without CAP_NET_RAW, `notFound` with the names of the interfaces that there are, `unsupported`
+  ///   for an interface without Ethernet, `invalidConfiguration` for a name or number that cannot be.
+  public init(
+    _ interface: String, queues: Int = 1, options: Options = Options(), logger: Logger = Logger(label: "netdev.packet")
+  ) throws(NetworkDeviceError) {
+    guard (1...256).contains(queues) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, "opening interface \(interface)", offered: "\(queues) queue pairs",
+        advice: "ask for 1 to 256")
+    }
+    self.interface = interface
+    self.options = options
+    self.logger = logger
+    var sockets: [PacketSocket] = []
+    for index in 0..<queues { sockets.append(try PacketSocket(interface: interface, index: index, logger: logger)) }
+    found = try PacketDriver.look(interface, sockets[0])
+    let netlink = netdev_link_watch()
+    // Where netlink is refused, frames that are not taken tell of a lost interface.
+    let owned = netlink >= 0 ? OwnedDescriptor(netlink) : nil
+    state = Mutex(
+      State(sockets: sockets, counts: sockets.map { $0.counts }, netlink: owned, mtu: Int(found.mtu)))
+  }
+
+  private static func look(
+    _ interface: String, _ socket: PacketSocket
+  ) throws(NetworkDeviceError) -> netdev_packet_interface {
+    var found = netdev_packet_interface()
+    // A string is handed over with its zero.
+    let result = unsafe netdev_packet_look(socket.descriptor, interface, &found)
+    guard result == 0 else { throw NetworkDeviceError(finding: interface, errno: result) }
+    guard found.is_ethernet else {
+      throw NetworkDeviceError(
+        .unsupported, "opening interface \(interface)", offered: "its frames have no Ethernet headers",
+        advice: "take an Ethernet interface")
+    }
+    return found
+  }
+
+  /// Frames dropped by the kernel for want of room in a ring, and by the driver.
+  public var deviceDrops: [DeviceDrops] {
+    let (counts, sockets) = state.withLock { ($0.counts, $0.sockets) }
+    for socket in sockets { socket.askForDrops() }
+    return counts.map { $0.drops }
+  }
+}
+
+// MARK: - Opening
+
+extension PacketDriver {
+  /// The watch of the interface is on this control loop.
+  public func attach(control: DeviceControl) { state.withLock { $0.control = control } }
+
+  /// What the interface is.
+  public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
+    let operation = "opening interface \(interface)"
+    let (offered, control, netlink) = state.withLock { ($0.sockets.count, $0.control, $0.netlink) }
+    guard offered > 0 else { throw NetworkDeviceError(.closed, operation, advice: "make another driver") }
+    guard let control else {
+      throw NetworkDeviceError(.invalidConfiguration, operation, advice: "attach a control first")
+    }
+    let (pairs, size) = (request.queuePairs ?? offered, request.queueSize ?? 256)
+    guard (1...offered).contains(pairs) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, operation, offered: "\(pairs) queue pairs", advice: "it was opened with \(offered)")
+    }
+    guard (2...32_768).contains(size) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, operation, offered: "rings of \(size) frames", advice: "2 to 32768 are possible")
+    }
+    state.withLock { state in
+      state.sockets.removeLast(offered - pairs)
+      state.queueSize = size
+    }
+    if let netlink { try watch(netlink, control) }
+    let limit = offeredLimit
+    for socket in state.withLock({ $0.sockets }) { socket.counts.limit.store(limit.untagged, ordering: .relaxed) }
+    return NetworkDeviceInformation(
+      name: "packet \(interface)", hardwareAddress: Self.address(found),
+      mtu: limit.untagged - EthernetHeader.length, queuePairs: pairs, queueSize: size, headroom: 0,
+      receiveBufferSize: limit.longest)
+  }
+
+  private static func address(_ found: netdev_packet_interface) -> MACAddress? {
+    let bytes = found.address
+    let address = MACAddress(bytes.0, bytes.1, bytes.2, bytes.3, bytes.4, bytes.5)
+    // The loopback interface has none.
+    return address == .zero ? nil : address
+  }
+
+  /// The pool's memory is this process' own affair.
+  public func attach(pool: PacketPool) async throws(NetworkDeviceError) {}
+
+  /// Maps the rings of one socket.
+  public func makeQueue(
+    index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
+  ) throws(NetworkDeviceError) -> any QueueDriver {
+    let (socket, control, size) = state.withLock { state in
+      (state.sockets.indices.contains(index) ? state.sockets[index] : nil, state.control, state.queueSize)
+    }
+    guard let socket, let control else {
+      throw NetworkDeviceError(.closed, "making queue pair \(index) of interface \(interface)")
+    }
+    let limit = FrameLimit(untagged: socket.counts.limit.load(ordering: .relaxed))
+    let rings = try PacketRings(socket: socket, limit: limit, capacity: size)
+    let queue = try PacketQueue(
+      socket: socket, rings: rings, limit: limit, capacity: size, loop: loop, slots: slots, signal: signal
+    ) { control.requestAttention() }
+    state.withLock { $0.queues.append(PacketQueue.Reference(queue: queue, loop: loop)) }
+    return queue
+  }
+
+  /// Binds the sockets and joins them, each behind its filter, and then lets the filters go.
+  public func activate() async throws(NetworkDeviceError) {
+    let sockets = state.withLock { $0.sockets }
+    var group: CInt = -1
+    for socket in sockets {
+      try socket.check(.binding, netdev_packet_bind(socket.descriptor, found.index))
+      guard sockets.count > 1 else { continue }
+      group = netdev_packet_join(socket.descriptor, group)
+      try socket.check(.joining, group)
+    }
+    if options.isPromiscuous, let first = sockets.first {
+      try first.check(.promiscuous, netdev_packet_promise_all(first.descriptor, found.index))
+    }
+    for socket in sockets { try socket.check(.opening, netdev_packet_begin(socket.descriptor)) }
+  }
+}
+
+// MARK: - What becomes of the interface
+
+extension PacketDriver {
+  private func watch(_ netlink: OwnedDescriptor, _ control: DeviceControl) throws(NetworkDeviceError) {
+    do throws(LoopError) {
+      let watch = try InterfaceWatch(netlink: netlink, index: found.index) { [weak self] seen in
+        self?.state.withLock { $0.seen = seen }
+        control.requestAttention()
+      }
+      state.withLock { $0.watch = watch }
+    } catch {
+      throw NetworkDeviceError(.system, "watching interface \(interface)", offered: error.description)
+    }
+  }
+
+  /// Acts on what the interface has become: up or down, another MTU, gone.
+  public func attend() async throws(NetworkDeviceError) {
+    let (seen, socket) = state.withLock { state in
+      defer { state.seen = nil }
+      return (state.seen, state.sockets.first)
+    }
+    switch seen {
+    case .link(let link):
+      note(isUp: link.is_up && link.is_running)
+      if link.mtu > 0 { note(mtu: Int(link.mtu)) }
+    case .gone: throw NetworkDeviceError(losing: interface, errno: -ENODEV)
+    case nil:
+      // A frame that was not taken has told, perhaps for want of a watch: the interface is gone when it has no name.
+      _ = try socket?.name(ofInterface: found.index)
+    }
+  }
+
+  private func note(isUp: Bool) {
+    let control = state.withLock { state -> DeviceControl? in
+      defer { state.isUp = isUp }
+      return state.isUp == isUp ? nil : state.control
+    }
+    guard let control else { return }
+    if isUp { return control.noteLink(.up) }
+    control.noteLink(
+      .down(
+        cause: NetworkDeviceError(
+          .notFound, "interface \(interface)", offered: "its link is down",
+          advice: "set it up (ip link set \(interface) up), and look at the other end of its wire")))
+  }
+
+  /// The limit of what the device offers.
+  private var offeredLimit: FrameLimit { FrameLimit(mtu: min(Int(found.mtu), Self.largestMTU)) }
+
+  /// What is sent must fit the interface as it is now; what the device offers stays as it was.
+  private func note(mtu: Int) {
+    let limit = min(FrameLimit(mtu: mtu).untagged, offeredLimit.untagged)
+    var isNews = false
+    state.withLock { state in
+      isNews = state.mtu != mtu
+      state.mtu = mtu
+    }
+    for socket in state.withLock({ $0.sockets }) { socket.counts.limit.store(limit, ordering: .relaxed) }
+    guard isNews, mtu != Int(found.mtu) else { return }
+    logger.warning(
+      "the interface's MTU is not the device's: open it again",
+      metadata: ["device": "packet \(interface)", "mtu": "\(mtu)", "offered": "\(found.mtu)"])
+  }
+}
+
+// MARK: - The end
+
+extension PacketDriver {
+  /// Stops the queues, each on its loop. The kernel knows no buffer of the pool, so that this is all.
+  public func reset(timeout: Duration) async throws(NetworkDeviceError) {
+    let (queues, control) = state.withLock { ($0.queues, $0.control) }
+    guard let control, !queues.isEmpty else { return }
+    let deadline = LoopDeadline(control.loop, after: timeout)
+    let stops = queues.map { reference in control.loop.call(on: reference.loop) { reference.queue.stop() } }
+    for stop in stops {
+      if case .value = await stop.value(within: deadline.remaining) { continue }
+      throw NetworkDeviceError(
+        .resetNotConfirmed, "resetting packet \(interface)", offered: "its loop did not answer within \(timeout)",
+        advice: "look for a job that blocks the loop")
+    }
+    state.withLock { $0.queues = [] }
+  }
+
+  /// Closes the sockets; one that a queue still serves closes with that.
+  public func shutDown() async {
+    let old = state.withLock { state in
+      let old = state
+      state = State(counts: old.counts)
+      return old
+    }
+    for socket in old.sockets { socket.askForDrops() }
+    old.watch?.close()
+  }
+}

@@ -1,0 +1,109 @@
+internal import CNetdevSystem
+internal import Glibc
+internal import Netdev
+internal import PacketFormats
+
+/// Reception: frames are copied out of the ring, whole, before anything in them is looked at.
+extension PacketQueue {
+  var receiveRoom: Int { rings == nil ? 0 : transmitCapacity - postedCount }
+
+  func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int {
+    let count = min(slots.count, receiveRoom)
+    if postedCount == 0, nextReceived > 0, count > 0 { counts.receiveRingEmpty &+= 1 }
+    for position in 0..<count { unsafe posted[postedCount + position] = slots[position] }
+    postedCount += count
+    return count
+  }
+
+  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    guard let rings else { return 0 }
+    var count = 0
+    // Frames that are dropped count too: the end of this loop does not depend on who sends them.
+    for _ in 0..<entries.count {
+      guard postedCount > 0 else { break }
+      let place = unsafe rings.receiveSlot(nextReceived)
+      var frame = netdev_packet_frame()
+      guard unsafe netdev_packet_read(place, rings.slotSize, &frame) else { break }
+      let slot = unsafe posted[postedCount - 1]
+      if let length = unsafe take(frame, from: place, into: slot) {
+        postedCount -= 1
+        entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: length <= limit.untagged)
+        count += 1
+      }
+      unsafe netdev_packet_give_back(place)
+      nextReceived += 1
+    }
+    return count
+  }
+
+  /// Copies a frame into a buffer, and makes it what was on the wire; its length, or nil when it was dropped.
+  ///
+  /// - Parameters:
+  ///   - frame: what the slot says of it, copied.
+  ///   - place: the slot.
+  ///   - slot: an empty buffer.
+  private func take(_ frame: netdev_packet_frame, from place: UnsafeMutableRawPointer, into slot: UInt32) -> Int? {
+    // Sent by this host, and shown by a kernel that cannot be asked not to.
+    guard !frame.is_outgoing else { return nil }
+    guard !frame.has_segments else {
+      counts.receiveDropsSegmentation &+= 1
+      return nil
+    }
+    let captured = Int(frame.captured)
+    let tag = frame.has_tag ? FrameLimit.tagLength : 0
+    let room = slots.slotSize - slots.headroom
+    guard frame.captured == frame.length, captured >= EthernetHeader.length, captured + tag <= room,
+      captured + tag <= limit.longest
+    else {
+      counts.receiveDropsLength &+= 1
+      return nil
+    }
+    let source = unsafe place + Int(frame.offset)
+    let start = unsafe slots.base(of: slot) + slots.headroom
+    var bytes = unsafe MutableRawSpan(_unsafeStart: start, byteCount: captured + tag)
+    if tag == 0 {
+      // Both have so many bytes: the slot says so, and the buffer was asked.
+      unsafe memcpy(start, source, captured)
+    } else {
+      // Behind the two addresses, where it was before.
+      let addresses = 2 * 6
+      unsafe memcpy(start, source, addresses)
+      bytes.storeUInt16(frame.tag_protocol, inside: addresses)
+      bytes.storeUInt16(frame.tag, inside: addresses + 2)
+      unsafe memcpy(start + addresses + tag, source + addresses, captured - addresses)
+    }
+    if frame.lacks_checksum {
+      guard bytes.completeChecksum(from: Int(frame.checksum_start), field: Int(frame.checksum_offset), behind: tag)
+      else {
+        counts.receiveDropsChecksum &+= 1
+        return nil
+      }
+    }
+    slots.setReceived(slot: slot, length: captured + tag)
+    guard captured + tag <= limit.untagged || slots.admits(frameIn: slot, maximumLength: limit.untagged) else {
+      slots.separate(slot: slot)
+      counts.receiveDropsLength &+= 1
+      return nil
+    }
+    counts.bytesReceived &+= UInt64(truncatingIfNeeded: captured + tag)
+    return captured + tag
+  }
+}
+
+extension MutableRawSpan {
+  /// Completes a checksum of which only the pseudo-header has been summed, as a network interface does.
+  ///
+  /// - Parameters:
+  ///   - start: where the sum begins, without what was put into the frame since.
+  ///   - field: how far behind that the checksum lies.
+  ///   - added: bytes put into the frame in front of it.
+  /// - Returns: false, with nothing changed, when they do not lie behind an Ethernet header in the frame.
+  mutating func completeChecksum(from start: Int, field: Int, behind added: Int) -> Bool {
+    guard start >= EthernetHeader.length, start + field + 2 + added <= byteCount else { return false }
+    var sum = InternetChecksum()
+    sum.add(bytes.extracting((start + added)..<byteCount))
+    // A sum of zero is sent as its other form: zero means that there is none (RFC 768).
+    storeUInt16(sum.value == 0 ? 0xFFFF : sum.value, inside: start + added + field)
+    return true
+  }
+}

@@ -1,0 +1,115 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+internal import Logging
+internal import Netdev
+internal import Synchronization
+
+/// A descriptor that is closed when its last holder goes.
+final class OwnedDescriptor: Sendable {
+  let number: CInt
+  init(_ number: CInt) { self.number = number }
+  deinit { netdev_close(number) }
+}
+
+/// A packet socket of one queue pair, from when the driver is made until the last of driver, queue and rings lets go of it.
+final class PacketSocket: Sendable {
+  /// Non-blocking, close-on-exec.
+  let descriptor: CInt
+  /// Readable once after frames have left.
+  let releases: CInt
+  let interface: String
+  let index: Int
+  let counts: PacketCounts
+  private let owned: [OwnedDescriptor]
+
+  init(interface: String, index: Int, logger: Logger) throws(NetworkDeviceError) {
+    descriptor = netdev_packet_open()
+    guard descriptor >= 0 else { throw NetworkDeviceError(openingSocketOf: interface, errno: descriptor) }
+    let own = OwnedDescriptor(descriptor)
+    releases = netdev_packet_watch_releases(descriptor)
+    guard releases >= 0 else { throw NetworkDeviceError(openingSocketOf: interface, errno: releases) }
+    owned = [own, OwnedDescriptor(releases)]
+    self.interface = interface
+    self.index = index
+    counts = PacketCounts(name: "packet \(interface)", queue: index, logger: logger)
+  }
+
+  /// What the driver does with a socket when the device begins.
+  enum Step { case binding, joining, promiscuous, opening }
+
+  /// - Parameter result: negative where the step was refused.
+  func check(_ step: Step, _ result: CInt) throws(NetworkDeviceError) {
+    guard result < 0 else { return }
+    throw NetworkDeviceError(step, of: self, errno: result)
+  }
+
+  /// The interface's name now.
+  func name(ofInterface number: CInt) throws(NetworkDeviceError) -> String {
+    var bytes = [UInt8](repeating: 0, count: 16)
+    let result = unsafe bytes.withUnsafeMutableBytes { room -> CInt in
+      // 16 bytes, as the function asks for.
+      guard let start = room.baseAddress else { return 0 }
+      return unsafe netdev_packet_name(descriptor, number, start.assumingMemoryBound(to: CChar.self))
+    }
+    guard result == 0 else { throw NetworkDeviceError(losing: interface, errno: result) }
+    return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+  }
+
+  /// Adds what the kernel has dropped since it was asked last. From any thread.
+  func askForDrops() {
+    let dropped = netdev_packet_drops(descriptor)
+    if dropped > 0 { counts.drop(.received, .noReceiveBuffer, UInt64(dropped)) }
+  }
+}
+
+/// Why a frame was not carried on.
+enum PacketDrop: String {
+  /// The ring is full: nobody takes frames.
+  case noReceiveBuffer
+  /// Longer than the interface takes now.
+  case tooLong
+  /// Shorter than an Ethernet header.
+  case refused
+  /// The interface is down.
+  case linkDown
+}
+
+/// What is shared of a queue pair: its limit, and what was dropped.
+final class PacketCounts: Sendable {
+  enum Direction { case transmitted, received }
+
+  /// Longest frame without tags that the interface takes at the moment, in bytes.
+  let limit = Atomic<Int>(0)
+  private let counts = Mutex(DeviceDrops())
+  private let name: String
+  private let queue: Int
+  private let logger: Logger
+
+  init(name: String, queue: Int, logger: Logger) {
+    self.name = name
+    self.queue = queue
+    self.logger = logger
+  }
+
+  var drops: DeviceDrops { counts.withLock { $0 } }
+
+  /// Counts, and says so the first time.
+  func drop(_ direction: Direction, _ reason: PacketDrop, _ count: UInt64 = 1) {
+    let before = counts.withLock { counts in
+      switch direction {
+      case .transmitted:
+        let before = counts.transmitted[reason.rawValue, default: 0]
+        counts.transmitted[reason.rawValue] = before &+ count
+        return before
+      case .received:
+        let before = counts.received[reason.rawValue, default: 0]
+        counts.received[reason.rawValue] = before &+ count
+        return before
+      }
+    }
+    guard before == 0 else { return }
+    logger.notice(
+      "a frame was dropped; others for this reason are only counted",
+      metadata: ["device": "\(name)", "queue": "\(queue)", "reason": "\(reason)", "direction": "\(direction)"])
+  }
+}
