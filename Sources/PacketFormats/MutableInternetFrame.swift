@@ -181,18 +181,26 @@ extension MutableInternetFrame {
   public mutating func setEchoIdentifier(_ identifier: UInt16) throws(PacketFormatError) {
     guard let echo else { throw PacketFormatError(.otherProtocol, .ipProtocol(place.protocol)) }
     let old = bytes.bytes.loadUInt16(inside: echo &+ 4)
-    bytes.storeUInt16(identifier, inside: echo &+ 4)
-    let checksum = InternetChecksum.updated(
-      bytes.bytes.loadUInt16(inside: echo &+ 2), replacing: old, with: identifier)
-    bytes.storeUInt16(checksum, inside: echo &+ 2)
-    // One's complement has two zeros. A message of IPv4 covers no pseudo-header and may be zeros throughout; only a fresh sum
-    // then ends at the right one. Rare: one message in 65536 comes here.
-    if checksum == 0, !isIPv6, !place.isFragment {
-      bytes.storeUInt16(0, inside: echo &+ 2)
-      var sum = InternetChecksum()
-      sum.add(bytes.bytes.extracting(echo..<place.end))
-      bytes.storeUInt16(sum.value, inside: echo &+ 2)
+    guard identifier != old else { return }
+    let checksum = bytes.bytes.loadUInt16(inside: echo &+ 2)
+    var updated = InternetChecksum.updated(checksum, replacing: old, with: identifier)
+    // One's complement has two zeros. A message of IPv4 covers no pseudo-header and may be zeros but for its identifier; the
+    // right checksum of nothing but zeros is 0xFFFF, and zero is a wrong one, which the sum of differences cannot tell apart.
+    if old == 0 ? checksum == 0 : identifier == 0 && updated == 0, isZeroBesideIdentifier(echo) {
+      updated = old == 0 ? ~identifier ^ 1 : 0xFFFF
     }
+    bytes.storeUInt16(identifier, inside: echo &+ 4)
+    bytes.storeUInt16(updated, inside: echo &+ 2)
+  }
+
+  /// Whether a whole message of IPv4 is nothing but zeros, its checksum and its identifier aside. Of a message in fragments
+  /// nobody here can tell.
+  private func isZeroBesideIdentifier(_ echo: Int) -> Bool {
+    guard !isIPv6, !place.isFragment else { return false }
+    var sum = InternetChecksum()
+    sum.add(bytes.bytes.loadUInt16(inside: echo))
+    sum.add(bytes.bytes.extracting((echo &+ 6)..<place.end))
+    return sum.folded == 0
   }
 
   @_lifetime(self: copy self)
@@ -245,12 +253,16 @@ extension MutableInternetFrame {
   @_lifetime(self: copy self)
   private mutating func replaceInTransportChecksum(_ offset: Int, _ old: UInt64, _ new: UInt64) {
     let checksum = bytes.bytes.loadUInt16(inside: offset)
-    let isUDP = place.protocol == .udp
-    // UDP-Lite always has a checksum, and zero is none there either (RFC 3828 §3.1).
-    let isNeverZero = isUDP || place.protocol == IPProtocol(rawValue: 136)
-    // Zero says that the sender computed none (RFC 768; over IPv6 only some tunnels may, RFC 6935).
-    guard !isUDP || checksum != 0 else { return }
+    // Of UDP zero says that the sender computed none (RFC 768; over IPv6 only some tunnels may, RFC 6935). Of UDP-Lite it is
+    // always wrong (RFC 3828 §3.1). Either way it stays, and comes of no sum.
+    let isNeverZero = place.protocol == .udp || place.protocol == .udpLite
+    guard !isNeverZero || checksum != 0 else { return }
     let updated = InternetChecksum.updated(checksum, replacing: old, with: new)
     bytes.storeUInt16(isNeverZero && updated == 0 ? 0xFFFF : updated, inside: offset)
   }
+}
+
+extension IPProtocol {
+  @inlinable static var udpLite: IPProtocol { IPProtocol(rawValue: 136) }
+  @inlinable static var dccp: IPProtocol { IPProtocol(rawValue: 33) }
 }

@@ -90,7 +90,7 @@ struct TransportPlace {
     guard let offset else { return nil }
     switch `protocol` {
     case .tcp: return offset &+ 16
-    case .udp, IPProtocol(rawValue: 136), IPProtocol(rawValue: 33): return offset &+ 6
+    case .udp, .udpLite, .dccp: return offset &+ 6
     case .icmpv6: return offset &+ 2
     default: return nil
     }
