@@ -6,20 +6,6 @@ import Testing
 
 /// An empty pool holds its senders back, as a full ring does. It is no error, unless it is plain that it stays empty.
 @Suite(.timeLimit(.minutes(3))) struct EmptyPoolTests {
-  /// Ways to send a packet that needs a buffer.
-  enum Path: CaseIterable {
-    case send, submit, outside, receipt, batch, forward, burst
-    var operation: String {
-      switch self {
-      case .send, .burst: "send"
-      case .submit, .outside: "submit"
-      case .receipt: "submitForReceipt"
-      case .batch: "send(contentsOf:)"
-      case .forward: "forward"
-      }
-    }
-  }
-
   /// A device whose pool has `slots` buffers for programs beside those that are posted.
   private static func open(_ driver: ScriptedDriver, slots: Int = 8, capacity: Int = 16) async throws -> NetworkDevice {
     var configuration = NetworkDevice.Configuration()
@@ -42,44 +28,14 @@ import Testing
     try Packet(copying: numbered(number, count: count), in: PacketPool(.init(slots: 1, hugePages: false)))
   }
 
-  private static func send(_ packet: Packet, by path: Path, to queue: NetworkQueue) async throws {
-    switch path {
-    case .send: try await queue.send(packet)
-    case .submit: try await queue.run { queue in try await queue.submit(packet) }
-    case .outside: try await queue.submit(packet)
-    case .receipt: try await queue.submitForReceipt(packet).released
-    case .batch: try await queue.send(contentsOf: [packet])
-    case .forward:
-      try await queue.forward(
-        from: AsyncStream { continuation in
-          continuation.yield(packet)
-          continuation.finish()
-        })
-    case .burst:
-      // A burst of a device on another pool, whose frames must be copied.
-      let driver = ScriptedDriver(mode: .hold)
-      let other = try await NetworkDevice.open(driver: driver)
-      #expect(await driver.deliver(packet.array))
-      let outcome: Result<Void, NetworkDeviceError> = await {
-        do throws(NetworkDeviceError) {
-          guard let burst = await other.queues[0].receiveBurst() else { return .success(()) }
-          try await queue.send(burst)
-          return .success(())
-        } catch { return .failure(error) }
-      }()
-      try await other.close()
-      try outcome.get()
-    }
-  }
-
-  @Test(arguments: Path.allCases)
-  func `a sender waits for a buffer, and goes on when one is given back anywhere`(_ path: Path) async throws {
+  @Test(arguments: SendPath.allCases)
+  func `a sender waits for a buffer, and goes on when one is given back anywhere`(_ path: SendPath) async throws {
     let driver = ScriptedDriver(mode: .release, capacity: 16)
     let device = try await Self.open(driver)
     let queue = device.queues[0]
     let kept = Mutex(try Self.exhaust(device.pool))
     let outcome = Outcome()
-    Task { await outcome.record { try await Self.send(Self.foreign(), by: path, to: queue) } }
+    Task { await outcome.record { try await path.send(Self.foreign(), to: queue) } }
     try await eventually("it waits") { queue.statistics.poolEmpty == 1 }
     await turn(queue, times: 3)
     #expect(outcome.finished == 0)
@@ -92,13 +48,13 @@ import Testing
     try await eventually("every buffer is back") { device.pool.free == device.pool.configuration.slots }
   }
 
-  @Test(arguments: Path.allCases)
-  func `a sender that waits for a buffer can be cancelled, and is told just that`(_ path: Path) async throws {
+  @Test(arguments: SendPath.allCases)
+  func `a sender that waits for a buffer can be cancelled, and is told just that`(_ path: SendPath) async throws {
     let device = try await Self.open(ScriptedDriver(mode: .release, capacity: 16))
     let queue = device.queues[0]
     let kept = try Self.exhaust(device.pool)
     let outcome = Outcome()
-    let task = Task { await outcome.record { try await Self.send(Self.foreign(), by: path, to: queue) } }
+    let task = Task { await outcome.record { try await path.send(Self.foreign(), to: queue) } }
     try await eventually("it waits") { queue.statistics.poolEmpty == 1 }
     task.cancel()
     try await eventually("it ends") { outcome.finished == 1 }
@@ -109,13 +65,13 @@ import Testing
     try await device.close()
   }
 
-  @Test(arguments: Path.allCases)
-  func `when the program itself keeps every buffer, a sender is told after a while`(_ path: Path) async throws {
+  @Test(arguments: SendPath.allCases)
+  func `when the program itself keeps every buffer, a sender is told after a while`(_ path: SendPath) async throws {
     let device = try await Self.open(ScriptedDriver(mode: .release, capacity: 16))
     let queue = device.queues[0]
     let kept = try Self.exhaust(device.pool)
     let outcome = Outcome()
-    await outcome.record { try await Self.send(Self.foreign(), by: path, to: queue) }
+    await outcome.record { try await path.send(Self.foreign(), to: queue) }
     #expect(outcome.errors.map { $0.code } == [.outOfMemory])
     #expect(outcome.errors.map { $0.operation } == [path.operation])
     // It concerned that one call: the queue goes on.
@@ -153,9 +109,9 @@ import Testing
     let driver = ScriptedDriver(mode: .release, capacity: 16, mtu: 9000, receiveBufferSize: 1514)
     let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
     let queue = device.queues[0]
-    for path in Path.allCases where path != .burst {
+    for path in SendPath.ofPacket {
       let outcome = Outcome()
-      await outcome.record { try await Self.send(Self.foreign(count: 9000), by: path, to: queue) }
+      await outcome.record { try await path.send(Self.foreign(count: 9000), to: queue) }
       #expect(outcome.errors.map { $0.code } == [.outOfMemory], "\(path)")
     }
     #expect(queue.statistics.poolEmpty == 0)

@@ -109,8 +109,6 @@ import VirtioNet
 
   /// Ways to have a long frame.
   enum Origin: CaseIterable { case written, copied, foreign, heap, prepended, resized, shared, burst }
-  /// Ways to send one.
-  enum Path: CaseIterable { case send, submit, outside, receipt, batch, forward }
 
   private static func make(_ origin: Origin, _ bytes: [UInt8], in pool: PacketPool) throws -> Packet {
     func write(_ packet: inout Packet) {
@@ -144,9 +142,9 @@ import VirtioNet
     }
   }
 
-  @Test(arguments: Origin.allCases, Path.allCases)
+  @Test(arguments: Origin.allCases, SendPath.ofPacket)
   func `a program's own frame of any length up to the limit is sent, wherever it comes from`(
-    origin: Origin, path: Path
+    origin: Origin, path: SendPath
   ) async throws {
     let driver = ScriptedDriver(mode: .hold, mtu: 9000, receiveBufferSize: 1514)
     let device = try await NetworkDevice.open(driver: driver)
@@ -172,19 +170,7 @@ import VirtioNet
             return
           }
           let packet = try Self.make(origin, bytes, in: pool)
-          switch path {
-          case .send: try await queue.send(packet)
-          case .submit: try await queue.run { queue in try await queue.submit(packet) }
-          case .outside: try await queue.submit(packet)
-          case .receipt: try await queue.submitForReceipt(packet).released
-          case .batch: try await queue.send(contentsOf: [packet])
-          case .forward:
-            try await queue.forward(
-              from: AsyncStream { continuation in
-                continuation.yield(packet)
-                continuation.finish()
-              })
-          }
+          try await path.send(packet, to: queue)
         }
       }
       try await eventually("\(length) bytes are with the device") { await driver.held() == 1 }
@@ -197,8 +183,8 @@ import VirtioNet
     try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
   }
 
-  @Test(arguments: Path.allCases)
-  func `one frame that is too long is refused to its one sender, and the queue goes on`(path: Path) async throws {
+  @Test(arguments: SendPath.ofPacket)
+  func `one frame that is too long is refused to its one sender, and the queue goes on`(path: SendPath) async throws {
     let driver = ScriptedDriver(mode: .release)
     let device = try await NetworkDevice.open(driver: driver)
     let queue = device.queues[0]
@@ -207,25 +193,9 @@ import VirtioNet
       let packet = try Packet(copying: frame, in: device.pool)
       #expect(!queue.canSend(packet))
       let outcome = Outcome()
-      await outcome.record {
-        switch path {
-        case .send: try await queue.send(packet)
-        case .submit: try await queue.run { queue in try await queue.submit(packet) }
-        case .outside: try await queue.submit(packet)
-        case .receipt: try await queue.submitForReceipt(packet).released
-        case .batch: try await queue.send(contentsOf: [packet])
-        case .forward:
-          // Of a pipeline a frame is no end either: it is dropped, and counted.
-          try await queue.forward(
-            from: AsyncStream { continuation in
-              continuation.yield(packet)
-              continuation.yield(try? Packet(copying: numbered(3), in: device.pool))
-              continuation.finish()
-            }.compactMap { $0 })
-        }
-      }
-      #expect(outcome.errors.map { $0.code } == (path == .forward ? [] : [.frameTooLong]))
-      #expect(queue.statistics.packetsFailed - failed == (path == .forward ? 1 : 0))
+      await outcome.record { try await path.send(packet, to: queue) }
+      #expect(outcome.errors.map { $0.code } == (path.isPipeline ? [] : [.frameTooLong]))
+      #expect(queue.statistics.packetsFailed - failed == (path.isPipeline ? 1 : 0))
       try await queue.send(Packet(copying: Self.tagged(2, count: 1522), in: device.pool))
       try await queue.send(Packet(copying: Self.tagged(1, count: 1518), in: device.pool))
     }

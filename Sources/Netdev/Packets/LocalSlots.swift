@@ -11,6 +11,9 @@ struct LocalSlots {
   /// Address of the owning loop, 0 when nobody owns the list. Not the first field: an access to the whole list is noted at
   /// its first byte, and this word, which other threads read by atomic loads, is no part of what the owner changes.
   @usableFromInline var loop: UInt
+  /// Free slots that the owner kept when its loop went to sleep last. Written by the owner, read from any thread: a hint whom
+  /// to wake for them.
+  @usableFromInline var kept: UInt
   @usableFromInline let slots: UnsafeMutablePointer<UInt32>
 
   /// The pool that the slots belong to, unretained: it frees this list as its last act.
@@ -19,6 +22,7 @@ struct LocalSlots {
   @usableFromInline init(pool: Unmanaged<PacketPool>) {
     unsafe self.pool = pool
     loop = 0
+    kept = 0
     count = 0
     unsafe slots = .allocate(capacity: Self.capacity)
     unsafe slots.initialize(repeating: 0, count: Self.capacity)

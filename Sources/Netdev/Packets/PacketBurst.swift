@@ -192,7 +192,8 @@ extension NetworkQueue {
 
   /// Submits all frames of a burst and returns once they are published.
   ///
-  /// Suspends while the ring is full. One call of the driver a burst; at most one doorbell.
+  /// Suspends while the ring is full. One call of the driver a burst; at most one doorbell. Deadline and cancellation: as
+  /// `submit(_:)` for a packet.
   ///
   /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped. A frame that is too long for this
   ///   device does not keep the others from being submitted: it throws when they are.

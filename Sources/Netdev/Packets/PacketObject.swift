@@ -51,7 +51,8 @@ extension PacketPool {
     }
   }
 
-  /// From any thread: one buffer is free.
+  /// From any thread: one buffer is free. On the loop of the queue that took it last it stays at hand there; when somebody waits
+  /// for buffers, until the end of the turn.
   func freeSlot(_ record: UnsafeMutablePointer<SlotRecord>) {
     unsafe record.pointee.poison()
     unsafe record.pointee.segments = 1

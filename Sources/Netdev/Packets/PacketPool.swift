@@ -49,26 +49,12 @@ internal import Synchronization
   @usableFromInline nonisolated(unsafe) let records: UnsafeMutablePointer<SlotRecord>
   nonisolated(unsafe) let memory: UnsafeMutableRawPointer
   private let shared: SharedSlots
-  private let locals = Mutex<[LocalList]>([])
-  private let orphan: LocalList
-  private let wishes = Mutex<[Wish]>([])
-  /// The least that somebody wishes for; `.max` while nobody does.
-  private let wakeLevel = Atomic<Int>(.max)
-  private let queueCount = Atomic<Int>(0)
+  /// The queues that share this pool.
+  let queues = PoolQueues()
+  // Proof: set once; nobody owns this list, and nothing is ever in it.
+  nonisolated(unsafe) private let orphan: UnsafeMutablePointer<LocalSlots>
   private let copyCount = Atomic<Int>(0)
   private let linearCopyCount = Atomic<Int>(0)
-
-  /// A list as the pool keeps it: an address, so that it can sit behind a lock.
-  @safe private struct LocalList: @unchecked Sendable {
-    // Proof of Sendable: an address only; what it points to is used under the rule of `LocalSlots`.
-    let list: UnsafeMutablePointer<LocalSlots>
-  }
-
-  /// A loop that wants to be woken when more than so many buffers are free.
-  private struct Wish: Sendable {
-    let loop: LoopExecutor
-    var level: Int
-  }
 
   /// Makes a pool.
   ///
@@ -91,7 +77,7 @@ internal import Synchronization
     unsafe memory = region.address
     usesHugePages = unsafe region.huge
     let list = UnsafeMutablePointer<LocalSlots>.allocate(capacity: 1)
-    orphan = unsafe LocalList(list: list)
+    unsafe orphan = list
     let records = UnsafeMutablePointer<SlotRecord>.allocate(capacity: configuration.slots)
     unsafe self.records = records
     shared = unsafe SharedSlots(records: records)
@@ -117,19 +103,16 @@ internal import Synchronization
       unsafe Unmanaged<PacketObject>.fromOpaque(object).release()
     }
     unsafe records.deallocate()
-    for entry in locals.withLock({ $0 }) + [orphan] {
-      unsafe entry.list.pointee.slots.deallocate()
-      unsafe entry.list.deallocate()
-    }
+    queues.deallocate()
+    unsafe orphan.pointee.slots.deallocate()
+    unsafe orphan.deallocate()
   }
 
   /// Buffers that are free and in nobody's list. A queue's own list holds up to a few hundred more.
   public var available: Int { shared.count }
 
   /// Buffers that are free, those in queues' lists included; exact while the queues of this pool are closed or quiet.
-  public var free: Int {
-    shared.count + locals.withLock { lists in lists.reduce(0) { unsafe $0 + $1.list.pointee.count } }
-  }
+  public var free: Int { shared.count + queues.free }
 
   /// The region as transports map it for a device. The memory lives as long as the pool; who looks at it keeps to the
   /// slots it owns.
@@ -153,19 +136,11 @@ internal import Synchronization
 // MARK: - Slots in and out
 
 extension PacketPool {
-  /// A list for a queue whose loop is at `loop`; it lives as long as the pool.
-  func makeLocalList(loop: UInt) -> UnsafeMutablePointer<LocalSlots> {
-    queueCount.add(1, ordering: .relaxed)
-    return unsafe locals.withLock { lists in
-      // A closed queue's list serves the next one: a pool that outlives many devices does not grow.
-      for entry in lists where unsafe netdev_load_acquire_word(&entry.list.pointee.loop) == 0 {
-        unsafe netdev_store_release_word(&entry.list.pointee.loop, loop)
-        return unsafe entry.list
-      }
+  /// On its loop: a list for a queue, until that retires it; it lives as long as the pool.
+  func makeLocalList(loop: LoopExecutor, counters: QueueCounters) -> UnsafeMutablePointer<LocalSlots> {
+    unsafe queues.add(loop, counters) {
       let list = UnsafeMutablePointer<LocalSlots>.allocate(capacity: 1)
       unsafe list.initialize(to: LocalSlots(pool: .passUnretained(self)))
-      unsafe list.pointee.loop = loop
-      unsafe lists.append(LocalList(list: list))
       return unsafe list
     }
   }
@@ -173,8 +148,7 @@ extension PacketPool {
   /// On the owner's loop: gives everything back and nobody owns the list any more.
   func retire(_ list: UnsafeMutablePointer<LocalSlots>) {
     unsafe spill(list, keeping: 0)
-    unsafe netdev_store_release_word(&list.pointee.loop, 0)
-    queueCount.subtract(1, ordering: .relaxed)
+    unsafe queues.retire(list)
   }
 
   /// On the owner's loop: moves all but `keeping` slots to the shared list.
@@ -195,22 +169,24 @@ extension PacketPool {
     unsafe list.pointee.count += taken
   }
 
-  /// From any thread: takes a slot for a packet of the program's own; nil leaves the reserve to reception.
+  /// From any thread: takes a slot for a packet of the program's own; nil leaves the reserve to reception, and to senders what
+  /// they wait for.
   func takeSlot() -> UnsafeMutablePointer<SlotRecord>? {
     var slot: UInt32 = 0
-    guard unsafe shared.pop(into: &slot, max: 1, leaving: configuration.reserve) == 1 else { return nil }
+    guard unsafe shared.pop(into: &slot, max: 1, leaving: configuration.reserve + queues.claim) == 1 else { return nil }
     let record = unsafe records.advanced(by: Int(slot))
     keepAlive(for: slot)
     unsafe record.pointee.unpoison()
-    unsafe record.pointee.home = orphan.list
+    unsafe record.pointee.home = orphan
     return unsafe record
   }
 
-  /// From any thread: takes exactly so many slots for a program, handing each to `body`, or none if that touched the reserve.
-  func popShared(exactly count: Int, _ body: (UInt32) -> Void) -> Bool {
-    shared.pop(exactly: count, leaving: configuration.reserve) { slot in
+  /// From any thread: takes exactly so many slots for a program, handing each to `body`, or none if that touched the reserve or
+  /// what is claimed.
+  func popShared(exactly count: Int, claimed: Int, _ body: (UInt32) -> Void) -> Bool {
+    shared.pop(exactly: count, leaving: configuration.reserve + claimed) { slot in
       keepAlive(for: slot)
-      unsafe records[Int(slot)].home = orphan.list
+      unsafe records[Int(slot)].home = orphan
       body(slot)
     }
   }
@@ -228,7 +204,7 @@ extension PacketPool {
       unsafe record.pointee.setFrame(offset: headroom, length: count)
       return unsafe record
     }
-    let record = unsafe HeapBuffer.make(capacity: headroom + count, home: orphan.list)
+    let record = unsafe HeapBuffer.make(capacity: headroom + count, home: orphan)
     unsafe record.pointee.setFrame(offset: headroom, length: count)
     return unsafe record
   }
@@ -245,7 +221,7 @@ extension PacketPool {
     let hasObject = unsafe records[Int(slot)].object != 0
     shared.push(slot)
     netdev_full_fence()
-    if shared.count > wakeLevel.load(ordering: .relaxed) { wakeWaiting() }
+    queues.fulfil(shared.count) { shared.count }
     if hasObject { unsafe Unmanaged.passUnretained(self).release() }
   }
 }
@@ -254,16 +230,16 @@ extension PacketPool {
 
 extension PacketPool {
   /// Buffers of the reserve that each receive queue can count on.
-  var receiveShare: Int { configuration.reserve / max(1, queueCount.load(ordering: .relaxed)) }
+  var receiveShare: Int { configuration.reserve / queues.count }
 
   /// Free buffers that a queue keeps at hand while its loop sleeps: all of them together keep a sixteenth of the pool from
   /// the others.
-  var idleShare: Int { configuration.slots / (16 * max(1, queueCount.load(ordering: .relaxed))) }
+  var idleShare: Int { configuration.slots / (16 * queues.count) }
 
   /// Frames that each queue may have with its device however few buffers are left: all of them together leave the reserve
   /// and half of the rest.
   var transmitShare: Int {
-    max(1, (configuration.slots - configuration.reserve) / (2 * max(1, queueCount.load(ordering: .relaxed))))
+    max(1, (configuration.slots - configuration.reserve) / (2 * queues.count))
   }
 }
 
@@ -279,40 +255,6 @@ extension PacketPool {
   func noteCopy() { copyCount.add(1, ordering: .relaxed) }
 
   func noteLinearCopy() { linearCopyCount.add(1, ordering: .relaxed) }
-}
-
-// MARK: - Waiting for buffers
-
-extension PacketPool {
-  /// Whoever finds too few buffers says how many would do: the loop is woken by the buffer given back anywhere that makes more
-  /// than `level` of them free. A wish is fulfilled once; whoever is woken and finds them gone again wishes again. It looks
-  /// once more after asking.
-  func wake(_ loop: LoopExecutor, whenMoreThan level: Int) {
-    wishes.withLock { wishes in
-      if let known = wishes.firstIndex(where: { $0.loop === loop }) {
-        wishes[known].level = min(wishes[known].level, level)
-      } else {
-        wishes.append(Wish(loop: loop, level: level))
-      }
-      if level < wakeLevel.load(ordering: .relaxed) { wakeLevel.store(level, ordering: .relaxed) }
-    }
-    // Either we see the buffer that is given back meanwhile, or whoever gives it back sees the wish.
-    netdev_full_fence()
-  }
-
-  /// Somebody wishes for buffers: who has more than it needs gives them back.
-  var isShort: Bool { wakeLevel.load(ordering: .relaxed) != .max }
-
-  private func wakeWaiting() {
-    let loops = wishes.withLock { wishes in
-      let free = shared.count
-      let fulfilled = wishes.filter { $0.level < free }
-      wishes.removeAll { $0.level < free }
-      wakeLevel.store(wishes.reduce(Int.max) { min($0, $1.level) }, ordering: .relaxed)
-      return fulfilled.map(\.loop)
-    }
-    for loop in loops { loop.wake() }
-  }
 }
 
 // MARK: - Validation

@@ -6,8 +6,13 @@ internal import PacketFormats
 // waits, as for room in the ring: first in first out, until the task is cancelled, the queue ends, or it is plain that no
 // buffer will come because the program itself keeps them all.
 extension NetworkQueue {
-  /// How long senders wait for buffers of an empty pool, by the loop's clock, while nothing of this queue is with its device:
-  /// then they are told so (`outOfMemory`).
+  /// How long senders wait for buffers of an empty pool, by the loop's clock, when none can be expected: then they are told so
+  /// (`outOfMemory`).
+  ///
+  /// A buffer can be expected as long as a device of the pool still has any of the frames that it had when the sender began to
+  /// wait, however long that takes: each of them may free its buffer. When all of those are back and none did, it is the
+  /// program that keeps the buffers, or its receive rings; frames that are sent meanwhile, a kept one again and again for
+  /// example, change nothing. A sender that is served renews the time of those behind it.
   public static var bufferPatience: Duration { .seconds(1) }
 
   /// True when the packet's length is one that this queue's device takes: up to ``maximumFrameLength``, and with VLAN tags
@@ -44,10 +49,14 @@ extension NetworkQueue {
       return unsafe core.adopt(packet, into: first)
     }
     if Task.isCancelled { throw .cancelled(operation) }
+    // What has been accepted is the device's, as far as there is room.
+    core.flush()
+    if let end = core.end { throw end.met(by: operation) }
     core.statistics.poolEmpty &+= 1
     let waiter = core.waiters.take(.buffers)
     waiter.need = packet.count
     waiter.since = core.loop.now
+    waiter.framesOut = core.pool.queues.framesOut()
     core.bufferLine.append(waiter)
     core.serveBufferLine()
     switch await wait(waiter, core) {
@@ -60,12 +69,12 @@ extension NetworkQueue {
 
 extension QueueCore {
   /// Buffers for a frame of the program's own, from the pool or from what is at hand here and reception can spare.
-  func takeChain(for count: Int) -> UnsafeMutablePointer<SlotRecord>? {
-    if let first = unsafe pool.takeChain(for: count) { return unsafe first }
+  func takeChain(for count: Int, hasWaited: Bool = false) -> UnsafeMutablePointer<SlotRecord>? {
+    if let first = unsafe pool.takeChain(for: count, hasWaited: hasWaited) { return unsafe first }
     guard unsafe local.pointee.count > 0 else { return nil }
     // Into the pool, where the reserve tells what may be taken; the next refill fetches the rest.
     unsafe pool.spill(local, keeping: 0)
-    return unsafe pool.takeChain(for: count)
+    return unsafe pool.takeChain(for: count, hasWaited: hasWaited)
   }
 
   /// Copies a packet into buffers taken for it.
@@ -77,20 +86,29 @@ extension QueueCore {
   /// Gives those who wait for buffers what there is, in order. While somebody still waits, the next buffer given back to the
   /// pool anywhere wakes this loop, and a timer sees to it that nobody waits for what cannot come.
   func serveBufferLine() {
+    if settleBufferLine() { return endWish() }
     guard let first = bufferLine.first else { return }
-    if settleBufferLine() { return }
     // Looks again after asking.
-    pool.wake(loop, whenMoreThan: pool.configuration.reserve + pool.buffersNeeded(for: first.need) - 1)
-    if settleBufferLine() { return }
+    let buffers = pool.buffersNeeded(for: first.need)
+    unsafe pool.queues.wish(.init(level: pool.configuration.reserve + buffers - 1, claim: buffers), for: local)
+    hasWish = true
+    if settleBufferLine() { return endWish() }
     guard !bufferTimerRuns else { return }
     bufferTimerRuns = true
     bufferTimer?.schedule(after: NetworkQueue.bufferPatience)
   }
 
+  /// Nobody of this queue waits for buffers any more, a ring without them included.
+  func endWish() {
+    guard hasWish, bufferLine.isEmpty else { return }
+    hasWish = false
+    unsafe pool.queues.withdraw(local)
+  }
+
   /// True when nobody waits any more.
   private func settleBufferLine() -> Bool {
     while let waiter = bufferLine.first {
-      guard let buffers = unsafe takeChain(for: waiter.need) else { return false }
+      guard let buffers = unsafe takeChain(for: waiter.need, hasWaited: true) else { return false }
       bufferLine.popFirst()
       lastBufferAt = loop.now
       waiter.settle(unsafe .buffers(buffers))
@@ -98,19 +116,20 @@ extension QueueCore {
     return true
   }
 
-  /// Whoever has waited as long as one may, with nothing of this queue at its device and nobody served meanwhile, is told.
+  /// Whoever has waited as long as one may, with none of its frames out and nobody served meanwhile, is told.
   func bufferTimerFired() {
     bufferTimerRuns = false
     serveBufferLine()
+    guard let first = bufferLine.first else { return }
     let now = loop.now
-    // The device has buffers: it will give them back. How long that takes is its affair.
-    if unsafe state.pointee.inFlight > 0 || state.pointee.pending.pointee.count > 0 { lastBufferAt = now }
+    // Those behind it have waited for these, too. How long a device takes is its affair.
+    if pool.queues.isAnyOut(first.framesOut) { lastBufferAt = now }
     let patience = UInt64(NetworkQueue.bufferPatience.components.seconds) &* 1_000_000_000
     while let waiter = bufferLine.first, now &- max(waiter.since, lastBufferAt) >= patience {
       bufferLine.popFirst()
       waiter.settle(.failed(noBuffers(for: waiter.need)))
     }
-    guard let waiter = bufferLine.first else { return }
+    guard let waiter = bufferLine.first else { return endWish() }
     bufferTimerRuns = true
     let waited = now &- max(waiter.since, lastBufferAt)
     bufferTimer?.schedule(after: .nanoseconds(Int64(clamping: patience &- min(waited, patience))))

@@ -16,6 +16,7 @@ extension QueueCore {
   func failInFlight(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
     unsafe state.pointee.inFlight -= 1
     statistics.packetsFailed &+= 1
+    statistics.failedInFlight &+= 1
     releaseBuffer(entry.slot)
     if entry.cookie != 0 { settleFailed(entry.cookie, error) }
     loop.requestTurn()

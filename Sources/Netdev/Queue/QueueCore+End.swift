@@ -19,6 +19,7 @@ extension QueueCore {
     failSubmissions()
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let sender = bufferLine.popFirst() { sender.settle(.failed(cause)) }
+    endWish()
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
     // Pipelines may be waiting for their sources, which know nothing of this queue.
     for waiter in waiters.all { waiter.pipeline?.cancel() }

@@ -41,10 +41,12 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var closers = WaiterLine()
   /// Senders whose packets lie elsewhere, and for which the pool has no buffers.
   @safe @exclusivity(unchecked) var bufferLine = WaiterLine()
+  /// The pool may still know of a wish of theirs, or of the receive ring's.
+  @safe @exclusivity(unchecked) var hasWish = false
   /// Bounds how long they wait.
   @safe @exclusivity(unchecked) private(set) var bufferTimer: LoopTimer?
   @safe @exclusivity(unchecked) var bufferTimerRuns = false
-  /// When one of them was served last, or the device was seen to have buffers.
+  /// When one of them was served last, or a device was seen to have frames from before the first of them came.
   @safe @exclusivity(unchecked) var lastBufferAt: UInt64 = 0
   /// Packets from the inlet that have found no room yet, newest first: they stand before all senders.
   @safe @exclusivity(unchecked) var backlog: [Packet] = []
@@ -114,7 +116,7 @@ final class QueueCore {
     unsafe self.state = state
     self.loop = loop
     self.pool = pool
-    unsafe local = pool.makeLocalList(loop: loop.identity)
+    unsafe local = pool.makeLocalList(loop: loop, counters: queue.counters)
     // A setting of centuries polls for a century.
     self.busyPoll =
       UInt64(min(max(busyPoll.components.seconds, 0), 4_000_000_000)) &* 1_000_000_000
@@ -195,6 +197,8 @@ extension QueueCore {
   private func endTurn() -> Bool {
     guard !isFinished else { return false }
     flush()
+    // Who waits to send comes before what the ring can do without.
+    if !bufferLine.isEmpty { serveBufferLine() }
     refill()
     driver.ring()
     statistics.driver = driver.statistics
@@ -217,7 +221,7 @@ extension QueueCore {
       TurnHook.noteWork()
       return true
     }
-    return arm()
+    return arm() || giveUpIdle()
   }
 
   /// Nothing to do: asks for interrupts, and looks again. True when something had come meanwhile.
@@ -228,7 +232,6 @@ extension QueueCore {
     if driver.arm(received: received, released: released) { return true }
     armed = true
     armedForReceived = received
-    giveUpIdle()
     if released == .most || isOverdue { boundReleases() }
     return false
   }

@@ -10,7 +10,7 @@ internal import CNetdevSystem
   /// The counters, in the order in which they are stored and against which they are read.
   private enum Word: Int {
     case packetsSubmitted, packetsReceived, packetsReleased, packetsFailed, ringFull, poolEmpty, starved, copiedToSend,
-      quarantined
+      quarantined, failedInFlight
     case droppedAtEnd, interruptsSuppressed, activeTurns
     case kicks, kicksSuppressed, interrupts, bytesSubmitted, bytesReceived, receiveDropsChecksum
     case receiveDropsSegmentation, receiveDropsLength, receiveRingEmpty, driverQuarantined, resubmitted, recoveries
@@ -54,6 +54,13 @@ internal import CNetdevSystem
     get { self[.packetsFailed] }
     nonmutating set { self[.packetsFailed] = newValue }
   }
+  /// Of those that failed: the ones that had been published.
+  var failedInFlight: UInt64 {
+    get { self[.failedInFlight] }
+    nonmutating set { self[.failedInFlight] = newValue }
+  }
+  /// Published frames that the device has no more.
+  var framesBack: UInt64 { packetsReleased &+ failedInFlight }
   var ringFull: UInt64 {
     get { self[.ringFull] }
     nonmutating set { self[.ringFull] = newValue }

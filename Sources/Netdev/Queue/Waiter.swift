@@ -31,6 +31,8 @@ internal import LibeventConcurrency
   @safe @exclusivity(unchecked) var need = 1
   /// When it began to wait for buffers, by the loop's clock.
   @safe @exclusivity(unchecked) var since: UInt64 = 0
+  /// The frames that devices had then.
+  @safe @exclusivity(unchecked) var framesOut = PoolQueues.FramesOut.none
   /// Counts uses, so that a late cancellation does not hit the next one.
   @safe @exclusivity(unchecked) var generation: UInt64 = 0
 
