@@ -28,39 +28,36 @@ final class PeerProcess: @unchecked Sendable {
     var identifier: Int32 = 0
     let descriptor = unsafe netdev_unix_peer_process(socket, &identifier)
     guard descriptor >= 0 else { return nil }
-    let identity = netdev_process_identity(descriptor)
-    let isKnown = { (process: PeerProcess) in
-      // A process that has not exited keeps its number.
-      !process.hasExited
-        && (identity != 0 ? process.identity == identity : identifier > 0 && process.identifier == identifier)
-    }
-    let found = known.first(where: isKnown)
-    guard found == nil, identifier != netdev_process_identifier() else {
-      netdev_close(descriptor)
-      return found
-    }
-    return PeerProcess(identifier, identity, descriptor, loop: loop, onExit: onExit)
+    // From here on the object has the descriptor, whatever comes of it.
+    let process = PeerProcess(identifier, descriptor, loop: loop)
+    if let known = known.first(where: { $0.isSame(as: process) }) { return known }
+    guard identifier != netdev_process_identifier(), process.watch(onExit) else { return nil }
+    return process
   }
 
-  /// Takes over the descriptor, also when it comes to nothing: what has all its properties has a deinit.
-  private init?(
-    _ identifier: Int32, _ identity: UInt64, _ descriptor: CInt, loop: LoopExecutor, onExit: @escaping () -> Void
-  ) {
+  /// Takes over the descriptor.
+  private init(_ identifier: Int32, _ descriptor: CInt, loop: LoopExecutor) {
     self.identifier = identifier
-    self.identity = identity
     self.descriptor = descriptor
     self.loop = loop
-    source = nil
-    guard
-      let source = try? loop.makeSource(
-        descriptor: descriptor, readiness: .readable,
-        handler: { [weak self] in
-          self?.noteExit()
-          onExit()
-        })
-    else { return nil }
-    self.source = source
-    source.resume()
+    identity = netdev_process_identity(descriptor)
+  }
+
+  /// A process that has not exited keeps its number.
+  private func isSame(as other: PeerProcess) -> Bool {
+    !hasExited
+      && (other.identity != 0
+        ? identity == other.identity : other.identifier > 0 && identifier == other.identifier)
+  }
+
+  /// False when the system lets nobody watch it.
+  private func watch(_ onExit: @escaping () -> Void) -> Bool {
+    source = try? loop.makeSource(descriptor: descriptor, readiness: .readable) { [weak self] in
+      self?.noteExit()
+      onExit()
+    }
+    source?.resume()
+    return source != nil
   }
 
   private func noteExit() {

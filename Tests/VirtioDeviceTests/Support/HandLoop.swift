@@ -9,10 +9,13 @@ import Glibc
 /// real event base, and looked at when the test says so.
 @safe final class HandLoop {
   let loop: LoopExecutor
-  private let backend: LibeventBackend
+  private let backend: any LoopBackend
 
-  init() throws {
-    backend = try LibeventBackend()
+  convenience init() throws { self.init(backend: try LibeventBackend()) }
+
+  /// On a backend, and by a clock, of the test's own.
+  init(backend: any LoopBackend) {
+    self.backend = backend
     loop = LoopExecutor(name: "hand", backend: backend)
     arrive()
   }
