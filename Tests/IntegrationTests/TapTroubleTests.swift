@@ -40,6 +40,23 @@ struct TapTroubleTests {
     #expect(end.errors.split(separator: "\n").count { $0.contains("mtu=9000") } == 1, "\(end)")
   }
 
+  @Test(arguments: [1, 2])
+  func `on an interface with an MTU of 9000 pings of every length up to it are answered`(_ queues: Int) async throws {
+    try await namespace.shell(
+      "ip tuntap add dev tap0 mode tap \(queues > 1 ? "multi_queue" : "") && ip link set tap0 mtu 9000 up")
+    let server = try await serve("tap:tap0?queues=\(queues)")
+    // Around what one buffer, two, three and all of them hold.
+    let sizes = [56, 1472, 1473, 1858, 1878, 1879, 1900, 2006, 3926, 3927, 5974, 5975, 8971, 8972]
+    for size in sizes { try await ping("-c 3 -i 0.01 -M do -s \(size)") }
+    // In fragments that the server drops; and it goes on.
+    try await namespace.shell("! ping -q -c 1 -W 1 -s 8973 10.9.0.2 > /dev/null")
+    try await ping("-c 1")
+    let end = await server.end(with: SIGTERM)
+    #expect(end.status == 0, "\(end)")
+    #expect(end.output.contains("icmp echo \(3 * sizes.count + 1),"), "\(end)")
+    #expect(end.lines(of: "EchoServer").isEmpty, "\(end)")
+  }
+
   @Test func `an interface that is deleted ends the server, which says so in a line`() async throws {
     try await namespace.shell("ip tuntap add dev tap0 mode tap multi_queue")
     let server = try await serve("tap:tap0?queues=2")
