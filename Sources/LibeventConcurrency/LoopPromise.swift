@@ -30,7 +30,8 @@ public actor LoopPromise<Value: Sendable> {
   /// Gives the value; later ones, and one whose waiter has gone on, are dropped. From any thread.
   public nonisolated func fulfil(_ value: Value) { settle(.value(value)) }
 
-  /// The value, waited for no longer than `limit`; nil waits until it comes or the task is cancelled.
+  /// The value, waited for no longer than `limit` by the loop's clock; nil waits until it comes or the task is cancelled, which
+  /// ends the wait at once.
   public func value(within limit: Duration? = nil) async -> Outcome {
     if let outcome { return outcome }
     var timer: LoopTimer?

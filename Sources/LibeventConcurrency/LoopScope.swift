@@ -8,7 +8,7 @@ public actor LoopScope {
   /// The loop's executor.
   public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
 
-  /// Runs `body` on the loop.
+  /// Runs `body` on the loop. To come there has no deadline, and cancellation does not end it: the loop runs it in its turn.
   public func run<Result: Sendable, Failure: Error>(
     _ body: @Sendable (isolated LoopScope) throws(Failure) -> Result
   ) throws(Failure) -> Result {

@@ -46,7 +46,8 @@ public final class NetworkDeviceMetrics: Sendable {
     pool = PoolMetrics(device.pool, device: name, factory)
   }
 
-  /// Reports now and once an interval, until the task is cancelled; then once more, so that nothing counted is lost.
+  /// Reports now and once an interval, until the task is cancelled; then once more, so that nothing counted is lost. It has no
+  /// other end, and cancellation ends it at once.
   public func run() async {
     while true {
       report()

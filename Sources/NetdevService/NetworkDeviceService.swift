@@ -64,6 +64,9 @@ public struct NetworkDeviceService: Service {
   /// Opens the device, runs the bodies and returns when they have ended, or after a graceful shutdown. The device is then
   /// closed.
   ///
+  /// Deadline: none of its own, it runs as long as the bodies do. A graceful shutdown takes the grace period, `resetTimeout` and
+  /// a second at most. Cancellation closes the device at once, as it does for `NetworkDevice.run`.
+  ///
   /// - Throws: What keeps the device from being opened, what a body throws, the cause when the device broke,
   ///   `resetNotConfirmed` when it could not be closed in order, `CancellationError` when the task was cancelled.
   public func run() async throws {

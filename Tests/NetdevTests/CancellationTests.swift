@@ -7,59 +7,107 @@ import Testing
 @Suite(.timeLimit(.minutes(3))) struct CancellationTests {
   /// Every wait of the public face.
   enum Wait: CaseIterable {
-    case sendForRoom, submitForRoom, receiptForRoom, batchForRoom, burstForRoom, forwardForRoom, forwardForPackets
-    case forwardAnyForPackets, sendForBuffer, sendForRelease, batchForRelease, receiptReleased, packets, receiveBurst
-    case releases, closed
+    case sendForRoom, submitForRoom, outsideForRoom, receiptForRoom, batchForRoom, burstForRoom, burstSubmittedForRoom
+    case forwardForRoom, forwardAnyForRoom, forwardForLimit, forwardForPackets, forwardAnyForPackets
+    case sendForBuffer, submitForBuffer, receiptForBuffer, batchForBuffer
+    case sendForRelease, batchForRelease, burstForRelease, receiptReleased
+    case packets, packetsMapped, packetsOutside, receiveBurst, receiveBurstOutside, releases, linkChanges, closed
 
     /// The operation that the program called, where the wait ends by an error.
     var operation: String? {
       switch self {
       case .sendForRoom, .burstForRoom, .sendForBuffer: "send"
-      case .submitForRoom: "submit"
-      case .receiptForRoom: "submitForReceipt"
-      case .batchForRoom: "send(contentsOf:)"
-      case .forwardForRoom, .forwardForPackets, .forwardAnyForPackets: "forward"
+      case .submitForRoom, .outsideForRoom, .burstSubmittedForRoom, .submitForBuffer: "submit"
+      case .receiptForRoom, .receiptForBuffer: "submitForReceipt"
+      case .batchForRoom, .batchForBuffer: "send(contentsOf:)"
+      case .forwardForRoom, .forwardAnyForRoom, .forwardForLimit, .forwardForPackets, .forwardAnyForPackets: "forward"
       case .closed: "closed"
-      case .sendForRelease, .batchForRelease, .receiptReleased, .packets, .receiveBurst, .releases: nil
+      case .sendForRelease, .batchForRelease, .burstForRelease, .receiptReleased: nil
+      case .packets, .packetsMapped, .packetsOutside, .receiveBurst, .receiveBurstOutside, .releases, .linkChanges: nil
       }
     }
 
     /// What is published stays so: the wait goes on until the release.
-    var isForRelease: Bool { [.sendForRelease, .batchForRelease, .receiptReleased].contains(self) }
+    var isForRelease: Bool {
+      [.sendForRelease, .batchForRelease, .burstForRelease, .receiptReleased].contains(self)
+    }
+    /// Some of what it sends may be published when it is cancelled: that goes on to its release.
+    var mayHavePublished: Bool { isPipeline || [.batchForRoom, .batchForBuffer].contains(self) }
+    var isPipeline: Bool { [.forwardForRoom, .forwardAnyForRoom, .forwardForLimit].contains(self) }
     var needsFullRing: Bool {
-      [.sendForRoom, .submitForRoom, .receiptForRoom, .batchForRoom, .burstForRoom, .forwardForRoom].contains(self)
+      [
+        .sendForRoom, .submitForRoom, .outsideForRoom, .receiptForRoom, .batchForRoom, .burstForRoom,
+        .burstSubmittedForRoom, .forwardForRoom, .forwardAnyForRoom,
+      ].contains(self)
+    }
+    var needsEmptyPool: Bool {
+      [.sendForBuffer, .submitForBuffer, .receiptForBuffer, .batchForBuffer].contains(self)
     }
   }
 
   /// Waits, on the queue's loop; `isThere` is called just before.
-  private static func wait(_ wait: Wait, on queue: isolated NetworkQueue, _ isThere: () -> Void) async throws {
+  private static func wait(
+    _ wait: Wait, on queue: isolated NetworkQueue, of device: NetworkDevice, _ isThere: () -> Void
+  ) async throws {
     let pool = queue.pool
+    var kept: [Packet] = []
+    defer { withExtendedLifetime(kept) {} }
     if wait.needsFullRing {
       for number in 0..<16 { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
     }
-    let packet = try Packet(copying: numbered(99), in: pool)
+    if wait.needsEmptyPool {
+      while kept.last?.isInPool != false { kept.append(try Packet(copying: numbered(1), in: pool)) }
+    }
+    let packet = try wait.needsEmptyPool ? kept.removeLast() : Packet(copying: numbered(99), in: pool)
     isThere()
     switch wait {
-    case .sendForRoom, .sendForRelease: try await queue.send(packet)
-    case .submitForRoom: try await queue.submit(packet)
-    case .receiptForRoom: _ = try await queue.submitForReceipt(packet)
+    case .sendForRoom, .sendForRelease, .sendForBuffer: try await queue.send(packet)
+    case .submitForRoom, .submitForBuffer: try await queue.submit(packet)
+    case .outsideForRoom:
+      // Some are taken elsewhere than on the loop before anybody has to wait.
+      try await outside(queue) { queue in for _ in 0..<1000 { try await queue.submit(packet) } }
+    case .receiptForRoom, .receiptForBuffer: _ = try await queue.submitForReceipt(packet)
     case .receiptReleased: try await queue.submitForReceipt(packet).released
-    case .batchForRoom, .batchForRelease: try await queue.send(contentsOf: [packet, packet])
-    case .burstForRoom: try await queue.send(queue.makeBurst(count: 2, length: 60))
-    case .forwardForRoom:
+    case .batchForRoom, .batchForRelease, .batchForBuffer: try await queue.send(contentsOf: [packet, packet])
+    case .burstForRoom, .burstForRelease: try await queue.send(queue.makeBurst(count: 2, length: 60))
+    case .burstSubmittedForRoom: try await queue.submit(queue.makeBurst(count: 2, length: 60))
+    case .forwardForRoom: try await queue.forward(from: Repeated(packet: packet))
+    case .forwardForLimit: try await queue.forward(from: Repeated(packet: packet), inFlight: 2)
+    case .forwardAnyForRoom:
       try await queue.forward(
         from: AsyncStream { continuation in for _ in 0..<9 { continuation.yield(packet) } })
     case .forwardForPackets: try await queue.forward(from: queue.packets)
     case .forwardAnyForPackets: try await queue.forward(from: AsyncStream(Packet.self) { _ in })
-    case .sendForBuffer:
-      var kept: [Packet] = []
-      while kept.last?.isInPool != false { kept.append(try Packet(copying: numbered(1), in: pool)) }
-      try await queue.send(kept.removeLast())
-      withExtendedLifetime(kept) {}
     case .packets: for await _ in queue.packets {}
+    case .packetsMapped: for await _ in queue.packets.map({ $0 }).filter({ _ in true }) {}
+    case .packetsOutside: try await outside(queue) { for await _ in $0.packets {} }
     case .receiveBurst: while await queue.receiveBurst() != nil {}
+    case .receiveBurstOutside: try await outside(queue) { while await $0.receiveBurst() != nil {} }
+    case .linkChanges: for await _ in device.linkChanges {}
     case .releases: for await _ in queue.releases {}
     case .closed: try await queue.closed()
+    }
+  }
+
+  /// The same from a task that is not on the loop, a child of this one.
+  private static func outside(
+    _ queue: NetworkQueue, _ body: @escaping @Sendable (NetworkQueue) async throws -> Void
+  ) async throws {
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { try await body(queue) }
+      try await group.next()
+    }
+  }
+
+  /// A source that never ends and never waits, and holds the packet that it brings.
+  private struct Repeated: PacketSequence {
+    typealias Element = Packet
+    typealias Failure = Never
+    let packet: Packet
+    func makeAsyncIterator() -> Iterator { Iterator(packet: packet) }
+    struct Iterator: PacketIterator {
+      let packet: Packet
+      nonisolated(nonsending) mutating func nextPacket() async -> Packet? { packet }
     }
   }
 
@@ -79,7 +127,7 @@ import Testing
       let (device, _) = try await Self.open()
       let started = Tally(1)
       let run = Task {
-        try await device.run { queue in try await Self.wait(wait, on: queue) { started.add(0) } }
+        try await device.run { queue in try await Self.wait(wait, on: queue, of: device) { started.add(0) } }
       }
       try await eventually("it waits") { started.total == 1 }
       if round > 0 { await turn(device.queues[0], times: UInt64(round)) }
@@ -95,13 +143,15 @@ import Testing
     let queue = device.queues[0]
     let (started, outcome) = (Tally(1), Outcome())
     let task = Task {
-      await outcome.record { try await queue.run { queue in try await Self.wait(wait, on: queue) { started.add(0) } } }
+      await outcome.record {
+        try await queue.run { queue in try await Self.wait(wait, on: queue, of: device) { started.add(0) } }
+      }
     }
     try await eventually("it waits") { started.total == 1 }
     await turn(queue, times: 5)
     #expect(outcome.finished == 0)
     task.cancel()
-    if wait.isForRelease || wait == .forwardForRoom || wait == .batchForRoom {
+    if wait.isForRelease || wait.mayHavePublished {
       // What has been published goes on to its release.
       await turn(queue, times: 5)
       try await eventually("it ends with the release") {

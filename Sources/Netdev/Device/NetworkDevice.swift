@@ -129,7 +129,8 @@ extension NetworkDevice {
   /// when it is back.
   public var isLinkUp: Bool { life.link.isUp }
 
-  /// What happens to the link from now on, for each caller; ends with the device.
+  /// What happens to the link from now on, for each caller; ends with the device. Waiting for the next change has no deadline,
+  /// and cancellation ends it at once.
   public var linkChanges: AsyncStream<LinkChange> { life.link.changes() }
 }
 

@@ -19,12 +19,13 @@ public protocol NetworkDriver: AnyObject, Sendable {
   /// The way to the device's life; called once a life, before everything else.
   func attach(control: DeviceControl)
 
-  /// Agrees on features and sizes with the device.
+  /// Agrees on features and sizes with the device. Deadlines towards the device are the driver's; cancelled when the device is
+  /// to close.
   ///
   /// - Throws: what keeps the device from being opened: `notFound`, `unsupported`, `invalidConfiguration`, `timedOut` and others.
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation
 
-  /// The pool's memory will hold this device's frames.
+  /// The pool's memory will hold this device's frames. Deadlines and cancellation as for `start`.
   ///
   /// - Throws: `invalidConfiguration` when the device cannot use this pool, or what the device answers.
   func attach(pool: PacketPool) async throws(NetworkDeviceError)
@@ -41,20 +42,22 @@ public protocol NetworkDriver: AnyObject, Sendable {
     index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
   ) throws(NetworkDeviceError) -> any QueueDriver
 
-  /// All pairs exist and their first buffers are posted: the device may begin.
+  /// All pairs exist and their first buffers are posted: the device may begin. Deadlines and cancellation as for `start`.
   ///
   /// - Throws: what the device answers.
   func activate() async throws(NetworkDeviceError)
 
-  /// Looks at whatever it asked attention for. Being called for nothing is harmless.
+  /// Looks at whatever it asked attention for. Being called for nothing is harmless. Deadlines and cancellation as for `start`.
   ///
   /// - Throws: why the device is lost, when it is.
   func attend() async throws(NetworkDeviceError)
 
-  /// The device is lost: nothing is published, posted or rung until it is back.
+  /// The device is lost: nothing is published, posted or rung until it is back. Waits for nobody but the pairs' loops, and for
+  /// those no longer than a bound; not cancelled.
   func suspend() async
 
   /// Tries once to reach the lost device, or what has taken its place, and to go on with it where the lost one stopped.
+  /// Deadlines and cancellation as for `start`.
   ///
   /// - Throws: what keeps it from being reached. After `unsupported`, `invalidConfiguration` and `resetNotConfirmed` the device
   ///   ends with this error; after anything else the attempt is repeated.

@@ -9,6 +9,8 @@ extension NetworkQueue {
   /// collection away (`consume`) if it is in a variable: a packet that somebody else still holds is sent with its header in
   /// other memory.
   ///
+  /// Deadline: as `send(_:)`. Cancellation: nothing more is published, and it throws when what has been is released.
+  ///
   /// - Throws: `cancelled` if the task was cancelled before the last one was published: those published before have been
   ///   sent, and released, when this throws. `closed` or the cause when the queue ended; `frameTooLong` and `outOfMemory`, as
   ///   `submit(_:)`: the packets before that one are sent.
@@ -27,6 +29,8 @@ extension NetworkQueue {
   }
 
   /// Sends all frames of a burst and returns when the device has released their buffers.
+  ///
+  /// Deadline and cancellation: as `send(contentsOf:)`.
   ///
   /// - Throws: as `send(contentsOf:)`, but that a frame which is too long for the device does not keep the others from being
   ///   sent, and what was not published at any other failure is dropped as a whole.
@@ -65,6 +69,11 @@ extension NetworkQueue {
   /// source is not asked for more: nothing piles up and nothing is dropped here. Doorbells are rung by the burst.
   ///
   /// A packet that is longer than this device takes is dropped, and counted among `packetsFailed`: one frame does not end it.
+  ///
+  /// Deadline: none of its own, it goes on as long as the source does; the queue's end ends it within `resetTimeout` and a
+  /// second, and so does that of the source's queue end the source. Cancellation ends the wait for the source, for room
+  /// and for buffers at once, and it throws when what is published has been released. A source of another kind that does not
+  /// heed cancellation is waited for.
   ///
   /// - Throws: `cancelled` when the task is cancelled: what has been published is then released. What the source throws.
   ///   `closed` or the cause when the queue ends, also while the source brings nothing; `outOfMemory`, as `submit(_:)`.
@@ -107,7 +116,8 @@ extension NetworkQueue {
     }
   }
 
-  /// The same pipeline for a source of any kind, which may throw: at the price of what its `next` costs.
+  /// The same pipeline for a source of any kind, which may throw: at the price of what its `next` costs. Deadline and
+  /// cancellation are the same.
   @_disfavoredOverload
   @inlinable public func forward<Source: AsyncSequence>(
     from source: Source, inFlight limit: Int = .max

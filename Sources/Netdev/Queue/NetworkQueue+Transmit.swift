@@ -12,10 +12,14 @@ extension NetworkQueue {
   /// A packet that is not in the queue's pool, or too long for one buffer and just written, moves into buffers of the pool;
   /// while there are none it suspends too.
   ///
+  /// Deadline: for room there is none, it is the device's affair when it releases something; for buffers see
+  /// ``bufferPatience``. Cancellation ends the wait at once; where there is nothing to wait for it is not looked at, and the
+  /// packet is submitted. The queue's end ends every wait.
+  ///
   /// - Throws: `cancelled` if the task was cancelled while it waited for room or buffers, `closed` or the cause when the queue
   ///   has ended; what concerns this packet alone: `frameTooLong` when it is longer than the device takes, `outOfMemory` when
-  ///   it is longer than all of the pool, or when no buffer came free for a second (``bufferPatience``) while nothing of
-  ///   this queue was with its device: the program itself keeps them all.
+  ///   it is longer than all of the pool, or when no buffer could be expected for a second (``bufferPatience``): the program
+  ///   itself keeps them all.
   @inlinable
   nonisolated(nonsending)
     public func submit(_ packet: consuming Packet) async throws(NetworkDeviceError)
@@ -77,6 +81,10 @@ extension NetworkQueue {
   /// Sends a packet and returns when the device has released its buffer.
   ///
   /// Waits for room and buffers as `submit(_:)` does.
+  ///
+  /// Deadline: none for the release, which is the device's affair; after ``NetworkDevice/close()``, or when the device is lost
+  /// for good, it ends within `resetTimeout` and a second. Cancellation before the publication ends it at once, also when
+  /// there was nothing to wait for; later it has no effect.
   ///
   /// - Throws: `cancelled` if the task was cancelled before publication (the packet was not sent), `closed` or the cause
   ///   when the queue ended before the device released the buffer; `frameTooLong` and `outOfMemory` as `submit(_:)`. After

@@ -109,6 +109,9 @@ extension NetworkQueue {
   }
 
   /// Runs code on the queue's loop: what a child task (`addTask`, `async let`), which leaves the loop, does to come back.
+  ///
+  /// Deadline: none; it comes to its turn when what the loop is doing is done, and also when the queue has ended. Cancellation
+  /// is the body's to heed: it runs in any case.
   public func run<Result: Sendable, Failure: Error>(
     _ body: @Sendable (isolated NetworkQueue) async throws(Failure) -> Result
   ) async throws(Failure) -> Result {

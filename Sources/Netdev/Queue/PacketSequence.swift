@@ -15,7 +15,7 @@ public protocol PacketIterator: AsyncIteratorProtocol where Element == Packet, F
   /// such packets leaves this out.
   mutating func takePacket() -> Packet?
 
-  /// The next packet, or nil at the end.
+  /// The next packet, or nil at the end. It need have no deadline, but a wait ends when the task is cancelled.
   nonisolated(nonsending) mutating func nextPacket() async -> Packet?
 }
 
@@ -23,10 +23,10 @@ extension PacketIterator {
   /// Nothing is at hand.
   @inlinable public mutating func takePacket() -> Packet? { nil }
 
-  /// The next packet, or nil at the end.
+  /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
   @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? { await nextPacket() }
 
-  /// The next packet, or nil at the end; what `for await` calls.
+  /// The next packet, or nil at the end and when the task is cancelled; what `for await` calls. Without a deadline.
   @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
     if let packet = takePacket() { return packet }
     return await nextPacket()
@@ -102,13 +102,13 @@ public struct PacketCompactMap<Base: PacketSequence, Output>: AsyncSequence {
       return nil
     }
 
-    /// The next one, or nil at the end.
+    /// The next one, or nil at the end and when the task is cancelled. Without a deadline.
     @inlinable nonisolated(nonsending) public mutating func next() async -> Output? {
       if let output = takeOutput() { return output }
       return await nextOutput()
     }
 
-    /// The next one, or nil at the end; what `for await` calls.
+    /// The next one, or nil at the end and when the task is cancelled; what `for await` calls. Without a deadline.
     @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Output? {
       if let output = takeOutput() { return output }
       return await nextOutput()
@@ -122,6 +122,6 @@ extension PacketCompactMap.Iterator: PacketIterator where Output == Packet {
   /// A packet that is at hand.
   @inlinable public mutating func takePacket() -> Packet? { takeOutput() }
 
-  /// The next packet, or nil at the end.
+  /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
   @inlinable nonisolated(nonsending) public mutating func nextPacket() async -> Packet? { await nextOutput() }
 }

@@ -5,6 +5,9 @@ extension NetworkQueue {
   ///
   /// Elsewhere than on the queue's loop a burst is fetched ahead, and goes back to the queue with the iterator. Code at top
   /// level keeps the iterator of a loop until the program ends, that is Swift's way: put a loop that you leave in a function.
+  ///
+  /// Deadline: none; frames come when the device has some. Cancellation ends a wait at once, and an iteration that finds frames
+  /// all the time in the loop's next turn; the queue's end ends both.
   public nonisolated var packets: Packets { Packets(queue: self) }
 
   /// An asynchronous sequence of received packets; `for await` fetches them. It ends when the queue ends (the cause is
@@ -50,21 +53,21 @@ extension NetworkQueue {
         return QueueState.isHere(loopIdentity) ? takePacket() : nil
       }
 
-      /// The next packet, or nil at the end.
+      /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
       @inlinable nonisolated(nonsending) public mutating func nextPacket() async -> Packet? {
         if let packet = takePacket() { return packet }
         if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
         return await fetchAhead()
       }
 
-      /// The next packet, or nil at the end.
+      /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
       @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
         if let packet = takePacket() { return packet }
         if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
         return await fetchAhead()
       }
 
-      /// The next packet, or nil at the end; what `for await` calls.
+      /// The next packet, or nil at the end and when the task is cancelled; what `for await` calls. Without a deadline.
       @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
         if let packet = takePacket() { return packet }
         if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
@@ -119,6 +122,8 @@ extension NetworkQueue {
   }
 
   /// Takes a burst of received frames, up to 64; suspends until there is at least one.
+  ///
+  /// Deadline: none. Cancellation ends a wait at once; what is at hand in this turn of the loop may still be taken.
   ///
   /// - Returns: nil when the queue has ended or the task is cancelled.
   @inlinable nonisolated(nonsending) public func receiveBurst() async -> PacketBurst? {

@@ -22,7 +22,7 @@ public final class Receipt: Sendable {
 
   /// Returns when the device has released the buffer; at once if it has already.
   ///
-  /// Cancellation has no effect: virtio has no way to take a single buffer back.
+  /// Deadline: none, as for `send(_:)`. Cancellation has no effect: virtio has no way to take a single buffer back.
   ///
   /// - Throws: `closed` or the cause, when the queue ended before the device released the buffer; `frameTooLong`.
   public var released: Void {
@@ -35,7 +35,8 @@ public final class Receipt: Sendable {
 extension NetworkQueue {
   /// Submits a packet, as `submit(_:)` does, for a receipt that can be asked for the release of its buffer.
   ///
-  /// A method of its own: a packet submitted without one leaves no trace that would have to be kept.
+  /// A method of its own: a packet submitted without one leaves no trace that would have to be kept. Deadline and cancellation:
+  /// as `submit(_:)`.
   ///
   /// - Throws: as `submit(_:)`.
   public func submitForReceipt(_ packet: consuming Packet) async throws(NetworkDeviceError) -> Receipt {

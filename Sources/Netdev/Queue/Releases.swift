@@ -15,6 +15,8 @@ extension NetworkQueue {
 
   /// An event whenever the device has released buffers: several releases in one turn of the loop are one event, and events
   /// that nobody waited for are one too. It ends with the queue. Any number of tasks may iterate, from anywhere.
+  ///
+  /// Deadline: none. Cancellation ends the iteration at once.
   public nonisolated var releases: Releases { Releases(queue: self) }
 
   /// The sequence of `releases`.
@@ -35,7 +37,7 @@ extension NetworkQueue {
 
       fileprivate init(queue: NetworkQueue) { self.queue = queue }
 
-      /// The next event, or nil at the end or when the task is cancelled.
+      /// The next event, or nil at the end or when the task is cancelled. Without a deadline.
       public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async -> ReleaseEvent? {
         let event = await queue.nextRelease(after: seen)
         seen = event?.released
@@ -46,8 +48,9 @@ extension NetworkQueue {
 
   private func nextRelease(after seen: UInt64?) async -> ReleaseEvent? {
     guard let core = unsafe core else { return nil }
+    if Task.isCancelled { return nil }
     if let seen, core.statistics.packetsReleased > seen { return core.releaseEvent }
-    if core.isFinished || Task.isCancelled { return nil }
+    if core.isFinished { return nil }
     let waiter = core.waiters.take(.event)
     core.watchers.append(waiter)
     core.interestChanged()
