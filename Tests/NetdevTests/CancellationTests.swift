@@ -175,6 +175,23 @@ import Testing
     try await eventually("every buffer is back") { device.pool.free == 128 }
   }
 
+  @Test func `a task that is cancelled iterates releases no further, though there have been some`() async throws {
+    let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .release, capacity: 16))
+    let queue = device.queues[0]
+    let seen = try await Task {
+      try await queue.run { queue in
+        var iterator = queue.releases.makeAsyncIterator()
+        try await queue.submit(Packet(copying: numbered(1), in: queue.pool))
+        let first = await iterator.next()
+        try await queue.send(Packet(copying: numbered(2), in: queue.pool))
+        unsafe withUnsafeCurrentTask { unsafe $0?.cancel() }
+        return [first?.released, await iterator.next()?.released]
+      }
+    }.value
+    #expect(seen == [1, nil])
+    try await device.close()
+  }
+
   struct OwnError: Error {}
 
   @Test func `what a body throws of its own is thrown, cancelled or not, and so is the cause when a queue breaks`()
