@@ -36,6 +36,7 @@ private func check(_ specification: DeviceSpecification, _ text: String) {
   switch specification.kind {
   case .loopback: promise(text.hasPrefix("loopback:"), "\(text) is what it says")
   case .tap(let name): promise(!name.isEmpty && text.hasPrefix("tap:"), "\(text) is what it says")
+  case .packet(let name, _): promise(!name.isEmpty && text.hasPrefix("packet:"), "\(text) is what it says")
   case .hostUDP(let address, _): promise(!address.isEmpty && text.hasPrefix("host-udp:"), "\(text) is what it says")
   case .vhostUser(let options):
     promise((1...107).contains(options.path.utf8.count), "a path that a socket can have: \(text)")
@@ -47,7 +48,8 @@ private func check(_ specification: DeviceSpecification, _ text: String) {
 
 private let urlSeeds = [
   "loopback:", "loopback:?lossless=1&queues=2&queue_size=256", "tap:tap0?queues=4&mrg_rxbuf=0&event_idx=1&indirect=0",
-  "host-udp:127.0.0.1:7007?placement=own", "vhost-user:/run/switch/port0?server=1&connect_timeout=5&timeout=3",
+  "packet:eth0?queues=2&promiscuous=1", "lo:?queues=2", "host-udp:127.0.0.1:7007?placement=own",
+  "vhost-user:/run/switch/port0?server=1&connect_timeout=5&timeout=3",
   "vhost-user:/a?mac=02:00:00:00:00:01&mtu=1500&kicks=0&reconnect=0&in_flight=fail&serve_timeout=9",
   "vfio:0000:00:04.0",
 ]
