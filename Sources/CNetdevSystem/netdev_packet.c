@@ -109,8 +109,9 @@ int netdev_packet_prepare(int descriptor, struct netdev_packet_rings rings, void
   *step = netdev_packet_step_version;
   int result = set_number(descriptor, PACKET_VERSION, TPACKET_V2);
   if (result < 0) return result;
-  // Says of a received frame which checksum is to be completed, and where; and of one to transmit how much of it is to be
-  // copied: a frame that lies partly in the ring would still be read by whoever received it when its slot is free again.
+  // Says of a received frame which checksum is to be completed, and where; and of one to transmit how much of it the kernel
+  // shall copy. Kernels before 4.20 hand the rest on as it lies in the ring: who received such a frame on this machine would
+  // read what its slot holds next.
   *step = netdev_packet_step_header;
   result = set_number(descriptor, PACKET_VNET_HDR, 1);
   if (result < 0) return result;

@@ -45,7 +45,7 @@ struct DeviceURL {
   static func advice(forInterface text: String) -> String? {
     let name = String(text.prefix { $0 != "?" })
     // A string is handed over with its zero.
-    guard !name.isEmpty, unsafe netdev_packet_has_interface(name) else { return nil }
+    guard !name.isEmpty, !name.utf8.contains(0), unsafe netdev_packet_has_interface(name) else { return nil }
     return
       "\(name) is an interface of this host: write packet:\(name) for its frames, or tap:NAME for an interface of your own"
   }

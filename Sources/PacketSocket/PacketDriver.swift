@@ -73,6 +73,10 @@ public final class PacketDriver: NetworkDriver {
         .invalidConfiguration, "opening interface \(interface)", offered: "\(queues) queue pairs",
         advice: "ask for 1 to 256")
     }
+    guard !interface.utf8.contains(0) else {
+      throw NetworkDeviceError(
+        .invalidConfiguration, "opening an interface", offered: "a name with a zero in it", advice: "take it out")
+    }
     self.interface = interface
     self.options = options
     self.logger = logger

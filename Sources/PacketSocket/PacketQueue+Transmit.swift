@@ -9,7 +9,7 @@ internal import Synchronization
 extension PacketQueue {
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     guard let rings else { return 0 }
-    let room = min(entries.count, transmitCapacity - (tail - head) - dropped.count)
+    let room = min(entries.count, transmitCapacity - (tail - head) - finished.count)
     let present = socket.counts.limit.load(ordering: .relaxed)
     var position = 0
     while position < room {
@@ -36,7 +36,7 @@ extension PacketQueue {
   }
 
   private func drop(_ entry: TransmitEntry, _ reason: PacketDrop) {
-    dropped.append(entry)
+    finished.append(entry)
     socket.counts.drop(.transmitted, reason)
   }
 
@@ -120,8 +120,8 @@ extension PacketQueue {
   // MARK: Releases
 
   func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
-    guard let rings else { return 0 }
-    var count = takeDropped(into: &entries)
+    var count = takeFinished(into: &entries)
+    guard let rings else { return count }
     while count < entries.count, head != taken, unsafe netdev_packet_is_released(rings.transmitSlot(head)) {
       let entry = unsafe shadow[place(head)]
       head += 1
@@ -133,12 +133,21 @@ extension PacketQueue {
     return count
   }
 
-  private func takeDropped(into entries: inout MutableSpan<TransmitEntry>) -> Int {
-    guard !dropped.isEmpty else { return 0 }
-    let count = min(entries.count, dropped.count)
-    for position in 0..<count { entries[position] = dropped[position] }
-    dropped.removeFirst(count)
+  private func takeFinished(into entries: inout MutableSpan<TransmitEntry>) -> Int {
+    guard !finished.isEmpty else { return 0 }
+    let count = min(entries.count, finished.count)
+    for position in 0..<count { entries[position] = finished[position] }
+    finished.removeFirst(count)
     return count
+  }
+
+  /// Takes the released frames out of the ring, which goes.
+  func finishReleased(_ rings: PacketRings) {
+    for position in head..<taken where unsafe shadow[place(position)] != Self.gone {
+      guard unsafe netdev_packet_is_released(rings.transmitSlot(position)) else { continue }
+      finished.append(unsafe shadow[place(position)])
+      unsafe shadow[place(position)] = Self.gone
+    }
   }
 
   /// Frames that have left before one in front of them.
@@ -157,7 +166,7 @@ extension PacketQueue {
 
   /// Whether there is a frame to take back.
   func hasReleased(_ rings: PacketRings) -> Bool {
-    if !dropped.isEmpty { return true }
+    if !finished.isEmpty { return true }
     for position in head..<taken where unsafe shadow[place(position)] != Self.gone {
       if unsafe netdev_packet_is_released(rings.transmitSlot(position)) {
         wasTold = true

@@ -37,8 +37,8 @@ internal import PacketFormats
   private let placeMask: Int
   /// Stands for a frame that was released before one in front of it.
   static let gone = TransmitEntry(rawValue: .max)
-  /// Frames that were accepted and will not be sent.
-  @safe @exclusivity(unchecked) var dropped: [TransmitEntry] = []
+  /// Frames to be given back that are in the ring no more: dropped, or released when it went.
+  @safe @exclusivity(unchecked) var finished: [TransmitEntry] = []
   /// The kernel has told of frames that have left: perhaps not the first ones.
   @safe @exclusivity(unchecked) var wasTold = false
   /// The kernel takes nothing for now.
@@ -95,7 +95,7 @@ internal import PacketFormats
     releases?.cancel()
     pause?.cancel()
     (readable, releases, pause) = (nil, nil, nil)
-    // Unmapped: the last slots are the kernel's.
+    if let rings { finishReleased(rings) }
     rings = nil
   }
 
@@ -142,7 +142,7 @@ internal import PacketFormats
       // A descriptor that is ready already makes its source fire at once: there is no need to look again.
       readable?.want()
     }
-    let wantsReleases = released != .never && (tail != head || !dropped.isEmpty)
+    let wantsReleases = released != .never && (tail != head || !finished.isEmpty)
     guard wantsReleases || taken != tail else { return false }
     let wasBlocked = isBlocked
     // What is told from here on is told by the source.
@@ -158,8 +158,8 @@ internal import PacketFormats
   }
 
   func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
-    for entry in dropped { transmitted(entry) }
-    dropped = []
+    for entry in finished { transmitted(entry) }
+    finished = []
     while head < tail {
       let entry = unsafe shadow[place(head)]
       if entry != Self.gone { transmitted(entry) }

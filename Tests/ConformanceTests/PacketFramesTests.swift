@@ -1,6 +1,5 @@
 import CTestSupport
 import Foundation
-import Glibc
 import Netdev
 import PacketFormats
 import PacketSocket
@@ -140,31 +139,6 @@ struct PacketFramesTests {
     try await waitUntil("the counts of the turn") { bench.counts.receiveDrops == 4 }
     #expect(bench.counts.receiveDropsSegmentation == 1)
     #expect(bench.counts.receiveDropsLength == 3)
-    try await bench.close()
-  }
-
-  // A wire between two namespaces hands on what lies in the sender's memory.
-  @Test func `what was sent stays as it was until it is read, although its slot is used again and again`() async throws
-  {
-    let bench = try await Bench()
-    let reader = try await bench.namespace.run { unsafe test_packet_socket("packet1") }
-    try #require(reader >= 0)
-    defer { Glibc.close(reader) }
-    var room: CInt = 16 << 20
-    let forceReceiveBuffer: CInt = 33  // SO_RCVBUFFORCE
-    try #require(unsafe setsockopt(reader, SOL_SOCKET, forceReceiveBuffer, &room, 4) == 0)
-    let count = 3 * bench.device.information.queueSize
-    let frames = (0..<count).map { number in
-      Self.frame(tags: [], payload: 1400).map { $0 &+ UInt8(truncatingIfNeeded: number) }
-    }
-    let queue = bench.device.queues[0]
-    for frame in frames { try await queue.send(try Packet(copying: frame, in: queue.pool)) }
-    var buffer = [UInt8](repeating: 0, count: 2048)
-    for (number, frame) in frames.enumerated() {
-      let length = unsafe recv(reader, &buffer, buffer.count, 0)
-      #expect(
-        length == frame.count && Array(buffer.prefix(max(0, length))) == frame, "frame \(number): \(length) bytes")
-    }
     try await bench.close()
   }
 

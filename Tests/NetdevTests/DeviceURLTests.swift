@@ -16,7 +16,7 @@ import Testing
     #expect(error.advice.contains("packet:lo") && error.advice.contains("tap:"), "\(error)")
   }
 
-  @Test(arguments: ["nonsense", "nonsense:", ":", ""])
+  @Test(arguments: ["nonsense", "nonsense:", ":", "", "lo\0", "lo\0:"])
   func `what is neither is told what there is`(_ url: String) throws {
     let error = try refusal(url)
     #expect(error.advice.contains("packet:") && error.advice.contains("tap:"), "\(error)")
