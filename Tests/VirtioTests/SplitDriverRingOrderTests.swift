@@ -44,13 +44,45 @@ import Virtio
     }
   }
 
-  @Test func `a device that scribbles over the available ring changes nothing but the order`() throws {
+  /// A chain that the device keeps while more than a ring of newer ones goes through leaves no trace in the available ring. Two such
+  /// came back in the order of the table, and after a loss a frame went out before an older one of its flow (simulation, world
+  /// peer-lost, seed 5809).
+  @Test func `chains that are older than the whole available ring come in their order too`() throws {
+    let block = try RingBlock(size: 4)
+    var ring = try block.driver { _ in }
+    var used: UInt16 = 0
+    var out: [UInt64] = []
+    func add(_ token: UInt64) {
+      if ring.add(address: RingBlock.bufferBase, length: 1, writable: false, token: token) { out.append(token) }
+      ring.publish()
+    }
+    func giveBack(_ head: UInt16) throws {
+      block.setUsed(used, id: UInt32(head), length: 0)
+      used &+= 1
+      block.usedIdx = used
+      while let chain = try ring.nextUsed() { out.removeAll { $0 == chain.token } }
+    }
+    for token: UInt64 in 0..<4 { add(token) }
+    // Heads 2 and 1 come back in this order: a newer chain gets the lower head, once 3 has come and gone.
+    try giveBack(0)
+    add(4)
+    for token: UInt64 in 5..<12 {
+      try giveBack(3)
+      add(token)
+    }
+    #expect(out == [1, 2, 4, 11])
+    var drained: [UInt64] = []
+    ring.drainInOrder { drained.append($0) }
+    #expect(drained == out)
+  }
+
+  @Test func `a device that scribbles over the available ring changes nothing`() throws {
     for scribble: UInt16 in [0, 3, 7, 8, 0xffff] {
       try withMixed { ring, block, out in
         for place: UInt16 in 0..<8 { block.setAvail(place, head: scribble) }
         var drained: [UInt64] = []
         ring.drainInOrder { drained.append($0) }
-        #expect(drained.sorted() == out.sorted())
+        #expect(drained == out)
       }
     }
   }

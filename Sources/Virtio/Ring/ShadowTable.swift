@@ -43,6 +43,9 @@ struct ShadowTable: ~Copyable {
 
   /// `size` entries, owned.
   @usableFromInline let entries: UnsafeMutablePointer<Entry>
+  /// `size` numbers, owned: at an outstanding head the index of its publication. The available ring forgets it, where the device
+  /// returns newer chains first and their places are used again.
+  @usableFromInline let published: UnsafeMutablePointer<UInt32>
   /// `size` ids, owned: the circle of free descriptors.
   @usableFromInline let freeIds: UnsafeMutablePointer<UInt16>
   /// Size of the ring minus one.
@@ -54,6 +57,8 @@ struct ShadowTable: ~Copyable {
 
   init(size: UInt16) {
     unsafe entries = .allocate(capacity: Int(size))
+    unsafe published = .allocate(capacity: Int(size))
+    unsafe published.initialize(repeating: 0, count: Int(size))
     unsafe freeIds = .allocate(capacity: Int(size))
     mask = UInt32(size) - 1
     taken = 0
@@ -64,8 +69,9 @@ struct ShadowTable: ~Copyable {
   // Inlinable, as everything of a frozen type that other inlinable code destroys.
   @inlinable
   deinit {
-    // Both are trivial: nothing to deinitialize.
+    // All are trivial: nothing to deinitialize.
     unsafe entries.deallocate()
+    unsafe published.deallocate()
     unsafe freeIds.deallocate()
   }
 

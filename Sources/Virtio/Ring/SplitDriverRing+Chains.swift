@@ -70,6 +70,8 @@ extension SplitDriverRing {
   }
 
   private mutating func makeAvailable(_ head: UInt16) {
+    // A head is below the size.
+    unsafe shadow.published[Int(head)] = availIndex
     unsafe netdev_store_relaxed_u16(availEntries + 2 * Int(availIndex & mask), head)
     availIndex &+= 1
   }

@@ -143,6 +143,7 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
     unsafe Self.write(
       head: head, address: address, length: length, writable: writable, token: token, descriptors: descriptors,
       entries: shadow.entries, avail: availEntries + 2 * Int(availIndex & mask))
+    unsafe shadow.published[Int(head)] = availIndex
     availIndex &+= 1
     return true
   }
@@ -156,7 +157,7 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
   public mutating func add(count: Int, writable: Bool, _ buffer: (Int) -> RingBuffer?) -> Int {
     let room = min(max(count, 0), Int(shadow.free))
     let descriptors = unsafe descriptors
-    let entries = unsafe shadow.entries
+    let (entries, published) = unsafe (shadow.entries, shadow.published)
     var done = 0
     while done != room {
       // Up to where one of the two circles comes round: so far pointers go straight on. Ids in the circle are below the size.
@@ -168,6 +169,7 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
         unsafe Self.write(
           head: freeIds[position], address: next.address, length: next.length, writable: writable, token: next.token,
           descriptors: descriptors, entries: entries, avail: avail + 2 &* position)
+        unsafe published[Int(freeIds[position])] = availIndex &+ UInt32(truncatingIfNeeded: position)
         position &+= 1
       }
       shadow.taken &+= UInt32(truncatingIfNeeded: position)
