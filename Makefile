@@ -48,11 +48,11 @@ install:
 	else echo "Missing system packages; type:  sudo apt-get install $(PACKAGES)"; exit 1; fi
 
 lint:
-	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
+	swift format lint --strict -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep Simulate
 	FaultSweep/seam.py
 
 format:
-	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep
+	swift format -i -r -p --configuration .swift-format Package.swift Sources Tests Examples Benchmarks Fuzz FaultSweep Simulate
 
 # Exact counts: instructions, mallocs, retains and releases a packet.
 bench-count: deps
@@ -96,6 +96,19 @@ CYCLES := 10000
 soak: faults-build
 	GLIBC_TUNABLES=glibc.malloc.tcache_count=0 MALLOC_PERTURB_=85 SWIFT_BACKTRACE=enable=no \
 	  $(FAULTS) soak $(CYCLES) $(or $(SEED),1)
+
+# Programs and devices in a world whose order of events comes from a seed: SEEDS=n runs in all worlds, from FIRST=n on; and that the
+# faults of our own that can be planted are found.
+SEEDS := 20000
+.PHONY: simulate simulate-planted simulate-build
+simulate-build: deps
+	swift build -c release --package-path Simulate
+
+simulate: simulate-build
+	Simulate/simulate.sh $(SEEDS) $(or $(FIRST),0)
+
+simulate-planted: simulate-build
+	Simulate/simulate.sh planted
 
 # The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
 # The runner is called by itself: a library preloaded for the tests would not fit the compiler.

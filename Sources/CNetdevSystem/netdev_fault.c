@@ -11,6 +11,8 @@ bool netdev_fault_is_planted(const char *name) {
   (void)name;
   return false;
 }
+void netdev_fault_set_place(void (*hold)(void)) { (void)hold; }
+void netdev_fault_place(void) {}
 bool netdev_fault_refuses(const char *function, const char *call, const void *caller) {
   (void)function, (void)call, (void)caller;
   return false;
@@ -128,6 +130,14 @@ bool netdev_fault_plan(const char *text) {
 }
 
 uint64_t netdev_fault_fired(void) { return __atomic_load_n(&fired, __ATOMIC_ACQUIRE); }
+
+static __thread void (*thread_place)(void);
+
+void netdev_fault_set_place(void (*hold)(void)) { thread_place = hold; }
+
+void netdev_fault_place(void) {
+  if (thread_place) thread_place();
+}
 
 bool netdev_fault_is_planted(const char *name) { return planted && strcmp(planted, name) == 0; }
 

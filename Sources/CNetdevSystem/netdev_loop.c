@@ -32,6 +32,7 @@ int netdev_eventfd_create(void) {
 int netdev_eventfd_signal(int descriptor) {
   const uint64_t one = 1;
   ssize_t length;
+  NETDEV_PLACE();
   do {
     length = NETDEV_CALL(write, descriptor, &one, sizeof one);
   } while (length < 0 && errno == EINTR);

@@ -64,6 +64,7 @@ package enum LoopWorlds {
   private var core: UnsafeMutablePointer<LoopCore>?
   private let inlet: LoopInlet
   private let world: UnsafeMutableRawPointer?
+  private let identity: UInt
   /// In a turn, perhaps one that is held up while other loops turn.
   package private(set) var isTurning = false
   /// It waits for its backend.
@@ -74,10 +75,14 @@ package enum LoopWorlds {
     self.name = name
     inlet = unsafe core.pointee.inlet.takeUnretainedValue()
     unsafe world = netdev_current_world()
+    identity = UInt(bitPattern: core)
   }
 
   /// True until the executor has gone and the loop with it.
   package var isLive: Bool { unsafe core != nil }
+
+  /// Code that runs now belongs to this loop.
+  package var isHere: Bool { netdev_current_loop_identity() == identity }
 
   /// What it has done so far.
   package var statistics: LoopStatistics { inlet.statistics }

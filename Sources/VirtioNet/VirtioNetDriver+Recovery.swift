@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Logging
 public import Netdev
@@ -35,6 +36,9 @@ extension VirtioNetDriver {
 
   private func noteLoss() async throws(NetworkDeviceError) {
     guard let loss = await transport.loss() else { return }
+    #if Testing
+    if unsafe netdev_fault_is_planted("ignored-loss"), state.withLock({ $0.isFresh }) { return }
+    #endif
     state.withLock { state in
       state.losses += 1
       state.loss = loss
@@ -72,6 +76,9 @@ extension VirtioNetDriver {
     try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     // From here on it is the new device that knows the buffers. A loop that does not answer now resumes its pair later, in order.
     state.withLock { $0.loss = nil }
+    #if Testing
+    state.withLock { $0.handshake = $0.control?.loop.now ?? 0 }
+    #endif
     let terms = ResumeTerms(isGone: isGone, generation: generation, inFlight: policy.inFlight, cause: loss.cause)
     let kept = await tell(within: Self.loopPatience) { $0.resume(terms) }
     guard !isGone, let agreed = state.withLock({ $0.agreed }) else { return }

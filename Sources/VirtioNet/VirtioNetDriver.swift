@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 public import LibeventConcurrency
 public import Logging
 public import Netdev
@@ -32,6 +33,11 @@ public final class VirtioNetDriver: NetworkDriver {
     var agreed: Agreed?
     var pool: PacketPool?
     var memory: Memory?
+    #if Testing
+    /// When the device was there last, for a fault of our own.
+    var handshake: UInt64 = 0
+    var isFresh: Bool { control.map { $0.loop.now &- handshake < 1_000_000 } ?? false }
+    #endif
     var pairs: [VirtioQueuePair.Reference] = []
     var saysLinkIsUp = true
     /// Losses so far, in this life.
@@ -247,6 +253,18 @@ extension VirtioNetDriver {
   /// DRIVER_OK; from here on doorbells ring (VIRTIO 1.4 §3.1.1: never before).
   public func activate() async throws(NetworkDeviceError) {
     try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+    #if Testing
+    state.withLock { $0.handshake = $0.control?.loop.now ?? 0 }
+    if unsafe netdev_fault_is_planted("start-crosses-reset") {
+      // Nobody waits for the start, and the reset does not know of it.
+      let loop = state.withLock { $0.control?.loop }
+      Task {
+        await loop?.sleep(for: .microseconds(500))
+        _ = await tell { $0.goLive() }
+      }
+      return
+    }
+    #endif
     _ = await tell { $0.goLive() }
   }
 

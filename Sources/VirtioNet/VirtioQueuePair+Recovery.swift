@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import Netdev
 internal import Virtio
 
@@ -93,6 +94,10 @@ extension VirtioQueuePair {
     case .resubmit:
       // They were in a ring of this size: they fit. Their bytes have been counted.
       let bytes = counts.bytesSubmitted
+      #if Testing
+      var left = left
+      if unsafe netdev_fault_is_planted("overtaken-frame") { left.transmitted.reverse() }
+      #endif
       let done = (try? transmit(left.transmitted.span)) ?? 0
       counts.bytesSubmitted = bytes
       counts.resubmitted &+= UInt64(done)

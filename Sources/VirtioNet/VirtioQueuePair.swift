@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Logging
 internal import Netdev
@@ -168,6 +169,9 @@ internal import Virtio
 
   /// DRIVER_OK is set: the first notifications are unconditional. Unless a reset was quicker: a queue may break at once.
   func goLive() {
+    #if Testing
+    if unsafe netdev_fault_is_planted("start-crosses-reset") { isQuiet = false }
+    #endif
     guard !isQuiet, !isSuspended else { return }
     isLive = true
     doorbells?.kickReceive()
@@ -231,6 +235,9 @@ extension VirtioQueuePair {
     if unsafe rings.pointee.transmit.hasUnannounced {
       if unsafe rings.pointee.transmit.needsKick() {
         counts.kicks &+= 1
+        #if Testing
+        if unsafe netdev_fault_is_planted("forgotten-doorbell") { return }
+        #endif
         doorbells?.kickTransmit()
         service?.begin()
       } else {
@@ -271,9 +278,16 @@ extension VirtioQueuePair {
     }
     switch released {
     case .never: unsafe rings.pointee.transmit.disarmInterrupt()
-    case .next: if unsafe rings.pointee.transmit.armInterrupt() { pending = true }
+    case .next:
+      #if Testing
+      if unsafe netdev_fault_is_planted("missing-rearm") { break }
+      #endif
+      if unsafe rings.pointee.transmit.armInterrupt() { pending = true }
     case .most: if unsafe rings.pointee.transmit.armInterruptDelayed() { pending = true }
     }
+    #if Testing
+    if unsafe netdev_fault_is_planted("lost-recheck") { return false }
+    #endif
     return pending
   }
 

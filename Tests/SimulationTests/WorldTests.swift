@@ -56,6 +56,29 @@ import Testing
   }
 }
 
+/// The page's example, word for word.
+@Suite struct SimulationPageTests {
+  @Test(arguments: 0..<50) func `every frame is echoed, whatever the order of events`(seed: UInt64) async throws {
+    try await Simulation(seed: seed).run { world in
+      let device = try await world.open("loopback:?lossless=1&queues=2")
+      try await device.run { queue in
+        let sender = Task.detached {
+          for number in 0..<20 {
+            try await queue.send(try Packet(copying: [UInt8](repeating: UInt8(number), count: 64), in: queue.pool))
+            if world.chance(oneIn: 4) { try await Task.sleep(for: .milliseconds(world.choose(below: 10))) }
+          }
+        }
+        var seen = 0
+        for await _ in queue.packets {
+          seen += 1
+          if seen == 20 { break }
+        }
+        try await sender.value
+      }
+    }
+  }
+}
+
 /// Ten frames a queue pair, sent and seen again.
 func goRound(_ world: SimulatedWorld, _ url: String) async throws {
   let device = try await world.open(url)

@@ -32,6 +32,13 @@ void netdev_fault_write_record(void);
 // Whether the environment's NETDEV_PLANT asks for this fault of our own, by which a sweep shows that it finds such faults.
 bool netdev_fault_is_planted(const char *name);
 
+// What is called on this thread at each place where another thread could come between two steps that belong together: after the
+// fences of rings, before doorbells. NULL for nothing. Only builds for tests have such places.
+void netdev_fault_set_place(void (*hold)(void));
+
+// Such a place.
+void netdev_fault_place(void);
+
 // The seam for calls of others that a test interposes; sets errno when the call shall be refused.
 bool netdev_fault_refuses(const char *function, const char *call, const void *caller);
 
@@ -62,6 +69,9 @@ size_t netdev_fault_cut(const char *function, const char *call, const void *call
 // A fault of our own.
 #define NETDEV_PLANTED(name) netdev_fault_is_planted(name)
 
+// A place where others may come between.
+#define NETDEV_PLACE() netdev_fault_place()
+
 #else
 
 #define NETDEV_CALL(call, ...) call(__VA_ARGS__)
@@ -69,6 +79,7 @@ size_t netdev_fault_cut(const char *function, const char *call, const void *call
 #define NETDEV_CALL_DONE(call, ...) call(__VA_ARGS__)
 #define NETDEV_CUT(call, length) (length)
 #define NETDEV_PLANTED(name) false
+#define NETDEV_PLACE() ((void)0)
 
 #endif
 

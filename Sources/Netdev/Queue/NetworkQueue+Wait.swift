@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 
 // How a task waits on its queue.
@@ -30,6 +31,9 @@ extension NetworkQueue {
 
   /// A waiting task was cancelled: it goes on at once, unless what it waits for has just come.
   func cancelWait(_ index: UInt32, _ generation: UInt64) {
+    #if Testing
+    if unsafe netdev_fault_is_planted("leaked-waiter") { return }
+    #endif
     guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
     if core.senders.remove(waiter) {
       core.updateCredits()

@@ -173,6 +173,9 @@ extension QueueCore {
     }
     // No buffer that this queue may take: whoever gives that one back wakes this loop. Looks again after asking.
     statistics.starved &+= 1
+    #if Testing
+    if unsafe netdev_fault_is_planted("starving-unregistered") { return false }
+    #endif
     unsafe pool.queues.wish(.init(level: missing > 0 ? 0 : pool.configuration.reserve), for: local)
     hasWish = true
     takeFromPool(room, missing: missing, needed: needed)

@@ -259,6 +259,9 @@ extension QueueCore {
 
   private func releaseTimerFired() {
     releaseTimerRuns = false
+    #if Testing
+    if unsafe netdev_fault_is_planted("bound-not-renewed") { releaseTimerRuns = true }
+    #endif
     guard unsafe state.pointee.inFlight > 0 else { return }
     overduePause = isOverdue ? min(overduePause * 2, .milliseconds(128)) : Self.releaseBound
     isOverdue = true

@@ -6,12 +6,14 @@ internal import Synchronization
 /// what a kernel may do. A timer never fires early; a descriptor that is ready may show that late, and does show it in the end.
 final class SimulatedBackend: LoopBackend {
   // Kept: a loop that somebody still holds may outlive the run.
-  private let world: WorldSchedule
+  fileprivate let world: WorldSchedule
   let number: Int
   let isWoken = Atomic<Bool>(false)
   private var sources: [SimulatedSource] = []
   private var timers: [SimulatedTimer] = []
   private var made = 0
+  /// The loop that this is of.
+  weak var loop: WorldLoop?
 
   init(world: WorldSchedule, number: Int) {
     self.world = world
@@ -29,14 +31,14 @@ final class SimulatedBackend: LoopBackend {
     descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
   ) throws(LoopError) -> any LoopBackendEvent {
     made += 1
-    let source = SimulatedSource(number: made, descriptor, readiness == .writable, handler)
+    let source = SimulatedSource(number: made, self, descriptor, readiness == .writable, handler)
     sources.append(source)
     return source
   }
 
   func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent {
     made += 1
-    let timer = SimulatedTimer(number: made, world: world, handler)
+    let timer = SimulatedTimer(number: made, self, handler)
     timers.append(timer)
     return timer
   }
@@ -44,6 +46,11 @@ final class SimulatedBackend: LoopBackend {
   func close() {
     sources = []
     timers = []
+  }
+
+  /// What belongs to a loop is touched on it only.
+  fileprivate func expectHere(_ what: @autoclosure () -> String) {
+    if let loop, !loop.isHere { world.find("\(what()) of the loop '\(loop.name)' is touched elsewhere") }
   }
 
   // MARK: What can happen
@@ -87,13 +94,17 @@ final class SimulatedBackend: LoopBackend {
 /// A descriptor of this process, looked at when the world says so.
 private final class SimulatedSource: LoopBackendEvent {
   let number: Int
+  private weak var backend: SimulatedBackend?
   private let descriptor: CInt
   private let forWriting: Bool
   private var handler: (() -> Void)?
   private var isArmed = false
 
-  init(number: Int, _ descriptor: CInt, _ forWriting: Bool, _ handler: @escaping () -> Void) {
+  init(
+    number: Int, _ backend: SimulatedBackend, _ descriptor: CInt, _ forWriting: Bool, _ handler: @escaping () -> Void
+  ) {
     self.number = number
+    self.backend = backend
     self.descriptor = descriptor
     self.forWriting = forWriting
     self.handler = handler
@@ -103,9 +114,18 @@ private final class SimulatedSource: LoopBackendEvent {
   var isReady: Bool { isArmed && handler != nil && simulation_is_ready(descriptor, forWriting) }
 
   func fire() { if isArmed { handler?() } }
-  func arm(afterNanoseconds: UInt64) { isArmed = true }
-  func disarm() { isArmed = false }
+  func arm(afterNanoseconds: UInt64) {
+    backend?.expectHere("source \(number)")
+    isArmed = true
+  }
+
+  func disarm() {
+    backend?.expectHere("source \(number)")
+    isArmed = false
+  }
+
   func cancel() {
+    backend?.expectHere("source \(number)")
     isArmed = false
     handler = nil
   }
@@ -114,14 +134,16 @@ private final class SimulatedSource: LoopBackendEvent {
 /// A one-shot timer by the world's clock.
 private final class SimulatedTimer: LoopBackendEvent {
   let number: Int
+  private weak var backend: SimulatedBackend?
   private let world: WorldSchedule
   private var handler: (() -> Void)?
   private(set) var deadline: UInt64?
   private var order: UInt64 = 0
 
-  init(number: Int, world: WorldSchedule, _ handler: @escaping () -> Void) {
+  init(number: Int, _ backend: SimulatedBackend, _ handler: @escaping () -> Void) {
     self.number = number
-    self.world = world
+    self.backend = backend
+    world = backend.world
     self.handler = handler
   }
 
@@ -140,14 +162,19 @@ private final class SimulatedTimer: LoopBackendEvent {
 
   func arm(afterNanoseconds delay: UInt64) {
     guard handler != nil else { return }
+    backend?.expectHere("timer \(number)")
     let (sum, overflow) = world.now.addingReportingOverflow(delay)
     deadline = overflow ? .max : sum
     order = world.nextOrder()
   }
 
-  func disarm() { deadline = nil }
+  func disarm() {
+    backend?.expectHere("timer \(number)")
+    deadline = nil
+  }
 
   func cancel() {
+    backend?.expectHere("timer \(number)")
     deadline = nil
     handler = nil
   }

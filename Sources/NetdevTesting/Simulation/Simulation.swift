@@ -106,7 +106,7 @@ public struct Simulation: Sendable {
     Report(seed: seed, findings: [finding], error: nil, trace: [], fingerprint: 0, steps: 0, duration: .zero)
   }
 
-  private func live(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) -> Report {
+  @inline(never) private func live(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) -> Report {
     let schedule = WorldSchedule(seed: seed, limits: limits)
     let world = SimulatedWorld(schedule)
     let began = schedule.now

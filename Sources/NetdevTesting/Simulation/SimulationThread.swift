@@ -75,7 +75,9 @@ enum SimulationThread {
         })
       unsafe withUnsafePointer(to: &calls) { calls in
         unsafe simulation_enter(calls)
+        netdev_fault_set_place { SimulationThread.current?.hold() }
         LoopWorlds.with(schedule, body)
+        netdev_fault_set_place(nil)
         simulation_enter(nil)
       }
       world.withLock { $0 = nil }

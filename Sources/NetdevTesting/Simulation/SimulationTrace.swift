@@ -16,10 +16,8 @@ struct SimulationTrace {
     case source(loop: Int, number: Int)
     /// A loop's timer fired.
     case timer(loop: Int, number: Int)
-    /// Somebody's turn was held up at this place.
-    case held(StaticString)
-    /// A call of the system was refused.
-    case refused(String)
+    /// Somebody's turn or job is held up while others go on.
+    case held
     /// A word of the program's or of a device's.
     case note(String)
   }
@@ -50,9 +48,8 @@ struct SimulationTrace {
     case .ended(let loop): mix(5, loop)
     case .source(let loop, let number): mix(6, loop, number)
     case .timer(let loop, let number): mix(7, loop, number)
-    case .held(let place): mix(8, place.utf8CodeUnitCount)
-    case .refused(let call): mix(9, text: call)
-    case .note(let text): mix(10, text: text)
+    case .held: mix(8)
+    case .note(let text): mix(9, text: text)
     }
     if kept.count < limit {
       kept.append((time, step, event))
@@ -76,8 +73,7 @@ struct SimulationTrace {
       case .ended(let loop): "\(names[loop]): ends"
       case .source(let loop, let number): "\(names[loop]): source \(number) fires"
       case .timer(let loop, let number): "\(names[loop]): timer \(number) fires"
-      case .held(let place): "held up: \(place)"
-      case .refused(let call): "refused: \(call)"
+      case .held: "a turn is held up"
       case .note(let text): text
       }
     return "\(step) \(Self.microseconds(time)) \(words)"

@@ -87,6 +87,7 @@ extension WorldSchedule {
 
   func adopt(_ loop: WorldLoop) {
     guard let backend = made.popLast() else { return }
+    backend.loop = loop
     loops.append(Turned(loop: loop, backend: backend))
   }
 
@@ -176,7 +177,8 @@ extension WorldSchedule {
   private func step() -> Bool {
     let awake = loops.filter { !$0.loop.isTurning && (!$0.loop.isAsleep || $0.backend.hasReason) }
     let choices = pool.count + awake.count
-    if choices == 0 { return passTime() }
+    // Who is held up is so for a while, and not until somebody's time-out is over.
+    if choices == 0 { return depth == 0 && passTime() }
     steps += 1
     stepsInPlace += 1
     now += 100 + random.next() % 2000
@@ -242,10 +244,10 @@ extension WorldSchedule {
   }
 
   /// In the middle of a turn or a job: the seed may let others go on first.
-  func hold(_ place: StaticString) {
+  func hold() {
     guard depth < limits.depth, random.oneIn(8) else { return }
     depth += 1
-    note(.held(place))
+    note(.held)
     for _ in 0...random.below(6) where findings.isEmpty { _ = step() }
     depth -= 1
   }

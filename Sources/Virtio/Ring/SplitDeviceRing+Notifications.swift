@@ -13,6 +13,9 @@ extension SplitDeviceRing {
     guard new != old else { return false }
     callChecked = new
     netdev_full_fence()
+    #if Testing
+    netdev_fault_place()
+    #endif
     if callUnconditionally {
       callUnconditionally = false
       return true
@@ -40,6 +43,9 @@ extension SplitDeviceRing {
     }
     // Between the last look and the arming the driver may have published: it saw no wish to be told (§2.7.10).
     netdev_full_fence()
+    #if Testing
+    netdev_fault_place()
+    #endif
     return unsafe netdev_load_acquire_u16(availEntries - 2) != UInt16(truncatingIfNeeded: availIndex)
   }
 

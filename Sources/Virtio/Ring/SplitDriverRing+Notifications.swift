@@ -16,6 +16,9 @@ extension SplitDriverRing {
     guard new != old, failure == nil else { return false }
     kickChecked = new
     netdev_full_fence()
+    #if Testing
+    netdev_fault_place()
+    #endif
     if kickUnconditionally {
       kickUnconditionally = false
       return true
@@ -51,6 +54,9 @@ extension SplitDriverRing {
     }
     // Between the reader's last look and the arming the device may have finished: it saw no wish to be told (§2.7.7.1).
     netdev_full_fence()
+    #if Testing
+    netdev_fault_place()
+    #endif
     let index = unsafe netdev_load_acquire_u16(usedEntries - 2)
     let pending = UInt32(index &- UInt16(truncatingIfNeeded: usedIndex))
     return pending >= (eventIndex ? wanted : 1)

@@ -1,0 +1,72 @@
+import Netdev
+import NetdevTesting
+
+/// What the frames of a run say: their flow, and their number in it.
+struct Frame: Hashable, Sendable {
+  var flow: Int
+  var number: Int
+
+  var name: String { "frame \(number) of flow \(flow)" }
+
+  /// To all stations, of an EtherType for experiments.
+  var bytes: [UInt8] {
+    var bytes = [UInt8](repeating: 0xff, count: 6) + [2, 0, 0, 0, 0, 1, 0x88, 0xb5]
+    bytes += [UInt8(flow), UInt8(number >> 8), UInt8(number & 0xff)]
+    return bytes + [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 43 + number % 7 * 60)
+  }
+
+  init(flow: Int, number: Int) {
+    self.flow = flow
+    self.number = number
+  }
+
+  /// Reads a frame, and checks every byte of it.
+  init?(_ bytes: [UInt8]) {
+    guard bytes.count >= 17 else { return nil }
+    self.init(flow: Int(bytes[14]), number: Int(bytes[15]) << 8 | Int(bytes[16]))
+    guard bytes == self.bytes else { return nil }
+  }
+
+  init?(_ packet: borrowing Packet) {
+    self.init(
+      packet.withBytes { bytes in (0..<bytes.byteCount).map { bytes.unsafeLoad(fromByteOffset: $0, as: UInt8.self) } })
+  }
+
+  func packet(in pool: PacketPool) throws(NetworkDeviceError) -> Packet { try Packet(copying: bytes, in: pool) }
+}
+
+/// What has been seen of each flow: in order, each frame once, none that was never sent.
+///
+/// Used by the tasks of one world, which are never at the same time anywhere.
+final class Ledger: @unchecked Sendable {
+  private let world: SimulatedWorld
+  private var newest: [Int: Int] = [:]
+  private(set) var count = 0
+
+  init(_ world: SimulatedWorld) { self.world = world }
+
+  func note(_ frame: Frame?) {
+    guard let frame else { return world.find("a frame has other bytes than it was sent with") }
+    count += 1
+    let last = newest[frame.flow] ?? -1
+    if frame.number <= last {
+      world.find("flow \(frame.flow): frame \(frame.number) came after \(last)")
+    }
+    newest[frame.flow] = max(last, frame.number)
+  }
+
+  func newestNumber(of flow: Int) -> Int { newest[flow] ?? -1 }
+
+  /// Nothing of this flow is missing.
+  func expectAll(_ numbers: Int, of flow: Int) {
+    let last = newest[flow] ?? -1
+    if last != numbers - 1 { world.find("flow \(flow): \(last + 1) of \(numbers) frames came") }
+  }
+}
+
+/// An error that a program must expect of a device that was closed or cancelled under it.
+func isOfEnding(_ error: any Error) -> Bool {
+  if error is CancellationError { return true }
+  guard let error = error as? NetworkDeviceError else { return false }
+  return error.code == .closed || error.code == .cancelled
+}

@@ -1,0 +1,109 @@
+import Glibc
+import NetdevTesting
+
+/// Many runs, until one finds something.
+struct Sweep {
+  private let options: Options
+
+  init(_ options: Options) { self.options = options }
+
+  /// False when something was found.
+  func run() async -> Bool {
+    // What the runtime opens for itself it opens in the first runs.
+    var (runs, descriptors) = (0, Int?.none)
+    for seed in options.first..<options.first + UInt64(options.seeds)
+    where seed % UInt64(options.parts) == UInt64(options.part) {
+      let run = run(of: seed)
+      let report = await report(run)
+      if let finding = report.finding {
+        print("FOUND \(run.command): \(finding)")
+        await tell(run, report)
+        return false
+      }
+      var now = Self.descriptors
+      // The world's thread may still be on its way out.
+      for _ in 0..<200 where now > descriptors ?? now {
+        usleep(1000)
+        now = Self.descriptors
+      }
+      if let descriptors, now > descriptors, !run.scenario.mayQuarantine {
+        print("FOUND \(run.command): \(now - descriptors) descriptors are left open")
+        return false
+      }
+      runs += 1
+      if runs >= Scenario.all.count { descriptors = now }
+    }
+    return true
+  }
+
+  private func run(of seed: UInt64) -> Run {
+    // Another world and another size with each seed, and always the same for one.
+    let scenario =
+      Scenario.all.first { $0.name == options.world }
+      ?? Scenario.all[Int(seed / UInt64(options.parts)) % Scenario.all.count]
+    let size = options.size ?? [3, 8, 20][Int(seed / 7 % 3)]
+    return Run(scenario: scenario, seed: seed, plan: Plan(size: size, disturbances: options.disturbances))
+  }
+
+  private func report(_ run: Run) async -> Simulation.Report {
+    CrashReport.note(run.command)
+    var simulation = Simulation(seed: run.seed)
+    simulation.limits.traceLines = options.traceLines
+    simulation.limits.steps = 300_000
+    return await simulation.observe { world in
+      CrashReport.arm()
+      try await run.scenario.body(world, run.plan)
+    }
+  }
+
+  /// The smallest run with a finding that is not far away from this one, and the end of its trace.
+  private func tell(_ run: Run, _ report: Simulation.Report) async {
+    var (run, report) = (run, report)
+    for size in 1..<run.plan.size {
+      var smaller = run
+      smaller.plan.size = size
+      let shrunk = await self.report(smaller)
+      guard shrunk.finding != nil else { continue }
+      (run, report) = (smaller, shrunk)
+      break
+    }
+    for (_, disturbance) in Plan.Disturbances.names {
+      var calmer = run
+      calmer.plan.disturbances.remove(disturbance)
+      let shrunk = await self.report(calmer)
+      if shrunk.finding != nil { (run, report) = (calmer, shrunk) }
+    }
+    print("again: \(run.command)")
+    for finding in report.findings { print("  \(finding)") }
+    if let error = report.error { print("  it threw: \(error)") }
+    print("the last of \(report.steps) steps:")
+    for line in report.trace { print("  \(line)") }
+  }
+
+  private static var descriptors: Int {
+    guard let folder = opendir("/proc/self/fd") else { return 0 }
+    defer { closedir(folder) }
+    var count = 0
+    while readdir(folder) != nil { count += 1 }
+    return count
+  }
+}
+
+/// One run.
+struct Run: Sendable {
+  let scenario: Scenario
+  let seed: UInt64
+  var plan: Plan
+
+  /// What replays it.
+  var command: String {
+    let missing = Plan.Disturbances.names.filter { !plan.disturbances.contains($0.value) }.map { $0.name }
+    return "Simulate 1 --first \(seed) --world \(scenario.name) --size \(plan.size)"
+      + (missing.isEmpty ? "" : " --without " + missing.joined(separator: ","))
+  }
+}
+
+extension Simulation.Report {
+  /// What is wrong, if anything: what the world found, or an error that the program did not expect.
+  var finding: String? { findings.first ?? error.map { "it threw \($0)" } }
+}

@@ -1,0 +1,264 @@
+import LibeventConcurrency
+import Netdev
+import NetdevTesting
+import Virtio
+import VirtioNet
+
+/// A device on the other side of the rings, honest but slow, out of order, and mortal.
+let peerScenarios: [Scenario] = [
+  Scenario(name: "peer") { world, plan in try await drivePeer(world, plan, losses: 0) },
+  Scenario(name: "peer-lost") { world, plan in
+    try await drivePeer(world, plan, losses: plan.disturbances.contains(.loss) ? 1 + world.choose(below: 3) : 0)
+  },
+  Scenario(name: "peer-closed", mayQuarantine: true, body: closeUnderPeer),
+  Scenario(name: "peer-silent", body: cancelAtSilentPeer),
+  Scenario(name: "peer-tardy", body: releaseWithoutWord),
+  Scenario(name: "peer-delivers", body: deliverToHoarder),
+]
+
+/// The other side of one queue pair. It works when it is rung for, and never looks by itself: a doorbell that is missing is missed.
+final class Peer: @unchecked Sendable {
+  // Proof of Sendable: the tasks of one world.
+  let device: LyingDevice
+  private let world: SimulatedWorld
+  private let plan: Plan
+  private var isWorking = true
+  private var isRung = false
+  private var rest: CheckedContinuation<Void, Never>?
+  /// The pair that it serves; none while it is dead.
+  private var pair: ObjectIdentifier?
+  /// How many of the frames held have been looked at.
+  private var taken = 0
+  /// The newest frame of each flow in this life.
+  private var newest: [Int: Int] = [:]
+  /// What was given back, in any life.
+  private var released: Set<Frame> = []
+
+  init(_ world: SimulatedWorld, _ plan: Plan, recovers: Bool) {
+    self.world = world
+    self.plan = plan
+    var configuration = LyingDevice.Configuration()
+    configuration.maximumQueueSize = 4 << world.choose(below: 4)
+    if world.chance(oneIn: 3) { configuration.features.remove(.eventIndex) }
+    if recovers { configuration.recovery = VirtioRecovery() }
+    device = LyingDevice(configuration)
+  }
+
+  /// Lives: listens to the doorbells of the pair that there is now.
+  func attach() async {
+    await device.perform { [self] pair in
+      world.note("the peer lives")
+      self.pair = ObjectIdentifier(pair)
+      taken = 0
+      newest = [:]
+      pair.whenKicked = { [weak self] pair in if self?.pair == ObjectIdentifier(pair) { self?.ring() } }
+      pair.transmit.armKicks()
+      pair.receive.armKicks()
+    }
+    ring()
+  }
+
+  private func ring() {
+    isRung = true
+    rest?.resume()
+    rest = nil
+  }
+
+  /// The device is gone: what it still has of the rings it does not touch any more.
+  func die() {
+    pair = nil
+    world.note("the peer dies")
+    device.lose { true }
+  }
+
+  func end() {
+    isWorking = false
+    ring()
+  }
+
+  /// Serves until `end`.
+  func work() async {
+    while isWorking {
+      if !isRung { await withCheckedContinuation { rest = $0 } }
+      isRung = false
+      while isWorking {
+        await plan.pause(world, microseconds: 2000)
+        let isDone = await device.perform { [self] in ObjectIdentifier($0) == pair ? serve($0) : true } ?? true
+        if isDone { break }
+      }
+    }
+  }
+
+  /// Some of what there is, in any order; true when nothing is left.
+  private func serve(_ pair: LyingPair) -> Bool {
+    let held = pair.transmit.held.count
+    note(pair)
+    for _ in 0..<world.choose(below: held + 1) {
+      let place = world.choose(below: pair.transmit.held.count)
+      if let frame = pair.transmitted(at: place).flatMap({ Frame($0.frame) }) {
+        world.note("the peer releases \(frame.name)")
+        released.insert(frame)
+      }
+      pair.release(at: place, interrupt: .whenWanted)
+      taken -= 1
+    }
+    if world.chance(oneIn: 16) { pair.interrupt() }
+    guard pair.transmit.held.isEmpty else { return false }
+    pair.transmit.armKicks()
+    pair.receive.armKicks()
+    return true
+  }
+
+  /// The frames that have come to the ring since it was looked at last, in the order in which they were published.
+  private func note(_ pair: LyingPair) {
+    for position in min(taken, pair.transmit.held.count)..<pair.transmit.held.count {
+      guard let frame = pair.transmitted(at: position).flatMap({ Frame($0.frame) }) else {
+        world.find("the peer sees other bytes than were sent")
+        continue
+      }
+      order(frame)
+    }
+    taken = pair.transmit.held.count
+  }
+
+  /// In one life of the device the frames of a flow come in order, each once, and none is left out that was not given back in an
+  /// earlier life.
+  private func order(_ frame: Frame) {
+    world.note("the peer sees \(frame.name)")
+    let before = newest[frame.flow] ?? -1
+    if frame.number <= before { return world.find("\(frame.name) follows \(before)") }
+    for missing in before + 1..<frame.number where !released.contains(Frame(flow: frame.flow, number: missing)) {
+      world.find("\(frame.name) follows \(before), and \(missing) was not given back")
+    }
+    newest[frame.flow] = frame.number
+  }
+}
+
+/// Flows through one queue to a peer, which may be lost and come back meanwhile: every send ends, and well.
+private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async throws {
+  let peer = Peer(world, plan, recovers: losses > 0)
+  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: peer.device))
+  world.watch(device.pool)
+  await peer.attach()
+  let service = Task.detached { await peer.work() }
+  let queue = device.queues[0]
+  let senders = (0..<3).map { flow in
+    Task.detached {
+      for number in 0..<plan.size {
+        await plan.pause(world)
+        try await send([try Frame(flow: flow, number: number).packet(in: queue.pool)], by: queue, world)
+      }
+    }
+  }
+  let changes = device.linkChanges
+  var isUp = changes.makeAsyncIterator()
+  for _ in 0..<losses {
+    if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 3000))) }
+    peer.device.isThere = world.chance(oneIn: 2)
+    peer.die()
+    if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 30_000))) }
+    peer.device.isThere = true
+    // Until it is up again.
+    while let change = await isUp.next() { if case .up = change { break } }
+    await peer.attach()
+  }
+  for sender in senders { try await sender.value }
+  try await queue.send(try Frame(flow: 3, number: 0).packet(in: queue.pool))
+  try await device.close()
+  peer.end()
+  await service.value
+  expectNoMisplacedKick(peer.device, world)
+}
+
+private func expectNoMisplacedKick(_ device: LyingDevice, _ world: SimulatedWorld) {
+  for event in device.events {
+    if case .misplacedKick = event { world.find("a doorbell while no driver may ring (VIRTIO 1.4 §3.1.1)") }
+  }
+}
+
+/// The device is closed, and confirms or does not, while frames are with it.
+private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  let peer = Peer(world, plan, recovers: false)
+  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: peer.device))
+  let isConfirmed = world.chance(oneIn: 2)
+  if isConfirmed { world.watch(device.pool) } else { peer.device.resetBehaviour = .never }
+  await peer.attach()
+  let service = Task.detached { await peer.work() }
+  let queue = device.queues[0]
+  let senders = (0..<3).map { flow in
+    Task.detached {
+      for number in 0..<plan.size * 4 {
+        do {
+          try await queue.send(try Frame(flow: flow, number: number).packet(in: queue.pool))
+        } catch {
+          guard let error = error as? NetworkDeviceError, [.closed, .resetNotConfirmed, .broken].contains(error.code)
+          else { throw error }
+          return
+        }
+      }
+    }
+  }
+  try await Task.sleep(for: .microseconds(world.choose(below: 2000)))
+  let breaks = world.chance(oneIn: 4)
+  if breaks { await peer.device.perform { $0.needReset() } }
+  do { try await device.close() } catch { if isConfirmed { world.find("close: \(error)") } }
+  for sender in senders { try await sender.value }
+  peer.end()
+  await service.value
+  expectNoMisplacedKick(peer.device, world)
+}
+
+/// A peer that gives nothing back until those who wait for room have been cancelled: they go on at once, and none of theirs is sent.
+private func cancelAtSilentPeer(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  var configuration = LyingDevice.Configuration()
+  configuration.maximumQueueSize = 4
+  let silent = LyingDevice(configuration)
+  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: silent))
+  world.watch(device.pool)
+  let queue = device.queues[0]
+  let senders = (0..<8).map { flow in
+    Task.detached {
+      do {
+        try await queue.send(try Frame(flow: flow, number: 0).packet(in: queue.pool))
+        return true
+      } catch {
+        if !isOfEnding(error) { throw error }
+        return false
+      }
+    }
+  }
+  let consumer = Task.detached { for await _ in queue.packets {} }
+  try await Task.sleep(for: .microseconds(world.choose(below: 100)))
+  for sender in senders { sender.cancel() }
+  if world.chance(oneIn: 2) { consumer.cancel() }
+  try await Task.sleep(for: .milliseconds(10))
+  let held = await silent.perform { $0.transmit.held.count } ?? 0
+  var rest = senders[...]
+  var sent = 0
+  await silent.perform { $0.releaseAll() }
+  while let sender = rest.popFirst() { if try await sender.value { sent += 1 } }
+  if sent != held { world.find("\(held) frames were with the device, \(sent) sends ended well") }
+  try await device.close()
+  await consumer.value
+}
+
+/// Frames that nobody waits for, given back one by one while the driver has asked to hear of most of them together: they are taken
+/// back within the bound all the same.
+private func releaseWithoutWord(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  let tardy = LyingDevice()
+  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: tardy))
+  world.watch(device.pool)
+  let queue = device.queues[0]
+  let count = 40
+  for number in 0..<count { try await queue.submit(try Frame(flow: 0, number: number).packet(in: queue.pool)) }
+  while await tardy.perform({ $0.transmit.held.count }) != count { try await Task.sleep(for: .milliseconds(1)) }
+  try await Task.sleep(for: .milliseconds(world.choose(below: 10)))
+  for released in 1..<min(count, 2 + plan.size) {
+    await tardy.perform { pair in _ = pair.release(interrupt: .whenWanted) }
+    try await Task.sleep(for: .milliseconds(200 + world.choose(below: 200)))
+    let reported = queue.statistics.packetsReleased
+    if reported != UInt64(released) { world.find("\(released) buffers were given back, \(reported) are known of") }
+  }
+  await tardy.perform { $0.releaseAll() }
+  try await device.close()
+}

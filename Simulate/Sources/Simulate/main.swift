@@ -1,0 +1,20 @@
+import Glibc
+import Logging
+import NetdevTesting
+
+// Simulate SEEDS [--first SEED] [--world NAME] [--size FRAMES] [--without DISTURBANCE,…] [--trace LINES] [--part K/N]
+//
+// Runs so many seeds, each in the world that it chooses, or all of them in one world. The first finding ends it.
+
+// The order of sets and dictionaries is a part of the order of events.
+if getenv("SWIFT_DETERMINISTIC_HASHING") == nil {
+  setenv("SWIFT_DETERMINISTIC_HASHING", "1", 1)
+  setenv("SWIFT_BACKTRACE", "enable=no", 1)
+  execv("/proc/self/exe", CommandLine.unsafeArgv)
+}
+
+let options = Options(CommandLine.arguments.dropFirst())
+// What devices say of their losses is no news here.
+LoggingSystem.bootstrap { _ in SwiftLogNoOpLogHandler() }
+CrashReport.install()
+exit(await Sweep(options).run() ? 0 : 1)
