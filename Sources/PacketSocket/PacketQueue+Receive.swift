@@ -1,5 +1,6 @@
 internal import CNetdevSystem
 internal import Glibc
+internal import LibeventConcurrency
 internal import Netdev
 internal import PacketFormats
 
@@ -32,6 +33,10 @@ extension PacketQueue {
       }
       unsafe netdev_packet_give_back(place)
       nextReceived += 1
+    }
+    if count > 0, vainWakes > 0 {
+      vainWakes = 0
+      rest?.succeeded()
     }
     return count
   }

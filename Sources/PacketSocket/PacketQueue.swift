@@ -53,6 +53,10 @@ internal import PacketFormats
 
   // Notifications. A source that is not wanted is suspended when it fires, and not before: most of the time it does not.
   private var readable: Watched?
+  /// Times in a row that the socket was readable and had no frame.
+  @safe @exclusivity(unchecked) var vainWakes = 0
+  private var isResting = false
+  var rest: RetryPause?
   private var releases: Watched?
 
   /// Takes the rings over.
@@ -76,6 +80,7 @@ internal import PacketFormats
       readable = try Watched(loop, socket.descriptor) { [weak self] in self?.becameReadable($0) }
       releases = try Watched(loop, socket.releases) { [weak self] in self?.toldOfReleases($0) }
       pause = try RetryPause(loop: loop) { [weak self] in self?.tryAgain() }
+      rest = try RetryPause(loop: loop) { [weak self] in self?.endRest() }
     } catch {
       throw NetworkDeviceError(
         .system, "watching queue \(socket.index) of interface \(socket.interface)", offered: error.description)
@@ -94,7 +99,8 @@ internal import PacketFormats
     readable?.cancel()
     releases?.cancel()
     pause?.cancel()
-    (readable, releases, pause) = (nil, nil, nil)
+    rest?.cancel()
+    (readable, releases, pause, rest) = (nil, nil, nil, nil)
     if let rings { finishReleased(rings) }
     rings = nil
   }
@@ -103,18 +109,32 @@ internal import PacketFormats
 
   private func becameReadable(_ isWanted: Bool) {
     guard let rings else { return }
-    if unsafe !netdev_packet_has_frame(rings.receiveSlot(nextReceived)), noteError() { return }
+    if unsafe !netdev_packet_has_frame(rings.receiveSlot(nextReceived)) {
+      // An error that the kernel has noted makes it readable too: the interface went down or away, and its link tells which.
+      if netdev_packet_error(socket.descriptor) < 0 { onTrouble() }
+      vainWakes += 1
+    }
     guard isWanted else { return }
     counts.interrupts &+= 1
     signal.interrupt()
   }
 
-  /// Whether the kernel has noted an error for the socket, which makes it readable.
-  private func noteError() -> Bool {
-    guard netdev_packet_error(socket.descriptor) < 0 else { return false }
-    // The interface went down or away; its link tells which.
-    onTrouble()
-    return true
+  /// Times in a row that the socket may be readable without a frame before it is left alone for a while, and how often that
+  /// doubles: up to 32 ms.
+  private static let (vainPatience, vainDoublings) = (16, 5)
+
+  private func watchForFrames() {
+    guard !isResting else { return }
+    guard vainWakes > Self.vainPatience else { return readable?.want() ?? () }
+    isResting = true
+    rest?.begin(doubled: Self.vainDoublings)
+  }
+
+  private func endRest() {
+    isResting = false
+    // One more wake in vain, and it rests again.
+    vainWakes = Self.vainPatience
+    signal.interrupt()
   }
 
   private func toldOfReleases(_ isWanted: Bool) {
@@ -140,7 +160,7 @@ internal import PacketFormats
     if received, postedCount > 0 {
       if unsafe netdev_packet_has_frame(rings.receiveSlot(nextReceived)) { return true }
       // A descriptor that is ready already makes its source fire at once: there is no need to look again.
-      readable?.want()
+      watchForFrames()
     }
     let wantsReleases = released != .never && (tail != head || !finished.isEmpty)
     guard wantsReleases || taken != tail else { return false }
@@ -174,7 +194,8 @@ internal import PacketFormats
   @inline(__always) func place(_ position: Int) -> Int { position & placeMask }
 }
 
-/// A source that goes on watching while nobody wants it, until it fires.
+/// A source that tells once each time it is wanted. It goes on watching when it has told, until it fires and nobody wants it:
+/// most of the time it is wanted again before that, and nothing has to be said to the system.
 private final class Watched {
   private var source: LoopSource?
   private let state: State
@@ -190,11 +211,13 @@ private final class Watched {
     let state = State()
     self.state = state
     let source = try loop.makeSource(descriptor: descriptor, readiness: .readable) {
-      if !state.isWanted {
+      let isWanted = state.isWanted
+      state.isWanted = false
+      if !isWanted {
         state.isWatching = false
         state.source?.suspend()
       }
-      handler(state.isWanted)
+      handler(isWanted)
     }
     state.source = source
     self.source = source
