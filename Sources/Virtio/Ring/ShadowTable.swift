@@ -43,7 +43,7 @@ struct ShadowTable: ~Copyable {
 
   /// `size` entries, owned.
   @usableFromInline let entries: UnsafeMutablePointer<Entry>
-  /// `size` numbers, owned: at an outstanding head the index of its publication. The available ring forgets it, where the device
+  /// `size` numbers, owned: at an outstanding head whose buffers the device reads, the index of its publication. The available ring forgets it, where the device
   /// returns newer chains first and their places are used again.
   @usableFromInline let published: UnsafeMutablePointer<UInt32>
   /// `size` ids, owned: the circle of free descriptors.

@@ -1,5 +1,6 @@
 extension SplitDriverRing {
-  /// As `drain`, in the order of publication: what was submitted first comes first.
+  /// As `drain`, in the order of publication: what was submitted first comes first. For rings whose buffers the device reads; empty
+  /// buffers that were added by the burst come in any order.
   ///
   /// Which chains are out, whose they are, and when each was published, the private table says: nothing that a device could have
   /// written decides about anything.

@@ -169,7 +169,10 @@ public struct SplitDriverRing: ~Copyable, @unchecked Sendable {
         unsafe Self.write(
           head: freeIds[position], address: next.address, length: next.length, writable: writable, token: next.token,
           descriptors: descriptors, entries: entries, avail: avail + 2 &* position)
-        unsafe published[Int(freeIds[position])] = availIndex &+ UInt32(truncatingIfNeeded: position)
+        // Known where this is inlined: the order of empty buffers is nobody's concern.
+        if !writable {
+          unsafe published[Int(freeIds[position])] = availIndex &+ UInt32(truncatingIfNeeded: position)
+        }
         position &+= 1
       }
       shadow.taken &+= UInt32(truncatingIfNeeded: position)
