@@ -24,6 +24,8 @@ import Testing
     let queue = TimerQueue()
     let record = Record()
     let timers = (0..<50).map { index in QueuedTimer(queue: queue) { record.fired.append(index) } }
+    // What is still scheduled holds its queue, which holds it.
+    defer { for timer in timers { timer.cancel() } }
     var schedules = 0
     // By timer: its deadline, and when it was set.
     var expected: [Int: (deadline: UInt64, order: Int)] = [:]
