@@ -414,7 +414,12 @@ int test_watch_from_namespace(const char *path, int (*peer_process)(int descript
   int told[2];
   if (pipe2(told, O_CLOEXEC) < 0) return -errno;
   pid_t listener = fork();
-  if (listener == 0) listen_until_killed(&address);
+  if (listener == 0) {
+    // Else the caller would wait for a watcher that has ended without a word.
+    close(told[0]);
+    close(told[1]);
+    listen_until_killed(&address);
+  }
   // As fork, with one flag more.
   long watcher = syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0);
   if (watcher == 0) _exit(watch_peer(&address, told[1], peer_process));
