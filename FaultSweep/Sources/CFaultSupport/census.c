@@ -43,7 +43,8 @@ static int each(const char *path, const char *form, char *text, size_t room, boo
   return count;
 }
 
-static int mappings(char *text, size_t room) {
+// One reading. It may lack a line that is there all the time while other threads map and unmap.
+static int mappings_once(char *text, size_t room) {
   FILE *file = fopen("/proc/self/maps", "r");
   if (!file) return -1;
   int count = 0;
@@ -60,10 +61,20 @@ static int mappings(char *text, size_t room) {
   return count;
 }
 
+// The longest of several readings.
+static int mappings(void) {
+  int most = -1;
+  for (int reading = 0; reading < 4; reading++) {
+    int count = mappings_once(NULL, 0);
+    if (count > most) most = count;
+  }
+  return most;
+}
+
 struct fault_census fault_take_census(void) {
   struct fault_census census = {
       .descriptors = each("/proc/self/fd", "/proc/self/fd/%s", NULL, 0, true),
-      .mappings = mappings(NULL, 0),
+      .mappings = mappings(),
       .threads = each("/proc/self/task", "/proc/self/task/%s/comm", NULL, 0, false)};
   FILE *file = fopen("/proc/self/statm", "r");
   long pages = 0, resident = 0;
@@ -77,7 +88,7 @@ struct fault_census fault_take_census(void) {
 void fault_describe_census(char *text, size_t room) {
   text[0] = 0;
   each("/proc/self/fd", "/proc/self/fd/%s", text, room, true);
-  mappings(text, room);
+  mappings_once(text, room);
   each("/proc/self/task", "/proc/self/task/%s/comm", text, room, false);
 }
 
