@@ -16,7 +16,18 @@ typedef SWIFT_CC void (*enqueue_hook)(void *job, enqueue_original original);
 typedef void (*dispatch_function)(void *argument);
 
 static __thread const struct simulation_thread *thread_world;
+// Set once, before the hook that reads it.
 static simulation_stranger is_taken;
+
+// A function by its name, looked up once; several threads may do so at the same time, and find the same.
+static void *look_up(void **known, void *from, const char *name) {
+  void *function = __atomic_load_n(known, __ATOMIC_RELAXED);
+  if (!function) {
+    function = dlsym(from, name);
+    __atomic_store_n(known, function, __ATOMIC_RELAXED);
+  }
+  return function;
+}
 
 void simulation_enter(const struct simulation_thread *world) { thread_world = world; }
 
@@ -38,15 +49,16 @@ bool simulation_install(simulation_stranger stranger) {
 }
 
 uint64_t simulation_task(void *job) {
-  static SWIFT_CC uint64_t (*identity)(void *job);
-  if (!identity) identity = dlsym(RTLD_DEFAULT, "swift_task_getJobTaskId");
+  static void *known;
+  SWIFT_CC uint64_t (*identity)(void *job) = look_up(&known, RTLD_DEFAULT, "swift_task_getJobTaskId");
   return identity ? identity(job) : 0;
 }
 
 void simulation_run(void *job) {
   // The pool's executor is the reference of two zero words.
-  static SWIFT_CC void (*run)(void *job, uintptr_t identity, uintptr_t implementation);
-  if (!run) run = dlsym(RTLD_DEFAULT, "swift_job_run");
+  static void *known;
+  SWIFT_CC void (*run)(void *job, uintptr_t identity, uintptr_t implementation) =
+      look_up(&known, RTLD_DEFAULT, "swift_job_run");
   if (run) run(job, 0, 0);
 }
 
@@ -55,11 +67,12 @@ void simulation_run(void *job) {
 extern char _dispatch_main_q[] __attribute__((weak));
 
 void dispatch_async_f(void *queue, void *argument, dispatch_function body) {
-  static void (*original)(void *queue, void *argument, dispatch_function body);
+  static void *known;
   const struct simulation_thread *world = thread_world;
   if (world && queue != (void *)_dispatch_main_q) return world->after(world->context, 0, body, argument);
   if (world) world->main(world->context);
-  if (!original) original = dlsym(RTLD_NEXT, "dispatch_async_f");
+  void (*original)(void *queue, void *argument, dispatch_function body) =
+      look_up(&known, RTLD_NEXT, "dispatch_async_f");
   original(queue, argument, body);
 }
 
@@ -77,7 +90,7 @@ static uint64_t date_of(uint64_t when, clockid_t *clock) {
 }
 
 void dispatch_after_f(uint64_t when, void *queue, void *argument, dispatch_function body) {
-  static void (*original)(uint64_t when, void *queue, void *argument, dispatch_function body);
+  static void *known;
   const struct simulation_thread *world = thread_world;
   if (world) {
     clockid_t clock;
@@ -87,7 +100,8 @@ void dispatch_after_f(uint64_t when, void *queue, void *argument, dispatch_funct
     uint64_t now = (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
     return world->after(world->context, date > now ? date - now : 0, body, argument);
   }
-  if (!original) original = dlsym(RTLD_NEXT, "dispatch_after_f");
+  void (*original)(uint64_t when, void *queue, void *argument, dispatch_function body) =
+      look_up(&known, RTLD_NEXT, "dispatch_after_f");
   original(when, queue, argument, body);
 }
 
@@ -97,7 +111,7 @@ void dispatch_after_f(uint64_t when, void *queue, void *argument, dispatch_funct
 #define WORLD_EPOCH 1704067200u
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
-  static int (*original)(clockid_t clock, struct timespec *time);
+  static void *known;
   const struct simulation_thread *world = thread_world;
   if (world && clock != CLOCK_PROCESS_CPUTIME_ID && clock != CLOCK_THREAD_CPUTIME_ID) {
     uint64_t now = world->now(world->context);
@@ -105,12 +119,8 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
     time->tv_nsec = (long)(now % 1000000000u);
     return 0;
   }
-  int (*known)(clockid_t clock, struct timespec *time) = __atomic_load_n(&original, __ATOMIC_RELAXED);
-  if (!known) {
-    known = dlsym(RTLD_NEXT, "clock_gettime");
-    __atomic_store_n(&original, known, __ATOMIC_RELAXED);
-  }
-  return known ? known(clock, time) : (int)syscall(SYS_clock_gettime, clock, time);
+  int (*original)(clockid_t clock, struct timespec *time) = look_up(&known, RTLD_NEXT, "clock_gettime");
+  return original ? original(clock, time) : (int)syscall(SYS_clock_gettime, clock, time);
 }
 
 // --- Outside

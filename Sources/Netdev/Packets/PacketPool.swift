@@ -111,7 +111,8 @@ internal import Synchronization
   /// Buffers that are free and in nobody's list. A queue's own list holds up to a few hundred more.
   public var available: Int { shared.count }
 
-  /// Buffers that are free, those in queues' lists included; exact while the queues of this pool are closed or quiet.
+  /// Buffers that are free, those in queues' lists included: of a queue whose loop works elsewhere at this moment, those that it
+  /// kept when it slept last. Exact while the queues of this pool are closed or asleep. From any thread.
   public var free: Int { shared.count + queues.free }
 
   /// The region as transports map it for a device. The memory lives as long as the pool; who looks at it keeps to the

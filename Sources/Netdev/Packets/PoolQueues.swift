@@ -57,8 +57,18 @@ final class PoolQueues: Sendable {
   /// Buffers that a sender waits for; of several senders, the most that one does.
   var claim: Int { largestClaim.load(ordering: .relaxed) }
 
-  /// Slots in queues' own lists; exact while the queues are closed or quiet.
-  var free: Int { state.withLock { state in state.entries.reduce(0) { unsafe $0 + $1.list.pointee.count } } }
+  /// Slots in queues' own lists: exact for the queues of the loop that asks, and of others what they kept when they slept last.
+  var free: Int {
+    let here = unsafe UInt(bitPattern: netdev_current_loop())
+    return state.withLock { state in
+      var sum = 0
+      for entry in state.entries {
+        let isOurs = unsafe here != 0 && netdev_load_relaxed_word(&entry.list.pointee.loop) == here
+        sum += unsafe isOurs ? entry.list.pointee.count : Int(netdev_load_relaxed_word(&entry.list.pointee.kept))
+      }
+      return sum
+    }
+  }
 
   /// At the pool's end.
   func deallocate() {

@@ -84,18 +84,19 @@ actor KickWatch {
   }
 
   private func look() {
-    let watched = doorbells.withLock { $0 }
     var isQuiet = true
-    for bell in watched {
-      switch bell.look() {
-      case .quiet: break
-      case .rung: isQuiet = false
-      case .inside(let call):
-        isQuiet = false
-        bell.letOut(of: call)
+    var stuck: [(bell: Doorbell, call: UInt64)] = []
+    doorbells.withLock { watched in
+      for bell in watched {
+        switch bell.look() {
+        case .quiet: break
+        case .rung: isQuiet = false
+        case .inside(let call): stuck.append((bell, call))
+        }
       }
     }
-    quietLooks = isQuiet ? quietLooks + 1 : 0
+    for (bell, call) in stuck { bell.letOut(of: call) }
+    quietLooks = isQuiet && stuck.isEmpty ? quietLooks + 1 : 0
     if quietLooks >= patience, doze() { return }
     timer?.schedule(after: pause)
   }
@@ -104,7 +105,7 @@ actor KickWatch {
   private func doze() -> Bool {
     isDozing.store(true, ordering: .sequentiallyConsistent)
     // Those of now: one that has come since the look may be inside already.
-    if doorbells.withLock({ $0 }).allSatisfy({ $0.isQuiet }) { return true }
+    if doorbells.withLock({ watched in watched.allSatisfy { $0.isQuiet } }) { return true }
     // Whoever has seen it is waking it already: the alarm does what this look would.
     return !isDozing.exchange(false, ordering: .sequentiallyConsistent)
   }
