@@ -32,6 +32,14 @@ struct Frame: Hashable, Sendable {
       packet.withBytes { bytes in (0..<bytes.byteCount).map { bytes.unsafeLoad(fromByteOffset: $0, as: UInt8.self) } })
   }
 
+  /// Puts this frame in the place of one of the same length.
+  func write(to packet: inout Packet) {
+    let bytes = bytes
+    packet.withMutableBytes { span in
+      for (place, byte) in bytes.enumerated() { span.storeBytes(of: byte, toByteOffset: place, as: UInt8.self) }
+    }
+  }
+
   func packet(in pool: PacketPool) throws(NetworkDeviceError) -> Packet { try Packet(copying: bytes, in: pool) }
 }
 

@@ -37,11 +37,10 @@ struct Sweep {
   }
 
   private func run(of seed: UInt64) -> Run {
-    // Another world and another size with each seed, and always the same for one.
-    let scenario =
-      Scenario.all.first { $0.name == options.world }
-      ?? Scenario.all[Int(seed / UInt64(options.parts)) % Scenario.all.count]
-    let size = options.size ?? [3, 8, 20][Int(seed / 7 % 3)]
+    // One seed after the other goes through all worlds, and then through all of them in the next size: the seed alone says which.
+    let (round, place) = seed.quotientAndRemainder(dividingBy: UInt64(Scenario.all.count))
+    let scenario = Scenario.all.first { $0.name == options.world } ?? Scenario.all[Int(place)]
+    let size = options.size ?? [3, 8, 20][Int(round % 3)]
     return Run(scenario: scenario, seed: seed, plan: Plan(size: size, disturbances: options.disturbances))
   }
 

@@ -67,27 +67,47 @@ func send(_ packets: consuming [Packet], by queue: NetworkQueue, _ world: Simula
   }
 }
 
-/// A pipeline on one device's queue, frames put in by hand; each goes round a few times.
+/// A pipeline on one device's queue, frames put in by hand; each goes round a few times, in the order in which it was put in.
 func reflect(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let device = try await world.open("loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
   let queue = device.queues[0]
   let ledger = Ledger(world)
-  let limit = world.choose(below: 3) == 0 ? 1 + world.choose(below: 4) : Int.max
+  let limit = world.choose(below: 3) == 0 ? Int.max : 1 + world.choose(below: 4)
+  let rounds = 3
+  let tally = Tally()
   let pipeline = Task.detached {
     try await device.run { queue in
       try await queue.forward(
         from: queue.packets.compactMap { packet -> Packet? in
-          // The second time round it is at its end.
-          ledger.note(Frame(packet))
-          return nil
+          // Asked for a packet, it has fewer in flight than its limit; those sent by hand are not its own.
+          let inFlight = tally.forwarded + tally.sent - Int(queue.statistics.packetsReleased)
+          if inFlight >= limit { world.find("the pipeline asks for more with \(inFlight) in flight of \(limit)") }
+          var packet = packet
+          let frame = Frame(packet)
+          ledger.note(frame)
+          // Its flow is the round that it is in; after the last one it is at its end.
+          guard var frame, frame.flow + 1 < rounds else { return nil }
+          frame.flow += 1
+          frame.write(to: &packet)
+          tally.forwarded += 1
+          return packet
         }, inFlight: limit)
     }
   }
-  for number in 0..<plan.size {
+  while tally.sent < plan.size {
     await plan.pause(world)
-    try await queue.send(try Frame(flow: 0, number: number).packet(in: queue.pool))
+    let numbers = tally.sent..<min(plan.size, tally.sent + 1 + world.choose(below: 8))
+    try await queue.send(contentsOf: numbers.map { try Frame(flow: 0, number: $0).packet(in: queue.pool) })
+    tally.sent = numbers.upperBound
   }
-  while ledger.count < plan.size { try await Task.sleep(for: .milliseconds(1)) }
+  while ledger.count < plan.size * rounds { try await Task.sleep(for: .milliseconds(1)) }
+  for round in 0..<rounds { ledger.expectAll(plan.size, of: round) }
   pipeline.cancel()
   do { try await pipeline.value } catch { if !isOfEnding(error) { throw error } }
+}
+
+/// What a pipeline was given. Used by the tasks of one world.
+private final class Tally: @unchecked Sendable {
+  var sent = 0
+  var forwarded = 0
 }
