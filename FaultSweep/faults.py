@@ -257,7 +257,7 @@ def main():
     offered = subprocess.run([program, "kinds"], capture_output=True, text=True, check=True).stdout.split()
     kinds = options.kinds.split(",") if options.kinds else offered
     if "tap" not in offered:
-        print("TAP is left out: making a network takes root")
+        print("TAP and packet sockets are left out: making a network takes root")
     todo = []
     for kind in kinds:
         counts = record(program, kind)

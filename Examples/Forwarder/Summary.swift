@@ -32,7 +32,9 @@ func summarize(from input: NetworkDevice, to output: NetworkDevice, _ unfit: Unf
   Output.standard.print(
     "\(input.information.name) -> \(output.information.name): \(released - min(released, dropped)) frames; "
       + "dropped: \(unfit.count(for: output)) too long, "
-      + "\(received.reduce(0) { $0 + $1.driver.receiveDrops }) with a bad header, "
+      + "\(received.reduce(0) { $0 + $1.driver.receiveDropsLength }) received too long, "
+      + "\(received.reduce(0) { $0 + $1.driver.receiveDropsSegmentation }) of several frames, "
+      + "\(received.reduce(0) { $0 + $1.driver.receiveDropsChecksum }) with a bad checksum field, "
       + "\(sent.reduce(0) { $0 + $1.packetsFailed }) not sent at the end; "
       + "copied: \(sent.reduce(0) { $0 + $1.copiedToSend })")
 }

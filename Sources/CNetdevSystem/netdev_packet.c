@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "netdev_descriptor.h"
@@ -59,6 +60,11 @@ int netdev_packet_name(int descriptor, int index, char *name) {
   memcpy(name, request.ifr_name, IFNAMSIZ);
   name[IFNAMSIZ - 1] = 0;
   return 0;
+}
+
+uint64_t netdev_packet_namespace(void) {
+  struct stat found;
+  return NETDEV_CALL(stat, "/proc/thread-self/ns/net", &found) < 0 ? 0 : found.st_ino;
 }
 
 bool netdev_packet_has_interface(const char *name) { return if_nametoindex(name) != 0; }
@@ -160,9 +166,18 @@ int netdev_packet_join(int descriptor, int group) {
   return joined & 0xffff;
 }
 
-int netdev_packet_begin(int descriptor) {
+int netdev_packet_begin(int descriptor, bool all) {
+  // All of a frame, unless it is for another station.
+  struct sock_filter own[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OTHERHOST, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+  };
+  struct sock_fprog filter = {.len = sizeof own / sizeof own[0], .filter = own};
   int unused = 0;
-  int result = NETDEV_CALL(setsockopt, descriptor, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused);
+  int result = all ? NETDEV_CALL(setsockopt, descriptor, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused)
+                   : NETDEV_CALL(setsockopt, descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
   return result < 0 ? -errno : 0;
 }
 

@@ -20,11 +20,14 @@ internal import Synchronization
 /// VLAN tags that the kernel has taken out are put back, and checksums that it has not completed yet are completed. Frames that
 /// it has merged or not cut yet (GRO, TSO) are dropped and counted: switch that off where they come from.
 ///
-/// It takes CAP_NET_RAW, in the network namespace of the thread that makes the driver. An interface that is lost stays lost.
+/// It takes CAP_NET_RAW, in the network namespace of the thread that makes the driver. An interface that is lost stays lost. A
+/// driver that has been shut down looks for its interface, by name, when it is opened again: on the thread of the
+/// device's control loop, and `notFound` is thrown when that is in another namespace than the one before.
 public final class PacketDriver: NetworkDriver {
   /// Choices of the program.
   public struct Options: Sendable, Hashable {
-    /// Receives frames for other stations too, which a switch or a forwarder wants; as long as the device is open.
+    /// Receives frames for other stations too, which a switch or a forwarder wants; as long as the device is open. Otherwise
+    /// the kernel drops them before they are in a ring.
     public var isPromiscuous = false
 
     /// Nothing but what is for this station, or for all.
@@ -33,12 +36,15 @@ public final class PacketDriver: NetworkDriver {
 
   /// The interface's name when the driver was made.
   public let interface: String
-  let found: netdev_packet_interface
   let logger: Logger
+  private let queues: Int
+  private let namespace: UInt64
   private let options: Options
   private let state: Mutex<State>
 
   struct State {
+    /// The interface, as it was when the sockets were opened.
+    var found: netdev_packet_interface
     var sockets: [PacketSocket] = []
     /// Stays when the sockets are closed: who asks for drops then gets what they counted.
     var counts: [PacketCounts] = []
@@ -53,8 +59,9 @@ public final class PacketDriver: NetworkDriver {
     var mtu = 0
   }
 
-  /// The longest frame that the rings can carry has 65535 bytes, tags included (`hdr_len` in front of it has 16 bits).
-  private static let largestMTU = 65_535 - EthernetHeader.length - FrameLimit.maximumTags * FrameLimit.tagLength
+  /// The longest frame that a buffer of the largest pool can hold, behind its headroom, has 65408 bytes, tags included. The
+  /// loopback interface has longer ones, which are dropped.
+  private static let largestMTU = 65_408 - EthernetHeader.length - FrameLimit.maximumTags * FrameLimit.tagLength
 
   /// Opens a socket a queue pair on an interface that exists.
   ///
@@ -80,14 +87,38 @@ public final class PacketDriver: NetworkDriver {
     self.interface = interface
     self.options = options
     self.logger = logger
+    self.queues = queues
+    namespace = netdev_packet_namespace()
+    state = Mutex(try PacketDriver.find(interface, queues: queues, logger: logger))
+  }
+
+  /// Opens the sockets, in the calling thread's network namespace.
+  private static func find(
+    _ interface: String, queues: Int, logger: Logger
+  ) throws(NetworkDeviceError) -> State {
     var sockets: [PacketSocket] = []
     for index in 0..<queues { sockets.append(try PacketSocket(interface: interface, index: index, logger: logger)) }
-    found = try PacketDriver.look(interface, sockets[0])
+    let found = try look(interface, sockets[0])
     let netlink = netdev_link_watch()
     // Where netlink is refused, frames that are not taken tell of a lost interface.
     let owned = netlink >= 0 ? OwnedDescriptor(netlink) : nil
-    state = Mutex(
-      State(sockets: sockets, counts: sockets.map { $0.counts }, netlink: owned, mtu: Int(found.mtu)))
+    return State(
+      found: found, sockets: sockets, counts: sockets.map { $0.counts }, netlink: owned, mtu: Int(found.mtu))
+  }
+
+  /// Opens the sockets again after the driver was shut down.
+  private func findAgain(_ operation: String) throws(NetworkDeviceError) {
+    guard state.withLock({ $0.sockets.isEmpty }) else { return }
+    guard netdev_packet_namespace() == namespace else {
+      throw NetworkDeviceError(
+        .notFound, operation, offered: "it is in another network namespace than the one that the driver is opened in",
+        advice: "make another driver, on a thread that is in the interface's namespace")
+    }
+    var again = try Self.find(interface, queues: queues, logger: logger)
+    state.withLock { state in
+      again.control = state.control
+      state = again
+    }
   }
 
   private static func look(
@@ -116,14 +147,14 @@ public final class PacketDriver: NetworkDriver {
 // MARK: - Opening
 
 extension PacketDriver {
-  /// The watch of the interface is on this control loop.
+  /// What becomes of the interface is told to this control; the interface is watched on a loop of the driver's own.
   public func attach(control: DeviceControl) { state.withLock { $0.control = control } }
 
   /// What the interface is.
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     let operation = "opening interface \(interface)"
-    let (offered, control, netlink) = state.withLock { ($0.sockets.count, $0.control, $0.netlink) }
-    guard offered > 0 else { throw NetworkDeviceError(.closed, operation, advice: "make another driver") }
+    try findAgain(operation)
+    let (found, offered, control, netlink) = state.withLock { ($0.found, $0.sockets.count, $0.control, $0.netlink) }
     guard let control else {
       throw NetworkDeviceError(.invalidConfiguration, operation, advice: "attach a control first")
     }
@@ -138,10 +169,11 @@ extension PacketDriver {
     }
     state.withLock { state in
       state.sockets.removeLast(offered - pairs)
+      state.counts.removeLast(offered - pairs)
       state.queueSize = size
     }
-    if let netlink { try watch(netlink, control) }
-    let limit = offeredLimit
+    if let netlink { try watch(netlink, found, control) }
+    let limit = Self.offeredLimit(found)
     for socket in state.withLock({ $0.sockets }) { socket.counts.limit.store(limit.untagged, ordering: .relaxed) }
     return NetworkDeviceInformation(
       name: "packet \(interface)", hardwareAddress: Self.address(found),
@@ -178,9 +210,10 @@ extension PacketDriver {
     return queue
   }
 
-  /// Binds the sockets and joins them, each behind its filter, and then lets the filters go.
+  /// Binds the sockets and joins them, each behind its filter, and then lets the filters go, or only frames for this station
+  /// pass them.
   public func activate() async throws(NetworkDeviceError) {
-    let sockets = state.withLock { $0.sockets }
+    let (sockets, found) = state.withLock { ($0.sockets, $0.found) }
     var group: CInt = -1
     for socket in sockets {
       try socket.check(.binding, netdev_packet_bind(socket.descriptor, found.index))
@@ -191,17 +224,20 @@ extension PacketDriver {
     if options.isPromiscuous, let first = sockets.first {
       try first.check(.promiscuous, netdev_packet_promise_all(first.descriptor, found.index))
     }
-    for socket in sockets { try socket.check(.opening, netdev_packet_begin(socket.descriptor)) }
+    for socket in sockets { try socket.check(.opening, netdev_packet_begin(socket.descriptor, options.isPromiscuous)) }
   }
 }
 
 // MARK: - What becomes of the interface
 
 extension PacketDriver {
-  private func watch(_ netlink: OwnedDescriptor, _ control: DeviceControl) throws(NetworkDeviceError) {
+  private func watch(
+    _ netlink: OwnedDescriptor, _ found: netdev_packet_interface, _ control: DeviceControl
+  ) throws(NetworkDeviceError) {
     do throws(LoopError) {
       let watch = try InterfaceWatch(netlink: netlink, index: found.index) { [weak self] seen in
-        self?.state.withLock { $0.seen = seen }
+        // A watch that was closed may still have been looking.
+        self?.state.withLock { if $0.netlink === netlink { $0.seen = seen } }
         control.requestAttention()
       }
       state.withLock { $0.watch = watch }
@@ -212,9 +248,9 @@ extension PacketDriver {
 
   /// Acts on what the interface has become: up or down, another MTU, gone.
   public func attend() async throws(NetworkDeviceError) {
-    let (seen, socket) = state.withLock { state in
+    let (seen, socket, found) = state.withLock { state in
       defer { state.seen = nil }
-      return (state.seen, state.sockets.first)
+      return (state.seen, state.sockets.first, state.found)
     }
     switch seen {
     case .link(let link):
@@ -242,17 +278,18 @@ extension PacketDriver {
   }
 
   /// The limit of what the device offers.
-  private var offeredLimit: FrameLimit { FrameLimit(mtu: min(Int(found.mtu), Self.largestMTU)) }
+  private static func offeredLimit(_ found: netdev_packet_interface) -> FrameLimit {
+    FrameLimit(mtu: min(Int(found.mtu), largestMTU))
+  }
 
   /// What is sent must fit the interface as it is now; what the device offers stays as it was.
   private func note(mtu: Int) {
-    let limit = min(FrameLimit(mtu: mtu).untagged, offeredLimit.untagged)
-    var isNews = false
-    state.withLock { state in
-      isNews = state.mtu != mtu
-      state.mtu = mtu
+    let (isNews, sockets, found) = state.withLock { state in
+      defer { state.mtu = mtu }
+      return (state.mtu != mtu, state.sockets, state.found)
     }
-    for socket in state.withLock({ $0.sockets }) { socket.counts.limit.store(limit, ordering: .relaxed) }
+    let limit = min(FrameLimit(mtu: mtu).untagged, Self.offeredLimit(found).untagged)
+    for socket in sockets { socket.counts.limit.store(limit, ordering: .relaxed) }
     guard isNews, mtu != Int(found.mtu) else { return }
     logger.warning(
       "the interface's MTU is not the device's: open it again",
@@ -282,7 +319,7 @@ extension PacketDriver {
   public func shutDown() async {
     let old = state.withLock { state in
       let old = state
-      state = State(counts: old.counts)
+      state = State(found: old.found, counts: old.counts)
       return old
     }
     for socket in old.sockets { socket.askForDrops() }

@@ -75,21 +75,24 @@ extension PacketQueue {
       let before = taken
       let result = netdev_packet_send(socket.descriptor)
       while taken != tail, unsafe netdev_packet_is_taken(rings.transmitSlot(taken)) { taken += 1 }
+      if taken != before { madeProgress() }
       guard result == 0, taken != before else { return refused(-result, rings) }
     }
+  }
+
+  @inline(__always) private func madeProgress() {
+    patience.succeeded()
     if let pause, pause.refusals > 0 { pause.succeeded() }
   }
 
-  /// Refusals in a row, of a kind that nobody knows to pass, after which it will always be so.
-  private static let patience = 16
-
   private func refused(_ error: CInt, _ rings: PacketRings) {
-    switch PacketRefusal(sending: error) {
-    case .notReady, .pause:
+    let refusal = PacketRefusal(sending: error)
+    let isBearable = patience.bears(refusal)
+    switch refusal {
+    case .notReady, .pause, .unknown:
+      guard isBearable else { return fail(error) }
       // Of memory that becomes free the kernel tells, but not of all that it may lack.
       isBlocked = true
-      let passes = [0, EAGAIN, ENOBUFS, ENOMEM].contains(error)
-      guard passes || (pause?.refusals ?? 0) < Self.patience else { return fail(error) }
       pause?.begin()
     case .linkDown:
       dropWaiting(rings)

@@ -44,6 +44,7 @@ internal import PacketFormats
   /// The kernel takes nothing for now.
   @safe @exclusivity(unchecked) var isBlocked = false
   var pause: RetryPause?
+  @safe @exclusivity(unchecked) var patience = PacketPatience()
 
   // Reception.
   @safe @exclusivity(unchecked) var nextReceived = 0

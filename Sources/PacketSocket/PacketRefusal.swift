@@ -4,11 +4,13 @@ internal import LibeventConcurrency
 internal import Netdev
 
 /// What it means that the kernel took no frame, or not all, by error number: every number has a meaning.
-enum PacketRefusal: Equatable {
+package enum PacketRefusal: Equatable {
   /// The socket's share of memory is used up: it is told when there is some.
   case notReady
-  /// Memory or room elsewhere is lacking, or something unknown is: try again after a pause.
+  /// Memory or room elsewhere is lacking: try again after a pause.
   case pause
+  /// Nobody knows whether it passes: try again after a pause, and not for ever.
+  case unknown
   /// The interface is down.
   case linkDown
   /// The interface is gone: no frame can pass any more.
@@ -16,15 +18,36 @@ enum PacketRefusal: Equatable {
   /// The system refuses for good.
   case refused
 
-  init(sending error: CInt) {
+  package init(sending error: CInt) {
     switch error {
-    case EAGAIN: self = .notReady
+    // Without an error: a part was taken, and then there was no memory.
+    case 0, EAGAIN: self = .notReady
+    case ENOBUFS, ENOMEM: self = .pause
     case ENETDOWN: self = .linkDown
     case ENXIO, ENODEV: self = .lost
     case EPERM, EACCES, ENOSYS, EBADF, ENOTSOCK, EOPNOTSUPP: self = .refused
-    default: self = .pause
+    default: self = .unknown
     }
   }
+}
+
+/// How long what nobody knows to pass is taken for something that does.
+package struct PacketPatience {
+  /// Refusals of that kind in a row after which it will always be so.
+  package static let most = 16
+
+  private var unknown = 0
+
+  package init() {}
+
+  /// Counts a refusal; false when there is no use in trying again.
+  package mutating func bears(_ refusal: PacketRefusal) -> Bool {
+    unknown = refusal == .unknown ? unknown + 1 : 0
+    return refusal != .refused && unknown <= Self.most
+  }
+
+  /// A frame was taken.
+  package mutating func succeeded() { unknown = 0 }
 }
 
 // MARK: - For whoever opens a device

@@ -5,7 +5,9 @@ import TestSupport
 import Testing
 
 /// The driver of packet sockets keeps the rules that the others keep.
-@Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+@Suite(
+  .serialized, .quietLoops, .timeLimit(.minutes(5)),
+  .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
 struct PacketConformanceTests {
   /// Each driver at one end of a wire in a namespace of its own, at whose other end a packet socket sends its frames back.
   ///
@@ -19,7 +21,12 @@ struct PacketConformanceTests {
       echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 && ip link add packet0 type veth peer name packet1 && \
       ip link set packet0 up && ip link set packet1 up
       """)
-    let driver = try await namespace.run { try PacketDriver("packet0", queues: queuePairs) }
+    // What the checks send is for stations that nobody has.
+    var options = PacketDriver.Options()
+    options.isPromiscuous = true
+    let driver = try await namespace.run { [options] in
+      try PacketDriver("packet0", queues: queuePairs, options: options)
+    }
     let peer = try await namespace.run { try ReflectingPeer(interface: "packet1") }
     return DriverConformance.Joint(driver: driver, peer: peer)
   }

@@ -8,7 +8,9 @@ import TestSupport
 import Testing
 
 /// Frames that are not in the ring as they were on the wire: the driver makes them so, or drops and counts them.
-@Suite(.serialized, .timeLimit(.minutes(2)), .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+@Suite(
+  .serialized, .quietLoops, .timeLimit(.minutes(2)),
+  .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
 struct PacketFramesTests {
   /// A device at `packet0`, and what it has received; whoever sends does so by `packet1`.
   final class Bench: Sendable {
@@ -17,13 +19,17 @@ struct PacketFramesTests {
     private let received = Mutex<[[UInt8]]>([])
     private let running = Mutex<Task<Void, any Error>?>(nil)
 
-    init() async throws {
+    /// - Parameters:
+    ///   - isPromiscuous: whether frames for other stations are received, which those of most tests are.
+    ///   - queues: of the device.
+    init(isPromiscuous: Bool = true, queues: Int = 1) async throws {
       try await namespace.shell(
         """
         echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 && ip link add packet0 type veth peer name packet1 && \
         ip link set packet0 up && ip link set packet1 mtu 9000 up
         """)
-      let driver = try await namespace.run { try PacketDriver("packet0") }
+      let options = Self.options(isPromiscuous: isPromiscuous)
+      let driver = try await namespace.run { try PacketDriver("packet0", queues: queues, options: options) }
       device = try await NetworkDevice.open(driver: driver)
       let task = Task { [device, self] in
         try await device.run { queue in
@@ -34,6 +40,12 @@ struct PacketFramesTests {
         }
       }
       running.withLock { $0 = task }
+    }
+
+    static func options(isPromiscuous: Bool) -> PacketDriver.Options {
+      var options = PacketDriver.Options()
+      options.isPromiscuous = isPromiscuous
+      return options
     }
 
     func send(_ bytes: [UInt8], _ offload: test_offload = test_offload()) async throws {
@@ -149,7 +161,9 @@ struct PacketFramesTests {
       echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 && ip link add packet0 type veth peer name packet1 && \
       ip link set packet0 up && ip link set packet1 up
       """)
-    let driver = try await namespace.run { try PacketDriver("packet0") }
+    let driver = try await namespace.run {
+      try PacketDriver("packet0", options: Bench.options(isPromiscuous: true))
+    }
     let device = try await NetworkDevice.open(driver: driver)
     let frame = Self.frame(tags: [], payload: 50)
     try await namespace.run {
@@ -160,5 +174,138 @@ struct PacketFramesTests {
     #expect(device.deviceDrops[0].received == ["noReceiveBuffer": 952], "asked again, it is not added again")
     try await device.close()
     #expect(device.deviceDrops[0].received == ["noReceiveBuffer": 952], "and it stays")
+  }
+
+  @Test(arguments: [1, 3], [false, true])
+  func `frames for other stations are received by who asks for them`(_ queues: Int, _ isPromiscuous: Bool) async throws
+  {
+    let bench = try await Bench(isPromiscuous: isPromiscuous, queues: queues)
+    let address = try #require(bench.device.information.hardwareAddress)
+    let own = "\(address)".split(separator: ":").compactMap { UInt8($0, radix: 16) }
+    // The other station's first: were it to come, it would have come before.
+    let destinations: [[UInt8]] = [
+      [2, 0, 0, 0, 0, 1], own, [UInt8](repeating: 0xff, count: 6), [0x01, 0, 0x5e, 0, 0, 1],
+    ]
+    let frames = destinations.map { $0 + Self.frame(tags: [], payload: 50).dropFirst(6) }
+    for frame in frames { try await bench.send(frame) }
+    let wanted = Set(isPromiscuous ? frames : [[UInt8]](frames.dropFirst()))
+    let received = try await bench.frames(wanted.count)
+    #expect(Set(received) == wanted)
+    #expect(received.count == wanted.count)
+    try await bench.close()
+  }
+
+  @Test func `what is sent while the interface is down is dropped, and counted as such`() async throws {
+    let bench = try await Bench()
+    try await bench.namespace.shell("ip link set packet0 down")
+    let frame = Self.frame(tags: [], payload: 50)
+    for count in 1...3 {
+      try await bench.device.queues[0].send(Packet(copying: frame, in: bench.device.pool))
+      #expect(bench.device.deviceDrops[0].transmitted == ["linkDown": UInt64(count)])
+    }
+    try await bench.close()
+  }
+
+  @Test func `a driver that has been shut down is opened again`() async throws {
+    // In this process' namespace: there the loop is that looks for the interface again.
+    let driver = try PacketDriver("lo", queues: 2)
+    for queues in [1, 2, 1] {
+      var configuration = NetworkDevice.Configuration()
+      (configuration.queuePairs, configuration.queueSize) = (queues, 16)
+      let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+      #expect(device.deviceDrops.count == queues)
+      let frame = [UInt8](repeating: 0, count: 12) + Self.frame(tags: [], payload: 50).dropFirst(12)
+      let isBack = Mutex(false)
+      let running = Task {
+        try await device.run { queue in
+          // Others may use the interface, too.
+          for await packet in queue.packets where [UInt8](packet) == frame {
+            isBack.withLock { $0 = true }
+          }
+        }
+      }
+      try await device.queues[0].send(Packet(copying: frame, in: device.pool))
+      try await waitUntil("the frame is back") { isBack.withLock { $0 } }
+      try await device.close()
+      try await running.value
+    }
+  }
+
+  @Test func `an interface of another namespace is not mistaken for one of the same name`() async throws {
+    let namespace = NamespaceThread()
+    let driver = try await namespace.run { try PacketDriver("lo") }
+    try await NetworkDevice.open(driver: driver).close()
+    let error = await #expect(throws: NetworkDeviceError.self) { _ = try await NetworkDevice.open(driver: driver) }
+    #expect(error?.code == .notFound, "\(String(describing: error))")
+    #expect(error?.advice.contains("another driver") == true)
+  }
+
+  @Test func `no frame comes before all queues have joined, and so none comes twice`() async throws {
+    let namespace = NamespaceThread()
+    try await namespace.shell(
+      """
+      echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 && ip link add packet0 type veth peer name packet1 && \
+      ip link set packet0 up && ip link set packet1 up
+      """)
+    let descriptor = try await namespace.run { unsafe test_packet_socket("packet1") }
+    try #require(descriptor >= 0)
+    let stop = Mutex(false)
+    let stopped = Mutex(false)
+    Thread.detachNewThread {
+      var frame = Self.frame(tags: [], payload: 50)
+      var number: UInt32 = 0
+      while !stop.withLock({ $0 }) {
+        number &+= 1
+        for index in 0..<4 { frame[14 + index] = UInt8(truncatingIfNeeded: number >> (8 * UInt32(index))) }
+        _ = unsafe write(descriptor, frame, frame.count)
+      }
+      stopped.withLock { $0 = true }
+    }
+    for _ in 0..<10 {
+      let driver = try await namespace.run {
+        try PacketDriver("packet0", queues: 8, options: Bench.options(isPromiscuous: true))
+      }
+      let device = try await NetworkDevice.open(driver: driver)
+      let seen = Mutex<(numbers: Set<[UInt8]>, twice: Int)>(([], 0))
+      let running = Task {
+        try await device.run { queue in
+          for await packet in queue.packets {
+            let number = [UInt8]([UInt8](packet)[14..<18])
+            seen.withLock { if !$0.numbers.insert(number).inserted { $0.twice += 1 } }
+          }
+        }
+      }
+      try await waitUntil("frames come") { seen.withLock { $0.numbers.count } >= 100 }
+      try await device.close()
+      try await running.value
+      #expect(seen.withLock { $0.twice } == 0)
+    }
+    stop.withLock { $0 = true }
+    try await waitUntil("the sender has ended") { stopped.withLock { $0 } }
+    close(descriptor)
+  }
+
+  @Test func `only refusals in a row of which nobody knows that they pass end a queue`() {
+    func after(_ errors: [CInt]) -> Bool {
+      var (patience, isBorne) = (PacketPatience(), true)
+      for error in errors { isBorne = patience.bears(PacketRefusal(sending: error)) }
+      return isBorne
+    }
+    let unknown = [CInt](repeating: EIO, count: PacketPatience.most)
+    for passing in [0, EAGAIN, ENOBUFS, ENOMEM] {
+      #expect(after([CInt](repeating: passing, count: 1000) + [EIO]))
+      #expect(after(unknown + [passing] + unknown))
+    }
+    #expect(after(unknown))
+    #expect(!after(unknown + [EIO]))
+    #expect(!after([EPERM]))
+    var patience = PacketPatience()
+    for _ in 0..<3 {
+      for error in unknown {
+        let isBorne = patience.bears(PacketRefusal(sending: error))
+        #expect(isBorne)
+      }
+      patience.succeeded()
+    }
   }
 }

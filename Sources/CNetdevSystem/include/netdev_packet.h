@@ -26,6 +26,9 @@ int netdev_packet_look(int descriptor, const char *name, struct netdev_packet_in
 // socket's namespace.
 int netdev_packet_name(int descriptor, int index, char *name);
 
+// A number that the calling thread's network namespace has and no other one of this time; 0 where nothing tells.
+uint64_t netdev_packet_namespace(void);
+
 // Whether the calling thread's namespace has an interface of this name.
 bool netdev_packet_has_interface(const char *name);
 
@@ -77,8 +80,9 @@ int netdev_packet_promise_all(int descriptor, int index);
 // Joins the sockets that share an interface's frames by flow; a `group` of -1 makes one. Returns its number, or -errno.
 int netdev_packet_join(int descriptor, int group);
 
-// Lets the filter go: from here on frames arrive. Returns 0 or -errno.
-int netdev_packet_begin(int descriptor);
+// Lets the filter go: from here on frames arrive. Those for other stations are dropped in front of the ring, unless `all`: an
+// interface that somebody else has made promiscuous has them too. Returns 0 or -errno.
+int netdev_packet_begin(int descriptor, bool all);
 
 // Has the kernel take frames from the transmit ring, without waiting. Returns 0 or -errno.
 int netdev_packet_send(int descriptor);
