@@ -1,4 +1,3 @@
-#include <dirent.h>
 #include <dlfcn.h>
 #include <poll.h>
 #include <pthread.h>
@@ -130,16 +129,6 @@ void simulation_thread_name(char *name) {
 }
 
 void simulation_pause(unsigned milliseconds) { usleep(milliseconds * 1000); }
-
-int simulation_descriptors(void) {
-  DIR *folder = opendir("/proc/self/fd");
-  if (!folder) return -1;
-  // Neither "." and "..", nor the folder's own descriptor.
-  int count = -3;
-  while (readdir(folder)) count++;
-  closedir(folder);
-  return count;
-}
 
 bool simulation_is_ready(int descriptor, bool for_writing) {
   struct pollfd entry = {.fd = descriptor, .events = for_writing ? POLLOUT : POLLIN};

@@ -77,9 +77,55 @@ import Testing
     #expect(foundOpen.contains { $0.contains("is still held at the end") }, "\(foundOpen)")
   }
 
+  @Test func `a loop that spins, and not one that works or one that rests in between`() async {
+    let spinning = await findings { world in try await turn(400, works: false) }
+    #expect(spinning.first?.hasPrefix("the loop 'turner' spins") == true, "\(spinning)")
+    let working = await findings { world in try await turn(400, works: true) }
+    #expect(working.isEmpty)
+    let resting = await findings { world in try await turn(90, times: 5, works: false) }
+    #expect(resting.isEmpty)
+  }
+
   @Test func `what the program throws is no finding of the world's`() async {
     struct Thrown: Error {}
     await #expect(throws: Thrown.self) { try await Simulation(seed: 1).run { _ in throw Thrown() } }
+  }
+}
+
+/// A loop whose hook asks for so many turns, one after the other, so many times with a second between them, and says that it works
+/// in them, or does not.
+private func turn(_ count: Int, times: Int = 1, works: Bool) async throws {
+  let state = Turns(works: works)
+  let loop = try LoopExecutor(name: "turner")
+  let scope = LoopScope(loop)
+  let token = try await scope.run { _ in try loop.addHook(state.hook) }
+  for _ in 0..<times {
+    state.left = count
+    loop.wake()
+    try await Task.sleep(for: .seconds(1))
+    #expect(state.left == 0)
+  }
+  try await scope.run { _ in try loop.removeHook(token) }
+}
+
+@safe private final class Turns: @unchecked Sendable {
+  // Proof: the tasks of one world, one after the other.
+  var left = 0
+  let works: Bool
+
+  init(works: Bool) { self.works = works }
+
+  /// Proof of the context: whoever adds the hook holds this until it is removed.
+  var hook: TurnHook {
+    unsafe TurnHook(
+      stage: .driver, context: Unmanaged.passUnretained(self).toOpaque(), begin: { _ in },
+      end: { context in
+        let state = unsafe Unmanaged<Turns>.fromOpaque(context).takeUnretainedValue()
+        guard state.left > 0 else { return false }
+        state.left -= 1
+        if state.works { TurnHook.noteWork() }
+        return true
+      })
   }
 }
 

@@ -1,3 +1,4 @@
+import Foundation
 import NetdevDevices
 import NetdevTesting
 import Testing
@@ -56,8 +57,9 @@ import Testing
   }
 }
 
-/// The page's example, word for word.
+/// The page's example, compiled, and compared with what is printed.
 @Suite struct SimulationPageTests {
+  // snippet
   @Test(arguments: 0..<50) func `every frame is echoed, whatever the order of events`(seed: UInt64) async throws {
     try await Simulation(seed: seed).run { world in
       let device = try await world.open("loopback:?lossless=1&queues=2")
@@ -76,6 +78,25 @@ import Testing
         try await sender.value
       }
     }
+  }
+  // end
+
+  @Test func `the example is printed as it is compiled`() throws {
+    let source = lines(of: try String(contentsOf: URL(filePath: #filePath), encoding: .utf8))
+    let start = try #require(source.firstIndex(of: "// snippet"))
+    let end = try #require(source.firstIndex(of: "// end"))
+    let snippet = Array(source[(start + 1)..<end])
+    let root = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../..")
+    let page = lines(
+      of: try String(
+        contentsOf: root.appending(path: "Sources/Netdev/Netdev.docc/Simulation.md"), encoding: .utf8))
+    let first = try #require(page.firstIndex(of: snippet[0]))
+    #expect(page[first...].prefix(snippet.count).elementsEqual(snippet))
+    #expect(page[first...].dropFirst(snippet.count).first == "```")
+  }
+
+  private func lines(of text: String) -> [String] {
+    text.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }
   }
 }
 

@@ -42,9 +42,6 @@ void simulation_thread_name(char *name);
 // Lets real time pass.
 void simulation_pause(unsigned milliseconds);
 
-// What is open in this process: its descriptors.
-int simulation_descriptors(void);
-
 // Whether a descriptor can be read, or written, now.
 bool simulation_is_ready(int descriptor, bool for_writing);
 

@@ -1,12 +1,12 @@
 /// The numbers of one seed (SplitMix64): the only chance there is in a world.
-public struct SimulatedRandom: RandomNumberGenerator, Sendable {
+struct SimulatedRandom: RandomNumberGenerator, Sendable {
   private var state: UInt64
 
   /// The numbers of this seed.
-  public init(seed: UInt64) { state = seed }
+  init(seed: UInt64) { state = seed }
 
   /// The next one.
-  public mutating func next() -> UInt64 {
+  mutating func next() -> UInt64 {
     state &+= 0x9e37_79b9_7f4a_7c15
     var mixed = state
     mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9

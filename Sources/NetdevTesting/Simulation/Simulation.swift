@@ -19,6 +19,8 @@ public struct Simulation: Sendable {
     public var steps: UInt64 = 2_000_000
     /// Steps one after the other without a time that somebody waited for.
     public var stepsInPlace = 200_000
+    /// Turns of a loop, one after the other, in which it does nothing, without a time that somebody waited for.
+    public var idleTurns = 100
     /// Nanoseconds: a timer that is due later never is.
     public var nanoseconds: UInt64 = 400 * 24 * 3600 * 1_000_000_000
     /// Turns that are held up at a time, each while others go on.
@@ -36,8 +38,8 @@ public struct Simulation: Sendable {
   public struct Report: Sendable {
     /// The seed.
     public let seed: UInt64
-    /// What the world found wrong, first things first: tasks that wait for ever, loops and sleeps that are left, turns without
-    /// progress, escapes to other threads, buffers that did not come home. Empty if all is well.
+    /// What the world found wrong, first things first: tasks that wait for ever, loops and sleeps that are left, loops that
+    /// spin, escapes to other threads, buffers that did not come home. Empty if all is well.
     public let findings: [String]
     /// What the program threw.
     public let error: (any Error)?

@@ -7,7 +7,7 @@ internal import Synchronization
 ///
 /// One thread. A *step* is one job of the runtime's pool, one turn of a loop, one waking up, or nothing but time that passes. A turn
 /// can be held up in its middle (`hold`), where other steps are made before it goes on: a loop's thread can always be slower than
-/// its neighbours. Two turns deep at most.
+/// its neighbours. As many are held up at a time as `Simulation.Limits.depth` says.
 final class WorldSchedule: LoopWorld, @unchecked Sendable {
   // Proof of Sendable: everything is touched on the world's thread, except `arrivals`, a lock's, and `thread`, a constant.
 
@@ -26,6 +26,14 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   private struct Turned {
     let loop: WorldLoop
     let backend: SimulatedBackend
+    let idleness = Idleness()
+  }
+
+  /// Turns of one loop, one after the other, in which nothing was done.
+  private final class Idleness {
+    /// What the loop had counted after its last turn.
+    var counted: UInt64 = 0
+    var inARow = 0
   }
 
   /// What other threads have brought, which is a fault of the program's.
@@ -53,8 +61,6 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   private var depth = 0
   /// Steps since time passed that was waited for.
   private var stepsInPlace = 0
-  /// What is looked at after each step.
-  var checks: [() -> String?] = []
 
   init(seed: UInt64, limits: Simulation.Limits) {
     random = SimulatedRandom(seed: seed)
@@ -158,7 +164,7 @@ extension WorldSchedule {
 // MARK: - Steps
 
 extension WorldSchedule {
-  /// Steps until `isOver` says so, and until nothing more could happen; why it ended early, if it did.
+  /// Steps until `isOver` says so and nothing more could happen, or until something is found.
   func run(until isOver: () -> Bool) {
     while findings.isEmpty {
       takeArrivals()
@@ -191,7 +197,6 @@ extension WorldSchedule {
     } else {
       turn(awake[choice - pool.count])
     }
-    for check in checks { if let finding = check() { find(finding) } }
     return true
   }
 
@@ -201,6 +206,7 @@ extension WorldSchedule {
     guard let next, next != .max, next - min(next, now) < limits.nanoseconds else { return false }
     steps += 1
     stepsInPlace = 0
+    for turned in loops { turned.idleness.inARow = 0 }
     now = max(now, next) + random.next() % 1000
     fireDelayed()
     return true
@@ -234,13 +240,25 @@ extension WorldSchedule {
     let budget = [1, 1, 2, 4, 256][random.below(5)]
     let number = turned.backend.number
     switch turned.loop.step(jobs: budget) {
-    case .turned: note(.turned(loop: number, budget: budget))
-    case .slept: note(.slept(loop: number, budget: budget))
+    case .turned:
+      note(.turned(loop: number, budget: budget))
+      noteIdleness(of: turned)
+    case .slept:
+      note(.slept(loop: number, budget: budget))
+      noteIdleness(of: turned)
     case .woke: note(.woke(loop: number))
-    case .ended:
-      note(.ended(loop: number))
+    case .ended: note(.ended(loop: number))
     }
     loops.removeAll { !$0.loop.isLive }
+  }
+
+  /// After a turn: a loop that turns on and on, or is woken again and again, and does nothing is one that spins.
+  private func noteIdleness(of turned: Turned) {
+    let (idleness, idleTurns) = (turned.idleness, turned.loop.statistics.idleTurns)
+    idleness.inARow = idleTurns > idleness.counted ? idleness.inARow + 1 : 0
+    idleness.counted = idleTurns
+    guard idleness.inARow > limits.idleTurns else { return }
+    find("the loop '\(turned.loop.name)' spins: \(idleness.inARow) turns one after the other in which it did nothing")
   }
 
   /// In the middle of a turn or a job: the seed may let others go on first.
@@ -279,6 +297,5 @@ extension WorldSchedule {
     loops = []
     pool = []
     delayed = []
-    checks = []
   }
 }
