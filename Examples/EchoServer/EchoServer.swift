@@ -30,28 +30,39 @@ import Responder
 
   @MainActor func work() async throws {
     let networks = try networks()
-    let device = try await NetworkDevice.open(device)
-    let template = try responder(at: try hardwareAddress(of: device), networks)
-    let report = Report()
-    let printer = rates ? Task { try await printRates([device]) } : nil
     // Not by the task's own `result`, for which the runtime would wait in its pool.
     let result: Result<Void, any Error> = await withCheckedContinuation { end in
       let server = Task { @MainActor in
         do {
-          end.resume(returning: .success(try await answer(device, template, report)))
+          end.resume(returning: .success(try await serve(networks)))
         } catch {
           end.resume(returning: .failure(error))
         }
       }
+      // Before there is a device: opening may wait for its other side, and cancelled it leaves nothing behind.
       EndingSignals.handle { server.cancel() }
-      greet(device, networks)
+    }
+    try result.get()
+  }
+
+  /// Opens the device, and serves it until it ends, or the task is cancelled.
+  @MainActor private func serve(_ networks: Networks) async throws {
+    guard let device = try await unlessCancelled({ try await NetworkDevice.open(device) }) else { return }
+    let template = try responder(at: try hardwareAddress(of: device), networks)
+    let report = Report()
+    let printer = rates ? Task { try await printRates([device]) } : nil
+    greet(device, networks)
+    var failure: (any Error)?
+    do {
+      try await answer(device, template, report)
+    } catch is CancellationError {
+    } catch {
+      failure = error
     }
     printer?.cancel()
     printTotals([device])
     report.print()
-    do {
-      try result.get()
-    } catch is CancellationError {}
+    if let failure { throw failure }
   }
 
   /// The heart: each received packet becomes its answer, and `send` returns when the device has released it.

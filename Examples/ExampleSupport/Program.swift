@@ -17,6 +17,17 @@ extension Program {
   public func run() async throws { try await work() }
 }
 
+/// What `open` opens; nil when the task was cancelled meanwhile, which is no failure.
+public nonisolated(nonsending) func unlessCancelled<Opened>(
+  _ open: nonisolated(nonsending) () async throws -> Opened
+) async throws -> Opened? {
+  do {
+    return try await open()
+  } catch let error as NetworkDeviceError where error.code == .cancelled && Task.isCancelled {
+    return nil
+  }
+}
+
 /// Runs a program with the arguments of the process, on the main actor, and ends the process.
 @MainActor public func run<Command: Program>(_ type: Command.Type) async {
   let name = Command.configuration.commandName ?? "\(Command.self)"

@@ -33,24 +33,34 @@ import NetdevDevices
   @MainActor static func main() async { await ExampleSupport.run(Self.self) }
 
   @MainActor func work() async throws {
+    let joint = Task { @MainActor in try await join() }
+    // Before there are devices: opening may wait for their other sides, and cancelled it leaves nothing behind.
+    EndingSignals.handle { joint.cancel() }
+    try await joint.value
+  }
+
+  /// Opens the devices, and joins them until one ends, or the task is cancelled.
+  @MainActor private func join() async throws {
     var configuration = NetworkDevice.Configuration()
     configuration.queuePairs = queues
-    let devices = try await NetworkDevice.open([left, right], configuration: configuration)
+    let opened = try await unlessCancelled { [configuration] in
+      try await NetworkDevice.open([self.left, self.right], configuration: configuration)
+    }
+    guard let devices = opened else { return }
     let (left, right) = (devices[0], devices[1])
     let unfit = Unfit()
-    let joint = Task { try await forward(left, right, unfit) }
-    EndingSignals.handle { joint.cancel() }
     let buffers = left.pool.configuration.slots
     Output.standard.print("\(left.information.name) <-> \(right.information.name), one pool of \(buffers) buffers")
     Output.standard.print("queue pairs: \(left.queues.count) and \(right.queues.count); Ctrl-C ends")
     let printer = rates.map { seconds in Task { try await printRates(devices, every: seconds) } }
-    let result = await joint.result
+    var failure: (any Error)?
+    do { try await forward(left, right, unfit) } catch { failure = error }
     printer?.cancel()
     printTotals(devices)
     summarize(from: left, to: right, unfit)
     summarize(from: right, to: left, unfit)
     // Asked to end, it has: what was in flight then is in the summary.
-    if case .failure(let error) = result, !joint.isCancelled { throw error }
+    if let failure, !Task.isCancelled { throw failure }
   }
 
   /// The heart: two tasks a pair of queues. A full output holds its input back, and frames wait where they were received.

@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "netdev_fault.h"
@@ -19,12 +22,11 @@ int netdev_descriptor_above_stdio(int descriptor) {
 
 static pthread_mutex_t reserving = PTHREAD_MUTEX_INITIALIZER;
 
-int netdev_reserve_begin(struct netdev_reserve *reserve, int wanted) {
+int netdev_reserve_take(struct netdev_reserve *reserve, int wanted) {
   int held[16];
   int count = 0;
   int result = 0;
   if (wanted > (int)(sizeof held / sizeof *held)) return -EINVAL;
-  pthread_mutex_lock(&reserving);
   reserve->count = 0;
   while (count < wanted && result == 0) {
     int descriptor = NETDEV_CALL(eventfd, 0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -37,13 +39,42 @@ int netdev_reserve_begin(struct netdev_reserve *reserve, int wanted) {
     }
   }
   while (count > 0) netdev_close(held[--count]);
-  if (result < 0) netdev_reserve_end(reserve);
+  if (result < 0) netdev_reserve_give_back(reserve);
+  return result;
+}
+
+void netdev_reserve_give_back(struct netdev_reserve *reserve) {
+  while (reserve->count > 0) netdev_close(reserve->parked[--reserve->count]);
+}
+
+int netdev_reserve_begin(struct netdev_reserve *reserve, int wanted) {
+  pthread_mutex_lock(&reserving);
+  int result = netdev_reserve_take(reserve, wanted);
+  if (result < 0) pthread_mutex_unlock(&reserving);
   return result;
 }
 
 void netdev_reserve_end(struct netdev_reserve *reserve) {
-  while (reserve->count > 0) netdev_close(reserve->parked[--reserve->count]);
+  netdev_reserve_give_back(reserve);
   pthread_mutex_unlock(&reserving);
+}
+
+int netdev_descriptors_free(int wanted) {
+  struct rlimit limit;
+  if (NETDEV_CALL(getrlimit, RLIMIT_NOFILE, &limit) < 0) return -errno;
+  // From the top: the kernel gives out the lowest number, so that who has plenty is told at the first look.
+  int top = limit.rlim_cur < INT_MAX ? (int)limit.rlim_cur : INT_MAX;
+  int free = 0;
+  while (free < wanted && top > STDERR_FILENO + 1) {
+    struct pollfd entries[64];
+    nfds_t count = 0;
+    while (count < sizeof entries / sizeof *entries && top > STDERR_FILENO + 1) {
+      entries[count++] = (struct pollfd){.fd = --top};
+    }
+    if (NETDEV_CALL(poll, entries, count, 0) < 0) return -errno;
+    for (nfds_t index = 0; index < count; index++) free += (entries[index].revents & POLLNVAL) != 0;
+  }
+  return free < wanted ? free : wanted;
 }
 
 void netdev_close(int descriptor) {

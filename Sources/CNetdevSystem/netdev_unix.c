@@ -46,22 +46,26 @@ int netdev_unix_connect(const char *path) {
   return descriptor;
 }
 
-// The file that has this name now. Asked in two ways, of which a filter of system calls may refuse one. Returns 0 or -errno.
-static int identify(const char *path, struct netdev_file *file) {
+// The file that has this name now, and its kind. Asked in two ways, of which a filter of system calls may refuse one. Returns 0
+// or -errno.
+static int identify(const char *path, struct netdev_file *file, mode_t *mode) {
   struct stat status;
   struct statx other;
   if (NETDEV_CALL(lstat, path, &status) == 0) {
     *file = (struct netdev_file){.device = (uint64_t)status.st_dev, .inode = (uint64_t)status.st_ino};
+    *mode = status.st_mode;
     return 0;
   }
-  if (NETDEV_CALL(statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO, &other) < 0) return -errno;
+  if (NETDEV_CALL(statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_TYPE, &other) < 0) return -errno;
   file->device = (uint64_t)makedev(other.stx_dev_major, other.stx_dev_minor);
   file->inode = other.stx_ino;
+  *mode = other.stx_mode;
   return 0;
 }
 
 int netdev_unix_listen(const char *path, struct netdev_file *file) {
   struct sockaddr_un address;
+  mode_t mode;
   int result = fill(&address, path);
   if (result < 0) return result;
   int descriptor = open_stream();
@@ -69,17 +73,17 @@ int netdev_unix_listen(const char *path, struct netdev_file *file) {
   result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
   if (result == -EADDRINUSE) {
     // A socket file outlives its process: it is in use only if somebody answers there.
-    struct stat status;
+    struct netdev_file stale;
     int probe = netdev_unix_connect(path);
     if (probe >= 0) netdev_close(probe);
-    if (probe == -ECONNREFUSED && NETDEV_CALL(lstat, path, &status) == 0 && S_ISSOCK(status.st_mode) &&
+    if (probe == -ECONNREFUSED && identify(path, &stale, &mode) == 0 && S_ISSOCK(mode) &&
         netdev_unlink(path) == 0) {
       result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
     }
   }
   if (result == 0) {
     // At once: who finds a socket that does not listen may take it for a stale one, and its name.
-    result = NETDEV_CALL(listen, descriptor, 4) < 0 ? -errno : identify(path, file);
+    result = NETDEV_CALL(listen, descriptor, 4) < 0 ? -errno : identify(path, file, &mode);
     // Bound a moment ago, it is our file; nobody shall knock there.
     if (result < 0) (void)netdev_unlink(path);
   }
@@ -214,8 +218,9 @@ uint64_t netdev_process_identity(int process_descriptor) {
 
 void netdev_unix_close_listener(int listener, const char *path, struct netdev_file file) {
   struct netdev_file found;
+  mode_t mode;
   // The open socket holds its file, so that no successor's file has the same number.
-  bool is_ours = identify(path, &found) == 0 && found.device == file.device && found.inode == file.inode;
+  bool is_ours = identify(path, &found, &mode) == 0 && found.device == file.device && found.inode == file.inode;
   if (is_ours) (void)netdev_unlink(path);
   netdev_close(listener);
 }

@@ -148,6 +148,16 @@ extension VirtioNetDriver {
       advice: "end that process whenever it disconnects, or use a larger pool")
   }
 
+  /// The device is closed while lost ones that are not gone could still write to some buffers: nobody asks any more whether they
+  /// are gone, and the pool does not have these buffers back.
+  func noteLostForGood(_ quarantines: [Quarantined]) {
+    let buffers = quarantines.reduce(0) { $0 + $1.buffers }
+    guard buffers > 0 else { return }
+    logger.warning(
+      "closed while a lost device could still write to some buffers: the pool does not have them back",
+      metadata: ["device": "\(transport.name)", "losses": "\(quarantines.count)", "buffers": "\(buffers)"])
+  }
+
   private func noteQuarantine(_ quarantined: Quarantined) {
     state.withLock { $0.quarantines.append(quarantined) }
     guard quarantined.buffers > 0 else { return }

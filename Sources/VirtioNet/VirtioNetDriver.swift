@@ -292,6 +292,7 @@ extension VirtioNetDriver {
       state = State()
       return old
     }
+    noteLostForGood(old.quarantines)
     // Each goes on its own loop: it may be the last reference to that.
     for reference in old.pairs { reference.loop.execute { withExtendedLifetime(reference) {} } }
   }

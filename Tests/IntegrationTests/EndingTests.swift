@@ -65,6 +65,43 @@ private final class FullPipe {
     withExtendedLifetime(pipe) {}
   }
 
+  @Test(arguments: [("EchoServer", ["--address", "10.9.9.2/24"]), ("Forwarder", ["loopback:"])])
+  func `a program that still waits for its peer ends when it is asked to, and leaves no socket`(
+    _ program: String, _ others: [String]
+  ) async throws {
+    let path = "/tmp/netdev-ending-\(getpid())-\(program).sock"
+    let server = try RunningProgram(["vhost-user:\(path)?server=1&connect_timeout=600"] + others, program: program)
+    try await waitUntil("it listens") { FileManager.default.fileExists(atPath: path) }
+    let end = await server.end(with: SIGTERM)
+    #expect(end.status == 0, "\(end)")
+    #expect(end.errors.isEmpty, "\(end)")
+    #expect(!FileManager.default.fileExists(atPath: path))
+    unsafe unlink(path)
+  }
+
+  @Test func `however few descriptors a program may have, it serves and ends when asked, or says what is missing`()
+    async throws
+  {
+    var ends: [Int: CInt] = [:]
+    for limit in 8...40 {
+      let script = "ulimit -n \(limit); exec \(RunningProgram.path.path) loopback: --address 10.9.9.2/24"
+      let server = try RunningProgram(command: ["sh", "-c", script])
+      try await waitUntil("it serves, or has said why not") {
+        server.printed.contains("try:") || !server.complained.isEmpty
+      }
+      let end = await server.end(with: server.printed.contains("try:") ? SIGTERM : nil)
+      // -1 is a signal's end: libdispatch ends the process when it cannot have a descriptor.
+      #expect([0, EX_OSERR].contains(end.status), "with \(limit): \(end)")
+      if end.status == EX_OSERR {
+        #expect(end.lines(of: "EchoServer").count == 1, "with \(limit): \(end)")
+        #expect(end.errors.contains("ulimit -n") || end.errors.contains("EMFILE"), "with \(limit): \(end)")
+      }
+      ends[limit] = end.status
+    }
+    #expect(ends[8] == EX_OSERR)
+    #expect(ends[40] == 0)
+  }
+
   @Test(.enabled(if: NamespaceThread.isAvailable, "needs root, to hide /proc"), arguments: ["EchoServer", "Forwarder"])
   func `a program that does not see its arguments refuses to start`(_ program: String) async throws {
     let path = RunningProgram.url(of: program).path

@@ -61,6 +61,8 @@ final class RunningProgram: Sendable {
 
   /// What it has printed so far.
   var printed: String { output.text }
+  /// Its errors so far.
+  var complained: String { errors.text }
 
   func waitForOutput(_ text: String) async throws {
     let deadline = ContinuousClock.now + .seconds(60)

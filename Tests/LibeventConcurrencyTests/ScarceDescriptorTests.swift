@@ -44,6 +44,26 @@ import Testing
     }
   }
 
+  @Test func `free descriptors are counted as the limit leaves them, however many are asked for`() async {
+    await #expect(processExitsWith: .success) {
+      func limit(_ count: Int) -> Bool {
+        var limit = rlimit(rlim_cur: rlim_t(count), rlim_max: 4096)
+        return unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
+      }
+      guard limit(4096), netdev_descriptors_free(64) == 64, netdev_descriptors_free(0) == 0 else { exit(2) }
+      // Some in the last block of numbers that is looked at, and some below.
+      for number in CInt(100)...110 { guard fcntl(0, F_DUPFD_CLOEXEC, number) == number else { exit(3) } }
+      for top in [0, 3, 4, 40, 64, 99, 105, 111, 112, 130, 300] {
+        guard limit(top) else { exit(4) }
+        let free = (3..<max(3, CInt(top))).count { fcntl($0, F_GETFD) < 0 }
+        for wanted in [1, 8, 64, 1000] {
+          guard netdev_descriptors_free(CInt(wanted)) == CInt(min(free, wanted)) else { exit(5) }
+        }
+      }
+      exit(EXIT_SUCCESS)
+    }
+  }
+
   @Test func `a process without standard input and output has none afterwards: what is printed lands in no device`()
     async
   {

@@ -105,6 +105,28 @@ import VirtioNet
     try await device.close()
   }
 
+  @Test(arguments: [false, true])
+  func `closing while a lost device lives is a warning with the buffers that the pool has lost`(
+    _ isGoneAtEnd: Bool
+  ) async throws {
+    let log = RecordedLog()
+    var configuration = LyingDevice.Configuration()
+    configuration.recovery = VirtioRecovery()
+    configuration.recovery?.firstDelay = .milliseconds(1)
+    let side = LyingDevice(configuration)
+    let device = try await open(side, log)
+    let gone = Atomic<Bool>(false)
+    side.lose(isGone: { gone.load(ordering: .acquiring) })
+    try await eventually("it is back") { log.all.contains { $0.message.contains("quarantined until") } }
+    let slots = device.pool.configuration.slots
+    gone.store(isGoneAtEnd, ordering: .releasing)
+    try await device.close()
+    let told = log.all.filter { $0.message.contains("the pool does not have them back") }
+    #expect(told.map { $0.level } == (isGoneAtEnd ? [] : [.warning]))
+    #expect(told.allSatisfy { $0.metadata["buffers"] == "16" && $0.metadata["losses"] == "1" })
+    #expect(device.pool.free == slots - (isGoneAtEnd ? 0 : 16))
+  }
+
   @Test func `a reset that is not confirmed is an error with what it costs`() async throws {
     let log = RecordedLog()
     let side = LyingDevice()

@@ -244,4 +244,19 @@ import VirtioNet
     #expect(closed == 0)
     #expect(!fileExists(path))
   }
+
+  @Test func `a socket that nobody listens on is replaced, in whichever way its file can be looked at`() throws {
+    let path = SocketFiles.makePath()
+    var file = netdev_file()
+    let stale = unsafe netdev_unix_listen(path, &file)
+    try #require(stale >= 0)
+    Glibc.close(stale)
+    #expect(fileExists(path))
+    var listener: CInt = -1
+    let opened = onThreadRefusing(test_call_newfstatat, EACCES) { listener = unsafe netdev_unix_listen(path, &file) }
+    #expect(opened == 0)
+    try #require(listener >= 0)
+    unsafe netdev_unix_close_listener(listener, path, file)
+    #expect(!fileExists(path))
+  }
 }

@@ -55,6 +55,15 @@ import PacketFormats
     }
   }
 
+  @Test(arguments: [("", "nobody listens there; start the switch"), ("?server=1", "its directory is not there; make")])
+  func `a path in a directory that is not there`(_ options: String, _ words: String) async {
+    let error = await #expect(throws: NetworkDeviceError.self) {
+      try await NetworkDevice.open("vhost-user:/no-such-directory/x\(options)")
+    }
+    #expect(error?.code == .notFound)
+    #expect(error?.description.contains(words) == true, "\(String(describing: error))")
+  }
+
   @Test func `server lets the switch connect`() async throws {
     let backend = ScriptedBackend(isClient: true)
     #expect(try await messages("?server=1&connect_timeout=60", on: backend).count > 25)

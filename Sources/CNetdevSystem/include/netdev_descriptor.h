@@ -21,6 +21,14 @@ struct netdev_reserve {
 int netdev_reserve_begin(struct netdev_reserve *reserve, int wanted);
 void netdev_reserve_end(struct netdev_reserve *reserve);
 
+// The same for a call that another thread makes: nobody waits here, and any thread may give it back.
+int netdev_reserve_take(struct netdev_reserve *reserve, int wanted);
+void netdev_reserve_give_back(struct netdev_reserve *reserve);
+
+// How many numbers above standard error the limit of descriptors (RLIMIT_NOFILE) leaves free, as far as `wanted`; or -errno.
+// Nothing is opened for it.
+int netdev_descriptors_free(int wanted);
+
 // Closes a descriptor. Linux has closed it whatever it reports, so that there is nothing to report here; errno stays.
 void netdev_close(int descriptor);
 

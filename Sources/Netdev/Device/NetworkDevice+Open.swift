@@ -42,6 +42,7 @@ extension NetworkDevice {
   private static func open(
     _ openings: [Opening], _ configuration: Configuration
   ) async throws(NetworkDeviceError) -> [NetworkDevice] {
+    try await RuntimeDescriptors.secure()
     let loop = try makeControlLoop(configuration)
     let room = OpeningRoom(loop: loop, devices: openings.count)
     let lives = openings.enumerated().map { position, opening in
@@ -55,6 +56,7 @@ extension NetworkDevice {
       let terms = DeviceLife.Terms(pool: pool, loops: try makeLoops(informations, configuration))
       for life in lives { life.post(.terms(terms)) }
       let queues = try await room.queues(of: lives)
+      try await RuntimeDescriptors.secure()
       if Task.isCancelled { throw .openCancelled }
       return lives.indices.map { position in
         NetworkDevice(

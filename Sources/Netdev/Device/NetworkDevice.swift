@@ -113,7 +113,8 @@ extension NetworkDevice {
   /// Resets the device, waits for its confirmation and releases everything but packets that are still held.
   ///
   /// Sends in flight complete or fail, each once. Calling it again waits for the same end. It takes `resetTimeout` and a second
-  /// at most, whatever the device and the queues' loops do; cancelling the task does not shorten that.
+  /// at most, whatever the device and the queues' loops do; cancelling the task does not shorten that. Buffers that a lost device
+  /// which still lives could write to do not return to the pool any more: their number is logged as a warning.
   ///
   /// - Throws: `resetNotConfirmed` when the device did not confirm in time: what it may still write to is quarantined.
   public func close() async throws(NetworkDeviceError) {

@@ -58,19 +58,17 @@ internal import Synchronization
 
   /// Makes a pool.
   ///
-  /// - Throws: `NetworkDeviceError` with code `invalidConfiguration` or `outOfMemory`.
+  /// - Throws: `NetworkDeviceError` with code `invalidConfiguration`, `outOfMemory`, or `system` when something else than memory
+  ///   is missing, such as a descriptor.
   public init(_ configuration: Configuration = Configuration()) throws(NetworkDeviceError) {
     try configuration.validate()
     let ordinary = configuration.slots * configuration.slotSize
     let huge = (ordinary + (2 << 20) - 1) & ~((2 << 20) - 1)
     var mapped: (descriptor: CInt, length: Int, address: UnsafeMutableRawPointer, huge: Bool)?
-    if configuration.hugePages { unsafe mapped = Self.map(length: huge, hugePages: true) }
-    if unsafe mapped == nil { unsafe mapped = Self.map(length: ordinary, hugePages: false) }
-    guard let region = unsafe mapped else {
-      throw NetworkDeviceError(
-        .outOfMemory, "PacketPool", offered: "\(ordinary) bytes of shared memory were asked for (errno \(errno))",
-        advice: "ask for fewer or smaller buffers")
-    }
+    var refusal: CInt = 0
+    if configuration.hugePages { unsafe mapped = Self.map(length: huge, hugePages: true, refusal: &refusal) }
+    if unsafe mapped == nil { unsafe mapped = Self.map(length: ordinary, hugePages: false, refusal: &refusal) }
+    guard let region = unsafe mapped else { throw NetworkDeviceError(poolOf: ordinary, errno: refusal) }
     self.configuration = configuration
     descriptor = unsafe region.descriptor
     length = unsafe region.length
@@ -122,15 +120,39 @@ internal import Synchronization
   }
 
   private static func map(
-    length: Int, hugePages: Bool
+    length: Int, hugePages: Bool, refusal: inout CInt
   ) -> (descriptor: CInt, length: Int, address: UnsafeMutableRawPointer, huge: Bool)? {
     let descriptor = unsafe netdev_memfd_create("netdev-pool", length, hugePages)
-    guard descriptor >= 0 else { return nil }
+    guard descriptor >= 0 else {
+      refusal = -descriptor
+      return nil
+    }
     guard let address = unsafe netdev_map_shared(descriptor, length) else {
+      refusal = errno
       netdev_close(descriptor)
       return nil
     }
     return unsafe (descriptor, length, address, hugePages)
+  }
+}
+
+extension NetworkDeviceError {
+  /// Why a pool's memory cannot be had.
+  fileprivate init(poolOf bytes: Int, errno number: CInt) {
+    let offered = "\(bytes) bytes of shared memory were asked for: \(ErrorNumber(number))"
+    switch number {
+    // EFAULT: the system has no page although it had promised one. EAGAIN: more than may be locked.
+    case ENOMEM, ENOSPC, EFAULT, EAGAIN, EFBIG:
+      self.init(.outOfMemory, "PacketPool", offered: offered, advice: "ask for fewer or smaller buffers")
+    case EMFILE:
+      self.init(
+        .system, "PacketPool", offered: offered, advice: "raise the limit of descriptors (ulimit -n), or close some")
+    case ENFILE:
+      self.init(
+        .system, "PacketPool", offered: offered,
+        advice: "raise the machine's limit of descriptors (/proc/sys/fs/file-max)")
+    default: self.init(.system, "PacketPool", offered: offered)
+    }
   }
 }
 

@@ -109,11 +109,12 @@ extension NetworkDeviceError {
   init(socket path: String, errno number: CInt, listening: Bool) {
     let operation = "\(listening ? "listening on" : "connecting to") \(path)"
     switch number {
+    case ENOENT where listening:
+      self.init(.notFound, operation, offered: "its directory is not there", advice: "make the directory first")
     case ENOENT, ECONNREFUSED:
       self.init(
         .notFound, operation, offered: "nobody listens there",
-        advice: listening ? "make the directory first" : "start the switch first, or let it connect to us with server=1"
-      )
+        advice: "start the switch first, or let it connect to us with server=1")
     case EACCES, EPERM:
       self.init(.notPermitted, operation, offered: "the socket's permissions", advice: "ask its owner for access")
     case EADDRINUSE:
