@@ -26,7 +26,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("nonsense", "write it as loopback:"), ("tap:", "name one"), ("loopback:?queue=2", "no such option"),
+    ("nonsense", "write it as loopback:"), ("tap:", "name one"),
+    ("loopback:?queue=2", "the option 'queue'; a loopback: device has"),
     ("host-udp:127.0.0.1:99999", "write address and port"), ("loopback:?queues=0", "a number from 1 to 256"),
     ("loopback:?queue_size=100", "power of two"), ("tap:tap0?queues=257", "a number from 1 to 256"),
   ])
