@@ -16,7 +16,7 @@ import Testing
     let steps = backend.messages.map { $0.code }.dropLast(3)
     #expect(steps.count > 25)
     let before = openDescriptors()
-    let mappings = sharedMappings()
+    let mappings = ringMappings()
     let kick = try #require(backend.messages.firstIndex { $0.code == .setVringKick })
     if [.silence, .halfThenSilence].contains(fault) { opening.options.requestTimeout = .milliseconds(50) }
     // Buffers of a receive ring that the back-end may still write to.
@@ -56,7 +56,7 @@ import Testing
     try await (try await opening.open()).close()
     #expect(pool.free == 4096 - kept)
     try await eventually("every descriptor is closed again") { openDescriptors() <= before }
-    try await eventually("the rings' memory is gone") { sharedMappings() <= mappings }
+    try await eventually("the rings' memory is gone") { ringMappings() <= mappings }
   }
 
   /// Where the rings are stopped, the answers say that the back-end is done with the buffers; without them it may not be.
@@ -66,7 +66,7 @@ import Testing
   ) async throws {
     let pool = try PacketPool(.init(slots: 512, hugePages: false))
     let backend = ScriptedBackend(breach: .init(code: .getVringBase, occurrence: occurrence, fault: fault))
-    let (before, mappings) = (openDescriptors(), sharedMappings())
+    let (before, mappings) = (openDescriptors(), ringMappings())
     var opening = Opening(backend, pool: pool)
     // The time-out of the reset must do.
     opening.options.requestTimeout = .seconds(3600)
@@ -83,7 +83,7 @@ import Testing
     // The receive ring's buffers are kept aside where the back-end may still write to them.
     #expect(pool.free == (isConfirmed ? 512 : 496))
     try await eventually("every descriptor is closed again") { openDescriptors() <= before }
-    try await eventually("the rings' memory is gone") { sharedMappings() <= mappings }
+    try await eventually("the rings' memory is gone") { ringMappings() <= mappings }
     // What may still be written to is handed to nobody, and the rest serves the next device.
     backend.breach(nil)
     let next = try await opening.open()

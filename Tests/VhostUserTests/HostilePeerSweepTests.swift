@@ -41,7 +41,7 @@ import VirtioNet
 
     init() throws {
       pool = try PacketPool(.init(slots: 4096, hugePages: false))
-      (descriptors, mappings) = (openDescriptors(), sharedMappings())
+      (descriptors, mappings) = (openDescriptors(), ringMappings())
     }
 
     func opening(requestTimeout: Duration = .seconds(3600)) -> Opening {
@@ -67,7 +67,7 @@ import VirtioNet
       try await (try await opening().open()).close()
       #expect(4096 - pool.free == kept, "\(what)")
       try await eventually("\(what): descriptors are closed") { openDescriptors() <= descriptors }
-      try await eventually("\(what): the rings' memory is gone") { sharedMappings() <= mappings }
+      try await eventually("\(what): the rings' memory is gone") { ringMappings() <= mappings }
     }
   }
 
