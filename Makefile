@@ -111,11 +111,11 @@ simulate-planted: simulate-build
 	Simulate/simulate.sh planted
 
 # The tests once under each sanitizer: addresses in debug, threads in release, where races through raw pointers are seen.
-# WITHOUT_PEERS=1 leaves out the tests with real kernels and with DPDK. The drivers that are faulty on purpose run without a
-# search for leaks: what one of them never ends keeps what waits for it.
+# WITHOUT_PEERS=1 leaves out the tests with real kernels and with DPDK. The drivers and programs that are faulty on purpose run
+# without a search for leaks: what one of them never ends keeps what waits for it.
 # The thread sanitizer's runner is called by itself: a library preloaded for the tests would not fit the compiler.
 WITH_PEERS := ^(IntegrationTests|InteropTests)[.]
-FAULTY_DRIVERS := ^ConformanceTests[.]FaultTests/
+FAULTY := ^(ConformanceTests[.]FaultTests|SimulationTests[.]FindingTests)/
 ASAN_TEST := SWIFT_BACKTRACE=enable=no swift test --disable-xctest --skip-build --no-parallel --sanitize=address \
   --scratch-path .build-asan
 TSAN_TEST := LD_PRELOAD=$(CURDIR)/.build-tsan/tsan_mutex.so TSAN_OPTIONS=suppressions=Tests/Sanitizers/tsan.supp \
@@ -126,8 +126,8 @@ test-sanitized: test-address test-thread
 
 test-address: deps test-deps
 	swift build --build-tests --sanitize=address --scratch-path .build-asan
-	$(ASAN_TEST) --skip '$(FAULTY_DRIVERS)' $(if $(WITHOUT_PEERS),--skip '$(WITH_PEERS)')
-	ASAN_OPTIONS=detect_leaks=0 $(ASAN_TEST) --filter '$(FAULTY_DRIVERS)'
+	$(ASAN_TEST) --skip '$(FAULTY)' $(if $(WITHOUT_PEERS),--skip '$(WITH_PEERS)')
+	ASAN_OPTIONS=detect_leaks=0 $(ASAN_TEST) --filter '$(FAULTY)'
 
 test-thread: deps test-deps
 	swift build --build-tests --sanitize=thread --scratch-path .build-tsan -c release -Xswiftc -enable-testing
