@@ -168,6 +168,15 @@ internal import CNetdevSystem
     for number in unsafe inlet._withUnsafeGuaranteedRef({ $0.takeDiscarded() }) { events.cancel(number) }
   }
 
+  /// A source or a timer of this thread's loop fires: a turn comes after it, so that the hooks see what its handler left to
+  /// them, also when it fires at the very end of a turn.
+  static func noteEvent() {
+    // What `run` has set for this thread, and nobody else does.
+    guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return }
+    // It is freed when its loop has run, and touched by this thread only.
+    unsafe core.pointee.turnRequested = true
+  }
+
   // MARK: Jobs
 
   /// On the loop: a job of its own.

@@ -140,6 +140,7 @@ extension LoopExecutor {
   ) throws(LoopError) -> LoopSource {
     try requireOnLoop("makeSource")
     let event = try unsafe core.pointee.backend.makeSource(descriptor: descriptor, readiness: readiness) {
+      LoopCore.noteEvent()
       withExtendedLifetime(owner) { handler() }
     }
     return unsafe LoopSource(LoopEventHandle(event, core))
@@ -151,6 +152,7 @@ extension LoopExecutor {
   public func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> LoopTimer {
     try requireOnLoop("makeTimer")
     let event = try unsafe core.pointee.backend.makeTimer {
+      LoopCore.noteEvent()
       // A timer that fires is work: what it was set for.
       TurnHook.noteWork()
       handler()

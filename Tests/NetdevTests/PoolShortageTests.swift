@@ -207,6 +207,60 @@ import Testing
     try await eventually("every buffer is back") { pool.free == 24 }
   }
 
+  @Test func `a burst that a program makes leaves senders of other queues what they wait for`()
+    async throws
+  {
+    let loops = try (0..<2).map { try LoopExecutor(name: "burst \($0)") }
+    let input = ScriptedDriver(mode: .hold, capacity: 16)
+    let output = ScriptedDriver(mode: .hold, capacity: 16, mtu: 9000, receiveBufferSize: 1514)
+    let pool = try PacketPool(.init(slots: 16 + 16 + 4, hugePages: false))
+    var configuration = NetworkDevice.Configuration()
+    configuration.pool = pool
+    configuration.loops = [loops[0]]
+    let first = try await NetworkDevice.open(driver: input, configuration: configuration)
+    configuration.loops = [loops[1]]
+    let second = try await NetworkDevice.open(driver: output, configuration: configuration)
+    let (from, to) = (first.queues[0], second.queues[0])
+    let (received, kept) = (Held(), Held())
+    // Too few are away from the first ring for it to be refilled.
+    for number in 0..<2 { #expect(await input.deliver(numbered(number))) }
+    await from.run { queue in
+      while var burst = queue.receiveBurstIfAny() { while let packet = burst.popLast() { received.hold(packet) } }
+    }
+    while true {
+      let packet = try Packet(copying: numbered(1), in: pool)
+      guard packet.isInPool else { break }
+      kept.hold(packet)
+    }
+    #expect(received.count == 2 && kept.count == 4)
+    let outcome = Outcome()
+    // It takes five.
+    Task { await outcome.record { try await to.submit(Self.foreign(8500)) } }
+    try await eventually("it waits") { to.statistics.poolEmpty == 1 }
+    await turn(to, times: 3)
+    for _ in 0..<2 { _ = kept.take() }
+    await from.run { queue in
+      #expect(pool.available == 2)
+      var error = #expect(throws: NetworkDeviceError.self) { _ = try queue.makeBurst(count: 4, length: 60) }
+      #expect(error?.code == .outOfMemory)
+      #expect(pool.available == 2)
+      // Buffers of the queue that makes the burst.
+      received.letGo()
+      error = #expect(throws: NetworkDeviceError.self) { _ = try queue.makeBurst(count: 4, length: 60) }
+      #expect(error?.code == .outOfMemory)
+      #expect(pool.available == 4)
+    }
+    _ = kept.take()
+    try await eventually("it is sent") { outcome.finished == 1 }
+    #expect(outcome.errors.isEmpty)
+    #expect(await output.held() == 1)
+    kept.letGo()
+    await output.releaseAll()
+    try await first.close()
+    try await second.close()
+    try await eventually("every buffer is back") { pool.free == 36 }
+  }
+
   /// One that is kept. In a function of its own: nobody else holds it afterwards.
   private static func submitAgain(_ kept: Held, to queue: NetworkQueue) async throws {
     guard let packet = kept.take() else { return }

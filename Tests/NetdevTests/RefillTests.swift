@@ -1,5 +1,6 @@
 import LibeventConcurrency
 import Netdev
+import NetdevTesting
 import PacketFormats
 import Synchronization
 import Testing
@@ -22,6 +23,31 @@ import Testing
     #expect(driver.looks > 40)
     #expect(driver.dryLooks == 0)
     #expect(device.pool.free == 512)
+  }
+
+  @Test func `a loopback without receive buffers lets its loop sleep, and goes on when there are some`() async throws {
+    let driver = ScriptedDriver(mode: .loopback, capacity: 16)
+    var configuration = NetworkDevice.Configuration()
+    configuration.pool = try PacketPool(.init(slots: 64, hugePages: false))
+    let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+    let (queue, pool) = (device.queues[0], device.pool)
+    // Nobody fetches these, so no buffer is posted in their place.
+    for number in 0..<16 { #expect(await driver.deliver(numbered(number))) }
+    try await queue.submit(Packet(copying: numbered(16), in: pool))
+    let sleeps = queue.loop.statistics.sleeps
+    try await eventually("the loop sleeps, whenever it has been woken") {
+      await turn(queue, times: 1)
+      return queue.loop.statistics.sleeps >= sleeps + 3
+    }
+    #expect(await driver.held() == 1)
+    var numbers: [Int] = []
+    for await packet in queue.packets {
+      numbers.append(packet.number)
+      if numbers.count == 17 { break }
+    }
+    #expect(numbers == Array(0...16))
+    try await device.close()
+    #expect(pool.free == 64)
   }
 }
 

@@ -196,7 +196,7 @@ extension PacketPool {
   /// they wait for.
   func takeSlot() -> UnsafeMutablePointer<SlotRecord>? {
     var slot: UInt32 = 0
-    guard unsafe shared.pop(into: &slot, max: 1, leaving: configuration.reserve + queues.claim) == 1 else { return nil }
+    guard unsafe shared.pop(into: &slot, max: 1, leaving: keptFromPrograms) == 1 else { return nil }
     let record = unsafe records.advanced(by: Int(slot))
     keepAlive(for: slot)
     unsafe record.pointee.unpoison()
@@ -252,6 +252,9 @@ extension PacketPool {
 // MARK: - The reserve
 
 extension PacketPool {
+  /// Free buffers that a program gets none of: the reserve, and what senders wait for.
+  var keptFromPrograms: Int { configuration.reserve + queues.claim }
+
   /// Buffers of the reserve that each receive queue can count on.
   var receiveShare: Int { configuration.reserve / queues.count }
 

@@ -11,11 +11,11 @@ extension NetworkQueue {
   /// ```
   ///
   /// The frames hold what was in the buffers before, perhaps other frames: write all of them before they are sent. What the
-  /// pool keeps for reception (`reserve`) stays there.
+  /// pool keeps for reception (`reserve`), and what senders of any of its queues wait for, stays there.
   ///
-  /// - Parameter count: frames wanted, 1 to 64; the burst has fewer when the pool has no more.
+  /// - Parameter count: frames wanted, 1 to 64; the burst has fewer when the pool has no more of them to spare.
   /// - Parameter length: bytes of each; frames longer than a buffer lie in several.
-  /// - Throws: `frameTooLong` when the device takes no such frame; `outOfMemory` when there is no free buffer:
+  /// - Throws: `frameTooLong` when the device takes no such frame; `outOfMemory` when there is no buffer to spare:
   ///   some are when frames in flight have been released (`releases` tells). `closed` or the cause when the queue has ended.
   public func makeBurst(count: Int, length: Int) throws(NetworkDeviceError) -> PacketBurst {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "makeBurst") }
@@ -29,7 +29,7 @@ extension NetworkQueue {
     let taken = core.takeFreeSlots(wanted) / buffers
     guard taken > 0 else {
       throw NetworkDeviceError(
-        .outOfMemory, "makeBurst", offered: "the pool has no free buffer",
+        .outOfMemory, "makeBurst", offered: "the pool has no buffer to spare",
         advice: "make the pool larger, or wait for releases")
     }
     return unsafe PacketBurst(queue: self, block: core.makeBlock(ofFrames: taken, buffers: buffers, length: length))
@@ -37,21 +37,21 @@ extension NetworkQueue {
 }
 
 extension QueueCore {
-  /// Sees to it that `wanted` free slots are at hand, as far as the pool has them beyond its reserve; says how many there are
-  /// for a program.
+  /// Sees to it that `wanted` free slots are at hand, as far as the pool has them beyond its reserve and what senders wait for;
+  /// says how many there are for a program.
   fileprivate func takeFreeSlots(_ wanted: Int) -> Int {
     // What has just been sent is what is in the cache: it comes before what lies in the pool.
     if freeForProgram < wanted { takeReleased() }
     if unsafe local.pointee.count < wanted {
-      unsafe pool.replenish(local, wanted: wanted - local.pointee.count, leaving: pool.configuration.reserve)
+      unsafe pool.replenish(local, wanted: wanted - local.pointee.count, leaving: pool.keptFromPrograms)
     }
     if freeForProgram <= 0 { pumpReleases() }
     return max(0, min(wanted, freeForProgram))
   }
 
-  /// Slots at hand are for the program only as far as the pool keeps its reserve without them.
+  /// Slots at hand are for the program only as far as the pool keeps its reserve, and what senders wait for, without them.
   private var freeForProgram: Int {
-    unsafe local.pointee.count + min(0, pool.available - pool.configuration.reserve)
+    unsafe local.pointee.count + min(0, pool.available - pool.keptFromPrograms)
   }
 
   /// The last slots at hand as `count` frames of `length` bytes, each in so many buffers.

@@ -188,7 +188,7 @@ extension QueueCore {
     if needed > 0 {
       unsafe pool.replenish(local, wanted: min(needed, room) - local.pointee.count, leaving: reserve)
     }
-    unsafe pool.replenish(local, wanted: room - local.pointee.count, leaving: reserve + pool.queues.claim)
+    unsafe pool.replenish(local, wanted: room - local.pointee.count, leaving: pool.keptFromPrograms)
   }
 
   /// In a build with an address sanitizer the program may touch these buffers again once they carry a frame.
