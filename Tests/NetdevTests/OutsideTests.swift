@@ -20,45 +20,43 @@ import Testing
   // That a consumer is too slow, and what it left is taken after a millisecond, is another matter, and another test's: here the
   // loop's clock stands.
   @Test func `a plain task receives and submits with at most one wake-up for 32 packets`() async throws {
-    let clock = StillLoop()
-    let device = try await clock.open(ScriptedDriver(mode: .loopback))
-    let queue = device.queues[0]
-    let frames = 64
-    for number in 0..<frames { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
-    let before = queue.statistics
-    try await Self.goRound(queue, rounds: 500, frames: frames)
-    let after = queue.statistics
-    let submitted = after.submittedOutside - before.submittedOutside
-    let wakes = after.outsideWakeups - before.outsideWakeups
-    #expect(submitted == UInt64(500 * frames - 1))
-    #expect(wakes * 32 <= submitted)
-    try await device.close()
-    await clock.stop()
-    #expect(device.pool.copies == 0)
-    #expect(device.pool.free == device.pool.configuration.slots)
+    let pool = try PacketPool()
+    try await StillLoop.withDevice(ScriptedDriver(mode: .loopback), pool: pool) { device in
+      let queue = device.queues[0]
+      let frames = 64
+      for number in 0..<frames { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
+      let before = queue.statistics
+      try await Self.goRound(queue, rounds: 500, frames: frames)
+      let after = queue.statistics
+      let submitted = after.submittedOutside - before.submittedOutside
+      let wakes = after.outsideWakeups - before.outsideWakeups
+      #expect(submitted == UInt64(500 * frames - 1))
+      #expect(wakes * 32 <= submitted)
+    }
+    #expect(pool.copies == 0)
+    #expect(pool.free == pool.configuration.slots)
   }
 
   @MainActor @Test func `the main actor receives and submits with at most one wake-up for 32 packets`() async throws {
-    let clock = StillLoop()
-    let device = try await clock.open(ScriptedDriver(mode: .loopback))
-    let queue = device.queues[0]
-    for number in 0..<64 { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
-    let before = queue.statistics
-    var seen = 0
-    for await packet in queue.packets {
-      MainActor.assertIsolated()
-      #expect(packet.number == seen % 64)
-      seen += 1
-      if seen == 32_000 { break }
-      try await queue.submit(packet)
+    let pool = try PacketPool()
+    try await StillLoop.withDevice(ScriptedDriver(mode: .loopback), pool: pool) { device in
+      let queue = device.queues[0]
+      for number in 0..<64 { try await queue.submit(Packet(copying: numbered(number), in: pool)) }
+      let before = queue.statistics
+      var seen = 0
+      for await packet in queue.packets {
+        MainActor.assertIsolated()
+        #expect(packet.number == seen % 64)
+        seen += 1
+        if seen == 32_000 { break }
+        try await queue.submit(packet)
+      }
+      let after = queue.statistics
+      let submitted = after.submittedOutside - before.submittedOutside
+      #expect(submitted == 31_999)
+      #expect((after.outsideWakeups - before.outsideWakeups) * 32 <= submitted)
     }
-    let after = queue.statistics
-    let submitted = after.submittedOutside - before.submittedOutside
-    #expect(submitted == 31_999)
-    #expect((after.outsideWakeups - before.outsideWakeups) * 32 <= submitted)
-    try await device.close()
-    await clock.stop()
-    #expect(device.pool.free == device.pool.configuration.slots)
+    #expect(pool.free == pool.configuration.slots)
   }
 
   @Test func `leaving a loop outside loses no packet and changes no order`() async throws {

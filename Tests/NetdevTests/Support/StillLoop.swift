@@ -3,39 +3,51 @@ import Netdev
 import Synchronization
 
 /// A loop whose clock stands: no timer of it ever fires, and what happens there is brought about by jobs and wake-ups alone,
-/// however slow the machine is. A task of its own turns it until it is stopped.
-final class StillLoop: Sendable {
-  let loop: LoopExecutor
-  private let isStopped: Flag
-  private let turning: Task<Void, Never>
-
+/// however slow the machine is.
+enum StillLoop {
   private final class Flag: Sendable {
     private let value = Atomic<Bool>(false)
     func raise() { value.store(true, ordering: .releasing) }
     var isRaised: Bool { value.load(ordering: .acquiring) }
   }
 
-  init() {
+  /// Lends a device of one queue pair on such a loop, and closes it. A task of its own turns the loop until nobody has anything
+  /// left to do there: what the device hands over when the last reference to it goes is done as well.
+  nonisolated(nonsending) static func withDevice(
+    _ driver: any NetworkDriver, pool: PacketPool, _ body: nonisolated(nonsending) (NetworkDevice) async throws -> Void
+  ) async throws {
     let loop = LoopExecutor(name: "still", backend: StillBackend())
-    let flag = Flag()
-    self.loop = loop
-    isStopped = flag
-    turning = Task.detached {
-      while !flag.isRaised { if !loop.turnOnce() { await Task.yield() } }
+    let isStopped = Flag()
+    let turning = Task.detached {
+      while true {
+        let isLast = isStopped.isRaised
+        if loop.turnOnce() { continue }
+        if isLast { return }
+        await Task.yield()
+      }
     }
-  }
-
-  /// Opens a device of one queue pair on this loop.
-  func open(_ driver: any NetworkDriver) async throws -> NetworkDevice {
-    var configuration = NetworkDevice.Configuration()
-    configuration.loops = [loop]
-    return try await NetworkDevice.open(driver: driver, configuration: configuration)
-  }
-
-  /// When everything on it is closed.
-  func stop() async {
+    let result: Result<Void, any Error>
+    do {
+      result = .success(try await lend(driver, pool, on: loop, body))
+    } catch {
+      result = .failure(error)
+    }
     isStopped.raise()
     await turning.value
+    try result.get()
+  }
+
+  /// Everything that holds the device ends with this function.
+  private nonisolated(nonsending) static func lend(
+    _ driver: any NetworkDriver, _ pool: PacketPool, on loop: LoopExecutor,
+    _ body: nonisolated(nonsending) (NetworkDevice) async throws -> Void
+  ) async throws {
+    var configuration = NetworkDevice.Configuration()
+    configuration.loops = [loop]
+    configuration.pool = pool
+    let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+    try await body(device)
+    try await device.close()
   }
 }
 
