@@ -116,8 +116,8 @@ simulate-planted: simulate-build
 # The thread sanitizer's runner is called by itself: a library preloaded for the tests would not fit the compiler.
 WITH_PEERS := ^(IntegrationTests|InteropTests)[.]
 FAULTY := ^(ConformanceTests[.]FaultTests|SimulationTests[.]FindingTests)/
-ASAN_TEST := SWIFT_BACKTRACE=enable=no swift test --disable-xctest --skip-build --no-parallel --sanitize=address \
-  --scratch-path .build-asan
+ASAN_TEST := LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/Sanitizers/lsan.supp:print_suppressions=0 SWIFT_BACKTRACE=enable=no \
+  swift test --disable-xctest --skip-build --no-parallel --sanitize=address --scratch-path .build-asan
 TSAN_TEST := LD_PRELOAD=$(CURDIR)/.build-tsan/tsan_mutex.so TSAN_OPTIONS=suppressions=Tests/Sanitizers/tsan.supp \
   SWIFT_BACKTRACE=enable=no .build-tsan/release/swift-netdevPackageTests.xctest --testing-library swift-testing --no-parallel
 
