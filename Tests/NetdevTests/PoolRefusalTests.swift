@@ -17,7 +17,7 @@ import Testing
         guard error.code == .system else { exit(4) }
         guard error.description.contains("EMFILE (24)"), error.advice.contains("ulimit -n") else { exit(5) }
       }
-      exit(EXIT_SUCCESS)
+      _exit(EXIT_SUCCESS)
     }
   }
 
@@ -36,7 +36,7 @@ import Testing
         guard error.code == .outOfMemory else { exit(4) }
         guard error.description.contains("ENOMEM (12)"), error.advice.contains("fewer") else { exit(5) }
       }
-      exit(EXIT_SUCCESS)
+      _exit(EXIT_SUCCESS)
     }
   }
 }
