@@ -117,9 +117,9 @@ simulate-planted: simulate-build
 WITH_PEERS := ^(IntegrationTests|InteropTests)[.]
 FAULTY := ^(ConformanceTests[.]FaultTests|SimulationTests[.]FindingTests)/
 ASAN_TEST := LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/Sanitizers/lsan.supp:print_suppressions=0 SWIFT_BACKTRACE=enable=no \
-  swift test --disable-xctest --skip-build --no-parallel --sanitize=address --scratch-path .build-asan
+  NETDEV_FEWER=1 swift test --disable-xctest --skip-build --no-parallel --sanitize=address --scratch-path .build-asan
 TSAN_TEST := LD_PRELOAD=$(CURDIR)/.build-tsan/tsan_mutex.so TSAN_OPTIONS=suppressions=Tests/Sanitizers/tsan.supp \
-  SWIFT_BACKTRACE=enable=no .build-tsan/release/swift-netdevPackageTests.xctest --testing-library swift-testing --no-parallel
+  SWIFT_BACKTRACE=enable=no NETDEV_FEWER=1 .build-tsan/release/swift-netdevPackageTests.xctest --testing-library swift-testing --no-parallel
 
 .PHONY: test-address test-thread
 test-sanitized: test-address test-thread

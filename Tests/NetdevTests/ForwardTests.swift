@@ -3,6 +3,7 @@ import Logging
 import Netdev
 import NetdevDevices
 import NetdevTesting
+import TestSupport
 import Testing
 import VirtioNet
 
@@ -95,7 +96,7 @@ import VirtioNet
     let (left, right) = (devices[0].queues[0], devices[1].queues[0])
     let pool = left.pool
     for number in 0..<frames { try await left.submit(Packet(copying: numbered(number), in: pool)) }
-    let count = frames == 1 ? 10_000 : 100_000
+    let count = repetitions(frames == 1 ? 10_000 : 100_000)
     async let there: Void = right.forward(from: Round(base: left.packets, frames: frames, count: count))
     async let back: Void = left.forward(from: Round(base: right.packets, frames: frames, count: count))
     _ = try await (there, back)

@@ -2,6 +2,7 @@ import Glibc
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Code that uses a queue from elsewhere than its loop: as right as on the loop, and nearly as cheap.
@@ -107,7 +108,7 @@ import Testing
   {
     let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .loopback))
     let queue = device.queues[0]
-    let total = 1_000_000
+    let total = repetitions(1_000_000)
     let seen = Tally(total)
     // Threads of their own: there may be fewer processors, and no more threads in the runtime's pool.
     let executors = try (0..<4).map { LoopTaskExecutor(loop: try LoopExecutor(name: "consumer \($0)")) }
@@ -127,7 +128,7 @@ import Testing
     for value in 0..<total {
       try await queue.submit(Packet(copying: numbered(value, count: 16), in: device.pool))
       // Each in its turn gives up, several times, and another takes its place.
-      if value % 50_000 == 25_000 {
+      if value % (total / 20) == total / 40 {
         let consumer = cancelled.count % 4
         consumers[consumer].cancel()
         cancelled.append(consumers[consumer])

@@ -5,6 +5,7 @@ import Netdev
 import NetdevDevices
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// Invariant 1: buffers are reference-counted values; invariant 11: packets outlive their device.
@@ -174,6 +175,7 @@ import Testing
   /// Keeps the first 64 packets of a queue while frames go round until a million have passed, then lets them go.
   private func keepWhileOthersPass(_ device: NetworkDevice) async throws {
     let pool = device.pool
+    let total = repetitions(1_000_000)
     try await device.run { queue in
       var kept: [Packet] = []
       var seen = 0
@@ -184,11 +186,11 @@ import Testing
           kept.append(packet)
           continue
         }
-        if seen == 1_000_000 { break }
+        if seen == total { break }
         packet.withMutableBytes { $0.storeBytes(of: 0xff, toByteOffset: 63, as: UInt8.self) }
         try await queue.submit(packet)
       }
-      #expect(seen == 1_000_000)
+      #expect(seen == total)
       for (number, packet) in kept.enumerated() { #expect(packet.array == numbered(number)) }
     }
     try await eventually("every buffer is back") { pool.free == pool.configuration.slots }

@@ -2,6 +2,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// Packets made as they are asked for, with the numbers from zero up.
@@ -28,7 +29,7 @@ struct Made: PacketSequence {
   @Test func `a million frames to a device that serves a thousand a second: bounded memory, none dropped, in order`()
     async throws
   {
-    let total = 1_000_000
+    let total = repetitions(1_000_000)
     let ring = 64
     let bound = 48
     let pool = try PacketPool(.init(slots: 512))

@@ -1,6 +1,7 @@
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// Invariants 2, 3 and 4: a send returns with the release of its buffer, is cancelled only before publication, ends with the
@@ -251,7 +252,7 @@ import Testing
     let driver = ScriptedDriver(mode: .loopback, capacity: 256)
     let device = try await NetworkDevice.open(driver: driver)
     let queue = device.queues[0]
-    let each = 10_000
+    let each = repetitions(10_000)
     let errors = Tally(1)
     // In order, each once: a task sends its next frame when the device has released the one before.
     let runner = Task {

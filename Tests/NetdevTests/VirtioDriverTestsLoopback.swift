@@ -5,6 +5,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevDevices
 import Synchronization
+import TestSupport
 import Testing
 
 /// The whole way round: driver, rings, software device, and back, in every combination of what can be negotiated.
@@ -92,7 +93,7 @@ import Testing
     let device = try await NetworkDevice.open("loopback:?lossless=1&placement=\(placement)")
     let queue = device.queues[0]
     let pool = device.pool
-    let each = 10_000
+    let each = repetitions(10_000)
     let errors = Tally(1)
     let runner = Task {
       try await device.run { queue in
