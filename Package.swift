@@ -120,7 +120,7 @@ let package = Package(
     .target(
       name: "NetdevTesting",
       dependencies: [
-        "NetdevDevices", "InProcess", "VirtioDevice", "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency",
+        "NetdevDevices", "InProcess", "VhostUser", "VirtioDevice", "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency",
         "PacketFormats", "CSimulation", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],

@@ -13,6 +13,7 @@ bool netdev_fault_is_planted(const char *name) {
 }
 void netdev_fault_set_place(void (*hold)(void)) { (void)hold; }
 void netdev_fault_place(void) {}
+void netdev_fault_set_chooser(int (*choose)(const char *call, bool cuts)) { (void)choose; }
 bool netdev_fault_refuses(const char *function, const char *call, const void *caller) {
   (void)function, (void)call, (void)caller;
   return false;
@@ -139,6 +140,16 @@ void netdev_fault_place(void) {
   if (thread_place) thread_place();
 }
 
+static __thread int (*thread_chooser)(const char *call, bool cuts);
+
+void netdev_fault_set_chooser(int (*choose)(const char *call, bool cuts)) { thread_chooser = choose; }
+
+static int chosen(const char *call, bool cuts) {
+  int kept = errno, error = thread_chooser ? thread_chooser(call, cuts) : 0;
+  errno = kept;
+  return error;
+}
+
 bool netdev_fault_is_planted(const char *name) { return planted && strcmp(planted, name) == 0; }
 
 void netdev_fault_write_record(void) {
@@ -194,14 +205,19 @@ static bool is_meant(const char *function, const char *call, const void *address
 }
 
 bool netdev_fault_refuses(const char *function, const char *call, const void *caller) {
+  int kept = errno, error = chosen(call, false);
+  if (error) {
+    errno = error;
+    return true;
+  }
   if (!__atomic_load_n(&is_active, __ATOMIC_ACQUIRE)) return false;
-  int kept = errno, error;
   bool refused = is_meant(function, call, caller, false, &error);
   errno = refused ? error : kept;
   return refused;
 }
 
 size_t netdev_fault_cut(const char *function, const char *call, const void *caller, size_t length) {
+  if (length > 1 && chosen(call, true)) return length / 2;
   if (!__atomic_load_n(&is_active, __ATOMIC_ACQUIRE)) return length;
   int kept = errno, error;
   bool is_cut = is_meant(function, call, caller, true, &error);

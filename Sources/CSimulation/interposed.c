@@ -2,11 +2,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "CSimulation.h"
+#include "interposed.h"
 
 #define SWIFT_CC __attribute__((swiftcall))
 
@@ -18,7 +20,6 @@ static __thread const struct simulation_thread *thread_world;
 // Set once, before the hook that reads it.
 static simulation_stranger is_taken;
 
-// A function by its name, looked up once; several threads may do so at the same time, and find the same.
 static void *look_up(void **known, void *from, const char *name) {
   void *function = __atomic_load_n(known, __ATOMIC_RELAXED);
   if (!function) {
@@ -26,6 +27,16 @@ static void *look_up(void **known, void *from, const char *name) {
     __atomic_store_n(known, function, __ATOMIC_RELAXED);
   }
   return function;
+}
+
+void *interposed_look_up(void **known, const char *name) {
+  void *function = __atomic_load_n(known, __ATOMIC_RELAXED);
+  if (function) return function;
+  // A sanitizer's own goes before the library's.
+  char own[64];
+  snprintf(own, sizeof own, "__interceptor_%s", name);
+  function = look_up(known, RTLD_DEFAULT, own);
+  return function ? function : look_up(known, RTLD_NEXT, name);
 }
 
 void simulation_enter(const struct simulation_thread *world) { thread_world = world; }
@@ -131,6 +142,8 @@ void simulation_thread_name(char *name) {
 void simulation_pause(unsigned milliseconds) { usleep(milliseconds * 1000); }
 
 bool simulation_is_ready(int descriptor, bool for_writing) {
+  int simulated = simulated_is_ready(descriptor, for_writing);
+  if (simulated >= 0) return simulated > 0;
   struct pollfd entry = {.fd = descriptor, .events = for_writing ? POLLOUT : POLLIN};
   return poll(&entry, 1, 0) > 0;
 }

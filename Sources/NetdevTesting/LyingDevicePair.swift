@@ -42,15 +42,24 @@ public final class LyingPair {
   private let onKick: () -> Void
   private var hook: TurnHook.Token?
 
-  init?(
+  convenience init?(
     _ placement: VirtioPairPlacement, memory: LyingMemory, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void, onKick: @escaping () -> Void
   ) {
     guard let receive = LyingRing(placement.receive, memory: memory),
       let transmit = LyingRing(placement.transmit, memory: memory)
     else { return nil }
-    index = placement.index
-    features = placement.features
+    self.init(
+      index: placement.index, features: placement.features, receive: receive, transmit: transmit, loop: loop,
+      onInterrupt: onInterrupt, onFailure: onFailure, onKick: onKick)
+  }
+
+  init(
+    index: Int, features: FeatureSet, receive: LyingRing, transmit: LyingRing, loop: LoopExecutor,
+    onInterrupt: @escaping () -> Void, onFailure: @escaping (NetworkDeviceError) -> Void, onKick: @escaping () -> Void
+  ) {
+    self.index = index
+    self.features = features
     let eventIndex = features.contains(.eventIndex)
     self.receive = LyingQueue(ring: receive, eventIndex: eventIndex)
     self.transmit = LyingQueue(ring: transmit, eventIndex: eventIndex)

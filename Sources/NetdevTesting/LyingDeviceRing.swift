@@ -85,15 +85,21 @@ internal import VirtioNet
   }
 
   init?(_ ring: VirtioPairPlacement.Ring, memory: LyingMemory) {
-    guard let descriptors = unsafe memory.pointer(ring.descriptors, 16 * ring.size),
-      let available = unsafe memory.pointer(ring.available, 6 + 2 * ring.size),
-      let used = unsafe memory.pointer(ring.used, 6 + 8 * ring.size)
+    self.init(
+      size: ring.size, descriptors: ring.descriptors, available: ring.available, used: ring.used, memory: memory)
+  }
+
+  /// By the addresses that the device knows.
+  init?(size: Int, descriptors: UInt64, available: UInt64, used: UInt64, memory: LyingMemory) {
+    guard let descriptors = unsafe memory.pointer(descriptors, 16 * size),
+      let available = unsafe memory.pointer(available, 6 + 2 * size),
+      let used = unsafe memory.pointer(used, 6 + 8 * size)
     else { return nil }
     unsafe self.descriptors = descriptors
     unsafe self.available = available
     unsafe self.used = used
     self.memory = memory
-    size = ring.size
+    self.size = size
   }
 
   private func slot(_ position: UInt16) -> Int { Int(position) & (size - 1) }

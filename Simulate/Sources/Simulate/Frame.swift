@@ -65,11 +65,35 @@ final class Ledger: @unchecked Sendable {
 
   func newestNumber(of flow: Int) -> Int { newest[flow] ?? -1 }
 
+  /// Waits until so many frames have come, of all flows together; in a world that may have lost some, until no more come.
+  func wait(for frames: Int) async throws { try await wait { self.count >= frames } }
+
+  /// The same for a flow whose last frame that is.
+  func wait(for frames: Int, of flow: Int) async throws { try await wait { self.newestNumber(of: flow) == frames - 1 } }
+
+  private func wait(_ isComplete: () -> Bool) async throws {
+    var (before, vain) = (count, 0)
+    while !isComplete() {
+      if !world.isCalm {
+        vain = count == before ? vain + 1 : 0
+        before = count
+        guard vain < 2000 else { return }
+      }
+      try await Task.sleep(for: .milliseconds(1))
+    }
+  }
+
   /// Nothing of this flow is missing.
   func expectAll(_ numbers: Int, of flow: Int) {
+    guard world.isCalm else { return }
     let last = newest[flow] ?? -1
     if last != numbers - 1 { world.find("flow \(flow): \(last + 1) of \(numbers) frames came") }
   }
+}
+
+extension SimulatedWorld {
+  /// Nothing has happened to the program or to a device of it that loses frames.
+  var isCalm: Bool { refusals == 0 && !happened.contains { $0 != "a pool is empty" } }
 }
 
 /// An error that a program must expect of a device that was closed or cancelled under it.

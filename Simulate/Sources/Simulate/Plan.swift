@@ -15,10 +15,15 @@ struct Plan: Sendable {
     static let keep = Disturbances(rawValue: 8)
     /// Everybody takes his time.
     static let delay = Disturbances(rawValue: 16)
-    static let all: Disturbances = [.cancel, .close, .loss, .keep, .delay]
+    /// The pool is empty for a while.
+    static let empty = Disturbances(rawValue: 32)
+    /// System calls are refused, or cut short.
+    static let refuse = Disturbances(rawValue: 64)
+    static let all: Disturbances = [.cancel, .close, .loss, .keep, .delay, .empty, .refuse]
 
     static let names: [(name: String, value: Disturbances)] = [
-      ("cancel", .cancel), ("close", .close), ("loss", .loss), ("keep", .keep), ("delay", .delay),
+      ("cancel", .cancel), ("close", .close), ("loss", .loss), ("keep", .keep), ("delay", .delay), ("empty", .empty),
+      ("refuse", .refuse),
     ]
   }
 
@@ -38,10 +43,13 @@ struct Scenario: Sendable {
   let name: String
   /// A device that does not confirm its reset keeps the memory that it may still write to.
   var mayQuarantine = false
+  /// What of that which the world can do to any program this one bears.
+  var bears = Plan.Disturbances.all
   let body: @Sendable (SimulatedWorld, Plan) async throws -> Void
 
   static let all: [Scenario] =
-    loopbackScenarios + sharingScenarios + endingScenarios + peerScenarios + [
+    loopbackScenarios + sharingScenarios + endingScenarios + peerScenarios + kernelScenarios
+    + vhostUserScenarios + [
       Scenario(name: "loops", body: giveTimersAway)
     ]
 }

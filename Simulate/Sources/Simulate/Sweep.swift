@@ -1,4 +1,6 @@
 import Glibc
+import LibeventConcurrency
+import Netdev
 import NetdevTesting
 
 /// Many runs, until one finds something.
@@ -28,6 +30,8 @@ struct Sweep {
       }
       if let descriptors, now > descriptors, !run.scenario.mayQuarantine {
         print("FOUND \(run.command): \(now - descriptors) descriptors are left open")
+        if let error = report.error { print("  it threw: \(error)") }
+        for line in report.trace { print("  \(line)") }
         return false
       }
       runs += 1
@@ -46,9 +50,19 @@ struct Sweep {
 
   private func report(_ run: Run) async -> Simulation.Report {
     CrashReport.note(run.command)
+    // What a run has left that found something.
+    for file in Self.files { unlink(file) }
     var simulation = Simulation(seed: run.seed)
     simulation.limits.traceLines = options.traceLines
     simulation.limits.steps = 300_000
+    let disturbances = run.plan.disturbances.intersection(run.scenario.bears)
+    if disturbances.contains(.cancel) { simulation.disturbances.insert(.cancellation) }
+    if disturbances.contains(.close) { simulation.disturbances.insert(.close) }
+    if disturbances.contains(.empty) { simulation.disturbances.insert(.emptyPool) }
+    // In some rounds of the seeds, in some of them often.
+    if disturbances.contains(.refuse), run.seed / UInt64(Scenario.all.count) % 3 == 2 {
+      simulation.refusalRate = [20, 200, 1000][Int(run.seed / UInt64(3 * Scenario.all.count) % 3)]
+    }
     return await simulation.observe { world in
       CrashReport.arm()
       try await run.scenario.body(world, run.plan)
@@ -79,6 +93,9 @@ struct Sweep {
     for line in report.trace { print("  \(line)") }
   }
 
+  /// Sockets of the worlds.
+  private static let files = ["switch"]
+
   private static var descriptors: Int {
     guard let folder = opendir("/proc/self/fd") else { return 0 }
     defer { closedir(folder) }
@@ -103,6 +120,16 @@ struct Run: Sendable {
 }
 
 extension Simulation.Report {
-  /// What is wrong, if anything: what the world found, or an error that the program did not expect.
-  var finding: String? { findings.first ?? error.map { "it threw \($0)" } }
+  /// What is wrong, if anything: what the world found, or an error that the program need not expect.
+  var finding: String? {
+    if let finding = findings.first { return finding }
+    guard let error, !isExpected(error) else { return nil }
+    return "it threw \(error)"
+  }
+
+  /// Of a program or a device that was ended from outside, or of a refused call.
+  private func isExpected(_ error: any Error) -> Bool {
+    if !happened.isEmpty, isOfEnding(error) { return true }
+    return refusals > 0 && (isOfEnding(error) || error is NetworkDeviceError || error is LoopError)
+  }
 }

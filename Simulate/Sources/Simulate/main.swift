@@ -17,4 +17,9 @@ let options = Options(CommandLine.arguments.dropFirst())
 // What devices say of their losses is no news here.
 LoggingSystem.bootstrap { _ in SwiftLogNoOpLogHandler() }
 CrashReport.install()
-exit(await Sweep(options).run() ? 0 : 1)
+// Sockets' files have the same names in every run.
+var folder = Array("/tmp/netdev-simulate-XXXXXX".utf8CString)
+guard mkdtemp(&folder) != nil, chdir(folder) == 0 else { exit(71) }
+let isClean = await Sweep(options).run()
+rmdir(folder)
+exit(isClean ? 0 : 1)

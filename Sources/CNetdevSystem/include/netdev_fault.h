@@ -39,6 +39,10 @@ void netdev_fault_set_place(void (*hold)(void));
 // Such a place.
 void netdev_fault_place(void);
 
+// What decides on this thread, beside the plan, whether a call is refused: with an error number, or 0 to let it be made; and, asked
+// with `cuts`, whether it is made with half its length. NULL for nothing.
+void netdev_fault_set_chooser(int (*choose)(const char *call, bool cuts));
+
 // The seam for calls of others that a test interposes; sets errno when the call shall be refused.
 bool netdev_fault_refuses(const char *function, const char *call, const void *caller);
 

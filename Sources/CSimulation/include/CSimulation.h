@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "simulated_kernel.h"
+
 // A world, as its thread knows it. Called on that thread only.
 struct simulation_thread {
   void *context;

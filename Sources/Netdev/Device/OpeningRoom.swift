@@ -30,6 +30,8 @@ actor OpeningRoom {
   /// The device at this place works.
   nonisolated func note(_ queues: [NetworkQueue], at position: Int) {
     assumeIsolated { room in
+      // Nobody fetches them any more, and a queue holds its life, which holds this room.
+      guard room.failure == nil else { return }
       room.made[position] = queues
       room.gate.openAll()
     }
@@ -39,6 +41,7 @@ actor OpeningRoom {
   nonisolated func note(_ error: NetworkDeviceError) {
     assumeIsolated { room in
       if room.failure == nil { room.failure = error }
+      room.made = []
       room.gate.openAll()
     }
   }

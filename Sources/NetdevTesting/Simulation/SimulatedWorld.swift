@@ -6,7 +6,7 @@ internal import NetdevDevices
 /// Used by the tasks of the world, which all live on its thread.
 public final class SimulatedWorld: @unchecked Sendable {
   // Proof of Sendable: touched on the world's thread only, which `schedule` checks.
-  private let schedule: WorldSchedule
+  let schedule: WorldSchedule
   private var pools: [PacketPool] = []
   private(set) var isOver = false
   private(set) var error: (any Error)?
@@ -15,7 +15,7 @@ public final class SimulatedWorld: @unchecked Sendable {
 
   func begin(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) {
     // The program's first task: whoever runs the world waits for its end.
-    Task.detached { [self] in
+    let program = Task.detached { [self] in
       do {
         try await body(self)
       } catch {
@@ -23,6 +23,14 @@ public final class SimulatedWorld: @unchecked Sendable {
       }
       isOver = true
     }
+    mayCancel(program)
+  }
+
+  /// Rings whenever something has passed through the world's kernel.
+  func newsBell() -> SimulatedBell {
+    let bell = SimulatedBell()
+    schedule.listen(bell)
+    return bell
   }
 
   func findLeftovers() {
@@ -44,6 +52,7 @@ extension SimulatedWorld {
   ) async throws(NetworkDeviceError) -> NetworkDevice {
     let device = try await NetworkDevice.open(url, configuration: configuration)
     watch(device.pool)
+    mayDisturb(device)
     return device
   }
 
@@ -54,8 +63,23 @@ extension SimulatedWorld {
     _ urls: [String], configuration: NetworkDevice.Configuration = NetworkDevice.Configuration()
   ) async throws(NetworkDeviceError) -> [NetworkDevice] {
     let devices = try await NetworkDevice.open(urls, configuration: configuration)
-    for device in devices { watch(device.pool) }
+    for device in devices {
+      watch(device.pool)
+      mayDisturb(device)
+    }
     return devices
+  }
+
+  /// Opens a device by a driver of the program's, as `NetworkDevice.open` does everywhere, and treats it as one opened by its URL.
+  ///
+  /// - Throws: as `NetworkDevice.open`.
+  public func open(
+    driver: any NetworkDriver, configuration: NetworkDevice.Configuration = NetworkDevice.Configuration()
+  ) async throws(NetworkDeviceError) -> NetworkDevice {
+    let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+    watch(device.pool)
+    mayDisturb(device)
+    return device
   }
 
   /// At the end all buffers of this pool must be home.

@@ -34,6 +34,19 @@ public struct Simulation: Sendable {
     public init() {}
   }
 
+  /// What a world does to its program, at any moment that the seed chooses, in some of the seeds.
+  public struct Disturbances: OptionSet, Sendable {
+    public let rawValue: Int
+    /// Disturbances by their bits.
+    public init(rawValue: Int) { self.rawValue = rawValue }
+    /// The task that runs the body is cancelled.
+    public static let cancellation = Disturbances(rawValue: 1)
+    /// A device that was opened by the world is closed.
+    public static let close = Disturbances(rawValue: 2)
+    /// All buffers of such a device's pool are taken, for a while.
+    public static let emptyPool = Disturbances(rawValue: 4)
+  }
+
   /// What came of a run.
   public struct Report: Sendable {
     /// The seed.
@@ -43,6 +56,10 @@ public struct Simulation: Sendable {
     public let findings: [String]
     /// What the program threw.
     public let error: (any Error)?
+    /// What happened of what may (`SimulatedWorld.mayHappen`), in order.
+    public let happened: [String]
+    /// System calls that were refused or cut short.
+    public let refusals: Int
     /// The last events, a line each.
     public let trace: [String]
     /// A number that stands for the whole trace.
@@ -69,6 +86,11 @@ public struct Simulation: Sendable {
   public let seed: UInt64
   /// The bounds.
   public var limits = Limits()
+  /// What else happens to the program; nothing, unless it is asked for.
+  public var disturbances: Disturbances = []
+  /// One system call of the library in so many is refused with an error that it may have, or cut short; 0 for none. Only a build
+  /// with the package trait `Testing` can.
+  public var refusalRate = 0
 
   /// The run of this seed.
   public init(seed: UInt64) { self.seed = seed }
@@ -105,11 +127,14 @@ public struct Simulation: Sendable {
   }
 
   private func refused(_ finding: String) -> Report {
-    Report(seed: seed, findings: [finding], error: nil, trace: [], fingerprint: 0, steps: 0, duration: .zero)
+    Report(
+      seed: seed, findings: [finding], error: nil, happened: [], refusals: 0, trace: [], fingerprint: 0, steps: 0,
+      duration: .zero)
   }
 
   @inline(never) private func live(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) -> Report {
-    let schedule = WorldSchedule(seed: seed, limits: limits)
+    let schedule = WorldSchedule(seed: seed, limits: limits, disturbances: disturbances)
+    schedule.faults.rate = refusalRate
     let world = SimulatedWorld(schedule)
     let began = schedule.now
     let isInstalled = SimulationThread.with(schedule) {
@@ -121,7 +146,8 @@ public struct Simulation: Sendable {
     }
     guard isInstalled else { return refused("the runtime of this process cannot be taken over") }
     return Report(
-      seed: seed, findings: schedule.findings, error: world.error, trace: schedule.trace.lines,
+      seed: seed, findings: schedule.findings, error: world.error, happened: schedule.incidents.happened,
+      refusals: schedule.faults.count, trace: schedule.trace.lines,
       fingerprint: schedule.trace.fingerprint, steps: schedule.steps,
       duration: .nanoseconds(Int64(clamping: schedule.now - began)))
   }

@@ -75,9 +75,17 @@ enum SimulationThread {
         })
       unsafe withUnsafePointer(to: &calls) { calls in
         unsafe simulation_enter(calls)
+        unsafe simulated_kernel_begin(
+          { context in
+            guard let context = unsafe context else { return }
+            unsafe SimulationThread.schedule(context).noteNews()
+          }, context)
         netdev_fault_set_place { SimulationThread.current?.hold() }
+        unsafe netdev_fault_set_chooser { call, cuts in unsafe SimulationThread.current?.choose(call, cuts: cuts) ?? 0 }
         LoopWorlds.with(schedule, body)
+        netdev_fault_set_chooser(nil)
         netdev_fault_set_place(nil)
+        simulated_kernel_end()
         simulation_enter(nil)
       }
       world.withLock { $0 = nil }

@@ -59,12 +59,19 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   private var made: [SimulatedBackend] = []
   private var numbers: [UInt64: Int] = [:]
   private var depth = 0
+  /// Those who wait for what passes through the world's kernel.
+  private var listeners: [SimulatedBell] = []
   /// Steps since time passed that was waited for.
   private var stepsInPlace = 0
 
-  init(seed: UInt64, limits: Simulation.Limits) {
+  let incidents = WorldIncidents()
+  let faults = SimulatedFaults()
+  let disturbances: Simulation.Disturbances
+
+  init(seed: UInt64, limits: Simulation.Limits, disturbances: Simulation.Disturbances) {
     random = SimulatedRandom(seed: seed)
     self.limits = limits
+    self.disturbances = disturbances
     trace = SimulationTrace(limit: limits.traceLines)
   }
 
@@ -74,6 +81,11 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
     orders += 1
     return orders
   }
+
+  /// Rings whenever something has passed through the world's kernel.
+  func listen(_ bell: SimulatedBell) { listeners.append(bell) }
+
+  func noteNews() { for bell in listeners { bell.ring() } }
 
   /// Says what is wrong; the first word counts most.
   func find(_ text: String) {
@@ -191,6 +203,7 @@ extension WorldSchedule {
     // A machine that is busy elsewhere.
     if random.oneIn(64) { now += random.next() % 2_000_000 }
     fireDelayed()
+    haveIncidents()
     let choice = random.below(choices)
     if choice < pool.count {
       runFromPool(choice)
@@ -198,6 +211,22 @@ extension WorldSchedule {
       turn(awake[choice - pool.count])
     }
     return true
+  }
+
+  private func haveIncidents() {
+    while let (name, action) = incidents.next(at: steps) {
+      note(.note(name))
+      LoopWorlds.outsideLoops(action)
+    }
+  }
+
+  /// A call of the library's that its seam asks about.
+  func choose(_ call: UnsafePointer<CChar>?, cuts: Bool) -> CInt {
+    let error = unsafe faults.choose(call, cuts: cuts, &random)
+    if error != 0, let call = unsafe call {
+      note(.note("\(unsafe String(cString: call)) is \(cuts ? "cut short" : "refused with \(ErrorNumber(error))")"))
+    }
+    return error
   }
 
   /// Nothing can go on now: goes to the next time at which something can.
@@ -294,6 +323,9 @@ extension WorldSchedule {
 
   /// Lets go of everything: what is still held outside stays as it is and is never turned again.
   func end() {
+    faults.rate = 0
+    incidents.end()
+    listeners = []
     loops = []
     pool = []
     delayed = []

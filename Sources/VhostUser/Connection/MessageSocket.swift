@@ -1,18 +1,18 @@
 internal import CNetdevSystem
 internal import Glibc
-internal import LibeventConcurrency
+package import LibeventConcurrency
 
 /// A vhost-user socket on its loop: whole messages in, whole messages out, descriptors with them; it never blocks.
 ///
 /// Made, used and closed on the loop only. Of a message that breaks off or is no message the socket closes the descriptors;
 /// those of a message that it hands over belong to whoever gets it.
-final class MessageSocket {
+package final class MessageSocket {
   /// One message as it came.
-  struct Incoming {
-    let header: MessageHeader
-    let payload: [UInt8]
+  package struct Incoming {
+    package let header: MessageHeader
+    package let payload: [UInt8]
     /// Owned by the receiver.
-    let descriptors: [CInt]
+    package let descriptors: [CInt]
   }
 
   private struct Outgoing {
@@ -41,7 +41,7 @@ final class MessageSocket {
   /// Takes over the descriptor, also when it throws.
   ///
   /// - Parameter onEnd: called once when the connection is of no more use, with the reason; not after `close`.
-  init(
+  package init(
     descriptor: CInt, loop: LoopExecutor, onMessage: @escaping (Incoming) -> Void, onEnd: @escaping (String) -> Void
   ) throws(LoopError) {
     self.descriptor = descriptor
@@ -57,7 +57,7 @@ final class MessageSocket {
 
   /// Sends a message; its descriptors stay the caller's and must be open until `done` is called. `done` is not called when
   /// the connection ends first.
-  func send(_ bytes: [UInt8], descriptors: [CInt] = [], done: @escaping () -> Void = {}) {
+  package func send(_ bytes: [UInt8], descriptors: [CInt] = [], done: @escaping () -> Void = {}) {
     guard isOpen else { return }
     guard outgoing.count < Self.backlog else { return end("the peer asks and reads no answers") }
     outgoing.append(Outgoing(bytes: bytes, descriptors: descriptors, done: done))
@@ -65,7 +65,7 @@ final class MessageSocket {
   }
 
   /// Ends it: nothing is called any more.
-  func close() {
+  package func close() {
     guard isOpen else { return }
     isOpen = false
     readable?.cancel()

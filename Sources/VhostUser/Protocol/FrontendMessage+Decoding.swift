@@ -1,7 +1,7 @@
 /// The way back, for whoever plays the back-end: a payload and the descriptors that came with it become a checked value.
 extension FrontendMessage {
   /// - Throws: what is wrong with the size, the numbers or the count of descriptors, which stay the caller's to close.
-  init(code: FrontendCode, payload: [UInt8], descriptors: [CInt]) throws(ProtocolError) {
+  package init(code: FrontendCode, payload: [UInt8], descriptors: [CInt]) throws(ProtocolError) {
     self = try Self.decode(code, payload, descriptors)
     guard self.descriptors.count == descriptors.count else {
       throw ProtocolError("\(code) with \(descriptors.count) descriptors instead of \(self.descriptors.count)")

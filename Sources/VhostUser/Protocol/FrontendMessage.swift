@@ -1,35 +1,35 @@
 /// A region of memory as the back-end is shown it. The descriptor is borrowed: whoever made the message keeps it open.
-struct MemoryRegion: Hashable, Sendable {
+package struct MemoryRegion: Hashable, Sendable {
   /// First address in the device's address space, which serves as "guest" and "user" address alike.
-  var address: UInt64
+  package var address: UInt64
   /// Bytes.
-  var size: UInt64
+  package var size: UInt64
   /// Where the region begins in the file.
-  var fileOffset: UInt64
+  package var fileOffset: UInt64
   /// The file.
-  var descriptor: CInt
+  package var descriptor: CInt
 }
 
 /// Where a ring's parts lie, by the addresses that the memory regions give.
-struct VringAddresses: Hashable, Sendable {
-  var ring: UInt32
-  var descriptors: UInt64
-  var used: UInt64
-  var available: UInt64
+package struct VringAddresses: Hashable, Sendable {
+  package var ring: UInt32
+  package var descriptors: UInt64
+  package var used: UInt64
+  package var available: UInt64
 }
 
 /// An eventfd for a ring; nil for a ring that is polled instead. Borrowed, as in `MemoryRegion`.
-struct VringDescriptor: Hashable, Sendable {
+package struct VringDescriptor: Hashable, Sendable {
   /// Index of the ring, 0 to 255: the message has eight bits for it.
-  var ring: UInt32
-  var descriptor: CInt?
+  package var ring: UInt32
+  package var descriptor: CInt?
 
   fileprivate static let ringMask: UInt64 = 0xff
   fileprivate static let noDescriptor: UInt64 = 1 << 8
 }
 
 /// A message of the front-end, as a value: it cannot be made with a payload or descriptors that do not belong to it.
-enum FrontendMessage: Hashable, Sendable {
+package enum FrontendMessage: Hashable, Sendable {
   case getFeatures
   case setFeatures(UInt64)
   case setOwner
@@ -98,7 +98,7 @@ extension FrontendMessage {
   }
 
   /// The descriptors that go with the message.
-  var descriptors: [CInt] {
+  package var descriptors: [CInt] {
     switch self {
     case .setMemTable(let regions): regions.map { $0.descriptor }
     case .addMemReg(let region): [region.descriptor]

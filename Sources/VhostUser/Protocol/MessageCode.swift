@@ -1,7 +1,7 @@
 /// A request of the front-end, by its number in the vhost-user document.
-struct FrontendCode: RawRepresentable, Hashable, Sendable {
-  let rawValue: UInt32
-  init(rawValue: UInt32) { self.rawValue = rawValue }
+package struct FrontendCode: RawRepresentable, Hashable, Sendable {
+  package let rawValue: UInt32
+  package init(rawValue: UInt32) { self.rawValue = rawValue }
 
   static let getFeatures = FrontendCode(rawValue: 1)
   static let setFeatures = FrontendCode(rawValue: 2)
@@ -37,16 +37,16 @@ struct FrontendCode: RawRepresentable, Hashable, Sendable {
 
 extension FrontendCode: CustomStringConvertible {
   /// The document's name without its prefix, or the number.
-  var description: String { Self.names[rawValue] ?? "request \(rawValue)" }
+  package var description: String { Self.names[rawValue] ?? "request \(rawValue)" }
 }
 
 /// A request of the back-end, on the channel that goes the other way.
-struct BackendCode: RawRepresentable, Hashable, Sendable {
-  let rawValue: UInt32
-  init(rawValue: UInt32) { self.rawValue = rawValue }
+package struct BackendCode: RawRepresentable, Hashable, Sendable {
+  package let rawValue: UInt32
+  package init(rawValue: UInt32) { self.rawValue = rawValue }
 
   static let iotlbMessage = BackendCode(rawValue: 1)
-  static let configChange = BackendCode(rawValue: 2)
+  package static let configChange = BackendCode(rawValue: 2)
   static let hostNotifier = BackendCode(rawValue: 3)
 
   private static let names: [UInt32: String] = [
@@ -57,5 +57,5 @@ struct BackendCode: RawRepresentable, Hashable, Sendable {
 
 extension BackendCode: CustomStringConvertible {
   /// The document's name without its prefix, or the number.
-  var description: String { Self.names[rawValue] ?? "back-end request \(rawValue)" }
+  package var description: String { Self.names[rawValue] ?? "back-end request \(rawValue)" }
 }

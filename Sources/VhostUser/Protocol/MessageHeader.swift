@@ -1,7 +1,7 @@
 /// The twelve bytes in front of every message: request, flags, size of the payload; all in native byte order.
-struct MessageHeader: Hashable, Sendable {
+package struct MessageHeader: Hashable, Sendable {
   /// Bytes of a header.
-  static let size = 12
+  package static let size = 12
   /// Largest payload that anybody is allowed to send us: far more than what any known message needs.
   static let maximumPayload = 4096
 
@@ -11,15 +11,15 @@ struct MessageHeader: Hashable, Sendable {
   private static let needReplyBit: UInt32 = 1 << 3
 
   /// The number of the request, in its direction's list.
-  var request: UInt32
+  package var request: UInt32
   /// The message answers one.
-  var isReply = false
+  package var isReply = false
   /// The sender wants an answer to a message that has none of its own (REPLY_ACK).
-  var needsReply = false
+  package var needsReply = false
   /// Bytes that follow.
-  var payloadSize: Int
+  package var payloadSize: Int
 
-  init(request: UInt32, payloadSize: Int, isReply: Bool = false, needsReply: Bool = false) {
+  package init(request: UInt32, payloadSize: Int, isReply: Bool = false, needsReply: Bool = false) {
     self.request = request
     self.payloadSize = payloadSize
     self.isReply = isReply
@@ -42,7 +42,7 @@ struct MessageHeader: Hashable, Sendable {
   }
 
   /// The header as it is sent.
-  var encoded: [UInt8] {
+  package var encoded: [UInt8] {
     var flags = Self.version
     if isReply { flags |= Self.replyBit }
     if needsReply { flags |= Self.needReplyBit }

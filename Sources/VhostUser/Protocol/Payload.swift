@@ -26,10 +26,12 @@ struct PayloadReader {
 }
 
 /// Writes fields in native byte order.
-struct PayloadWriter {
-  private(set) var bytes: [UInt8] = []
+package struct PayloadWriter {
+  package private(set) var bytes: [UInt8] = []
 
-  mutating func append<Field: FixedWidthInteger>(_ value: Field) {
+  package init() {}
+
+  package mutating func append<Field: FixedWidthInteger>(_ value: Field) {
     unsafe withUnsafeBytes(of: value) { source in unsafe bytes.append(contentsOf: source) }
   }
 }

@@ -1,7 +1,7 @@
 /// How a message breaks the rules of the vhost-user document.
-struct ProtocolError: Error, Hashable, CustomStringConvertible {
+package struct ProtocolError: Error, Hashable, CustomStringConvertible {
   /// What is wrong, with the numbers that were found.
-  let description: String
+  package let description: String
 
   init(_ description: String) { self.description = description }
 }

@@ -1,18 +1,20 @@
 /// The protocol's own features, by their bits in the vhost-user document.
-struct ProtocolFeatures: OptionSet, Hashable, Sendable {
-  let rawValue: UInt64
+package struct ProtocolFeatures: OptionSet, Hashable, Sendable {
+  package let rawValue: UInt64
 
-  static let mq = ProtocolFeatures(rawValue: 1 << 0)
-  static let replyAck = ProtocolFeatures(rawValue: 1 << 3)
-  static let netMTU = ProtocolFeatures(rawValue: 1 << 4)
-  static let backendReq = ProtocolFeatures(rawValue: 1 << 5)
-  static let config = ProtocolFeatures(rawValue: 1 << 9)
-  static let backendSendFD = ProtocolFeatures(rawValue: 1 << 10)
-  static let configureMemSlots = ProtocolFeatures(rawValue: 1 << 15)
-  static let status = ProtocolFeatures(rawValue: 1 << 16)
+  package init(rawValue: UInt64) { self.rawValue = rawValue }
+
+  package static let mq = ProtocolFeatures(rawValue: 1 << 0)
+  package static let replyAck = ProtocolFeatures(rawValue: 1 << 3)
+  package static let netMTU = ProtocolFeatures(rawValue: 1 << 4)
+  package static let backendReq = ProtocolFeatures(rawValue: 1 << 5)
+  package static let config = ProtocolFeatures(rawValue: 1 << 9)
+  package static let backendSendFD = ProtocolFeatures(rawValue: 1 << 10)
+  package static let configureMemSlots = ProtocolFeatures(rawValue: 1 << 15)
+  package static let status = ProtocolFeatures(rawValue: 1 << 16)
 
   /// What this front-end knows how to use.
-  static let understood: ProtocolFeatures = [
+  package static let understood: ProtocolFeatures = [
     .mq, .replyAck, .netMTU, .backendReq, .config, .backendSendFD, .configureMemSlots, .status,
   ]
 
@@ -31,7 +33,7 @@ extension ProtocolFeatures: CustomStringConvertible {
   ]
 
   /// The names of the bits that have one here, and the others as a number.
-  var description: String {
+  package var description: String {
     var words = Self.names.filter { contains($0.0) }.map { $0.1 }
     let rest = subtracting(.understood).rawValue
     if rest != 0 { words.append("0x" + String(rest, radix: 16)) }

@@ -14,7 +14,7 @@ func deliverToHoarder(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: source), configuration: configuration)
   world.watch(device.pool)
   let queue = device.queues[0]
-  let bell = Bell()
+  let bell = SimulatedBell()
   await source.perform { pair in
     pair.whenKicked = { _ in bell.ring() }
     pair.receive.armKicks()
@@ -61,21 +61,4 @@ func deliverToHoarder(_ world: SimulatedWorld, _ plan: Plan) async throws {
   try await device.close()
   await reader.value
   shelf.packets = []
-}
-
-/// A doorbell that one task waits for. Used by the tasks of one world.
-private final class Bell: @unchecked Sendable {
-  private var isRung = false
-  private var rest: CheckedContinuation<Void, Never>?
-
-  func ring() {
-    isRung = true
-    rest?.resume()
-    rest = nil
-  }
-
-  func wait() async {
-    if !isRung { await withCheckedContinuation { rest = $0 } }
-    isRung = false
-  }
 }

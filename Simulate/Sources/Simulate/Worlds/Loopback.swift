@@ -94,13 +94,14 @@ func reflect(_ world: SimulatedWorld, _ plan: Plan) async throws {
         }, inFlight: limit)
     }
   }
+  defer { pipeline.cancel() }
   while tally.sent < plan.size {
     await plan.pause(world)
     let numbers = tally.sent..<min(plan.size, tally.sent + 1 + world.choose(below: 8))
     try await queue.send(contentsOf: numbers.map { try Frame(flow: 0, number: $0).packet(in: queue.pool) })
     tally.sent = numbers.upperBound
   }
-  while ledger.count < plan.size * rounds { try await Task.sleep(for: .milliseconds(1)) }
+  try await ledger.wait(for: plan.size * rounds)
   for round in 0..<rounds { ledger.expectAll(plan.size, of: round) }
   pipeline.cancel()
   do { try await pipeline.value } catch { if !isOfEnding(error) { throw error } }

@@ -16,15 +16,24 @@ let peerScenarios: [Scenario] = [
   Scenario(name: "peer-delivers", body: deliverToHoarder),
 ]
 
+/// What is behind a device: the script reaches the rings of its queue pairs.
+protocol FarSide: AnyObject, Sendable {
+  func perform<Result: Sendable>(pair index: Int, _ body: @Sendable (LyingPair) -> Result) async -> Result?
+}
+
+extension LyingDevice: FarSide {}
+extension VhostUserPeer: FarSide {}
+
 /// The other side of one queue pair. It works when it is rung for, and never looks by itself: a doorbell that is missing is missed.
 final class Peer: @unchecked Sendable {
   // Proof of Sendable: the tasks of one world.
-  let device: LyingDevice
+  private let side: any FarSide
+  let index: Int
   private let world: SimulatedWorld
   private let plan: Plan
   private var isWorking = true
-  private var isRung = false
-  private var rest: CheckedContinuation<Void, Never>?
+  private let bell = SimulatedBell()
+  private let room = SimulatedBell()
   /// The pair that it serves; none while it is dead.
   private var pair: ObjectIdentifier?
   /// How many of the frames held have been looked at.
@@ -34,41 +43,34 @@ final class Peer: @unchecked Sendable {
   /// What was given back, in any life.
   private var released: Set<Frame> = []
 
-  init(_ world: SimulatedWorld, _ plan: Plan, recovers: Bool) {
+  init(_ world: SimulatedWorld, _ plan: Plan, at side: any FarSide, pair index: Int = 0) {
     self.world = world
     self.plan = plan
-    var configuration = LyingDevice.Configuration()
-    configuration.maximumQueueSize = 4 << world.choose(below: 4)
-    if world.chance(oneIn: 3) { configuration.features.remove(.eventIndex) }
-    if recovers { configuration.recovery = VirtioRecovery() }
-    device = LyingDevice(configuration)
+    self.side = side
+    self.index = index
   }
 
-  /// Lives: listens to the doorbells of the pair that there is now.
-  func attach() async {
-    await device.perform { [self] pair in
-      world.note("the peer lives")
-      self.pair = ObjectIdentifier(pair)
-      taken = 0
-      newest = [:]
-      pair.whenKicked = { [weak self] pair in if self?.pair == ObjectIdentifier(pair) { self?.ring() } }
-      pair.transmit.armKicks()
-      pair.receive.armKicks()
-    }
+  /// Lives: listens to the doorbells of the pair that there is now. On its loop.
+  func live(_ pair: LyingPair) {
+    world.note("the peer lives")
+    self.pair = ObjectIdentifier(pair)
+    taken = 0
+    newest = [:]
+    pair.whenKicked = { [weak self] pair in if self?.pair == ObjectIdentifier(pair) { self?.ring() } }
+    pair.transmit.armKicks()
+    pair.receive.armKicks()
     ring()
   }
 
   private func ring() {
-    isRung = true
-    rest?.resume()
-    rest = nil
+    bell.ring()
+    room.ring()
   }
 
   /// The device is gone: what it still has of the rings it does not touch any more.
   func die() {
     pair = nil
     world.note("the peer dies")
-    device.lose { true }
   }
 
   func end() {
@@ -76,14 +78,28 @@ final class Peer: @unchecked Sendable {
     ring()
   }
 
+  /// Delivers frames of a flow, each as soon as there is a buffer for it.
+  func deliver(_ count: Int, flow: Int) async {
+    var number = 0
+    while number < count, isWorking {
+      let frame = Frame(flow: flow, number: number)
+      let isDone = await side.perform(pair: index) { [self] pair in
+        guard ObjectIdentifier(pair) == self.pair else { return false }
+        pair.receive.armKicks()
+        return pair.deliver(frame.bytes)
+      }
+      if isDone == true { number += 1 } else { await room.wait() }
+      await plan.pause(world)
+    }
+  }
+
   /// Serves until `end`.
   func work() async {
     while isWorking {
-      if !isRung { await withCheckedContinuation { rest = $0 } }
-      isRung = false
+      await bell.wait()
       while isWorking {
         await plan.pause(world, microseconds: 2000)
-        let isDone = await device.perform { [self] in ObjectIdentifier($0) == pair ? serve($0) : true } ?? true
+        let isDone = await side.perform(pair: index) { [self] in ObjectIdentifier($0) == pair ? serve($0) : true } ?? true
         if isDone { break }
       }
     }
@@ -91,10 +107,10 @@ final class Peer: @unchecked Sendable {
 
   /// Some of what there is, in any order; true when nothing is left.
   private func serve(_ pair: LyingPair) -> Bool {
-    let held = pair.transmit.held.count
     note(pair)
-    for _ in 0..<world.choose(below: held + 1) {
-      let place = world.choose(below: pair.transmit.held.count)
+    for _ in 0..<world.choose(below: taken + 1) {
+      // One that has been looked at: others may come meanwhile.
+      let place = world.choose(below: taken)
       if let frame = pair.transmitted(at: place).flatMap({ Frame($0.frame) }) {
         world.note("the peer releases \(frame.name)")
         released.insert(frame)
@@ -136,10 +152,11 @@ final class Peer: @unchecked Sendable {
 
 /// Flows through one queue to a peer, which may be lost and come back meanwhile: every send ends, and well.
 private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async throws {
-  let peer = Peer(world, plan, recovers: losses > 0)
-  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: peer.device))
-  world.watch(device.pool)
-  await peer.attach()
+  let far = farSide(world, recovers: losses > 0)
+  let peer = Peer(world, plan, at: far)
+  defer { peer.end() }
+  let device = try await world.open(driver: VirtioNetDriver(transport: far))
+  await far.perform { peer.live($0) }
   let service = Task.detached { await peer.work() }
   let queue = device.queues[0]
   let senders = (0..<3).map { flow in
@@ -154,20 +171,30 @@ private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async
   var isUp = changes.makeAsyncIterator()
   for _ in 0..<losses {
     if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 3000))) }
-    peer.device.isThere = world.chance(oneIn: 2)
+    far.isThere = world.chance(oneIn: 2)
     peer.die()
+    far.lose { true }
     if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 30_000))) }
-    peer.device.isThere = true
+    far.isThere = true
     // Until it is up again.
     while let change = await isUp.next() { if case .up = change { break } }
-    await peer.attach()
+    try Task.checkCancellation()
+    await far.perform { peer.live($0) }
   }
   for sender in senders { try await sender.value }
   try await queue.send(try Frame(flow: 3, number: 0).packet(in: queue.pool))
   try await device.close()
   peer.end()
   await service.value
-  expectNoMisplacedKick(peer.device, world)
+  expectNoMisplacedKick(far, world)
+}
+
+private func farSide(_ world: SimulatedWorld, recovers: Bool) -> LyingDevice {
+  var configuration = LyingDevice.Configuration()
+  configuration.maximumQueueSize = 4 << world.choose(below: 4)
+  if world.chance(oneIn: 3) { configuration.features.remove(.eventIndex) }
+  if recovers { configuration.recovery = VirtioRecovery() }
+  return LyingDevice(configuration)
 }
 
 private func expectNoMisplacedKick(_ device: LyingDevice, _ world: SimulatedWorld) {
@@ -178,11 +205,13 @@ private func expectNoMisplacedKick(_ device: LyingDevice, _ world: SimulatedWorl
 
 /// The device is closed, and confirms or does not, while frames are with it.
 private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws {
-  let peer = Peer(world, plan, recovers: false)
-  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: peer.device))
+  let far = farSide(world, recovers: false)
+  let peer = Peer(world, plan, at: far)
+  defer { peer.end() }
+  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: far))
   let isConfirmed = world.chance(oneIn: 2)
-  if isConfirmed { world.watch(device.pool) } else { peer.device.resetBehaviour = .never }
-  await peer.attach()
+  if isConfirmed { world.watch(device.pool) } else { far.resetBehaviour = .never }
+  await far.perform { peer.live($0) }
   let service = Task.detached { await peer.work() }
   let queue = device.queues[0]
   let senders = (0..<3).map { flow in
@@ -200,12 +229,12 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
   }
   try await Task.sleep(for: .microseconds(world.choose(below: 2000)))
   let breaks = world.chance(oneIn: 4)
-  if breaks { await peer.device.perform { $0.needReset() } }
+  if breaks { await far.perform { $0.needReset() } }
   do { try await device.close() } catch { if isConfirmed { world.find("close: \(error)") } }
   for sender in senders { try await sender.value }
   peer.end()
   await service.value
-  expectNoMisplacedKick(peer.device, world)
+  expectNoMisplacedKick(far, world)
 }
 
 /// A peer that gives nothing back until those who wait for room have been cancelled: they go on at once, and none of theirs is sent.

@@ -26,7 +26,7 @@ private func forwardBetweenDevices(_ world: SimulatedWorld, _ plan: Plan) async 
     await plan.pause(world)
     try await left.send(try Frame(flow: 0, number: number).packet(in: left.pool))
   }
-  while ledger.count < plan.size { try await Task.sleep(for: .milliseconds(1)) }
+  try await ledger.wait(for: plan.size)
   ledger.expectAll(plan.size, of: 0)
   for device in devices { try await device.close() }
   await reader.value
@@ -60,7 +60,7 @@ private func competeForPackets(_ world: SimulatedWorld, _ plan: Plan) async thro
     }
     try await queue.send(try Frame(flow: 0, number: number).packet(in: queue.pool))
   }
-  while seen.numbers.count < plan.size { try await Task.sleep(for: .milliseconds(1)) }
+  while seen.numbers.count < plan.size, world.isCalm { try await Task.sleep(for: .milliseconds(1)) }
   try await device.close()
   for consumer in consumers { await consumer.value }
 }
@@ -94,7 +94,7 @@ private func keepPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
       try await queue.send(packet)
     }
   }
-  while ledger.count < plan.size { try await Task.sleep(for: .milliseconds(1)) }
+  try await ledger.wait(for: plan.size)
   try await device.close()
   await reader.value
   shelf.packets = []
@@ -129,7 +129,7 @@ private func starve(_ world: SimulatedWorld, _ plan: Plan) async throws {
   }
   let cleaner = Task.detached {
     // Whatever is kept is let go in the end, by somebody else.
-    while ledger.count < count, !shelf.isOver {
+    while ledger.count < count, !shelf.isOver, world.isCalm {
       try? await Task.sleep(for: .milliseconds(20))
       shelf.packets = []
     }

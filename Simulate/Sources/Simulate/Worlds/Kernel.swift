@@ -1,0 +1,164 @@
+import Netdev
+import NetdevDevices
+import NetdevTesting
+
+/// Devices behind which there is this machine: the world's kernel on the other side of a TAP interface, programs at a UDP port.
+let kernelScenarios: [Scenario] = [
+  Scenario(name: "tap") { world, plan in try await driveTap(world, plan, isTroubled: false) },
+  Scenario(name: "tap-troubled") { world, plan in
+    try await driveTap(world, plan, isTroubled: plan.disturbances.contains(.loss))
+  },
+  Scenario(name: "tap-deleted", body: deleteTap),
+  Scenario(name: "host-udp", body: echoDatagrams),
+]
+
+/// Flows in both directions, a queue pair each. While nobody troubles the interface nothing is lost.
+private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) async throws {
+  let queues = 1 + world.choose(below: 2)
+  guard let interface = world.makeInterface("tap0", isMultiQueue: queues > 1) else { return world.find("no interface") }
+  if world.chance(oneIn: 2) { interface.setRoom(1 + world.choose(below: 4)) }
+  let device = try await world.open("tap:tap0?queues=\(queues)" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
+  let (sent, received) = (Ledger(world), Ledger(world))
+  let kernel = Task.detached {
+    while let frame = await interface.next() {
+      sent.note(Frame(frame))
+      await plan.pause(world)
+    }
+  }
+  defer { interface.finish() }
+  let readers = device.queues.map { queue in
+    Task.detached { for await packet in queue.packets { received.note(Frame(packet)) } }
+  }
+  let trouble = Task.detached { if isTroubled { try await makeTrouble(interface, world) } }
+  let senders = device.queues.map { queue in
+    Task.detached {
+      for number in 0..<plan.size {
+        await plan.pause(world)
+        try await send([try Frame(flow: queue.index, number: number).packet(in: queue.pool)], by: queue, world)
+      }
+    }
+  }
+  for number in 0..<plan.size {
+    await plan.pause(world)
+    for queue in 0..<queues where !interface.send(Frame(flow: queue, number: number).bytes, queue: queue) && !isTroubled && world.isCalm {
+      world.find("the interface has no queue \(queue), or no room in it")
+    }
+  }
+  for sender in senders { try await sender.value }
+  try await trouble.value
+  if isTroubled {
+    try await Task.sleep(for: .milliseconds(100))
+  } else {
+    try await sent.wait(for: plan.size * queues)
+    try await received.wait(for: plan.size * queues)
+  }
+  try await device.close()
+  await kernel.finished(interface)
+  for reader in readers { await reader.value }
+}
+
+extension Task where Success == Void, Failure == Never {
+  /// Ends the waiting for the interface's frames, and with it this.
+  fileprivate func finished(_ interface: SimulatedInterface) async {
+    interface.finish()
+    await value
+  }
+}
+
+/// Down and up, another MTU and back, a queue of somebody else's: none of it ends the device.
+private func makeTrouble(_ interface: SimulatedInterface, _ world: SimulatedWorld) async throws {
+  for _ in 0...world.choose(below: 4) {
+    try await Task.sleep(for: .microseconds(world.choose(below: 2000)))
+    switch world.choose(below: 2) {
+    case 0:
+      interface.setUp(false)
+      if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 5000))) }
+      interface.setUp(true)
+    default: interface.setMTU(1400 + world.choose(below: 100))
+    }
+  }
+}
+
+/// The interface is deleted at any moment: the device breaks with a word, and every wait ends.
+private func deleteTap(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  guard let interface = world.makeInterface("tap0") else { return world.find("no interface") }
+  let deletion = Task.detached {
+    try await Task.sleep(for: .microseconds(world.choose(below: 500)))
+    interface.delete()
+  }
+  do {
+    let device = try await world.open("tap:tap0" + (world.chance(oneIn: 2) ? "?placement=own" : ""))
+    let ledger = Ledger(world)
+    try await device.run { queue in
+      let sender = Task.detached {
+        // Until the device has ended: what was sent to an interface that is gone is dropped, and counted.
+        var number = 0
+        while true {
+          await plan.pause(world)
+          try await send([try Frame(flow: 0, number: number).packet(in: queue.pool)], by: queue, world)
+          if number < 60_000 { number += 1 }
+          try await Task.sleep(for: .microseconds(100))
+        }
+      }
+      for await packet in queue.packets { ledger.note(Frame(packet)) }
+      try? await sender.value
+    }
+    if world.isCalm { world.find("the interface is gone, and the device ended well") }
+  } catch {
+    guard error is NetworkDeviceError || isOfEnding(error) else { throw error }
+  }
+  try await deletion.value
+}
+
+/// Programs send datagrams, which come back.
+private func echoDatagrams(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  let number = UInt16(7007)
+  let port = world.port(number)
+  let device = try await world.open("host-udp:127.0.0.1:\(number)" + (world.chance(oneIn: 2) ? "?placement=own" : ""))
+  let programs = 1 + world.choose(below: 3)
+  let ledger = Ledger(world)
+  let answers = Task.detached {
+    while let datagram = await port.next() {
+      let frame = Frame(datagram.payload)
+      if let frame, Int(datagram.program) != 5000 + frame.flow { world.find("\(frame.name) went to \(datagram.program)") }
+      ledger.note(frame)
+    }
+  }
+  defer { port.finish() }
+  let echo = Task.detached {
+    try await device.run { queue in
+      for await var packet in queue.packets {
+        packet.withMutableBytes { bytes in
+          bytes.exchange(0, 6, 6)
+          bytes.exchange(26, 30, 4)
+          bytes.exchange(34, 36, 2)
+        }
+        if world.chance(oneIn: 2) { try await queue.send(packet) } else { try await queue.submit(packet) }
+      }
+    }
+  }
+  defer { echo.cancel() }
+  for number in 0..<plan.size {
+    await plan.pause(world)
+    for program in 0..<programs where !port.send(Frame(flow: program, number: number).bytes, from: UInt16(5000 + program)) && world.isCalm {
+      world.find("nobody has the port")
+    }
+  }
+  try await ledger.wait(for: plan.size * programs)
+  echo.cancel()
+  do { try await echo.value } catch { if !isOfEnding(error) { throw error } }
+  port.finish()
+  await answers.value
+}
+
+extension MutableRawSpan {
+  /// Two pieces of the same length change places.
+  fileprivate mutating func exchange(_ one: Int, _ other: Int, _ length: Int) {
+    for index in 0..<length {
+      let first = unsafeLoad(fromByteOffset: one + index, as: UInt8.self)
+      let second = unsafeLoad(fromByteOffset: other + index, as: UInt8.self)
+      storeBytes(of: second, toByteOffset: one + index, as: UInt8.self)
+      storeBytes(of: first, toByteOffset: other + index, as: UInt8.self)
+    }
+  }
+}

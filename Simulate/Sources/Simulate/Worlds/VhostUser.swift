@@ -1,0 +1,141 @@
+import Netdev
+import NetdevDevices
+import NetdevTesting
+import Virtio
+
+/// The real vhost-user transport, and a switch on the other side of its socket that is lost and comes back: in both roles.
+let vhostUserScenarios: [Scenario] = [
+  Scenario(name: "vhost-user") { world, plan in try await driveSwitch(world, plan, .init()) },
+  Scenario(name: "vhost-user-lost") { world, plan in
+    try await driveSwitch(world, plan, .init(losses: plan.losses(world)))
+  },
+  Scenario(name: "vhost-user-server") { world, plan in try await driveSwitch(world, plan, .init(isServer: true)) },
+  Scenario(name: "vhost-user-server-lost") { world, plan in
+    try await driveSwitch(world, plan, .init(isServer: true, losses: plan.losses(world)))
+  },
+  Scenario(name: "vhost-user-lingering", mayQuarantine: true) { world, plan in
+    try await driveSwitch(
+      world, plan, .init(isServer: world.chance(oneIn: 2), losses: plan.losses(world), lingers: true))
+  },
+]
+
+extension Plan {
+  fileprivate func losses(_ world: SimulatedWorld) -> Int {
+    disturbances.contains(.loss) ? 1 + world.choose(below: 3) : 0
+  }
+}
+
+private struct Terms {
+  /// We listen, and the switch connects.
+  var isServer = false
+  var losses = 0
+  /// The switch may hang up and live on for a while, so that what it could still write to is kept from us.
+  var lingers = false
+}
+
+/// Flows to a switch and from it. Every send ends, and well; while it is not lost, nothing is.
+private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) async throws {
+  var configuration = VhostUserPeer.Configuration()
+  configuration.listens = !terms.isServer
+  configuration.survives = terms.lingers
+  configuration.queuePairs = 1 + world.choose(below: 2)
+  if world.chance(oneIn: 3) { configuration.features.remove(.eventIndex) }
+  // Without acknowledgements, configuration, memory slots, a status: the other ways through the handshake.
+  for bit in [3, 9, 15, 16] where world.chance(oneIn: 4) { configuration.protocolFeatures &= ~(1 << UInt64(bit)) }
+  if configuration.queuePairs > 1 { configuration.features.insert(.mq) }
+  let back = try VhostUserPeer(world, path: "switch", configuration: configuration)
+  let peers = (0..<configuration.queuePairs).map { Peer(world, plan, at: back, pair: $0) }
+  let losses = Losses(terms.losses)
+  back.whenDriven = { pair in
+    peers[pair.index].live(pair)
+    // Gone as soon as it is there.
+    if losses.left > 0, world.chance(oneIn: 4) { losses.lose(back, world, terms.lingers) }
+  }
+  defer {
+    back.end()
+    for peer in peers { peer.end() }
+  }
+  back.begin()
+  let services = peers.map { peer in Task.detached { await peer.work() } }
+  let device = try await open(
+    "vhost-user:switch?queues=\(configuration.queuePairs)&queue_size=\(8 << world.choose(below: 3))"
+      + (terms.isServer ? "&server=1" : ""), world, isWatched: !terms.lingers)
+  let ledger = Ledger(world)
+  let readers = device.queues.map { queue in
+    Task.detached { for await packet in queue.packets { ledger.note(Frame(packet)) } }
+  }
+  let senders = device.queues.flatMap { queue in
+    (0..<2).map { flow in
+      Task.detached {
+        for number in 0..<plan.size {
+          await plan.pause(world)
+          try await send(
+            [try Frame(flow: 2 * queue.index + flow, number: number).packet(in: queue.pool)], by: queue, world)
+        }
+      }
+    }
+  }
+  let deliveries = peers.map { peer in Task.detached { await peer.deliver(plan.size, flow: 100 + peer.index) } }
+  while losses.left > 0 {
+    try await Task.sleep(for: .microseconds(world.choose(below: 20_000)))
+    losses.lose(back, world, terms.lingers)
+  }
+  for sender in senders { try await sender.value }
+  if terms.losses == 0 {
+    for peer in peers { try await ledger.wait(for: plan.size, of: 100 + peer.index) }
+  }
+  if terms.losses > 0, world.isCalm {
+    // It works again.
+    try await device.queues[0].send(try Frame(flow: 90, number: 0).packet(in: device.pool))
+  }
+  if terms.lingers {
+    back.exit()
+    try await Task.sleep(for: .seconds(4))
+    // With all processes gone nobody can write to anything: all of it comes home.
+    if world.isCalm { world.watch(device.pool) }
+  }
+  try await device.close()
+  for peer in peers { peer.end() }
+  for delivery in deliveries { await delivery.value }
+  for reader in readers { await reader.value }
+  for service in services { await service.value }
+}
+
+/// The switch may not listen yet.
+private func open(_ url: String, _ world: SimulatedWorld, isWatched: Bool) async throws -> NetworkDevice {
+  while true {
+    do {
+      return isWatched ? try await world.open(url) : try await NetworkDevice.open(url)
+    } catch {
+      guard [.notFound, .broken, .timedOut].contains(error.code) else { throw error }
+    }
+    try await Task.sleep(for: .milliseconds(1))
+  }
+}
+
+/// Losses that are still to come. Used by the tasks of one world.
+private final class Losses: @unchecked Sendable {
+  private(set) var left: Int
+  private var isUnderWay = false
+
+  init(_ count: Int) { left = count }
+
+  /// Loses the switch in one of the ways in which it can get lost, and brings it back later.
+  func lose(_ back: VhostUserPeer, _ world: SimulatedWorld, _ lingers: Bool) {
+    guard left > 0, !isUnderWay else { return }
+    left -= 1
+    isUnderWay = true
+    let pause = Duration.microseconds(world.choose(below: world.chance(oneIn: 2) ? 200 : 50_000))
+    switch world.choose(below: lingers ? 4 : 2) {
+    case 0: back.exit()
+    case 1: back.hangUp(exitingAfter: pause)
+    case 2: back.hangUp(exitingAfter: .milliseconds(world.choose(below: 2000)))
+    default: back.hangUp()
+    }
+    Task.detached { [self] in
+      try? await Task.sleep(for: pause + .microseconds(100))
+      back.begin()
+      isUnderWay = false
+    }
+  }
+}

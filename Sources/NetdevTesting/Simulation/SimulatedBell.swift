@@ -1,0 +1,24 @@
+/// Something that one task of a world waits for, and that others of that world ring for.
+///
+/// A ring is kept until it is waited for; several are one.
+public final class SimulatedBell: @unchecked Sendable {
+  // Proof of Sendable: touched by the tasks of one world, which are never at the same time anywhere.
+  private var isRung = false
+  private var rest: CheckedContinuation<Void, Never>?
+
+  /// A bell that nobody has rung for.
+  public init() {}
+
+  /// Lets the task go on that waits, or the next one that will.
+  public func ring() {
+    isRung = true
+    rest?.resume()
+    rest = nil
+  }
+
+  /// Waits until somebody has rung since the last wait was over. One task at a time; no deadline, and cancelling it does not end it.
+  public func wait() async {
+    if !isRung { await withCheckedContinuation { rest = $0 } }
+    isRung = false
+  }
+}

@@ -1,0 +1,135 @@
+internal import CSimulation
+
+/// A TAP interface of a world, seen from its kernel's side: what a device `tap:NAME` transmits comes here, and what is sent here the
+/// device receives.
+///
+/// ```swift
+/// let interface = world.makeInterface("tap0")!
+/// let device = try await world.open("tap:tap0")
+/// interface.send(frame)
+/// while let frame = await interface.next() { … }
+/// ```
+///
+/// Used by the tasks of its world.
+public final class SimulatedInterface: @unchecked Sendable {
+  // Proof of Sendable: touched on the world's thread only, by tasks that are never at the same time anywhere.
+
+  /// Its name.
+  public let name: String
+  private let bell: SimulatedBell
+  private var isOver = false
+  private var room = [UInt8](repeating: 0, count: 65_536)
+
+  init(_ name: String, _ bell: SimulatedBell) {
+    self.name = name
+    self.bell = bell
+  }
+
+  /// Queues that a device has open and serves.
+  public var queues: Int { Int(unsafe simulated_tap_queues(name)) }
+
+  /// Gives a frame to a queue of the device, by its place among those that are served; false when there is none, the interface is
+  /// down, or the queue is full: then the frame is lost.
+  @discardableResult public func send(_ frame: [UInt8], queue: Int = 0) -> Bool {
+    unsafe simulated_tap_send(name, CInt(clamping: queue), frame, frame.count)
+  }
+
+  /// The oldest frame that the device has transmitted and nobody has taken yet.
+  public func take() -> [UInt8]? {
+    let length = unsafe simulated_tap_take(name, &room, room.count)
+    return length < 0 ? nil : Array(room.prefix(length))
+  }
+
+  /// The same, waiting until there is one; nil after `finish`. One task at a time; cancelling it does not end it.
+  public func next() async -> [UInt8]? {
+    while !isOver {
+      if let frame = take() { return frame }
+      await bell.wait()
+    }
+    return nil
+  }
+
+  /// Ends the waiting: nobody takes any more.
+  public func finish() {
+    isOver = true
+    bell.ring()
+  }
+
+  /// How many frames it takes from the device before it has no room, until they are taken.
+  public func setRoom(_ frames: Int) { unsafe simulated_tap_set_room(name, CInt(clamping: frames)) }
+
+  /// Sets it up or down.
+  public func setUp(_ isUp: Bool) { unsafe simulated_tap_set_up(name, isUp) }
+
+  /// Changes its MTU, in bytes.
+  public func setMTU(_ bytes: Int) { unsafe simulated_tap_set_mtu(name, CInt(clamping: bytes)) }
+
+  /// Deletes it, whoever has it open.
+  public func delete() { unsafe simulated_tap_delete(name) }
+}
+
+/// A UDP port of a world, seen by the programs that talk to it: those of the machine that a device `host-udp:127.0.0.1:PORT` is on.
+///
+/// Used by the tasks of its world.
+public final class SimulatedPort: @unchecked Sendable {
+  // Proof of Sendable: touched on the world's thread only, by tasks that are never at the same time anywhere.
+
+  /// Its number.
+  public let number: UInt16
+  private let bell: SimulatedBell
+  private var isOver = false
+  private var room = [UInt8](repeating: 0, count: 65_536)
+
+  init(_ number: UInt16, _ bell: SimulatedBell) {
+    self.number = number
+    self.bell = bell
+  }
+
+  /// Sends a datagram to it from a program's own port on 127.0.0.1; false when nobody is bound to it or its buffer is full: then the
+  /// datagram is lost.
+  @discardableResult public func send(_ payload: [UInt8], from program: UInt16) -> Bool {
+    unsafe simulated_udp_send(number, Self.loopback, program, payload, payload.count)
+  }
+
+  /// The oldest datagram that was sent from it and nobody has taken yet, and the program's port that it is for.
+  public func take() -> (program: UInt16, payload: [UInt8])? {
+    var (address, program) = (UInt32(0), UInt16(0))
+    let length = unsafe simulated_udp_take(number, &address, &program, &room, room.count)
+    return length < 0 ? nil : (program, Array(room.prefix(length)))
+  }
+
+  /// The same, waiting until there is one; nil after `finish`. One task at a time; cancelling it does not end it.
+  public func next() async -> (program: UInt16, payload: [UInt8])? {
+    while !isOver {
+      if let datagram = take() { return datagram }
+      await bell.wait()
+    }
+    return nil
+  }
+
+  /// Ends the waiting: nobody takes any more.
+  public func finish() {
+    isOver = true
+    bell.ring()
+  }
+
+  private static let loopback: UInt32 = 0x7f00_0001
+}
+
+// MARK: - Of a world
+
+extension SimulatedWorld {
+  /// Makes a TAP interface, up.
+  ///
+  /// - Parameters:
+  ///   - isMultiQueue: a device may have several queues on it, and has to have asked for more than one.
+  ///   - mtu: in bytes.
+  /// - Returns: nil when there is such an interface already, or can be none of this name (1 to 15 bytes).
+  public func makeInterface(_ name: String, isMultiQueue: Bool = false, mtu: Int = 1500) -> SimulatedInterface? {
+    guard unsafe simulated_tap_make(name, isMultiQueue, CInt(clamping: mtu)) else { return nil }
+    return SimulatedInterface(name, newsBell())
+  }
+
+  /// The programs' side of a UDP port; whether a device has it is seen by whether something arrives.
+  public func port(_ number: UInt16) -> SimulatedPort { SimulatedPort(number, newsBell()) }
+}

@@ -1,0 +1,87 @@
+internal import LibeventConcurrency
+internal import Netdev
+
+/// What a world does to its program beside the order of events: at steps that the seed chooses, between any two others.
+final class WorldIncidents {
+  private struct Incident {
+    let step: UInt64
+    let name: String
+    let action: () -> Void
+  }
+
+  private var coming: [Incident] = []
+  /// Those that have happened, in order.
+  private(set) var happened: [String] = []
+
+  /// At some step soon or late, if the run lasts so long. Most runs that a program makes are short: half of them happen within the
+  /// first hundred steps from now.
+  func add(_ name: String, from steps: UInt64, _ random: inout SimulatedRandom, _ action: @escaping () -> Void) {
+    let step = steps + 1 + UInt64(random.below(1 << random.below(13)))
+    coming.append(Incident(step: step, name: name, action: action))
+  }
+
+  /// Those of this step.
+  func next(at step: UInt64) -> (name: String, action: () -> Void)? {
+    guard let place = coming.firstIndex(where: { $0.step <= step }) else { return nil }
+    let incident = coming.remove(at: place)
+    happened.append(incident.name)
+    return (incident.name, incident.action)
+  }
+
+  func end() { coming = [] }
+}
+
+// MARK: - What may happen to a program
+
+extension SimulatedWorld {
+  /// Something that happens at a step that the seed chooses, between any two others and in the middle of a turn, unless the run ends
+  /// before it: what it does is done at once, on no loop.
+  ///
+  /// - Parameter name: its word in the trace and in the report.
+  public func mayHappen(_ name: String, _ action: @escaping () -> Void) {
+    schedule.incidents.add(name, from: schedule.steps, &schedule.random, action)
+  }
+
+  /// What has happened so far of what may, in order.
+  public var happened: [String] { schedule.incidents.happened }
+
+  /// System calls that have been refused or cut short so far.
+  public var refusals: Int { schedule.faults.count }
+
+  /// The program's task is cancelled.
+  func mayCancel(_ task: Task<Void, Never>) {
+    guard schedule.disturbances.contains(.cancellation), chance(oneIn: 4) else { return }
+    mayHappen("the program is cancelled") { task.cancel() }
+  }
+
+  /// A device is closed, and its pool empty for a while, or several times.
+  func mayDisturb(_ device: NetworkDevice) {
+    if schedule.disturbances.contains(.close), chance(oneIn: 4) {
+      mayHappen("a device is closed") { [weak device] in
+        guard let device else { return }
+        Task.detached { try? await device.close() }
+      }
+    }
+    guard schedule.disturbances.contains(.emptyPool) else { return }
+    while chance(oneIn: 3) {
+      mayHappen("a pool is empty") { [weak pool = device.pool, self] in if let pool { empty(pool) } }
+    }
+  }
+
+  private func empty(_ pool: PacketPool) {
+    let bytes = [UInt8](repeating: 0, count: 64)
+    var packets: [Packet] = []
+    var free = Int.max
+    while pool.free < free, let packet = try? Packet(copying: bytes, in: pool) {
+      free = pool.free
+      packets.append(packet)
+    }
+    let time = Duration.microseconds(choose(below: 5000))
+    Task.detached { [packets] in
+      try? await Task.sleep(for: time)
+      withExtendedLifetime(packets) {}
+    }
+  }
+
+  func spareFaults(of loop: LoopExecutor) { schedule.faults.spare(loop) }
+}
