@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # simulate.sh SEEDS [FIRST]: so many seeds, from the first on, in all worlds, by two processes. Status 1 when one found something.
-# simulate.sh planted: each fault of our own must be found within a thousand seeds, in which nothing is found without it.
+# simulate.sh planted: each fault of our own must be found within a thousand seeds, in which nothing is found without it
+# and which give the same trace twice.
 # SIMULATE names another simulator than the one that was built here.
 set -uo pipefail
 cd "$(dirname "$0")"
 simulate=${SIMULATE:-.build/release/Simulate}
 
 if [ "$1" = planted ]; then
-  if ! clean=$(timeout 120 "$simulate" 1000); then
+  if ! clean=$(timeout 120 "$simulate" 1000 --twice); then
     echo "without any fault planted, it fails: ${clean%%$'\n'*}"
     exit 1
   fi
   status=0
   for fault in lost-recheck forgotten-doorbell double-completion missing-rearm ignored-loss start-crosses-reset \
-    bound-not-renewed starving-unregistered freed-elsewhere leaked-waiter overtaken-frame; do
+    bound-not-renewed starving-unregistered freed-elsewhere leaked-waiter overtaken-frame unheard-loss deaf-listener \
+    endless-pause; do
     output=$(NETDEV_PLANT=$fault timeout 120 "$simulate" 1000)
     end=$?
     finding=$(grep -m 1 '^FOUND ' <<<"$output")

@@ -96,6 +96,17 @@ extension SimulatedWorld {
   var isCalm: Bool { refusals == 0 && !happened.contains { $0 != "a pool is empty" } }
 }
 
+/// Waits for all of them. One that was ended from outside has not thrown anything of note.
+func finish(_ tasks: [Task<Void, any Error>], _ world: SimulatedWorld) async throws {
+  var first: (any Error)?
+  for task in tasks {
+    do { try await task.value } catch {
+      if world.isCalm || !isOfEnding(error) { first = first ?? error }
+    }
+  }
+  if let first { throw first }
+}
+
 /// An error that a program must expect of a device that was closed or cancelled under it.
 func isOfEnding(_ error: any Error) -> Bool {
   if error is CancellationError { return true }

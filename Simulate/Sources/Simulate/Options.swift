@@ -10,6 +10,8 @@ struct Options {
   var traceLines = 40
   var part = 0
   var parts = 1
+  /// Each seed runs twice, and gives the same trace.
+  var isTwice = false
 
   init(_ arguments: some Sequence<String>) {
     var rest = Array(arguments)[...]
@@ -19,6 +21,7 @@ struct Options {
       case "--world": world = rest.popFirst()
       case "--size": size = Int(Self.number(rest.popFirst()))
       case "--trace": traceLines = Int(Self.number(rest.popFirst()))
+      case "--twice": isTwice = true
       case "--without":
         for name in (rest.popFirst() ?? "").split(separator: ",") {
           guard let found = Plan.Disturbances.names.first(where: { $0.name == name }) else { Self.usage() }
@@ -46,7 +49,7 @@ struct Options {
     let disturbances = Plan.Disturbances.names.map { $0.name }.joined(separator: ", ")
     print(
       """
-      usage: Simulate SEEDS [--first SEED] [--world NAME] [--size FRAMES] [--without DISTURBANCE,…] [--trace LINES] [--part K/N]
+      usage: Simulate SEEDS [--first SEED] [--world NAME] [--size FRAMES] [--without DISTURBANCE,…] [--trace LINES] [--part K/N] [--twice]
       worlds: \(worlds)
       disturbances: \(disturbances)
       """)

@@ -22,9 +22,17 @@ struct Sweep {
         await tell(run, report)
         return false
       }
+      if options.isTwice {
+        let again = await self.report(run)
+        guard again.fingerprint == report.fingerprint, again.trace == report.trace else {
+          print("FOUND \(run.command): the same seed gave two traces")
+          for (one, other) in zip(report.trace, again.trace) where one != other { print("  \(one)\n  \(other)") }
+          return false
+        }
+      }
       var now = Self.descriptors
       // The world's thread may still be on its way out.
-      for _ in 0..<200 where now > descriptors ?? now {
+      for _ in 0..<200 where now > descriptors ?? now && !run.scenario.mayQuarantine {
         usleep(1000)
         now = Self.descriptors
       }

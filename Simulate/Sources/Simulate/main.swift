@@ -2,9 +2,10 @@ import Glibc
 import Logging
 import NetdevTesting
 
-// Simulate SEEDS [--first SEED] [--world NAME] [--size FRAMES] [--without DISTURBANCE,…] [--trace LINES] [--part K/N]
+// Simulate SEEDS [--first SEED] [--world NAME] [--size FRAMES] [--without DISTURBANCE,…] [--trace LINES] [--part K/N] [--twice]
 //
-// Runs so many seeds, each in the world that it chooses, or all of them in one world. The first finding ends it.
+// Runs so many seeds, each in the world that it chooses, or all of them in one world. The first finding ends it; with --twice a
+// seed that gives two traces is one.
 
 // The order of sets and dictionaries is a part of the order of events.
 if getenv("SWIFT_DETERMINISTIC_HASHING") == nil {

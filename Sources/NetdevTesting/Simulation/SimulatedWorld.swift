@@ -22,6 +22,7 @@ public final class SimulatedWorld: @unchecked Sendable {
         self.error = error
       }
       isOver = true
+      schedule.incidents.end()
     }
     mayCancel(program)
   }

@@ -28,6 +28,7 @@ final class WorldIncidents {
     return (incident.name, incident.action)
   }
 
+  /// The program is over: nothing happens to it any more, and nothing is held for that.
   func end() { coming = [] }
 }
 
@@ -52,6 +53,17 @@ extension SimulatedWorld {
   func mayCancel(_ task: Task<Void, Never>) {
     guard schedule.disturbances.contains(.cancellation), chance(oneIn: 4) else { return }
     mayHappen("the program is cancelled") { task.cancel() }
+  }
+
+  /// A task of the program's, detached, which the world may cancel at any moment if it may cancel the program.
+  public func task<Result: Sendable>(
+    _ name: String, _ body: @escaping @Sendable () async throws -> Result
+  ) -> Task<Result, any Error> {
+    let task = Task<Result, any Error>.detached { try await body() }
+    if schedule.disturbances.contains(.cancellation), chance(oneIn: 8) {
+      mayHappen("\(name) is cancelled") { task.cancel() }
+    }
+    return task
   }
 
   /// A device is closed, and its pool empty for a while, or several times.

@@ -52,6 +52,9 @@ extension Session {
     try await setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     // A back-end that does not acknowledge has nevertheless read everything before this question when it answers.
     _ = try await ask(.getFeatures)
+    #if Testing
+    handshake = loop.now
+    #endif
   }
 
   /// Stops every started ring and resets the status. When this returns, the back-end touches no memory any more.

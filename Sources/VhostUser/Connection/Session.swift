@@ -32,6 +32,10 @@ actor Session {
   /// Rings that were started and not stopped.
   var startedRings: [UInt32] = []
   private var configHasChanged = false
+  #if Testing
+  /// When the rings were started.
+  var handshake: UInt64?
+  #endif
   /// Runs when the channel is over and the session is not.
   private var deafness: LoopTimer?
   private var wasGone = false
@@ -194,6 +198,9 @@ extension Session {
     failure = cause
     logger.debug("vhost-user session over", metadata: ["device": "\(name)", "cause": "\(cause)"])
     disconnect(cause)
+    #if Testing
+    if unsafe netdev_fault_is_planted("unheard-loss"), let handshake, loop.now - handshake < 1_000_000 { return }
+    #endif
     onNews()
   }
 

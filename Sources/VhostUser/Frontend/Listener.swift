@@ -18,6 +18,10 @@ actor Listener {
   private var pause: LoopTimer?
   private var nextPause = shortestPause
   private var waiter: LoopPromise<CInt>?
+  #if Testing
+  /// Somebody was let in before.
+  private var hasAccepted = false
+  #endif
 
   private static let shortestPause = Duration.milliseconds(10)
   private static let longestPause = Duration.seconds(1)
@@ -58,10 +62,18 @@ actor Listener {
     self.waiter = nil
     source?.suspend()
     pause?.unschedule()
+    #if Testing
+    hasAccepted = true
+    #endif
     return outcome
   }
 
-  private func listen() { if waiter != nil { source?.resume() } }
+  private func listen() {
+    #if Testing
+    if unsafe netdev_fault_is_planted("deaf-listener"), hasAccepted { return }
+    #endif
+    if waiter != nil { source?.resume() }
+  }
 
   private func accept() {
     guard let waiter, !waiter.assumeIsolated({ $0.isSettled }) else { return source?.suspend() ?? () }

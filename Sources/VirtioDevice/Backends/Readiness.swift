@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 
 // When a port reads and writes its descriptor: as the descriptor says, but never again at once after it could not be used.
@@ -141,6 +142,9 @@ final class WriteReadiness {
   /// A write was refused: it is tried again after a pause.
   func beginPause() {
     state.isBlocked = true
+    #if Testing
+    if unsafe netdev_fault_is_planted("endless-pause") { return }
+    #endif
     pause.begin()
   }
 

@@ -31,7 +31,7 @@ private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) a
   }
   let trouble = Task.detached { if isTroubled { try await makeTrouble(interface, world) } }
   let senders = device.queues.map { queue in
-    Task.detached {
+    world.task("a sender") {
       for number in 0..<plan.size {
         await plan.pause(world)
         try await send([try Frame(flow: queue.index, number: number).packet(in: queue.pool)], by: queue, world)
@@ -44,7 +44,7 @@ private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) a
       world.find("the interface has no queue \(queue), or no room in it")
     }
   }
-  for sender in senders { try await sender.value }
+  try await finish(senders, world)
   try await trouble.value
   if isTroubled {
     try await Task.sleep(for: .milliseconds(100))

@@ -160,7 +160,7 @@ private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async
   let service = Task.detached { await peer.work() }
   let queue = device.queues[0]
   let senders = (0..<3).map { flow in
-    Task.detached {
+    world.task("a sender") {
       for number in 0..<plan.size {
         await plan.pause(world)
         try await send([try Frame(flow: flow, number: number).packet(in: queue.pool)], by: queue, world)
@@ -181,7 +181,7 @@ private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async
     try Task.checkCancellation()
     await far.perform { peer.live($0) }
   }
-  for sender in senders { try await sender.value }
+  try await finish(senders, world)
   try await queue.send(try Frame(flow: 3, number: 0).packet(in: queue.pool))
   try await device.close()
   peer.end()

@@ -13,6 +13,7 @@ let vhostUserScenarios: [Scenario] = [
   Scenario(name: "vhost-user-server-lost") { world, plan in
     try await driveSwitch(world, plan, .init(isServer: true, losses: plan.losses(world)))
   },
+  Scenario(name: "vhost-user-reset", body: resetSwitch),
   Scenario(name: "vhost-user-lingering", mayQuarantine: true) { world, plan in
     try await driveSwitch(
       world, plan, .init(isServer: world.chance(oneIn: 2), losses: plan.losses(world), lingers: true))
@@ -60,13 +61,14 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   let device = try await open(
     "vhost-user:switch?queues=\(configuration.queuePairs)&queue_size=\(8 << world.choose(below: 3))"
       + (terms.isServer ? "&server=1" : ""), world, isWatched: !terms.lingers)
+  if plan.disturbances.contains(.loss) { changeLink(of: back, world) }
   let ledger = Ledger(world)
   let readers = device.queues.map { queue in
     Task.detached { for await packet in queue.packets { ledger.note(Frame(packet)) } }
   }
   let senders = device.queues.flatMap { queue in
     (0..<2).map { flow in
-      Task.detached {
+      world.task("a sender") {
         for number in 0..<plan.size {
           await plan.pause(world)
           try await send(
@@ -80,7 +82,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
     try await Task.sleep(for: .microseconds(world.choose(below: 20_000)))
     losses.lose(back, world, terms.lingers)
   }
-  for sender in senders { try await sender.value }
+  try await finish(senders, world)
   if terms.losses == 0 {
     for peer in peers { try await ledger.wait(for: plan.size, of: 100 + peer.index) }
   }
@@ -99,6 +101,52 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   for delivery in deliveries { await delivery.value }
   for reader in readers { await reader.value }
   for service in services { await service.value }
+}
+
+/// Down and up, each at any moment.
+private func changeLink(of back: VhostUserPeer, _ world: SimulatedWorld) {
+  guard world.chance(oneIn: 2) else { return }
+  world.mayHappen("the switch's link goes down") {
+    back.setLink(isUp: false)
+    world.mayHappen("the switch's link comes up") { back.setLink(isUp: true) }
+  }
+}
+
+/// The switch reports an error of a ring at any moment: the device ends with that word, and every wait with it.
+private func resetSwitch(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  var configuration = VhostUserPeer.Configuration()
+  configuration.listens = world.chance(oneIn: 2)
+  configuration.survives = false
+  let back = try VhostUserPeer(world, path: "switch", configuration: configuration)
+  let peer = Peer(world, plan, at: back)
+  back.whenDriven = { peer.live($0) }
+  defer {
+    back.end()
+    peer.end()
+  }
+  back.begin()
+  let service = Task.detached { await peer.work() }
+  let device = try await open("vhost-user:switch" + (configuration.listens ? "" : "?server=1"), world, isWatched: true)
+  world.mayHappen("the switch reports an error") {
+    back.reportError()
+  }
+  do {
+    try await device.run { queue in
+      let sender = Task.detached {
+        for number in 0..<60_000 {
+          try await send([try Frame(flow: 0, number: number).packet(in: queue.pool)], by: queue, world)
+          try await Task.sleep(for: .microseconds(100))
+        }
+      }
+      for await _ in queue.packets {}
+      do { try await sender.value } catch { if (error as? NetworkDeviceError)?.code != .broken { throw error } }
+    }
+    if world.isCalm { world.find("the switch has reported an error, and the device ended well") }
+  } catch {
+    guard (error as? NetworkDeviceError)?.code == .broken || isOfEnding(error) else { throw error }
+  }
+  peer.end()
+  await service.value
 }
 
 /// The switch may not listen yet.

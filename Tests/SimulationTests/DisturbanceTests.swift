@@ -1,0 +1,69 @@
+import CNetdevSystem
+import NetdevDevices
+import NetdevTesting
+import Testing
+
+/// What a world does to its program: at any moment, and the same for the same seed.
+@Suite struct DisturbanceTests {
+  @Test func `what may happen happens anywhere, once`() async throws {
+    let places = Places()
+    for seed in 0..<50 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in
+        let count = Places.Count()
+        world.mayHappen("it") { count.value += 1 }
+        for step in 0..<3000 {
+          await Task.yield()
+          if count.value > 0 { places.steps.insert(step) }
+          if count.value > 0 { break }
+        }
+        #expect(count.value <= 1)
+        #expect(world.happened == (count.value == 1 ? ["it"] : []))
+      }
+    }
+    #expect(places.steps.count > 10)
+  }
+
+  @Test func `the program is cancelled, its devices are closed, its pools are empty`() async throws {
+    let seen = Places()
+    for seed in 0..<100 as Range<UInt64> {
+      var simulation = Simulation(seed: seed)
+      simulation.disturbances = [.cancellation, .close, .emptyPool]
+      let report = await simulation.observe { world in try await goRound(world, "loopback:?lossless=1&placement=own") }
+      #expect(report.findings.isEmpty, "\(report.findings)")
+      if let error = report.error { #expect(!report.happened.isEmpty, "\(error)") }
+      seen.names.formUnion(report.happened)
+    }
+    #expect(seen.names == ["the program is cancelled", "a device is closed", "a pool is empty"])
+  }
+
+  @Test(.enabled(if: netdev_fault_is_built(), "only a build with the trait Testing can refuse calls"))
+  func `calls are refused and cut short, and the same seed refuses the same`() async throws {
+    var refusals = 0
+    for seed in 0..<40 as Range<UInt64> {
+      var reports: [Simulation.Report] = []
+      for _ in 0..<2 {
+        var simulation = Simulation(seed: seed)
+        simulation.refusalRate = 10
+        reports.append(
+          await simulation.observe { world in
+            _ = world.makeInterface("tap0")
+            let device = try await world.open("tap:tap0")
+            try await device.queues[0].send(try Packet(copying: frame(1), in: device.pool))
+            try await device.close()
+          })
+      }
+      #expect(reports[0].findings.isEmpty, "\(reports[0].findings)")
+      #expect(reports[0].fingerprint == reports[1].fingerprint)
+      if let error = reports[0].error { #expect(error is NetworkDeviceError, "\(error)") }
+      refusals += reports[0].refusals
+    }
+    #expect(refusals > 0)
+  }
+}
+
+private final class Places: @unchecked Sendable {
+  // Proof: the tasks of one world at a time, one after the other.
+  final class Count: @unchecked Sendable { var value = 0 }
+  var steps: Set<Int> = []
+  var names: Set<String> = []
+}

@@ -1,0 +1,97 @@
+import CNetdevSystem
+import Foundation
+import LibeventConcurrency
+import NetdevDevices
+import NetdevTesting
+import Testing
+
+/// The world's kernel: TAP interfaces and UDP ports that are there for the world alone.
+@Suite struct KernelTests {
+  @Test(arguments: [1, 2]) func `frames pass through a TAP interface both ways`(queues: Int) async throws {
+    for seed in 0..<10 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in try await passThroughTap(world, queues) }
+    }
+  }
+
+  @Test func `an interface goes down and up, and is deleted`() async throws {
+    for seed in 0..<10 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in
+        let interface = try #require(world.makeInterface("tap0"))
+        #expect(world.makeInterface("tap0") == nil)
+        let device = try await world.open("tap:tap0")
+        interface.setUp(false)
+        while device.isLinkUp { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(!interface.send(frame(1)))
+        interface.setUp(true)
+        while !device.isLinkUp { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(interface.send(frame(1)))
+        interface.delete()
+        await #expect(throws: NetworkDeviceError.self) {
+          try await device.run { queue in for await _ in queue.packets {} }
+        }
+      }
+    }
+  }
+
+  @Test func `datagrams reach a port's device, and nobody's port takes none`() async throws {
+    for seed in 0..<10 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in
+        let port = world.port(7007)
+        #expect(!port.send([1], from: 5000))
+        let device = try await world.open("host-udp:127.0.0.1:7007")
+        #expect(port.send([1, 2, 3], from: 5000))
+        var packets = device.queues[0].packets.makeAsyncIterator()
+        let packet = try #require(await packets.next())
+        // Ethernet, IPv4 and UDP headers before it.
+        #expect(packet.withBytes { bytes in unsafe bytes.unsafeLoad(fromByteOffset: 44, as: UInt8.self) } == 3)
+        try await device.close()
+      }
+    }
+  }
+
+  @Test func `outside of worlds the kernel is the machine's`() async throws {
+    try await Simulation(seed: 1).run { world in
+      _ = world.makeInterface("tap0")
+      let descriptor = StrangerDescriptor()
+      StrangerThread { descriptor.value = netdev_link_watch() }.join()
+      // A netlink socket of the machine, or a refusal of it, but none of the world's, which tell of tap0.
+      var link = netdev_link()
+      if descriptor.value >= 0 {
+        let found = unsafe netdev_link_look(descriptor.value, "lo", &link)
+        #expect(found == 0)
+        netdev_close(descriptor.value)
+      }
+    }
+  }
+}
+
+private final class StrangerDescriptor: @unchecked Sendable {
+  // Proof: written by a thread that is joined before it is read.
+  var value: CInt = -1
+}
+
+/// A frame to all stations.
+func frame(_ number: UInt8) -> [UInt8] {
+  [UInt8](repeating: 0xff, count: 6) + [2, 0, 0, 0, 0, 1, 0x88, 0xb5] + [UInt8](repeating: number, count: 46)
+}
+
+private func passThroughTap(_ world: SimulatedWorld, _ queues: Int) async throws {
+  let interface = try #require(world.makeInterface("tap0", isMultiQueue: queues > 1))
+  let device = try await world.open("tap:tap0?queues=\(queues)")
+  #expect(interface.queues == queues)
+  try await device.run { queue in
+    for number in 0..<5 as Range<UInt8> {
+      #expect(interface.send(frame(number), queue: queue.index))
+      try await queue.send(try Packet(copying: frame(100 + number), in: queue.pool))
+    }
+    var next: UInt8 = 0
+    for await packet in queue.packets {
+      #expect(packet.withBytes { bytes in unsafe bytes.unsafeLoad(fromByteOffset: 14, as: UInt8.self) } == next)
+      next += 1
+      if next == 5 { break }
+    }
+  }
+  var taken: [UInt8] = []
+  while let frame = interface.take() { taken.append(frame[14]) }
+  #expect(taken.sorted() == (0..<5).flatMap { [UInt8](repeating: 100 + $0, count: queues) })
+}
