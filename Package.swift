@@ -120,8 +120,8 @@ let package = Package(
     .target(
       name: "NetdevTesting",
       dependencies: [
-        "NetdevDevices", "InProcess", "VhostUser", "VirtioDevice", "Netdev", "VirtioNet", "Virtio", "LibeventConcurrency",
-        "PacketFormats", "CSimulation", "CNetdevSystem",
+        "NetdevDevices", "InProcess", "VhostUser", "VirtioDevice", "Netdev", "VirtioNet", "Virtio",
+        "LibeventConcurrency", "PacketFormats", "CSimulation", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

@@ -14,7 +14,8 @@ import Testing
         }
         try await Task.sleep(for: .microseconds(world.choose(below: 200)))
         opening.cancel()
-        do { for device in try await opening.value { try await device.close() } } catch let error as NetworkDeviceError {
+        do { for device in try await opening.value { try await device.close() } } catch let error as NetworkDeviceError
+        {
           #expect(error.code == .cancelled)
         }
       }

@@ -36,6 +36,7 @@ public struct Simulation: Sendable {
 
   /// What a world does to its program, at any moment that the seed chooses, in some of the seeds.
   public struct Disturbances: OptionSet, Sendable {
+    /// Their bits.
     public let rawValue: Int
     /// Disturbances by their bits.
     public init(rawValue: Int) { self.rawValue = rawValue }

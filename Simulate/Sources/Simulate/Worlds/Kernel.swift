@@ -40,7 +40,8 @@ private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) a
   }
   for number in 0..<plan.size {
     await plan.pause(world)
-    for queue in 0..<queues where !interface.send(Frame(flow: queue, number: number).bytes, queue: queue) && !isTroubled && world.isCalm {
+    for queue in 0..<queues
+    where !interface.send(Frame(flow: queue, number: number).bytes, queue: queue) && !isTroubled && world.isCalm {
       world.find("the interface has no queue \(queue), or no room in it")
     }
   }
@@ -120,7 +121,9 @@ private func echoDatagrams(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let answers = Task.detached {
     while let datagram = await port.next() {
       let frame = Frame(datagram.payload)
-      if let frame, Int(datagram.program) != 5000 + frame.flow { world.find("\(frame.name) went to \(datagram.program)") }
+      if let frame, Int(datagram.program) != 5000 + frame.flow {
+        world.find("\(frame.name) went to \(datagram.program)")
+      }
       ledger.note(frame)
     }
   }
@@ -140,7 +143,8 @@ private func echoDatagrams(_ world: SimulatedWorld, _ plan: Plan) async throws {
   defer { echo.cancel() }
   for number in 0..<plan.size {
     await plan.pause(world)
-    for program in 0..<programs where !port.send(Frame(flow: program, number: number).bytes, from: UInt16(5000 + program)) && world.isCalm {
+    for program in 0..<programs
+    where !port.send(Frame(flow: program, number: number).bytes, from: UInt16(5000 + program)) && world.isCalm {
       world.find("nobody has the port")
     }
   }

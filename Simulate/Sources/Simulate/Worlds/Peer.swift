@@ -99,7 +99,8 @@ final class Peer: @unchecked Sendable {
       await bell.wait()
       while isWorking {
         await plan.pause(world, microseconds: 2000)
-        let isDone = await side.perform(pair: index) { [self] in ObjectIdentifier($0) == pair ? serve($0) : true } ?? true
+        let isDone =
+          await side.perform(pair: index) { [self] in ObjectIdentifier($0) == pair ? serve($0) : true } ?? true
         if isDone { break }
       }
     }
