@@ -38,7 +38,7 @@ private func outlive(_ world: SimulatedWorld, _ listens: Bool) async throws {
   }
   peer.begin()
   // Until it listens.
-  if listens { while access(path, F_OK) != 0 { try await Task.sleep(for: .milliseconds(1)) } }
+  if listens { while !FileManager.default.fileExists(atPath: path) { try await Task.sleep(for: .milliseconds(1)) } }
   let device = try await world.open("vhost-user:\(path)" + (listens ? "" : "?server=1"))
   let queue = device.queues[0]
   for round in 0..<3 as Range<UInt8> {

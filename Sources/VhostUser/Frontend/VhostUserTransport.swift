@@ -202,6 +202,9 @@ extension VhostUserTransport {
   /// The connection to the back-end that was driven last is over.
   public func loss() async -> VirtioLoss? {
     guard let driven = state.withLock({ $0.driven }), let cause = await driven.failure else { return nil }
+    #if Testing
+    if unsafe netdev_fault_is_planted("unheard-loss"), await driven.isLostAtOnce { return nil }
+    #endif
     return VirtioLoss(cause: cause) { [weak self] limit in
       // Where the same process has connected again there is nothing to wait for.
       let present = self?.state.withLock { $0.session }

@@ -50,7 +50,11 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   back.whenDriven = { pair in
     peers[pair.index].live(pair)
     // Gone as soon as it is there.
-    if losses.left > 0, world.chance(oneIn: 4) { losses.lose(back, world, terms.lingers) }
+    guard losses.left > 0, world.chance(oneIn: 3) else { return }
+    Task.detached {
+      try? await Task.sleep(for: .microseconds(world.choose(below: 500)))
+      losses.lose(back, world, terms.lingers)
+    }
   }
   defer {
     back.end()
