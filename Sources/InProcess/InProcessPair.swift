@@ -47,10 +47,7 @@ final class InProcessPair: @unchecked Sendable {
         self.wires = wires
         inline = nil
         engineLoop = loop
-        let source = try driverLoop.makeSource(descriptor: wires.call, readiness: .readable) {
-          _ = netdev_eventfd_drain(wires.call)
-          onInterrupt()
-        }
+        let source = try driverLoop.makeSource(eventfd: wires.call, handler: onInterrupt)
         source.resume()
         callSource = source
       } catch {
@@ -100,14 +97,8 @@ final class InProcessPair: @unchecked Sendable {
   }
 
   private func watch(_ wires: Wires, _ engine: QueuePairEngine) throws(LoopError) -> [LoopSource] {
-    let receive = try engineLoop.makeSource(descriptor: wires.kickReceiveDescriptor, readiness: .readable) {
-      _ = netdev_eventfd_drain(wires.kickReceiveDescriptor)
-      engine.kickReceive()
-    }
-    let transmit = try engineLoop.makeSource(descriptor: wires.kickTransmitDescriptor, readiness: .readable) {
-      _ = netdev_eventfd_drain(wires.kickTransmitDescriptor)
-      engine.kickTransmit()
-    }
+    let receive = try engineLoop.makeSource(eventfd: wires.kickReceiveDescriptor) { engine.kickReceive() }
+    let transmit = try engineLoop.makeSource(eventfd: wires.kickTransmitDescriptor) { engine.kickTransmit() }
     receive.resume()
     transmit.resume()
     return [receive, transmit]

@@ -146,6 +146,26 @@ extension LoopExecutor {
     return unsafe LoopSource(LoopEventHandle(event, core))
   }
 
+  /// Watches an eventfd: what has been signalled is taken from it, and then the handler runs; the source starts suspended. On
+  /// the loop only.
+  ///
+  /// A signal that was taken is work, also when it came so late that there is nothing left to do for it: it does not come
+  /// again by itself, and a loop that is woken so is no loop that spins.
+  ///
+  /// - Parameters:
+  ///   - descriptor: as for `makeSource(descriptor:readiness:keeping:handler:)`.
+  ///   - owner: as there.
+  ///   - handler: called on the loop whenever the eventfd has been signalled.
+  /// - Throws: `notOnLoop` elsewhere than on the loop; what the system refuses.
+  public func makeSource(
+    eventfd descriptor: CInt, keeping owner: AnyObject? = nil, handler: @escaping () -> Void
+  ) throws(LoopError) -> LoopSource {
+    try makeSource(descriptor: descriptor, readiness: .readable, keeping: owner) {
+      if netdev_eventfd_drain(descriptor) > 0 { TurnHook.noteWork() }
+      handler()
+    }
+  }
+
   /// A one-shot timer, not yet scheduled. On the loop only.
   ///
   /// - Throws: `notOnLoop` elsewhere than on the loop; what the system refuses.

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// testpmd dies, as often as it likes: a program that receives and sends goes on when the next one is there.
-@Suite(.serialized, .timeLimit(.minutes(10)), .enabled(if: Testpmd.isAvailable, Testpmd.requirement))
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(10)), .enabled(if: Testpmd.isAvailable, Testpmd.requirement))
 struct ReconnectTests {
   /// What the URL says of frames that are in flight when the back-end goes away.
   enum InFlightPolicy: String, Sendable, CaseIterable {

@@ -1,3 +1,4 @@
+import CNetdevSystem
 import Synchronization
 import Testing
 
@@ -44,6 +45,41 @@ import Testing
   }
 }
 
+/// An eventfd that a loop watches.
+actor SignalWatch {
+  /// What the source does with what makes its descriptor ready.
+  enum Manner: CaseIterable { case takesIt, leavesIt }
+
+  private final class Count: Sendable { let value = Atomic<Int>(0) }
+
+  let loop: LoopExecutor
+  private nonisolated let descriptor = netdev_eventfd_create()
+  private nonisolated let count = Count()
+  private var source: LoopSource?
+  nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+
+  init(_ loop: LoopExecutor) { self.loop = loop }
+
+  deinit { netdev_close(descriptor) }
+
+  func begin(_ manner: Manner) throws {
+    let count = count
+    let handler = { _ = count.value.add(1, ordering: .relaxed) }
+    source =
+      switch manner {
+      case .takesIt: try loop.makeSource(eventfd: descriptor, handler: handler)
+      case .leavesIt: try loop.makeSource(descriptor: descriptor, readiness: .readable, handler: handler)
+      }
+    source?.resume()
+  }
+
+  func end() { source?.cancel() }
+
+  nonisolated func signal() { _ = netdev_eventfd_signal(descriptor) }
+
+  nonisolated var seen: Int { count.value.load(ordering: .relaxed) }
+}
+
 @Suite(.timeLimit(.minutes(2))) struct LoopIdlenessTests {
   @Test func `turns that do nothing are counted, and a loop that runs away is reported once in a while`() async throws {
     let reports = Mutex<[UInt64]>([])
@@ -71,6 +107,29 @@ import Testing
     #expect(loop.statistics.idleTurns < 100)
     #expect(loop.statistics.turns > 100_000)
     try await turner.leave()
+  }
+
+  @Test(arguments: SignalWatch.Manner.allCases)
+  func `a signal that is taken is work, however late it comes; readiness that is left where it is makes a loop spin`(
+    _ manner: SignalWatch.Manner
+  ) async throws {
+    let loop = try LoopExecutor(name: "test")
+    let watch = SignalWatch(loop)
+    try await watch.begin(manner)
+    let idle = loop.statistics.idleTurns
+    let signals = 2000
+    for number in 1...signals {
+      watch.signal()
+      // Nothing is asked of the loop meanwhile: that would be work.
+      while watch.seen < number { await Task.yield() }
+    }
+    if manner == .takesIt {
+      // One is taken or two: nothing else has woken the loop.
+      #expect(loop.statistics.idleTurns - idle < UInt64(signals / 20), "of \(signals) signals")
+    } else {
+      while loop.statistics.idleTurns - idle < UInt64(signals) { await Task.yield() }
+    }
+    await watch.end()
   }
 
   @Test func `the rule: the first turn without work is a look, more of them are idle; many in a second are a word`() {

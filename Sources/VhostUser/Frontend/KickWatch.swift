@@ -39,7 +39,7 @@ actor KickWatch {
     guard source == nil else { return }
     do throws(LoopError) {
       timer = try loop.makeTimer { [weak self] in self?.assumeIsolated { $0.look() } }
-      source = try loop.makeSource(descriptor: alarm.descriptor, readiness: .readable, keeping: alarm) { [weak self] in
+      source = try loop.makeSource(eventfd: alarm.descriptor, keeping: alarm) { [weak self] in
         self?.assumeIsolated { $0.wakeUp() }
       }
       source?.resume()
@@ -78,7 +78,6 @@ actor KickWatch {
   // MARK: On the loop
 
   private func wakeUp() {
-    _ = netdev_eventfd_drain(alarm.descriptor)
     quietLooks = 0
     timer?.schedule(after: pause)
   }

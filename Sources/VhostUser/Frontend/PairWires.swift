@@ -1,4 +1,3 @@
-internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Netdev
 internal import VirtioNet
@@ -39,12 +38,8 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
     self.loop = loop
     let (call, error) = (call.descriptor, error.descriptor)
     do throws(LoopError) {
-      let interrupts = try loop.makeSource(descriptor: call, readiness: .readable, keeping: self.call) {
-        _ = netdev_eventfd_drain(call)
-        onInterrupt()
-      }
-      let errors = try loop.makeSource(descriptor: error, readiness: .readable, keeping: self.error) {
-        _ = netdev_eventfd_drain(error)
+      let interrupts = try loop.makeSource(eventfd: call, keeping: self.call, handler: onInterrupt)
+      let errors = try loop.makeSource(eventfd: error, keeping: self.error) {
         onFailure(
           NetworkDeviceError(
             .broken, name, offered: "the back-end reports an error on queue pair \(placement.index)",
