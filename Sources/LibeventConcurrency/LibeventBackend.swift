@@ -43,7 +43,7 @@ internal import CNetdevSystem
     timerDescriptor = try Self.checked(netdev_timerfd_create(), "timerfd_create")
     // Neither handler retains the backend, which holds them.
     let descriptor = wakeDescriptor
-    _ = try watch(descriptor) { _ = netdev_eventfd_drain(descriptor) }
+    _ = try watch(descriptor) { if netdev_eventfd_drain(descriptor) > 0 { LoopCore.noteWakeUp() } }
     timerSource = try watch(timerDescriptor) { [unowned self] in timerHasFired = true }
     try makeCoarseTimer()
   }

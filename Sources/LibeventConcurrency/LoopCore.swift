@@ -25,6 +25,8 @@ internal import CNetdevSystem
   var turnRequested = false
   /// Somebody has said that this turn does something.
   var worked = false
+  /// Somebody has woken the loop from another thread since the last turn.
+  var wasWoken = false
   var idleness = LoopIdleness()
   var freesItself = false
   /// What jobs run on; set before the first job can arrive.
@@ -104,7 +106,7 @@ internal import CNetdevSystem
 
     var busy = false
     for index in 0..<hooks.count where unsafe hooks[index].end(hooks[index].context) { busy = true }
-    unsafe core.pointee.noteIdleness(jobs: ran, at: started)
+    unsafe core.pointee.noteIdleness(jobs: ran, isRequested: isRequested, at: started)
     if unsafe core.pointee.turns % turnsBetweenPolls == 0 { unsafe core.pointee.backend.poll() }
     return unsafe busy || core.pointee.turnRequested || core.pointee.hooksChanged || !core.pointee.jobs.isEmpty
       || inlet._withUnsafeGuaranteedRef { $0.hasJobs }
@@ -154,10 +156,13 @@ internal import CNetdevSystem
     reports.onStall?(.nanoseconds(Int64(clamping: elapsed)))
   }
 
-  /// A turn without jobs in which nobody said that he did something.
-  private mutating func noteIdleness(jobs ran: Int, at now: UInt64) {
-    let isIdle = ran == 0 && !worked
+  /// A turn without jobs in which nobody said that he did something. Whoever wakes the loop for a job may do so when it has just
+  /// woken by itself, and that turn has done the job: the next sleep ends at once, for nothing, and is still no spin.
+  private mutating func noteIdleness(jobs ran: Int, isRequested: Bool, at now: UInt64) {
+    let isLate = wasWoken && !isRequested
+    let isIdle = ran == 0 && !worked && !isLate
     worked = false
+    wasWoken = false
     guard idleness.note(isIdle: isIdle, at: now) else { return }
     unsafe inlet._withUnsafeGuaranteedRef { $0.countIdleTurn() }
     if let onSpin = reports.onSpin, let turns = idleness.report(at: now) { onSpin(turns) }
@@ -175,6 +180,13 @@ internal import CNetdevSystem
     guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return }
     // It is freed when its loop has run, and touched by this thread only.
     unsafe core.pointee.turnRequested = true
+  }
+
+  /// This thread's loop has taken the signal that wakes it.
+  static func noteWakeUp() {
+    // As in `noteEvent`.
+    guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return }
+    unsafe core.pointee.wasWoken = true
   }
 
   // MARK: Jobs

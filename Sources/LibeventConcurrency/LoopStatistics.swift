@@ -9,7 +9,8 @@ public struct LoopStatistics: Sendable, Hashable {
   /// Turns whose jobs held the loop longer than the stall bound.
   public internal(set) var stalls: UInt64 = 0
   /// Turns in which nothing was done, as in the turn before: one look after the last work is due, more are a spin. A signal of an
-  /// eventfd that was taken, and a timer that fired, are work: these turns do not grow with the traffic.
+  /// eventfd that was taken, and a timer that fired, are work, and a wake-up late for its job is nothing: these turns do not
+  /// grow with the traffic.
   public internal(set) var idleTurns: UInt64 = 0
   /// Times that the system refused to watch a descriptor, so that a timer looked at it.
   public internal(set) var refusedWatches: UInt64 = 0

@@ -132,6 +132,24 @@ actor SignalWatch {
     await watch.end()
   }
 
+  @Test(arguments: [false, true])
+  func `a wake-up that comes late for its job is no idle turn; a turn that is asked for and has nothing to do is one`(
+    isAskedFor: Bool
+  ) async throws {
+    let loop = try LoopExecutor(name: "test")
+    while loop.statistics.sleeps == 0 { await Task.yield() }
+    let before = loop.statistics
+    for number in 1...UInt64(2000) {
+      // What wakes it for a job that a turn has just done is the signal alone; a look at the end of a turn may take it.
+      repeat {
+        if isAskedFor { loop.wake() } else { unsafe loop.core.pointee.backend.wake() }
+        await Task.yield()
+      } while loop.statistics.turns < before.turns + number
+    }
+    let idle = loop.statistics.idleTurns - before.idleTurns
+    #expect(isAskedFor ? idle > 1000 : idle < 100, "\(idle)")
+  }
+
   @Test func `the rule: the first turn without work is a look, more of them are idle; many in a second are a word`() {
     var idleness = LoopIdleness()
     func note(_ isIdle: Bool, _ now: UInt64) -> Bool { idleness.note(isIdle: isIdle, at: now) }
