@@ -166,9 +166,11 @@ let package = Package(
 
     .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
     .target(
-      name: "TestSupport", dependencies: ["CTrafficSupport", "CTestSupport", "LibeventConcurrency"],
-      path: "Tests/TestSupport",
-      swiftSettings: rules),
+      name: "TestSupport",
+      dependencies: [
+        "CTrafficSupport", "CTestSupport", "LibeventConcurrency", .product(name: "Logging", package: "swift-log"),
+      ],
+      path: "Tests/TestSupport", swiftSettings: rules),
     .executableTarget(
       name: "TopLevelProgram", dependencies: ["NetdevDevices", "Netdev"], path: "Tests/TopLevelProgram",
       swiftSettings: rules),

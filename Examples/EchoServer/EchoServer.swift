@@ -17,7 +17,10 @@ import Responder
       Unless one is given, it has the IPv6 link-local address of its MAC address too.
       """)
 
-  @Argument(help: "The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, vhost-user:SOCKET, loopback:")
+  @Argument(
+    help: """
+      The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, packet:INTERFACE?queues=N, vhost-user:SOCKET, loopback:
+      """)
   var device = "host-udp:127.0.0.1:7007"
 
   @Option(help: "An address to answer for, such as 10.0.0.2/24 or fd00::2/64; may be repeated.")

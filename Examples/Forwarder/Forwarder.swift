@@ -13,7 +13,10 @@ import NetdevDevices
           Forwarder vhost-user:/run/switch.sock tap:tap0
       """)
 
-  @Argument(help: "One device: tap:NAME?queues=N, vhost-user:SOCKET, host-udp:ADDRESS:PORT, loopback:")
+  @Argument(
+    help: """
+      One device: tap:NAME?queues=N, packet:INTERFACE?promiscuous=1, vhost-user:SOCKET, host-udp:ADDRESS:PORT, loopback:
+      """)
   var left: String
 
   @Argument(help: "The other device.")

@@ -52,16 +52,6 @@ int netdev_packet_look(int descriptor, const char *name, struct netdev_packet_in
   return 0;
 }
 
-int netdev_packet_name(int descriptor, int index, char *name) {
-  struct ifreq request;
-  memset(&request, 0, sizeof request);
-  request.ifr_ifindex = index;
-  if (NETDEV_CALL(ioctl, descriptor, SIOCGIFNAME, &request) < 0) return -errno;
-  memcpy(name, request.ifr_name, IFNAMSIZ);
-  name[IFNAMSIZ - 1] = 0;
-  return 0;
-}
-
 uint64_t netdev_packet_namespace(void) {
   struct stat found;
   return NETDEV_CALL(stat, "/proc/thread-self/ns/net", &found) < 0 ? 0 : found.st_ino;
@@ -146,6 +136,15 @@ int netdev_packet_prepare(int descriptor, struct netdev_packet_rings rings, void
 int netdev_packet_bind(int descriptor, int index) {
   struct sockaddr_ll name = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = index};
   return NETDEV_CALL(bind, descriptor, (struct sockaddr *)&name, sizeof name) < 0 ? -errno : 0;
+}
+
+int netdev_packet_bound_to(int descriptor) {
+  struct sockaddr_ll name;
+  socklen_t length = sizeof name;
+  memset(&name, 0, sizeof name);
+  if (NETDEV_CALL(getsockname, descriptor, (struct sockaddr *)&name, &length) < 0) return -errno;
+  // The kernel says -1 when the interface is gone.
+  return name.sll_ifindex > 0 ? name.sll_ifindex : -ENODEV;
 }
 
 int netdev_packet_promise_all(int descriptor, int index) {

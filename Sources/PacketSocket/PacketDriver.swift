@@ -51,12 +51,16 @@ public final class PacketDriver: NetworkDriver {
     var netlink: OwnedDescriptor?
     var control: DeviceControl?
     var watch: InterfaceWatch?
+    /// A socket's rings each, until its queue is made.
+    var rings: [PacketRings] = []
     var queues: [PacketQueue.Reference] = []
     var queueSize = 256
     /// What the kernel has said last, and nobody has looked at.
     var seen: InterfaceWatch.Seen?
     var isUp = true
     var mtu = 0
+    /// When the end has to be over.
+    var deadline: LoopDeadline?
   }
 
   /// The longest frame that a buffer of the largest pool can hold, behind its headroom, has 65408 bytes, tags included. The
@@ -188,32 +192,69 @@ extension PacketDriver {
     return address == .zero ? nil : address
   }
 
-  /// The pool's memory is this process' own affair.
-  public func attach(pool: PacketPool) async throws(NetworkDeviceError) {}
+  /// Maps the rings of all sockets, side by side. The pool's memory is this process' own affair.
+  public func attach(pool: PacketPool) async throws(NetworkDeviceError) {
+    let (sockets, size, control) = state.withLock { ($0.sockets, $0.queueSize, $0.control) }
+    guard let control else { throw NetworkDeviceError(.closed, "setting up interface \(interface)") }
+    let preparations = sockets.map { socket in
+      control.loop.call(blocking: { () -> Result<PacketRings, NetworkDeviceError> in
+        let limit = FrameLimit(untagged: socket.counts.limit.load(ordering: .relaxed))
+        return Result { () throws(NetworkDeviceError) in
+          try PacketRings(socket: socket, limit: limit, capacity: size)
+        }
+      })
+    }
+    var rings: [PacketRings] = []
+    for preparation in preparations { rings.append(try Self.outcome(of: await preparation.value())) }
+    state.withLock { $0.rings = rings }
+  }
 
-  /// Maps the rings of one socket.
+  private static func outcome<Value>(
+    of call: LoopPromise<Result<Value, NetworkDeviceError>>.Outcome
+  ) throws(NetworkDeviceError) -> Value {
+    guard case .value(let result) = call else {
+      throw NetworkDeviceError(.cancelled, "opening a packet device", offered: "it was closed meanwhile")
+    }
+    return try result.get()
+  }
+
+  /// Takes the rings of one socket over.
   public func makeQueue(
     index: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal
   ) throws(NetworkDeviceError) -> any QueueDriver {
-    let (socket, control, size) = state.withLock { state in
-      (state.sockets.indices.contains(index) ? state.sockets[index] : nil, state.control, state.queueSize)
+    let (rings, control, size) = state.withLock { state in
+      (state.rings.indices.contains(index) ? state.rings[index] : nil, state.control, state.queueSize)
     }
-    guard let socket, let control else {
+    guard let rings, let control else {
       throw NetworkDeviceError(.closed, "making queue pair \(index) of interface \(interface)")
     }
-    let limit = FrameLimit(untagged: socket.counts.limit.load(ordering: .relaxed))
-    let rings = try PacketRings(socket: socket, limit: limit, capacity: size)
+    let limit = FrameLimit(untagged: rings.socket.counts.limit.load(ordering: .relaxed))
     let queue = try PacketQueue(
-      socket: socket, rings: rings, limit: limit, capacity: size, loop: loop, slots: slots, signal: signal
+      rings, limit: limit, capacity: size, loop: loop, slots: slots, signal: signal
     ) { control.requestAttention() }
     state.withLock { $0.queues.append(PacketQueue.Reference(queue: queue, loop: loop)) }
     return queue
   }
 
   /// Binds the sockets and joins them, each behind its filter, and then lets the filters go, or only frames for this station
-  /// pass them.
+  /// pass them. The queues have the rings by now.
   public func activate() async throws(NetworkDeviceError) {
-    let (sockets, found) = state.withLock { ($0.sockets, $0.found) }
+    let (sockets, found, control) = state.withLock { state in
+      state.rings = []
+      return (state.sockets, state.found, state.control)
+    }
+    guard let control else { throw NetworkDeviceError(.closed, "activating interface \(interface)") }
+    let options = options
+    let activation = control.loop.call(blocking: { () -> Result<Void, NetworkDeviceError> in
+      Result { () throws(NetworkDeviceError) in try Self.activate(sockets, found, options) }
+    })
+    try Self.outcome(of: await activation.value())
+  }
+
+  /// Waits for the kernel's grace periods, and for its lock of links: not on a loop.
+  private static func activate(
+    _ sockets: [PacketSocket], _ found: netdev_packet_interface, _ options: Options
+  ) throws(NetworkDeviceError) {
     var group: CInt = -1
     for socket in sockets {
       try socket.check(.binding, netdev_packet_bind(socket.descriptor, found.index))
@@ -248,19 +289,17 @@ extension PacketDriver {
 
   /// Acts on what the interface has become: up or down, another MTU, gone.
   public func attend() async throws(NetworkDeviceError) {
-    let (seen, socket, found) = state.withLock { state in
+    let (seen, socket) = state.withLock { state in
       defer { state.seen = nil }
-      return (state.seen, state.sockets.first, state.found)
+      return (state.seen, state.sockets.first)
     }
-    switch seen {
-    case .link(let link):
-      note(isUp: link.is_up && link.is_running)
-      if link.mtu > 0 { note(mtu: Int(link.mtu)) }
-    case .gone: throw NetworkDeviceError(losing: interface, errno: -ENODEV)
-    case nil:
-      // A frame that was not taken has told, perhaps for want of a watch: the interface is gone when it has no name.
-      _ = try socket?.name(ofInterface: found.index)
-    }
+    if case .gone = seen { throw NetworkDeviceError(losing: interface, errno: -ENODEV) }
+    // An interface that was gone and is back has the same number, and the sockets hear nothing of it any more. Without news a
+    // frame that was not taken has told, perhaps for want of a watch.
+    try socket?.checkThatItIsBound()
+    guard case .link(let link) = seen else { return }
+    note(isUp: link.is_up && link.is_running)
+    if link.mtu > 0 { note(mtu: Int(link.mtu)) }
   }
 
   private func note(isUp: Bool) {
@@ -303,8 +342,11 @@ extension PacketDriver {
   /// Stops the queues, each on its loop. The kernel knows no buffer of the pool, so that this is all.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
     let (queues, control) = state.withLock { ($0.queues, $0.control) }
-    guard let control, !queues.isEmpty else { return }
+    guard let control else { return }
     let deadline = LoopDeadline(control.loop, after: timeout)
+    // What is left to close by then closes a little later.
+    let last = LoopDeadline(control.loop, after: timeout + .milliseconds(500))
+    state.withLock { $0.deadline = last }
     let stops = queues.map { reference in control.loop.call(on: reference.loop) { reference.queue.stop() } }
     for stop in stops {
       if case .value = await stop.value(within: deadline.remaining) { continue }
@@ -315,8 +357,15 @@ extension PacketDriver {
     state.withLock { $0.queues = [] }
   }
 
-  /// Closes the sockets; one that a queue still serves closes with that.
+  /// Closes the sockets, side by side, and waits for that until half a second after the time of the reset. One that a queue still
+  /// serves closes with that.
   public func shutDown() async {
+    let (closings, deadline) = letGo()
+    for closing in closings { _ = await closing.value(within: deadline?.remaining ?? .zero) }
+  }
+
+  /// Lets go of everything; each promise is kept when a socket has been closed.
+  private func letGo() -> ([LoopPromise<Void>], LoopDeadline?) {
     let old = state.withLock { state in
       let old = state
       state = State(found: old.found, counts: old.counts)
@@ -324,5 +373,7 @@ extension PacketDriver {
     }
     for socket in old.sockets { socket.askForDrops() }
     old.watch?.close()
+    guard let loop = old.control?.loop, old.queues.isEmpty else { return ([], nil) }
+    return (old.sockets.map { $0.whenClosed(for: loop) }, old.deadline)
   }
 }

@@ -51,8 +51,7 @@ extension PacketQueue {
     // Sent by this host, and shown by a kernel that cannot be asked not to.
     guard !frame.is_outgoing else { return nil }
     guard !frame.has_segments else {
-      counts.receiveDropsSegmentation &+= 1
-      return nil
+      return drop("segmentation", \.receiveDropsSegmentation)
     }
     let captured = Int(frame.captured)
     let tag = frame.has_tag ? FrameLimit.tagLength : 0
@@ -60,8 +59,7 @@ extension PacketQueue {
     guard frame.captured == frame.length, captured >= EthernetHeader.length, captured + tag <= room,
       captured + tag <= limit.longest
     else {
-      counts.receiveDropsLength &+= 1
-      return nil
+      return drop("tooLong", \.receiveDropsLength)
     }
     let source = unsafe place + Int(frame.offset)
     let start = unsafe slots.base(of: slot) + slots.headroom
@@ -80,18 +78,24 @@ extension PacketQueue {
     if frame.lacks_checksum {
       guard bytes.completeChecksum(from: Int(frame.checksum_start), field: Int(frame.checksum_offset), behind: tag)
       else {
-        counts.receiveDropsChecksum &+= 1
-        return nil
+        return drop("checksum", \.receiveDropsChecksum)
       }
     }
     slots.setReceived(slot: slot, length: captured + tag)
     guard captured + tag <= limit.untagged || slots.admits(frameIn: slot, maximumLength: limit.untagged) else {
       slots.separate(slot: slot)
-      counts.receiveDropsLength &+= 1
-      return nil
+      return drop("tooLong", \.receiveDropsLength)
     }
     counts.bytesReceived &+= UInt64(truncatingIfNeeded: captured + tag)
     return captured + tag
+  }
+
+  /// Counts a frame that is not handed on, in the queue's own statistics, and says so the first time.
+  @inline(never)
+  private func drop(_ reason: String, _ counter: WritableKeyPath<QueueDriverStatistics, UInt64>) -> Int? {
+    counts[keyPath: counter] &+= 1
+    if counts[keyPath: counter] == 1 { shared.sayDropped(.received, reason) }
+    return nil
   }
 }
 

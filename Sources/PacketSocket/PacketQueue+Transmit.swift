@@ -10,7 +10,7 @@ extension PacketQueue {
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     guard let rings else { return 0 }
     let room = min(entries.count, transmitCapacity - (tail - head) - finished.count)
-    let present = socket.counts.limit.load(ordering: .relaxed)
+    let present = shared.limit.load(ordering: .relaxed)
     var position = 0
     while position < room {
       let entry = entries[position]
@@ -37,7 +37,7 @@ extension PacketQueue {
 
   private func drop(_ entry: TransmitEntry, _ reason: PacketDrop) {
     finished.append(entry)
-    socket.counts.drop(.transmitted, reason)
+    shared.drop(.transmitted, reason)
   }
 
   @inline(__always) private func publish(_ entry: TransmitEntry, length: Int, _ rings: PacketRings) {
@@ -73,7 +73,7 @@ extension PacketQueue {
     counts.kicks &+= 1
     while taken != tail {
       let before = taken
-      let result = netdev_packet_send(socket.descriptor)
+      let result = netdev_packet_send(rings.socket.descriptor)
       while taken != tail, unsafe netdev_packet_is_taken(rings.transmitSlot(taken)) { taken += 1 }
       if taken != before { madeProgress() }
       guard result == 0, taken != before else { return refused(-result, rings) }
@@ -107,7 +107,7 @@ extension PacketQueue {
 
   private func fail(_ error: CInt) {
     isBlocked = true
-    signal.fail(NetworkDeviceError(lacking: "sending by interface \(socket.interface)", errno: -error))
+    signal.fail(NetworkDeviceError(lacking: "sending by interface \(interface)", errno: -error))
   }
 
   /// Takes back what the kernel has not taken: the next frame goes where the first of them is, which the kernel looks at next.

@@ -17,13 +17,16 @@ internal import PacketFormats
   }
 
   let transmitCapacity: Int
-  let socket: PacketSocket
+  let interface: String
+  /// What other threads may look at.
+  let shared: PacketCounts
   let slots: SlotTable
   let signal: QueueSignal
   /// One limit for both ways.
   let limit: FrameLimit
   /// The interface may be gone.
   let onTrouble: () -> Void
+  /// The socket with its rings, until the queue stops.
   @safe @exclusivity(unchecked) var rings: PacketRings?
   @safe @exclusivity(unchecked) var counts = QueueDriverStatistics()
 
@@ -62,10 +65,12 @@ internal import PacketFormats
 
   /// Takes the rings over.
   init(
-    socket: PacketSocket, rings: PacketRings, limit: FrameLimit, capacity: Int, loop: LoopExecutor, slots: SlotTable,
-    signal: QueueSignal, onTrouble: @escaping () -> Void
+    _ rings: PacketRings, limit: FrameLimit, capacity: Int, loop: LoopExecutor, slots: SlotTable, signal: QueueSignal,
+    onTrouble: @escaping () -> Void
   ) throws(NetworkDeviceError) {
-    self.socket = socket
+    let socket = rings.socket
+    interface = socket.interface
+    shared = socket.counts
     self.rings = rings
     self.limit = limit
     self.slots = slots
@@ -83,6 +88,8 @@ internal import PacketFormats
       pause = try RetryPause(loop: loop) { [weak self] in self?.tryAgain() }
       rest = try RetryPause(loop: loop) { [weak self] in self?.endRest() }
     } catch {
+      // The sources end before the socket may.
+      stop()
       throw NetworkDeviceError(
         .system, "watching queue \(socket.index) of interface \(socket.interface)", offered: error.description)
     }
@@ -95,7 +102,7 @@ internal import PacketFormats
 
   var statistics: QueueDriverStatistics { counts }
 
-  /// Nothing goes in or out any more. On the loop; idempotent.
+  /// Nothing goes in or out any more, and the socket is left to the driver. On the loop; idempotent.
   func stop() {
     readable?.cancel()
     releases?.cancel()
@@ -112,7 +119,7 @@ internal import PacketFormats
     guard let rings else { return }
     if unsafe !netdev_packet_has_frame(rings.receiveSlot(nextReceived)) {
       // An error that the kernel has noted makes it readable too: the interface went down or away, and its link tells which.
-      if netdev_packet_error(socket.descriptor) < 0 { onTrouble() }
+      if netdev_packet_error(rings.socket.descriptor) < 0 { onTrouble() }
       vainWakes += 1
     }
     guard isWanted else { return }
@@ -139,14 +146,15 @@ internal import PacketFormats
   }
 
   private func toldOfReleases(_ isWanted: Bool) {
-    takeReleaseEvents()
+    guard let rings else { return }
+    takeReleaseEvents(rings)
     guard isWanted else { return }
     counts.interrupts &+= 1
     signal.interrupt()
   }
 
-  private func takeReleaseEvents() {
-    guard netdev_packet_take_releases(socket.releases) > 0 else { return }
+  private func takeReleaseEvents(_ rings: PacketRings) {
+    guard netdev_packet_take_releases(rings.socket.releases) > 0 else { return }
     wasTold = true
     isBlocked = false
   }
@@ -167,7 +175,7 @@ internal import PacketFormats
     guard wantsReleases || taken != tail else { return false }
     let wasBlocked = isBlocked
     // What is told from here on is told by the source.
-    takeReleaseEvents()
+    takeReleaseEvents(rings)
     if wasBlocked != isBlocked || (wantsReleases && hasReleased(rings)) { return true }
     releases?.want()
     return false

@@ -87,8 +87,9 @@ extension NetworkDeviceError {
     }
   }
 
-  /// The names of the interfaces that the calling thread sees.
+  /// The names of the interfaces that the calling thread sees. Nothing on a loop, which the kernel's lock of links would hold.
   private static var interfaceNames: String {
+    guard netdev_current_loop_identity() == 0 else { return "" }
     var bytes = [CChar](repeating: 0, count: 512)
     unsafe bytes.withUnsafeMutableBufferPointer { room in
       // As many bytes as it is told.

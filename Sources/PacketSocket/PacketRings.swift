@@ -2,23 +2,26 @@ internal import CNetdevSystem
 internal import Netdev
 internal import PacketFormats
 
-/// The two rings of a packet socket, mapped: the receive ring first. On the loop of its queue, which lets go of it when it stops.
+/// The two rings of a packet socket, mapped: the receive ring first. Its queue lets go of it when it stops, and with it of the
+/// socket.
 ///
 /// The kernel writes to a slot while it is the kernel's, and the driver while it is not; one word of each slot says whose it is.
-@safe final class PacketRings {
+@safe final class PacketRings: @unchecked Sendable {
+  // Proof of Sendable: everything is a constant, and the slots are touched on the queue's loop only.
+  let socket: PacketSocket
   let slotSize: UInt32
   let receiveSlots: Int
   let transmitSlots: Int
   private let memory: UnsafeMutableRawPointer
   private let length: Int
-  /// Mapped memory keeps the kernel's side open, and this keeps the descriptor.
-  private let socket: PacketSocket
 
   /// Frames that a receive ring holds at least: a loop that is held for a few milliseconds loses none.
   private static let leastReceived = 2048
   /// Bytes of a receive ring at most, where that is more frames than its queue has.
   private static let mostBytes = 64 << 20
 
+  /// Waits for the kernel's grace periods: not on a loop.
+  ///
   /// - Parameters:
   ///   - limit: of the interface's frames.
   ///   - capacity: frames to transmit that shall have room; at least 2.

@@ -11,7 +11,10 @@ final class OwnedDescriptor: Sendable {
   deinit { netdev_close(number) }
 }
 
-/// A packet socket of one queue pair, from when the driver is made until the last of driver, queue and rings lets go of it.
+/// A packet socket of one queue pair, from when the driver is made until the last of driver and rings lets go of it.
+///
+/// Closing it takes the kernel some grace periods, and its lock of links where the interface is promiscuous: whoever lets go of it
+/// last, no loop waits for that.
 final class PacketSocket: Sendable {
   /// Non-blocking, close-on-exec.
   let descriptor: CInt
@@ -20,18 +23,37 @@ final class PacketSocket: Sendable {
   let interface: String
   let index: Int
   let counts: PacketCounts
-  private let owned: [OwnedDescriptor]
+  /// Kept when the socket has been closed.
+  private let closing = Mutex<LoopPromise<Void>?>(nil)
 
   init(interface: String, index: Int, logger: Logger) throws(NetworkDeviceError) {
     descriptor = netdev_packet_open()
     guard descriptor >= 0 else { throw NetworkDeviceError(openingSocketOf: interface, errno: descriptor) }
-    let own = OwnedDescriptor(descriptor)
     releases = netdev_packet_watch_releases(descriptor)
-    guard releases >= 0 else { throw NetworkDeviceError(openingSocketOf: interface, errno: releases) }
-    owned = [own, OwnedDescriptor(releases)]
+    guard releases >= 0 else {
+      let opened = descriptor
+      BlockingCalls.run { netdev_close(opened) }
+      throw NetworkDeviceError(openingSocketOf: interface, errno: releases)
+    }
     self.interface = interface
     self.index = index
     counts = PacketCounts(name: "packet \(interface)", queue: index, logger: logger)
+  }
+
+  deinit {
+    let (descriptor, releases, closed) = (descriptor, releases, closing.withLock { $0 })
+    BlockingCalls.run {
+      netdev_close(releases)
+      netdev_close(descriptor)
+      closed?.fulfil(())
+    }
+  }
+
+  /// A promise, for `loop`, that is kept when everybody has let go of the socket and it has been closed.
+  func whenClosed(for loop: LoopExecutor) -> LoopPromise<Void> {
+    let promise = LoopPromise<Void>(loop: loop)
+    closing.withLock { $0 = promise }
+    return promise
   }
 
   /// What the driver does with a socket when the device begins.
@@ -43,16 +65,10 @@ final class PacketSocket: Sendable {
     throw NetworkDeviceError(step, of: self, errno: result)
   }
 
-  /// The interface's name now.
-  func name(ofInterface number: CInt) throws(NetworkDeviceError) -> String {
-    var bytes = [UInt8](repeating: 0, count: 16)
-    let result = unsafe bytes.withUnsafeMutableBytes { room -> CInt in
-      // 16 bytes, as the function asks for.
-      guard let start = room.baseAddress else { return 0 }
-      return unsafe netdev_packet_name(descriptor, number, start.assumingMemoryBound(to: CChar.self))
-    }
-    guard result == 0 else { throw NetworkDeviceError(losing: interface, errno: result) }
-    return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+  /// Throws when the interface that the socket was bound to has left its namespace, if only for a moment.
+  func checkThatItIsBound() throws(NetworkDeviceError) {
+    let bound = netdev_packet_bound_to(descriptor)
+    if bound < 0 { throw NetworkDeviceError(losing: interface, errno: bound) }
   }
 
   /// Adds what the kernel has dropped since it was asked last. From any thread.
@@ -107,7 +123,11 @@ final class PacketCounts: Sendable {
         return before
       }
     }
-    guard before == 0 else { return }
+    if before == 0 { sayDropped(direction, reason.rawValue) }
+  }
+
+  /// Says that there is a reason to drop frames; once for each. The queue's statistics or `deviceDrops` have the number.
+  func sayDropped(_ direction: Direction, _ reason: String) {
     logger.notice(
       "a frame was dropped; others for this reason are only counted",
       metadata: ["device": "\(name)", "queue": "\(queue)", "reason": "\(reason)", "direction": "\(direction)"])

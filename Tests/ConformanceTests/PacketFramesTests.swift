@@ -16,6 +16,8 @@ struct PacketFramesTests {
   final class Bench: Sendable {
     let namespace = NamespaceThread()
     let device: NetworkDevice
+    /// What the driver has logged.
+    let log = RecordedLog()
     private let received = Mutex<[[UInt8]]>([])
     private let running = Mutex<Task<Void, any Error>?>(nil)
 
@@ -29,7 +31,9 @@ struct PacketFramesTests {
         ip link set packet0 up && ip link set packet1 mtu 9000 up
         """)
       let options = Self.options(isPromiscuous: isPromiscuous)
-      let driver = try await namespace.run { try PacketDriver("packet0", queues: queues, options: options) }
+      let driver = try await namespace.run { [log] in
+        try PacketDriver("packet0", queues: queues, options: options, logger: log.logger)
+      }
       device = try await NetworkDevice.open(driver: driver)
       let task = Task { [device, self] in
         try await device.run { queue in
@@ -58,6 +62,9 @@ struct PacketFramesTests {
       try await waitUntil("\(count) frames") { received.withLock { $0.count } >= count }
       return received.withLock { $0 }
     }
+
+    /// The reasons of drops that the log has, one for each line about one.
+    var droppedReasons: [String] { log.all.compactMap { $0.metadata["reason"] } }
 
     var counts: QueueDriverStatistics { device.totalStatistics.driver }
 
@@ -151,6 +158,7 @@ struct PacketFramesTests {
     try await waitUntil("the counts of the turn") { bench.counts.receiveDrops == 4 }
     #expect(bench.counts.receiveDropsSegmentation == 1)
     #expect(bench.counts.receiveDropsLength == 3)
+    #expect(bench.droppedReasons == ["segmentation", "tooLong"], "each is told once")
     try await bench.close()
   }
 

@@ -18,6 +18,17 @@ import Testing
     #expect(end.complaints.isEmpty, "\(end.errors)")
   }
 
+  /// The error of a URL that says nothing names them all.
+  @Test(arguments: ["EchoServer", "Forwarder"])
+  func `its help names every device of this build`(_ program: String) async throws {
+    let refusal = await (try RunningProgram(["nonsense:", "--address", "10.0.0.2/24"])).end(with: nil)
+    let schemes = refusal.errors.split { !$0.isLetter && $0 != "-" && $0 != ":" }
+      .filter { $0.hasSuffix(":") && $0 != "nonsense:" && $0 != "EchoServer:" }
+    #expect(schemes.contains("packet:"), "\(refusal)")
+    let help = await (try RunningProgram(["--help"], program: program)).end(with: nil)
+    for scheme in schemes { #expect(help.output.contains(scheme), "\(help.output)") }
+  }
+
   @Test func `rates are printed a queue when asked`() async throws {
     let port = Int.random(in: 50_001...60_000)
     let server = try RunningProgram(["host-udp:127.0.0.1:\(port)", "--rates"])

@@ -170,6 +170,29 @@ struct PacketDeviceTests {
     #expect(end.output.contains("icmp echo 3,"), "the summary: \(end)")
   }
 
+  /// Its sockets are bound to nothing then, although there is an interface of their number and name.
+  @Test(arguments: ["", "?queues=2"])
+  func `an interface that was elsewhere and is back, before anybody has looked, ends the server`(
+    _ options: String
+  ) async throws {
+    let wire = try await VethWire()
+    let elsewhere = NamespaceThread()
+    let server = try await Self.serve(wire, options)
+    try await wire.left.shell("ping -q -c 3 -i 0.01 -W 5 \(Self.address.ipv4) > /dev/null")
+    let (there, here) = (try await elsewhere.path, try await wire.right.path)
+    let before = try await wire.right.interfaceNumber("veth1")
+    kill(server.identifier, SIGSTOP)
+    try await wire.right.shell("ip link set veth1 netns \(there)")
+    try await elsewhere.shell("ip link set veth1 netns \(here)")
+    try await wire.right.shell("ip link set veth1 up")
+    #expect(try await wire.right.interfaceNumber("veth1") == before, "it is the same interface")
+    kill(server.identifier, SIGCONT)
+    let end = await server.end(with: nil)
+    #expect(end.status == EX_UNAVAILABLE, "\(end)")
+    #expect(end.errors.contains("link down"), "\(end)")
+    #expect(end.lines(of: "EchoServer").first?.contains("interface veth1") == true, "\(end)")
+  }
+
   @Test func `an interface that got another name goes on`() async throws {
     let wire = try await VethWire()
     let server = try await Self.serve(wire)

@@ -3,6 +3,7 @@ import Logging
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 import Virtio
 import VirtioNet
@@ -157,43 +158,5 @@ import VirtioNet
     #expect(record.metadata["loop"] == "\(device.information.name)/0")
     #expect(record.metadata["length"]?.isEmpty == false)
     try await device.close()
-  }
-}
-
-/// What was logged, in order.
-private final class RecordedLog: Sendable {
-  struct Record: Sendable {
-    let level: Logger.Level
-    let message: String
-    let metadata: [String: String]
-  }
-
-  private let records = Mutex<[Record]>([])
-  var all: [Record] { records.withLock { $0 } }
-  var messages: [String] { all.map { $0.message } }
-  func first(_ message: String) -> Record? { records.withLock { $0.first { $0.message == message } } }
-
-  /// A logger that writes here, at every level.
-  var logger: Logger {
-    var logger = Logger(label: "recorded") { _ in Handler(log: self) }
-    logger.logLevel = .trace
-    return logger
-  }
-
-  private struct Handler: LogHandler {
-    let log: RecordedLog
-    var logLevel = Logger.Level.trace
-    var metadata: Logger.Metadata = [:]
-
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-      get { metadata[key] }
-      set { metadata[key] = newValue }
-    }
-
-    func log(event: LogEvent) {
-      let metadata = (event.metadata ?? [:]).mapValues { "\($0)" }
-      let record = Record(level: event.level, message: "\(event.message)", metadata: metadata)
-      log.records.withLock { $0.append(record) }
-    }
   }
 }

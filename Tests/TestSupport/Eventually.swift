@@ -2,10 +2,10 @@
 ///
 /// - Throws: `NeverHappened` when it does not.
 public func waitUntil(
-  _ what: String, within limit: Duration = .seconds(60), _ condition: () async -> Bool
+  _ what: String, within limit: Duration = .seconds(60), _ condition: () async throws -> Bool
 ) async throws {
   let deadline = ContinuousClock.now + limit
-  while await !condition() {
+  while try await !condition() {
     guard ContinuousClock.now < deadline else { throw NeverHappened(what: what) }
     try await Task.sleep(for: .milliseconds(1))
   }

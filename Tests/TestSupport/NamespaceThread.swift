@@ -37,6 +37,17 @@ public final class NamespaceThread: Sendable {
     }
   }
 
+  /// Where the kernel shows the namespace, for as long as the thread is there: what `ip link set … netns` takes.
+  public var path: String {
+    get async throws {
+      let thread = try await run { try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/thread-self") }
+      return "/proc/\(thread)/ns/net"
+    }
+  }
+
+  /// The number of an interface of the namespace; 0 where there is none of this name.
+  public func interfaceNumber(_ name: String) async throws -> UInt32 { try await run { unsafe if_nametoindex(name) } }
+
   /// Keeps the thread on one processor.
   public func pin(to cpu: Int) async throws {
     let thread = try await run {

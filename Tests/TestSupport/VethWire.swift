@@ -36,11 +36,11 @@ public struct VethWire: Sendable {
   ) async throws {
     self.left = left
     self.right = right
-    let there = try await right.run { try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/thread-self") }
+    let there = try await right.path
     // Without IPv6 of its own the right end sends nothing of its own accord.
     try await right.shell("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
     try await left.shell(
-      "ip link add \(names.left) type veth peer name \(names.right) netns /proc/\(there)/ns/net")
+      "ip link add \(names.left) type veth peer name \(names.right) netns \(there)")
     let switches = offloads == .all ? "" : "&& ethtool -K \(names.left) \(offloads.rawValue) > /dev/null"
     let addresses = address.map { address in
       "&& ip addr add \(address)/24 dev \(names.left) && ip -6 addr add fd00:78::1/64 dev \(names.left) nodad"

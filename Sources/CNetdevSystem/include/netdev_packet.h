@@ -22,10 +22,6 @@ int netdev_packet_open(void);
 // Looks up an interface by name. Returns 0 or -errno: -ENODEV when there is none.
 int netdev_packet_look(int descriptor, const char *name, struct netdev_packet_interface *found);
 
-// The present name of an interface, into `name` (at least 16 bytes). Returns 0 or -errno: -ENODEV when it is gone from the
-// socket's namespace.
-int netdev_packet_name(int descriptor, int index, char *name);
-
 // A number that the calling thread's network namespace has and no other one of this time; 0 where nothing tells.
 uint64_t netdev_packet_namespace(void);
 
@@ -73,6 +69,10 @@ size_t netdev_packet_length(struct netdev_packet_rings rings);
 
 // Binds the socket to the interface. Its filter still drops everything. Returns 0 or -errno.
 int netdev_packet_bind(int descriptor, int index);
+
+// The index of the interface that the socket is bound to. Returns it, or -errno: -ENODEV when that has left the socket's namespace.
+// Should it come back, even with its index, the socket remains without it.
+int netdev_packet_bound_to(int descriptor);
 
 // Asks the interface to receive what is for other stations too, as long as the socket is open. Returns 0 or -errno.
 int netdev_packet_promise_all(int descriptor, int index);

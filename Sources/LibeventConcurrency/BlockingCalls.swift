@@ -1,0 +1,105 @@
+internal import CNetdevSystem
+internal import Synchronization
+
+/// Where calls are made that may block: on threads of their own, so that no loop waits for them.
+///
+/// Some system calls wait for a lock of the kernel's that anybody on the machine may hold (that of all changes to links), others
+/// for its grace periods, 10 ms and more each: closing a packet socket or a TAP queue is of both kinds. Threads are there only
+/// while there is something to call, and so many at a time that 256 sockets are closed side by side.
+package enum BlockingCalls {
+  private struct State {
+    var calls: [@Sendable () -> Void] = []
+    var threads = 0
+  }
+
+  private static let state = Mutex(State())
+  private static let mostThreads = 32
+
+  /// Makes a call here, unless this is a loop's thread: then elsewhere, and nobody is told when. From any thread.
+  package static func run(_ call: @escaping @Sendable () -> Void) {
+    if netdev_current_loop_identity() == 0 { call() } else { start(call) }
+  }
+
+  /// Makes a call on another thread; calls are begun in their order. From any thread.
+  ///
+  /// Where no thread can be had and none is at work, the call is made here: late is better than never. In a simulated world, which
+  /// has one thread, it is made here too.
+  package static func start(_ call: @escaping @Sendable () -> Void) {
+    guard LoopWorlds.current == nil else { return call() }
+    let needsThread = state.withLock { state in
+      state.calls.append(call)
+      guard state.threads < mostThreads else { return false }
+      state.threads += 1
+      return true
+    }
+    guard needsThread else { return }
+    var thread: UInt64 = 0
+    let result = unsafe netdev_thread_start(&thread, "netdev-calls", -1, { _ in BlockingCalls.work() }, nil)
+    if result == 0 {
+      _ = netdev_thread_detach(thread)
+    } else if state.withLock({ state in
+      guard state.threads > 1 else { return true }
+      state.threads -= 1
+      return false
+    }) {
+      work()
+    }
+  }
+
+  /// Makes the calls that are due; ends when there are none.
+  private static func work() {
+    while let call = state.withLock({ state -> (@Sendable () -> Void)? in
+      guard !state.calls.isEmpty else {
+        state.threads -= 1
+        return nil
+      }
+      return state.calls.removeFirst()
+    }) {
+      call()
+    }
+  }
+}
+
+/// Calls that may block, one after the other: each begins when the one before it has ended.
+package final class BlockingQueue: Sendable {
+  private struct State {
+    var calls: [@Sendable () -> Void] = []
+    var isWorking = false
+  }
+
+  private let state = Mutex(State())
+
+  package init() {}
+
+  /// Makes a call, after those that were there before. From any thread; what the call holds is let go of where it is made.
+  package func start(_ call: @escaping @Sendable () -> Void) {
+    let isFirst = state.withLock { state in
+      state.calls.append(call)
+      defer { state.isWorking = true }
+      return !state.isWorking
+    }
+    guard isFirst else { return }
+    BlockingCalls.start { [self] in
+      while let call = state.withLock({ state -> (@Sendable () -> Void)? in
+        guard !state.calls.isEmpty else {
+          state.isWorking = false
+          return nil
+        }
+        return state.calls.removeFirst()
+      }) {
+        call()
+      }
+    }
+  }
+}
+
+extension LoopExecutor {
+  /// Makes a call that may block, where it holds no loop, and promises its result on this one. Several are made side by side.
+  ///
+  /// Nothing takes a call back: one whose caller has stopped waiting is made all the same.
+  package func call<Result: Sendable>(blocking body: @escaping @Sendable () -> Result) -> LoopPromise<Result> {
+    let promise = LoopPromise<Result>(loop: self)
+    BlockingCalls.start { promise.fulfil(body()) }
+    return promise
+  }
+}

@@ -1,0 +1,51 @@
+public import Logging
+import Synchronization
+
+/// What was logged, in order.
+public final class RecordedLog: Sendable {
+  /// A line.
+  public struct Record: Sendable {
+    /// How grave it is.
+    public let level: Logger.Level
+    /// What it says.
+    public let message: String
+    /// And of what.
+    public let metadata: [String: String]
+  }
+
+  private let records = Mutex<[Record]>([])
+
+  /// Nothing yet.
+  public init() {}
+
+  /// Everything so far.
+  public var all: [Record] { records.withLock { $0 } }
+  /// The words alone.
+  public var messages: [String] { all.map { $0.message } }
+  /// The first line with these words.
+  public func first(_ message: String) -> Record? { records.withLock { $0.first { $0.message == message } } }
+
+  /// A logger that writes here, at every level.
+  public var logger: Logger {
+    var logger = Logger(label: "recorded") { _ in Handler(log: self) }
+    logger.logLevel = .trace
+    return logger
+  }
+
+  private struct Handler: LogHandler {
+    let log: RecordedLog
+    var logLevel = Logger.Level.trace
+    var metadata: Logger.Metadata = [:]
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+      get { metadata[key] }
+      set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+      let metadata = (event.metadata ?? [:]).mapValues { "\($0)" }
+      let record = Record(level: event.level, message: "\(event.message)", metadata: metadata)
+      log.records.withLock { $0.append(record) }
+    }
+  }
+}
