@@ -58,6 +58,10 @@ let package = Package(
     .target(
       name: "LibeventConcurrency", dependencies: ["CLibevent", "CNetdevSystem"], swiftSettings: rules),
 
+    // What the kernel says of this host's interfaces.
+    .target(
+      name: "HostInterfaces", dependencies: ["LibeventConcurrency", "CNetdevSystem"], swiftSettings: rules),
+
     // Both sides of a virtqueue, as pure memory.
     .target(name: "Virtio", dependencies: ["CNetdevSystem"], swiftSettings: rules),
 
@@ -78,7 +82,8 @@ let package = Package(
       ],
       swiftSettings: rules),
     .target(
-      name: "VirtioDevice", dependencies: ["Virtio", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
+      name: "VirtioDevice",
+      dependencies: ["Virtio", "HostInterfaces", "LibeventConcurrency", "PacketFormats", "CNetdevSystem"],
       swiftSettings: rules),
     .target(
       name: "InProcess",
@@ -98,7 +103,7 @@ let package = Package(
     .target(
       name: "PacketSocket",
       dependencies: [
-        "Netdev", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
+        "Netdev", "HostInterfaces", "LibeventConcurrency", "PacketFormats", "CNetdevSystem",
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),
@@ -185,8 +190,8 @@ let package = Package(
     .testTarget(
       name: "VirtioDeviceTests",
       dependencies: [
-        "VirtioDevice", "Virtio", "LibeventConcurrency", "PacketFormats", "NetdevTesting", "CNetdevSystem",
-        "TestSupport", "CTestSupport",
+        "VirtioDevice", "Virtio", "HostInterfaces", "LibeventConcurrency", "PacketFormats", "NetdevTesting",
+        "CNetdevSystem", "TestSupport", "CTestSupport",
       ],
       swiftSettings: rules),
     .testTarget(

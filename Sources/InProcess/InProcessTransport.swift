@@ -28,6 +28,8 @@ public final class InProcessTransport: VirtioTransport {
     var pools: [PacketPool] = []
     var memories: [RingMemory] = []
     var pairs: [InProcessPair] = []
+    /// When the end has to be over.
+    var deadline: LoopDeadline?
   }
 
   /// Where pools begin in the device's address space, each on its own 2⁴⁰ bytes; ring memory lies below.
@@ -93,6 +95,7 @@ extension InProcessTransport {
     guard status.contains(.driverOK) else { return }
     let loop = try controlLoop()
     let deadline = LoopDeadline(loop, after: .seconds(5))
+    try await prepare(loop, until: deadline)
     for start in state.withLock({ $0.pairs }).map({ $0.start(from: loop) }) {
       switch await start.value(within: deadline.remaining) {
       case .value(nil): continue
@@ -102,6 +105,24 @@ extension InProcessTransport {
           .timedOut, "starting \(name)", offered: "its loop did not answer",
           advice: "look for a job that blocks the loop")
       }
+    }
+  }
+
+  /// Has the back-end do what may block where it holds no loop.
+  private func prepare(_ loop: LoopExecutor, until deadline: LoopDeadline) async throws(NetworkDeviceError) {
+    let (device, pairs) = (device, state.withLock { $0.pairs.count })
+    let preparation = loop.call(blocking: { () -> Result<Void, DeviceError> in
+      Result { () throws(DeviceError) in for pair in 0..<pairs { try device.prepare(pair: pair) } }
+    })
+    switch await preparation.value(within: deadline.remaining) {
+    case .value(.success): return
+    case .value(.failure(.backend(let error))): throw NetworkDeviceError(error)
+    case .value(.failure(let error)):
+      throw NetworkDeviceError(.system, "starting \(name)", offered: "\(error)")
+    case .timedOut, .cancelled:
+      throw NetworkDeviceError(
+        .timedOut, "starting \(name)", offered: "the system did not answer",
+        advice: "look for who holds its lock of links")
     }
   }
 
@@ -172,6 +193,10 @@ extension InProcessTransport {
   /// any more.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
     let pairs = state.withLock { $0.pairs }
+    // What is left to close by then closes a little later.
+    state.withLock { state in
+      state.deadline = state.control.map { LoopDeadline($0.loop, after: timeout + .milliseconds(500)) }
+    }
     guard !pairs.isEmpty else { return device.reset() }
     let loop = try controlLoop()
     let deadline = LoopDeadline(loop, after: timeout)
@@ -185,10 +210,11 @@ extension InProcessTransport {
     state.withLock { $0.pairs = [] }
   }
 
-  /// Gives back the back-end, and the ring memory if the device is known to be quiet.
+  /// Gives back the back-end, and the ring memory if the device is known to be quiet. Waits for the back-end to close until half
+  /// a second after the time of the reset.
   public func shutDown() async {
     device.setConfigurationLine(nil)
-    device.close()
+    await closeDevice()
     let old = state.withLock { state in
       let old = state
       state = State()
@@ -198,5 +224,12 @@ extension InProcessTransport {
     for memory in old.memories { Quarantine.keep(memory) }
     // Their engines are on loops that do not answer: letting go of one here would wait for its thread.
     for pair in old.pairs { Quarantine.keep(pair) }
+  }
+
+  private func closeDevice() async {
+    let (control, deadline) = state.withLock { ($0.control, $0.deadline) }
+    guard let control else { return device.close() }
+    let closing = control.loop.call(blocking: { [device] in device.close() })
+    _ = await closing.value(within: deadline?.remaining ?? .milliseconds(500))
   }
 }

@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import Glibc
 internal import Synchronization
 
 /// Where calls are made that may block: on threads of their own, so that no loop waits for them.
@@ -91,6 +92,34 @@ package final class BlockingQueue: Sendable {
       }
     }
   }
+}
+
+extension BlockingQueue {
+  /// Waits until everything has been called that was there before. Not on a loop; on one it does not wait.
+  package func finish() {
+    guard netdev_current_loop_identity() == 0 else { return }
+    let done = Signal()
+    start { done.raise() }
+    done.wait()
+  }
+}
+
+/// What one thread waits for and another one brings about, once.
+@safe private final class Signal: @unchecked Sendable {
+  // Proof of Sendable: a semaphore is made for threads; it is destroyed with the last who holds it.
+  private let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
+
+  init() { unsafe sem_init(semaphore, 0, 0) }
+
+  deinit {
+    unsafe sem_destroy(semaphore)
+    unsafe semaphore.deallocate()
+  }
+
+  func raise() { unsafe sem_post(semaphore) }
+
+  // A signal may end the wait early: then it goes on.
+  func wait() { while unsafe sem_wait(semaphore) != 0 {} }
 }
 
 extension LoopExecutor {

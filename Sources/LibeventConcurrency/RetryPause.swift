@@ -32,3 +32,29 @@ package final class RetryPause {
   /// Ends it: `onEnd` is not called any more.
   package func cancel() { timer.cancel() }
 }
+
+/// Wake-ups in a row for nothing: the descriptor said that it was ready, and was not.
+///
+/// Once after each frame is as it should be. A vain wake is no refusal, and anybody can cause one (a datagram whose checksum turns
+/// out wrong when it is read): after some of them the descriptor is left alone for a while, and the pauses stay short.
+package struct VainWakes {
+  private static let patience = 16
+  /// How often a pause doubles: up to 32 ms.
+  package static let doublings = 5
+
+  private var inARow = 0
+
+  package init() {}
+
+  /// Another one.
+  package mutating func note() { inARow = min(inARow + 1, Self.patience + 1) }
+
+  /// Whether the descriptor is to be left alone now.
+  package var areTooMany: Bool { inARow > Self.patience }
+
+  /// After a pause: one more, and it is left alone again.
+  package mutating func forgiveLast() { inARow = min(inARow, Self.patience) }
+
+  /// It was ready indeed.
+  @inline(__always) package mutating func succeeded() { inARow = 0 }
+}

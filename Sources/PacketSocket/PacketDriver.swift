@@ -1,5 +1,6 @@
 internal import CNetdevSystem
 internal import Glibc
+internal import HostInterfaces
 public import LibeventConcurrency
 public import Logging
 public import Netdev
@@ -48,15 +49,16 @@ public final class PacketDriver: NetworkDriver {
     var sockets: [PacketSocket] = []
     /// Stays when the sockets are closed: who asks for drops then gets what they counted.
     var counts: [PacketCounts] = []
-    var netlink: OwnedDescriptor?
+    /// Where the kernel tells of the interface; nil where it does not.
+    var links: LinkSocket?
     var control: DeviceControl?
-    var watch: InterfaceWatch?
+    var watch: LinkWatch?
     /// A socket's rings each, until its queue is made.
     var rings: [PacketRings] = []
     var queues: [PacketQueue.Reference] = []
     var queueSize = 256
     /// What the kernel has said last, and nobody has looked at.
-    var seen: InterfaceWatch.Seen?
+    var seen: LinkWatch.Seen?
     var isUp = true
     var mtu = 0
     /// When the end has to be over.
@@ -103,11 +105,9 @@ public final class PacketDriver: NetworkDriver {
     var sockets: [PacketSocket] = []
     for index in 0..<queues { sockets.append(try PacketSocket(interface: interface, index: index, logger: logger)) }
     let found = try look(interface, sockets[0])
-    let netlink = netdev_link_watch()
     // Where netlink is refused, frames that are not taken tell of a lost interface.
-    let owned = netlink >= 0 ? OwnedDescriptor(netlink) : nil
     return State(
-      found: found, sockets: sockets, counts: sockets.map { $0.counts }, netlink: owned, mtu: Int(found.mtu))
+      found: found, sockets: sockets, counts: sockets.map { $0.counts }, links: LinkSocket(), mtu: Int(found.mtu))
   }
 
   /// Opens the sockets again after the driver was shut down.
@@ -158,7 +158,7 @@ extension PacketDriver {
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     let operation = "opening interface \(interface)"
     try findAgain(operation)
-    let (found, offered, control, netlink) = state.withLock { ($0.found, $0.sockets.count, $0.control, $0.netlink) }
+    let (found, offered, control, links) = state.withLock { ($0.found, $0.sockets.count, $0.control, $0.links) }
     guard let control else {
       throw NetworkDeviceError(.invalidConfiguration, operation, advice: "attach a control first")
     }
@@ -176,7 +176,7 @@ extension PacketDriver {
       state.counts.removeLast(offered - pairs)
       state.queueSize = size
     }
-    if let netlink { try watch(netlink, found, control) }
+    if let links { try watch(links, found, control) }
     let limit = Self.offeredLimit(found)
     for socket in state.withLock({ $0.sockets }) { socket.counts.limit.store(limit.untagged, ordering: .relaxed) }
     return NetworkDeviceInformation(
@@ -273,12 +273,15 @@ extension PacketDriver {
 
 extension PacketDriver {
   private func watch(
-    _ netlink: OwnedDescriptor, _ found: netdev_packet_interface, _ control: DeviceControl
+    _ links: LinkSocket, _ found: netdev_packet_interface, _ control: DeviceControl
   ) throws(NetworkDeviceError) {
     do throws(LoopError) {
-      let watch = try InterfaceWatch(netlink: netlink, index: found.index) { [weak self] seen in
+      // What is not in the sockets' namespace any more is lost, wherever it is.
+      let watch = try LinkWatch((links, found.index)) {
+        .gone
+      } onLook: { [weak self] seen in
         // A watch that was closed may still have been looking.
-        self?.state.withLock { if $0.netlink === netlink { $0.seen = seen } }
+        self?.state.withLock { if $0.links === links { $0.seen = seen } }
         control.requestAttention()
       }
       state.withLock { $0.watch = watch }

@@ -34,9 +34,9 @@ extension PacketQueue {
       unsafe netdev_packet_give_back(place)
       nextReceived += 1
     }
-    if count > 0, vainWakes > 0 {
-      vainWakes = 0
-      rest?.succeeded()
+    if count > 0 {
+      vainWakes.succeeded()
+      if let rest, rest.refusals > 0 { rest.succeeded() }
     }
     return count
   }

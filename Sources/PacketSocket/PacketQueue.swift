@@ -57,8 +57,7 @@ internal import PacketFormats
 
   // Notifications. A source that is not wanted is suspended when it fires, and not before: most of the time it does not.
   private var readable: Watched?
-  /// Times in a row that the socket was readable and had no frame.
-  @safe @exclusivity(unchecked) var vainWakes = 0
+  @safe @exclusivity(unchecked) var vainWakes = VainWakes()
   private var isResting = false
   var rest: RetryPause?
   private var releases: Watched?
@@ -120,28 +119,23 @@ internal import PacketFormats
     if unsafe !netdev_packet_has_frame(rings.receiveSlot(nextReceived)) {
       // An error that the kernel has noted makes it readable too: the interface went down or away, and its link tells which.
       if netdev_packet_error(rings.socket.descriptor) < 0 { onTrouble() }
-      vainWakes += 1
+      vainWakes.note()
     }
     guard isWanted else { return }
     counts.interrupts &+= 1
     signal.interrupt()
   }
 
-  /// Times in a row that the socket may be readable without a frame before it is left alone for a while, and how often that
-  /// doubles: up to 32 ms.
-  private static let (vainPatience, vainDoublings) = (16, 5)
-
   private func watchForFrames() {
     guard !isResting else { return }
-    guard vainWakes > Self.vainPatience else { return readable?.want() ?? () }
+    guard vainWakes.areTooMany else { return readable?.want() ?? () }
     isResting = true
-    rest?.begin(doubled: Self.vainDoublings)
+    rest?.begin(doubled: VainWakes.doublings)
   }
 
   private func endRest() {
     isResting = false
-    // One more wake in vain, and it rests again.
-    vainWakes = Self.vainPatience
+    vainWakes.forgiveLast()
     signal.interrupt()
   }
 

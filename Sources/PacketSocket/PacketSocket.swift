@@ -4,13 +4,6 @@ internal import Logging
 internal import Netdev
 internal import Synchronization
 
-/// A descriptor that is closed when its last holder goes.
-final class OwnedDescriptor: Sendable {
-  let number: CInt
-  init(_ number: CInt) { self.number = number }
-  deinit { netdev_close(number) }
-}
-
 /// A packet socket of one queue pair, from when the driver is made until the last of driver and rings lets go of it.
 ///
 /// Closing it takes the kernel some grace periods, and its lock of links where the interface is promiscuous: whoever lets go of it

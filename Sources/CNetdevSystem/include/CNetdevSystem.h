@@ -5,6 +5,7 @@
 #include "netdev_atomics.h"
 #include "netdev_descriptor.h"
 #include "netdev_fault.h"
+#include "netdev_link.h"
 #include "netdev_loop.h"
 #include "netdev_memory.h"
 #include "netdev_packet.h"

@@ -3,7 +3,6 @@
 #define SWIFT_NETDEV_TAP_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -40,28 +39,5 @@ ssize_t netdev_tap_read(int descriptor, const struct iovec *pieces, int count);
 
 // Writes one frame behind its net header, without waiting. Returns 0 or -errno.
 int netdev_tap_write(int descriptor, const struct iovec *pieces, int count);
-
-// Brings the interface up or down by name. Returns 0 or -errno.
-int netdev_interface_set_up(const char *name, bool up);
-
-// What an interface is at the moment.
-struct netdev_link {
-  int index;
-  bool is_up;
-  bool is_running;  // and there is somebody at the other end of its wire, as far as it knows
-  int mtu;
-  int queues;  // queues of a TUN/TAP interface that are open, attached or not, whoever has them; -1: the kernel does not say
-};
-
-// A non-blocking netlink socket that is readable when a link of a namespace has changed: the namespace of the calling thread,
-// or, with a TAP queue's descriptor, the one that its interface is in now. Returns the descriptor, or -errno.
-int netdev_link_watch(void);
-int netdev_link_watch_beside(int tap);
-
-// Takes what has been told by a watch, and looks up the link of this name, or of this index, in its namespace. Returns 0; -ENODEV
-// when there is none; or -errno. The kernel answers under the lock of all changes to links (rtnl): this waits for as long as
-// anybody on the machine holds that.
-int netdev_link_look(int watch, const char *name, struct netdev_link *link);
-int netdev_link_look_again(int watch, int index, struct netdev_link *link);
 
 #endif

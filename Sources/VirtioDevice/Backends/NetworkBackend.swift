@@ -23,6 +23,12 @@ public protocol NetworkBackend: AnyObject, Sendable {
   /// The largest frame without its Ethernet header, where the back-end knows it.
   var mtu: UInt16? { get }
 
+  /// Does for a queue pair what may block, before its port is made: not called on a loop. A back-end that has nothing of the kind
+  /// does not say anything.
+  ///
+  /// - Throws: `BackendError` when the pair cannot be served.
+  func prepare(pair: Int) throws(BackendError)
+
   /// Makes the port of a queue pair. Called on the pair's loop, each time the pair is started; the engine closes the port
   /// before the same pair gets another.
   ///
@@ -30,8 +36,13 @@ public protocol NetworkBackend: AnyObject, Sendable {
   func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort
 
   /// Gives back what was opened, as far as no port uses it any more; ports that still do keep it until they are closed.
-  /// From any thread; idempotent. Afterwards no port can be made.
+  /// From any thread, on a loop if it never blocks; idempotent. Afterwards no port can be made.
   func close()
+}
+
+extension NetworkBackend {
+  /// Nothing blocks.
+  public func prepare(pair: Int) throws(BackendError) {}
 }
 
 /// Which queue pair a port is for, and what it must know about the device.

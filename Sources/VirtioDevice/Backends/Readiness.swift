@@ -12,16 +12,13 @@ final class ReadReadiness {
   private let pause: RetryPause
   private let state: State
   private var isWatching = false
-  /// Times in a row that the descriptor said that there was something to read, and there was nothing.
-  private var vainWakes = 0
+  private var vainWakes = VainWakes()
 
   /// What the handlers write to: they do not keep the readiness.
   private final class State { var mayRead = false }
 
-  /// Times in a row that a read may be refused, or be in vain, before that counts as what it will always be.
+  /// Times in a row that a read may be refused before that counts as what it will always be.
   private static let patience = 16
-  /// How often a pause after vain wakes doubles: up to 32 ms.
-  private static let vainDoublings = 5
 
   init(descriptor: CInt, bell: ServiceBell) throws(LoopError) {
     let state = State()
@@ -48,17 +45,15 @@ final class ReadReadiness {
 
   /// A read went well.
   @inline(__always) func succeeded() {
-    vainWakes = 0
+    vainWakes.succeeded()
     if pause.refusals > 0 { pause.succeeded() }
   }
 
   /// Nothing is left to read.
   func ranDry() {
     state.mayRead = false
-    vainWakes += 1
-    // Once after each frame is as it should be. A vain wake is no refusal, and anybody can cause one (a datagram whose checksum
-    // turns out wrong when it is read): its pauses stay short.
-    guard vainWakes <= Self.patience else { return beginPause(doubled: Self.vainDoublings) }
+    vainWakes.note()
+    guard !vainWakes.areTooMany else { return beginPause(doubled: VainWakes.doublings) }
     pause.succeeded()
     watch(true)
   }

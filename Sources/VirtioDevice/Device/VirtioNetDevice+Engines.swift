@@ -27,6 +27,15 @@ public enum DeviceError: Error, Sendable, Hashable, CustomStringConvertible {
 }
 
 extension VirtioNetDevice {
+  /// Has the back-end do what may block, before the engine of a pair is made: not on a loop.
+  ///
+  /// Without it the back-end does so later, and what it is refused then ends the device.
+  ///
+  /// - Throws: `DeviceError` when the back-end cannot serve the pair.
+  public func prepare(pair: Int) throws(DeviceError) {
+    do throws(BackendError) { try backend.prepare(pair: pair) } catch { throw .backend(error) }
+  }
+
   /// Makes the engine of a queue pair, stopped. On the pair's loop, after FEATURES_OK; start it after DRIVER_OK.
   ///
   /// What was negotiated about rings is set here in both configurations, whatever the transport has put there. A ring that

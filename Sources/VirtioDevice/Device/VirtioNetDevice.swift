@@ -98,7 +98,7 @@ public final class VirtioNetDevice: Sendable {
     .guestUSO4, .guestUSO6,
   ]
 
-  /// Gives back what the back-end has opened. Engines are stopped first. Idempotent.
+  /// Gives back what the back-end has opened, which may block: not on a loop. Engines are stopped first. Idempotent.
   public func close() { backend.close() }
 }
 

@@ -33,6 +33,15 @@ func openDescriptors(of prefix: String) -> Int {
   }
 }
 
+/// Waits until so many are open: what a loop lets go of is closed elsewhere, soon.
+func come(to count: Int, of prefix: String) -> Bool {
+  for _ in 0..<10_000 {
+    if openDescriptors(of: prefix) == count { return true }
+    usleep(1000)
+  }
+  return false
+}
+
 // The calling thread's namespace; each returns 0 or -errno, as its C twin says.
 
 func interfaceExists(_ name: String) -> Bool { unsafe test_interface_exists(name) == 1 }

@@ -52,6 +52,7 @@ final class TestLine: InterruptLine {
     device.setStatus([.acknowledge, .driver, .featuresOK])
     try #require(device.status.contains(.featuresOK))
     device.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+    try device.prepare(pair: pair)
     var receiveRing = try unsafe SplitDeviceRing.Configuration(size: queueSize, block: block)
     receiveRing.startIndex = startIndex
     var transmitRing = try unsafe SplitDeviceRing.Configuration(size: queueSize, block: block + half)

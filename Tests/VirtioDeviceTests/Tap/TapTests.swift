@@ -222,7 +222,9 @@ extension TapBackendTests {
 
         // Disabled, pair 3 gets nothing any more; its flows go elsewhere.
         rigs[3].engine.isEnabled = false
-        hand.settle()
+        let queue = try #require(backend.state.withLock { $0.queues.last })
+        let detached = NETDEV_TAP_DETACHED
+        #expect(hand.wait { netdev_tap_differences(queue.descriptor, true, 12) == detached })
         let before = rigs[3].engine.statistics.receivedFrames
         for flow in 0..<16 { wire.send(udp(flow: flow, toKernel: false)) }
         #expect(hand.wait { log.count(.received) >= 64 })
@@ -248,12 +250,12 @@ extension TapBackendTests {
           // The same pair again, as after a reset of the device; and the back-end closed under it.
           let again = try Rig(backend: backend)
           backend.close()
-          #expect(openDescriptors(of: "/dev/net/tun") == before + 1)
+          #expect(come(to: before + 1, of: "/dev/net/tun"))
           again.offerTransmit(frame: frame(99))
           again.serve()
           #expect(again.engine.statistics.transmittedFrames == 1)
         }
-        #expect(openDescriptors(of: "/dev/net/tun") == before)
+        #expect(come(to: before, of: "/dev/net/tun"))
         #expect(throws: BackendError.self) {
           _ = try backend.makePort(
             PortRequest(

@@ -1,5 +1,7 @@
 internal import CNetdevSystem
 internal import Glibc
+internal import HostInterfaces
+internal import LibeventConcurrency
 public import PacketFormats
 import Synchronization
 public import Virtio
@@ -82,6 +84,12 @@ public final class TapBackend: NetworkBackend {
   /// "tap tap0".
   public var description: String { "tap \(interface)" }
 
+  /// Has the kernel steer flows to the pair's queue.
+  public func prepare(pair: Int) throws(BackendError) {
+    guard let queue = state.withLock({ $0.queues.indices.contains(pair) ? $0.queues[pair] : nil }) else { return }
+    try queue.prepare()
+  }
+
   /// Makes the port that serves one queue; the pair's number is the queue's.
   public func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort {
     let operation = "starting queue pair \(request.pair) of TAP interface \(interface)"
@@ -96,13 +104,15 @@ public final class TapBackend: NetworkBackend {
       watching: request.pair == 0 ? TapPort.Watched(queues: maximumPairs, link: link) : nil, observer: observer)
   }
 
-  /// Closes the descriptors; those that a port still serves close with the port.
+  /// Closes the descriptors, which may block; those that a port still serves close with the port.
   public func close() {
     let closed = state.withLock { state in
       let all = state
       state = State()
       return all
     }
+    // What ports have asked for holds the queues too.
+    for queue in closed.queues { queue.calls.finish() }
     // The last reference to each descriptor goes here, outside the lock: closing a TAP queue can take a while.
     withExtendedLifetime(closed) {}
   }

@@ -1,5 +1,6 @@
 internal import CNetdevSystem
 internal import Glibc
+internal import HostInterfaces
 internal import LibeventConcurrency
 internal import PacketFormats
 internal import Virtio
@@ -40,6 +41,10 @@ internal import Virtio
   private var link: TapWatch?
   private var reading: ReadReadiness?
   private var writing: WriteReadiness?
+  /// As the driver has it.
+  private var isEnabled = true
+  /// A question about the interface's headers is on its way.
+  private var isAsking = false
   /// The kernel has said that the interface is down.
   private var isDown = false
   /// No frame passes any more.
@@ -74,9 +79,11 @@ internal import Virtio
         .system, "watching queue \(number) of TAP interface \(queue.interface)", errno: error.errno,
         advice: error.description)
     }
-    if let objection = queue.objection() { throw objection }
-    try queue.setAttached(true)
-    reading?.enable(true)
+    if queue.takePrepared() {
+      reading?.enable(true)
+    } else {
+      attach()
+    }
     guard let watched else { return }
     // Without a thread for it, frames tell what becomes of the interface.
     link = try? TapWatch(
@@ -90,18 +97,58 @@ internal import Virtio
   }
 
   func setEnabled(_ enabled: Bool) {
+    isEnabled = enabled
     guard !isLost else { return }
-    do throws(BackendError) { try queue.setAttached(enabled) } catch { return end(error) }
-    reading?.enable(enabled)
-    if !enabled { writing?.unblock() }
+    guard !enabled else { return attach() }
+    reading?.enable(false)
+    writing?.unblock()
+    elsewhere { queue throws(BackendError) in
+      try queue.setAttached(false)
+    } then: { _, _ in
+    }
+  }
+
+  /// Reads again when the kernel steers flows to the queue.
+  private func attach() {
+    elsewhere { queue throws(BackendError) in
+      try queue.attach()
+    } then: { port, _ in
+      port.reading?.enable(port.isEnabled)
+    }
+  }
+
+  /// A port on its way to elsewhere and back.
+  private struct Reference: @unchecked Sendable {
+    // Proof of Sendable: the port is reached on its loop only.
+    weak let port: TapPort?
+  }
+
+  /// Has the queue asked or changed where that may block, behind what was asked before. What is thrown ends the port; what is
+  /// found comes back to the loop, unless the port is closed or lost by then.
+  private func elsewhere<Answer: Sendable>(
+    _ call: @escaping @Sendable (TapQueue) throws(BackendError) -> Answer,
+    then use: @escaping @Sendable (TapPort, Answer) -> Void
+  ) {
+    guard let loop = bell?.loop else { return }
+    let (queue, reference) = (queue, Reference(port: self))
+    queue.calls.start {
+      let result = Result { () throws(BackendError) in try call(queue) }
+      loop.execute {
+        guard let port = reference.port, port.bell != nil, !port.isLost else { return }
+        switch result {
+        case .success(let answer): use(port, answer)
+        case .failure(let error): port.end(error)
+        }
+      }
+    }
   }
 
   func close() {
     guard bell != nil else { return }
     stopWatching()
     bell = nil
-    // Of an interface that is gone there is nothing to detach from.
-    try? queue.setAttached(false)
+    // Of an interface that is gone there is nothing to detach from, and one with a single queue steers nothing.
+    if queue.isMultiQueue { queue.calls.start { [queue] in try? queue.setAttached(false) } }
   }
 
   /// No frame passes any more: what the driver sends is dropped, and the device is told why.
@@ -212,7 +259,6 @@ internal import Virtio
       done += 1
       reading.succeeded()
       if let reason = objection(toFrameOf: count, room: offered.room, longest, &rings) {
-        guard !isLost else { return [] }
         rings.countDrop(.received, reason)
         continue
       }
@@ -253,10 +299,7 @@ internal import Virtio
       // Headers and offloads belong to the interface, not to one queue: another process has a hand in it.
       let wasMoved = !isHeaderMarked
       markHeader()
-      if let objection = queue.objection() {
-        rings.countDrop(.received, .malformedFrame)
-        end(objection)
-      }
+      askAboutHeaders()
       return wasMoved ? .malformedFrame : .offloadNotNegotiated
     }
     guard count <= room else {
@@ -265,6 +308,18 @@ internal import Virtio
     let length = count - VirtioNetHeader.size
     guard length >= EthernetHeader.length else { return .malformedFrame }
     return length <= limit.untagged || admits(&rings, length) ? nil : .tooLong
+  }
+
+  /// Ends the port if the interface is not as it was asked for. Frames that come before the answer are judged each by itself.
+  private func askAboutHeaders() {
+    guard !isAsking else { return }
+    isAsking = true
+    elsewhere { queue throws(BackendError) in
+      queue.objection()
+    } then: { port, objection in
+      port.isAsking = false
+      if let objection { port.end(objection) }
+    }
   }
 
   /// Whether a frame longer than one without tags has as many tags as it is longer.

@@ -20,6 +20,9 @@ extension TapQueue {
     }
   }
 
+  /// The interface is gone.
+  static func deletion(of interface: String) -> BackendError { lossError(errno: EBADFD, "asking about", interface) }
+
   /// Why no frame passes this queue any more.
   func lossError(errno: CInt, _ doing: String) -> BackendError { Self.lossError(errno: errno, doing, interface) }
 

@@ -1,11 +1,17 @@
 internal import CNetdevSystem
 internal import Glibc
+internal import HostInterfaces
+internal import LibeventConcurrency
+internal import Synchronization
 internal import Virtio
 
 /// One open queue of a TAP interface: a descriptor that is closed exactly once, when the last holder lets go.
 ///
 /// The back-end holds its queues from opening to closing, a port holds its own while it serves. Neither can close a
 /// descriptor that the other still reads from, and no number is ever closed twice.
+///
+/// The kernel does most of what changes a queue, closing included, under its lock of all changes to links, which anybody on the
+/// machine may hold for long: what a loop wants of that kind is done elsewhere (`calls`), in order.
 final class TapQueue: Sendable {
   /// Non-blocking, close-on-exec.
   let descriptor: CInt
@@ -13,6 +19,10 @@ final class TapQueue: Sendable {
   let isMultiQueue: Bool
   /// The name that the interface had when the queue was opened.
   let interface: String
+  /// Where a port has done what may block.
+  let calls = BlockingQueue()
+  /// Attached and found in order for the next port that serves it.
+  private let isPrepared = Atomic<Bool>(false)
 
   private init(descriptor: CInt, isMultiQueue: Bool, interface: String) {
     self.descriptor = descriptor
@@ -20,7 +30,10 @@ final class TapQueue: Sendable {
     self.interface = interface
   }
 
-  deinit { netdev_close(descriptor) }
+  deinit {
+    let descriptor = descriptor
+    BlockingCalls.run { netdev_close(descriptor) }
+  }
 
   /// Opens all queues of an interface, which is made if there is none of this name.
   ///
@@ -92,7 +105,7 @@ final class TapQueue: Sendable {
   }
 
   /// What of the interface is not as it was asked for, or nil. Another process can bring that about: most of it belongs to
-  /// the interface, not to one queue.
+  /// the interface, not to one queue. May block.
   func objection() -> BackendError? {
     let found = netdev_tap_differences(descriptor, isMultiQueue, CInt(VirtioNetHeader.size))
     guard found >= 0 else { return lossError(errno: -found, "asking about") }
@@ -108,8 +121,23 @@ final class TapQueue: Sendable {
       advice: "\(texts.joined(separator: ", ")): another process has set it up; end it, or take another interface")
   }
 
+  /// Makes sure that the interface is as it was asked for, and has the kernel steer flows to this queue. May block.
+  func attach() throws(BackendError) {
+    if let objection = objection() { throw objection }
+    try setAttached(true)
+  }
+
+  /// As `attach`, for the next port, which need not ask then. May block.
+  func prepare() throws(BackendError) {
+    try attach()
+    isPrepared.store(true, ordering: .releasing)
+  }
+
+  /// Whether somebody has prepared it since this was asked last.
+  func takePrepared() -> Bool { isPrepared.exchange(false, ordering: .acquiring) }
+
   /// Lets the kernel steer flows to this queue, or stops it from doing so (tun's IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE). An
-  /// interface with one queue has nothing to steer.
+  /// interface with one queue has nothing to steer. May block.
   func setAttached(_ attached: Bool) throws(BackendError) {
     guard isMultiQueue else { return }
     // Refused also when the queue is in that state already: what it is in now tells.
@@ -123,7 +151,7 @@ final class TapQueue: Sendable {
     }
   }
 
-  /// The interface's name now: somebody may have given it another one.
+  /// The interface's name now: somebody may have given it another one. May block.
   func interfaceName() throws(BackendError) -> String { try Self.interfaceName(of: descriptor, knownAs: interface) }
 
   private static func interfaceName(of descriptor: CInt, knownAs known: String) throws(BackendError) -> String {

@@ -1,30 +1,21 @@
 internal import CNetdevSystem
-internal import Glibc
+internal import HostInterfaces
 internal import LibeventConcurrency
 
-/// What becomes of a TAP interface beside its frames: deleted, up or down, another MTU, queues that others open.
+/// What becomes of a TAP interface beside its frames, for its first port: deleted, up or down, another MTU, queues that others
+/// open. Each change is told once.
 ///
-/// The kernel tells of every change of a link through a netlink socket, which costs nothing while there is none. What is told
-/// is only the reason to look: what counts is what the kernel says when it is asked then. It answers under the lock of all
-/// changes to links, which anybody on the machine may hold for long: so it is asked on a loop of the watch's own, where nobody
-/// else waits. An interface may be moved to another namespace; the socket then follows it, if this process is permitted to.
-/// Where there is no such socket, a frame that the kernel does not take tells of an interface that is down or gone.
+/// An interface may be moved to another namespace; the watch follows it, if this process is permitted to. Where the kernel does
+/// not tell of links, a frame that it does not take tells of an interface that is down or gone.
 final class TapWatch: @unchecked Sendable {
-  // Proof of Sendable: `onEvent` is touched on the port's loop only, from `init` to `close`; everything else that changes on the
-  // watch's own, from `begin` to `end`.
+  // Proof of Sendable: what changes is touched on the port's loop only, from `init` to `close`.
 
-  /// Its thread asks the kernel, and may wait for the answer.
-  private let loop: LoopExecutor
+  private let interface: String
   private let portLoop: LoopExecutor
   private var onEvent: ((PortEvent) -> Void)?
-  /// Weak: a queue whose port has closed it shall not be open for the sake of a question.
-  private weak let queue: TapQueue?
-  private var socket: LinkSocket?
-  private var source: LoopSource?
-  private var isOver = false
+  private var watch: LinkWatch?
 
   // As it was seen last.
-  private var index: CInt
   private var isUp = true
   private var mtu: Int
   private var queues: Int
@@ -32,7 +23,7 @@ final class TapWatch: @unchecked Sendable {
   /// Begins. On the port's loop.
   ///
   /// - Parameters:
-  ///   - queue: any queue of the interface.
+  ///   - queue: any queue of the interface. Held weakly: one whose port has closed it shall not be open for the sake of a question.
   ///   - link: where to listen, and which link it is; nil where that could not be had.
   ///   - queues: how many the device holds.
   ///   - mtu: the one that the device offers.
@@ -42,92 +33,49 @@ final class TapWatch: @unchecked Sendable {
     queue: TapQueue, link: (socket: LinkSocket, index: CInt)?, queues: Int, mtu: Int, portLoop: LoopExecutor,
     onEvent: @escaping (PortEvent) -> Void
   ) throws(LoopError) {
-    self.queue = queue
-    socket = link?.socket
-    index = link?.index ?? 0
+    interface = queue.interface
     self.queues = queues
     self.mtu = mtu
     self.portLoop = portLoop
     self.onEvent = onEvent
-    loop = try LoopExecutor(name: "tap-watch")
-    loop.execute { [self] in begin() }
+    watch = try LinkWatch(link) { [weak queue] in
+      Self.find(queue)
+    } onLook: { [weak self] seen in
+      guard let self else { return }
+      portLoop.execute { self.note(seen) }
+    }
   }
 
   /// Ends it: nothing is told any more. On the port's loop, which does not wait for an answer that is due.
   func close() {
     onEvent = nil
-    loop.execute { [self] in end() }
-  }
-
-  private func tell(_ event: PortEvent) {
-    portLoop.execute { [self] in onEvent?(event) }
-  }
-}
-
-// MARK: - On its own loop
-
-extension TapWatch {
-  private func begin() {
-    if let socket { listen(socket) } else { follow() }
-    look()
-  }
-
-  private func end() {
-    isOver = true
-    source?.cancel()
-    source = nil
-    socket = nil
-  }
-
-  private func listen(_ socket: LinkSocket) {
-    end()
-    isOver = false
-    self.socket = socket
-    source = try? loop.makeSource(descriptor: socket.descriptor, readiness: .readable, keeping: socket) { [weak self] in
-      self?.look()
-    }
-    // A socket that nobody reads would say nothing new.
-    if let source { source.resume() } else { end() }
-  }
-
-  private func look() {
-    guard !isOver, let socket else { return }
-    var link = netdev_link()
-    switch unsafe netdev_link_look_again(socket.descriptor, index, &link) {
-    case 0: note(link)
-    case -ENODEV: follow()
-    case -EAGAIN: return
-    // A socket that cannot be read any more must not be watched.
-    default: end()
-    }
+    watch?.close()
+    watch = nil
   }
 
   /// Finds the interface by one of its queues, in whatever namespace it is now.
-  private func follow() {
-    end()
-    guard let queue else { return }
+  private static func find(_ queue: TapQueue?) -> LinkWatch.Whereabouts {
+    guard let queue else { return .unknown }
     let name: String
-    do throws(BackendError) { name = try queue.interfaceName() } catch {
-      if error.code == .lost { tell(.lost(error)) }
-      return
-    }
+    do throws(BackendError) { name = try queue.interfaceName() } catch { return error.code == .lost ? .gone : .unknown }
     // Not permitted to look where the interface is: it is here, unless somebody more powerful has moved it.
-    guard let found = LinkSocket(beside: queue.descriptor) ?? LinkSocket(), let link = found.look(name) else { return }
-    index = link.index
-    listen(found)
-    note(link)
+    guard let socket = LinkSocket(besideTap: queue.descriptor) ?? LinkSocket(), let link = socket.look(name) else {
+      return .unknown
+    }
+    return .found(socket, link)
   }
 
-  private func note(_ link: netdev_link) {
+  private func note(_ seen: LinkWatch.Seen) {
+    guard case .link(let link) = seen else { return onEvent?(.lost(TapQueue.deletion(of: interface))) ?? () }
     if link.is_up != isUp {
       isUp = link.is_up
-      tell(.link(isUp: isUp))
+      onEvent?(.link(isUp: isUp))
     }
     if link.mtu >= 0, Int(link.mtu) != mtu {
       mtu = Int(link.mtu)
-      tell(.mtuChanged(to: mtu))
+      onEvent?(.mtuChanged(to: mtu))
     }
-    if link.queues >= 0, Int(link.queues) > queues { tell(.shared(queues: Int(link.queues))) }
+    if link.queues >= 0, Int(link.queues) > queues { onEvent?(.shared(queues: Int(link.queues))) }
     if link.queues >= 0 { queues = max(queues, Int(link.queues)) }
   }
 }

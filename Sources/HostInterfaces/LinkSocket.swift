@@ -1,8 +1,8 @@
-internal import CNetdevSystem
+package import CNetdevSystem
 
 /// A netlink socket that is readable when a link of its namespace has changed.
-final class LinkSocket: Sendable {
-  let descriptor: CInt
+package final class LinkSocket: Sendable {
+  package let descriptor: CInt
 
   private init?(taking descriptor: CInt) {
     guard descriptor >= 0 else { return nil }
@@ -10,15 +10,15 @@ final class LinkSocket: Sendable {
   }
 
   /// Of the calling thread's namespace; nil where the system refuses it.
-  convenience init?() { self.init(taking: netdev_link_watch()) }
+  package convenience init?() { self.init(taking: netdev_link_watch()) }
 
   /// Of the namespace that the interface of a TAP queue is in now; nil where this process may not go there.
-  convenience init?(beside queue: CInt) { self.init(taking: netdev_link_watch_beside(queue)) }
+  package convenience init?(besideTap queue: CInt) { self.init(taking: netdev_link_watch_beside(queue)) }
 
   deinit { netdev_close(descriptor) }
 
-  /// The link of this name, as the kernel has it; nil where it does not say. Waits for whoever changes links.
-  func look(_ name: String) -> netdev_link? {
+  /// The link of this name, as the kernel has it; nil where it does not say. Waits for whoever changes links: not on a loop.
+  package func look(_ name: String) -> netdev_link? {
     var link = netdev_link()
     return unsafe netdev_link_look(descriptor, name, &link) == 0 ? link : nil
   }

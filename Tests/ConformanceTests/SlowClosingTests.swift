@@ -1,16 +1,18 @@
 import CTestSupport
 import Foundation
+import InProcess
 import Netdev
 import PacketSocket
-import Synchronization
 import TestSupport
 import Testing
+import VirtioDevice
+import VirtioNet
 
-/// The end of a device of packet sockets: they are closed, and nobody waits for the kernel on a loop.
+/// The end of a device whose descriptors the kernel is slow to close: they are closed, and nobody waits for it on a loop.
 @Suite(
   .serialized, .quietLoops, .timeLimit(.minutes(5)),
   .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
-struct PacketEndTests {
+struct SlowClosingTests {
   private static func wire() async throws -> NamespaceThread {
     let namespace = NamespaceThread()
     try await namespace.shell(
@@ -79,6 +81,23 @@ struct PacketEndTests {
   }
 
   private static let canHoldLock = NamespaceThread.isAvailable && test_hold_link_lock(1) == 0
+
+  @Test(.enabled(if: canHoldLock, "needs root and userfaultfd"))
+  func `whoever holds the kernel's lock of links holds no closing of a TAP device either, and it is gone afterwards`()
+    async throws
+  {
+    let namespace = NamespaceThread()
+    let backend = try await namespace.run { try TapBackend("tap0", queues: 2) }
+    let transport = InProcessTransport(device: VirtioNetDevice(backend: backend))
+    var configuration = NetworkDevice.Configuration()
+    configuration.resetTimeout = .milliseconds(100)
+    let device = try await NetworkDevice.open(
+      driver: VirtioNetDriver(transport: transport), configuration: configuration)
+    #expect(test_hold_link_lock(4000) == 0)
+    try await device.close()
+    #expect(test_link_lock_is_held() == 1, "close took as long as the lock was held")
+    try await waitUntil("the interface is gone") { try await namespace.interfaceNumber("tap0") == 0 }
+  }
 
   @Test(.enabled(if: canHoldLock, "needs root and userfaultfd"))
   func `whoever holds the kernel's lock of links holds neither close nor a loop, and the sockets close afterwards`()
