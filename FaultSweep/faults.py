@@ -54,6 +54,8 @@ PLAUSIBLE = {
     "lstat": "EACCES ENOENT",
     "statx": "EACCES ENOENT",
     "unlink": "EACCES EROFS",
+    "renameat2": "EACCES EEXIST EINVAL ENOSYS",
+    "flock": "EWOULDBLOCK EINTR ENOLCK",
     "poll": "EINTR ENOMEM",
     "syscall": "EMFILE ESRCH ENOSYS EPERM",
     "open": "EMFILE ENFILE ENOENT EACCES ENOMEM",

@@ -66,6 +66,8 @@ private func exitCode(for error: NetworkDeviceError) -> CInt {
   case .notPermitted: EX_NOPERM
   case .busy: EX_CANTCREAT
   case .broken: EX_PROTOCOL
+  // A peer that does not answer now may answer later: the code that invites whoever started the program to start it again.
+  case .timedOut: EX_TEMPFAIL
   default: EX_OSERR
   }
 }

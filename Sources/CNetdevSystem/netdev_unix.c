@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -63,7 +65,72 @@ static int identify(const char *path, struct netdev_file *file, mode_t *mode) {
   return 0;
 }
 
-int netdev_unix_listen(const char *path, struct netdev_file *file) {
+// Removes a name of ours, unless it is somebody else's by now.
+static void remove_own(const char *path, struct netdev_file own) {
+  struct netdev_file found;
+  mode_t mode;
+  if (identify(path, &found, &mode) < 0) return;
+  if (found.device == own.device && found.inode == own.inode) (void)netdev_unlink(path);
+}
+
+// As rename, but -EEXIST when there is such a name.
+static int rename_to_free(const char *from, const char *to) {
+  return NETDEV_CALL(renameat2, AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
+}
+
+// A socket file outlives its process: it is in use only if somebody answers there. Returns 0 when nobody does, -ENOENT when there
+// is none, or -EADDRINUSE.
+static int find_stale(const char *path) {
+  struct netdev_file file;
+  mode_t mode;
+  int result = identify(path, &file, &mode);
+  if (result < 0) return result == -ENOENT ? result : -EADDRINUSE;
+  if (!S_ISSOCK(mode)) return -EADDRINUSE;
+  int probe = netdev_unix_connect(path);
+  if (probe >= 0) netdev_close(probe);
+  return probe == -ECONNREFUSED ? 0 : probe == -ENOENT ? -ENOENT : -EADDRINUSE;
+}
+
+// Locks the directory of `path` against others who remove stale sockets there. Returns a descriptor that holds the lock until it
+// is closed; negative where it cannot be had, or somebody holds it for another reason: he is not waited for.
+static int lock_directory(const char *path) {
+  char name[NETDEV_UNIX_PATH + 1] = ".";
+  const char *end = strrchr(path, '/');
+  if (end) {
+    size_t length = end == path ? 1 : (size_t)(end - path);
+    memcpy(name, path, length);
+    name[length] = 0;
+  }
+  int directory = netdev_descriptor_above_stdio(NETDEV_CALL(open, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  for (int attempt = 0; directory >= 0 && attempt < 20; attempt++) {
+    if (NETDEV_CALL(flock, directory, LOCK_EX | LOCK_NB) == 0) return directory;
+    if (errno != EWOULDBLOCK && errno != EINTR) break;
+    usleep(1000);
+  }
+  if (directory >= 0) netdev_close(directory);
+  return -1;
+}
+
+// Gives the socket `aside`, which listens, its name, in place of a stale one. Nobody removes a name but under the lock, when
+// nobody answers there, and then it is the first who takes it. Returns 0 or -errno: -EOPNOTSUPP where the file system knows no
+// such renaming.
+static int take_name(const char *aside, const char *path) {
+  int result = rename_to_free(aside, path);
+  if (result == -EINVAL || result == -ENOSYS) return -EOPNOTSUPP;
+  if (result != -EEXIST) return result;
+  result = find_stale(path);
+  if (result == -EADDRINUSE) return result;
+  int lock = lock_directory(path);
+  // It may be another's by now, or gone.
+  result = find_stale(path);
+  if (result == 0) result = netdev_unlink(path);
+  if (result == 0 || result == -ENOENT) result = rename_to_free(aside, path);
+  if (lock >= 0) netdev_close(lock);
+  return result == -EEXIST ? -EADDRINUSE : result;
+}
+
+// Binds and listens. Returns the descriptor or -errno.
+static int listen_as(const char *path, struct netdev_file *file) {
   struct sockaddr_un address;
   mode_t mode;
   int result = fill(&address, path);
@@ -71,27 +138,42 @@ int netdev_unix_listen(const char *path, struct netdev_file *file) {
   int descriptor = open_stream();
   if (descriptor < 0) return descriptor;
   result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
-  if (result == -EADDRINUSE) {
-    // A socket file outlives its process: it is in use only if somebody answers there.
-    struct netdev_file stale;
-    int probe = netdev_unix_connect(path);
-    if (probe >= 0) netdev_close(probe);
-    if (probe == -ECONNREFUSED && identify(path, &stale, &mode) == 0 && S_ISSOCK(mode) &&
-        netdev_unlink(path) == 0) {
-      result = NETDEV_CALL(bind, descriptor, (const struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
-    }
-  }
   if (result == 0) {
-    // At once: who finds a socket that does not listen may take it for a stale one, and its name.
     result = NETDEV_CALL(listen, descriptor, 4) < 0 ? -errno : identify(path, file, &mode);
     // Bound a moment ago, it is our file; nobody shall knock there.
     if (result < 0) (void)netdev_unlink(path);
   }
-  if (result < 0) {
-    netdev_close(descriptor);
-    return result;
-  }
-  return descriptor;
+  if (result == 0) return descriptor;
+  netdev_close(descriptor);
+  return result;
+}
+
+// Listens under another name of the same directory, and then takes the one that is wanted: whoever finds a socket that does not
+// listen may take it for a stale one.
+static int listen_aside(const char *path, struct netdev_file *file) {
+  static unsigned number;
+  char aside[NETDEV_UNIX_PATH + 1];
+  int length = snprintf(aside, sizeof aside, "%s.%x%x", path, (unsigned)getpid(),
+                        __atomic_add_fetch(&number, 1, __ATOMIC_RELAXED));
+  if (length < 0 || length >= (int)sizeof aside) return -EOPNOTSUPP;
+  int descriptor = listen_as(aside, file);
+  // Another one of this name is of a namespace of processes that has the same numbers.
+  if (descriptor < 0) return descriptor == -EADDRINUSE ? -EOPNOTSUPP : descriptor;
+  int result = take_name(aside, path);
+  if (result == 0) return descriptor;
+  remove_own(aside, *file);
+  netdev_close(descriptor);
+  return result;
+}
+
+int netdev_unix_listen(const char *path, struct netdev_file *file) {
+  if (strlen(path) > NETDEV_UNIX_PATH) return -ENAMETOOLONG;
+  int descriptor = listen_aside(path, file);
+  if (descriptor != -EOPNOTSUPP) return descriptor;
+  // A name for a moment is not to be had: there is a moment, then, when the socket does not listen yet.
+  descriptor = listen_as(path, file);
+  if (descriptor != -EADDRINUSE || find_stale(path) < 0 || netdev_unlink(path) < 0) return descriptor;
+  return listen_as(path, file);
 }
 
 int netdev_unix_accept(int listener) {
@@ -217,10 +299,7 @@ uint64_t netdev_process_identity(int process_descriptor) {
 }
 
 void netdev_unix_close_listener(int listener, const char *path, struct netdev_file file) {
-  struct netdev_file found;
-  mode_t mode;
   // The open socket holds its file, so that no successor's file has the same number.
-  bool is_ours = identify(path, &found, &mode) == 0 && found.device == file.device && found.inode == file.inode;
-  if (is_ours) (void)netdev_unlink(path);
+  remove_own(path, file);
   netdev_close(listener);
 }

@@ -22,11 +22,19 @@ import Testing
   @Test(arguments: ["EchoServer", "Forwarder"])
   func `its help names every device of this build`(_ program: String) async throws {
     let refusal = await (try RunningProgram(["nonsense:", "--address", "10.0.0.2/24"])).end(with: nil)
-    let schemes = refusal.errors.split { !$0.isLetter && $0 != "-" && $0 != ":" }
-      .filter { $0.hasSuffix(":") && $0 != "nonsense:" && $0 != "EchoServer:" }
+    let advice = try #require(refusal.errors.split(separator: "; use ").last, "\(refusal)")
+    let schemes = advice.split { !$0.isLetter && $0 != "-" && $0 != ":" }.filter { $0.hasSuffix(":") }
     #expect(schemes.contains("packet:"), "\(refusal)")
     let help = await (try RunningProgram(["--help"], program: program)).end(with: nil)
     for scheme in schemes { #expect(help.output.contains(scheme), "\(help.output)") }
+  }
+
+  @Test func `a peer that does not answer in time is EX_TEMPFAIL`() async throws {
+    let path = "/tmp/netdev-absent-\(UInt32.random(in: 0 ... .max)).sock"
+    let arguments = ["vhost-user:\(path)?server=1&connect_timeout=1", "--address", "10.0.0.2/24"]
+    let end = await (try RunningProgram(arguments)).end(with: nil)
+    #expect(end.status == EX_TEMPFAIL, "\(end)")
+    #expect(end.lines(of: "EchoServer").count == 1, "\(end)")
   }
 
   @Test func `rates are printed a queue when asked`() async throws {

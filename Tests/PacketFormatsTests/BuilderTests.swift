@@ -20,7 +20,7 @@ struct BuilderTests {
 
   @Test("A datagram is the same around a copy of its payload and in front of it, byte for byte")
   func udp() throws {
-    var random = SeededGenerator(seed: 5)
+    var random = SeededRandom(seed: 5)
     for length in Array(0..<70) + [1452, 1472, 1800, 5000] {
       let payload = random.bytes(length)
       let expected = IPv4Frame.udp(to: 50001, payload) {

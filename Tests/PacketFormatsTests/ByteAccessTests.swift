@@ -25,7 +25,7 @@ struct ByteAccessTests {
 
   @Test("A load gives the field or says that it is not inside, at every offset", arguments: 0...12)
   func loads(count: Int) throws {
-    var random = SeededGenerator(seed: UInt64(count))
+    var random = SeededRandom(seed: UInt64(count))
     let bytes = random.bytes(count)
     let packet = try Packet(copying: bytes, in: PacketPool(.init(slots: 4, hugePages: false)))
     for offset in offsets {

@@ -66,7 +66,7 @@ struct FrameSummaryTests {
 
   @Test("Whatever the bytes are, and wherever they end, there is a line and it is short", arguments: 1...4)
   func hostile(seed: UInt64) {
-    var random = SeededGenerator(seed: seed)
+    var random = SeededRandom(seed: seed)
     let bases = [
       IPv4Frame.udp().bytes, IPv4Frame.icmp(kind: 3, code: 4).bytes, ARPFrame().bytes, IPv6Frame.udp().bytes,
       IPv6Frame.solicitation().bytes,

@@ -27,7 +27,7 @@ struct UDPFrameTests {
 
   @Test("What is built is taken apart again, for payloads of every length up to an Ethernet frame's")
   func roundTrip() throws {
-    var random = SeededGenerator(seed: 42)
+    var random = SeededRandom(seed: 42)
     for length in Array(0..<70) + [1471, 1472, 9000] {
       let payload = random.bytes(length)
       var bytes = [UInt8](repeating: 0xEE, count: 42) + payload + [1, 2, 3, 4]

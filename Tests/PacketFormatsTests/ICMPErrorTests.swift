@@ -162,7 +162,7 @@ struct ICMPErrorTests {
 
   @Test("A frame cut at any byte, or changed at any, gets an error inside the rules or none", arguments: 1...2)
   func hostile(seed: UInt64) throws {
-    var random = SeededGenerator(seed: seed &* 31)
+    var random = SeededRandom(seed: seed &* 31)
     let bases = [
       IPv4Frame.udp().bytes, IPv4Frame.icmp().bytes, IPv6Frame.udp().bytes,
       IPv6Frame.icmp { $0.extensions = [(60, [0, 0, 1, 4, 0, 0, 0, 0])] }.bytes,

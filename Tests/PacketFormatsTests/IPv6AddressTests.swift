@@ -37,7 +37,7 @@ struct IPv6AddressTests {
 
   @Test("What is written is read again as the same address, whatever zeros it has")
   func roundTrip() {
-    var random = SeededGenerator(seed: 5952)
+    var random = SeededRandom(seed: 5952)
     for _ in 0..<5000 {
       // Each group is zero with a chance of a half, so that there are runs of every length and place.
       let groups = (0..<8).map { _ in random.below(2) == 0 ? 0 : random.next() & 0xFFFF }

@@ -124,7 +124,7 @@ private enum ReferenceReader {
 
 /// Frames that were right once. Each seed is one frame; the same seed is the same frame on every machine.
 private struct Mutator {
-  var random: SeededGenerator
+  var random: SeededRandom
 
   mutating func frame() -> [UInt8] {
     var bytes = base()
@@ -199,7 +199,7 @@ struct IPv6MutationTests {
   @Test("A reply is given only to a right question, and is itself right and for the sender", arguments: 1...4)
   func replies(_ seed: UInt64) throws {
     var responder = try makeIPv6Responder()
-    var mutator = Mutator(random: SeededGenerator(seed: seed))
+    var mutator = Mutator(random: SeededRandom(seed: seed))
     let frames = 20_000
     var failures = 0
     for index in 0..<frames {
@@ -237,7 +237,7 @@ struct IPv6MutationTests {
   @Test("Bytes without any sense never stop the responder")
   func noise() throws {
     var responder = try makeIPv6Responder()
-    var random = SeededGenerator(seed: 99)
+    var random = SeededRandom(seed: 99)
     let protocols: [UInt8] = [0, 17, 43, 44, 58, 60]
     for _ in 0..<20_000 {
       var bytes = random.bytes(random.below(140))

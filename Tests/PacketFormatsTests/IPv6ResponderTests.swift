@@ -281,7 +281,7 @@ struct IPv6ResponderAnswerTests {
   @Test("The longest datagrams and echo requests are answered as well")
   func longest() throws {
     var responder = try makeIPv6Responder()
-    var random = SeededGenerator(seed: 65527)
+    var random = SeededRandom(seed: 65527)
     let data = random.bytes(65527)
     var bytes = IPv6Frame.udp(data).bytes
     #expect(answer(&responder, &bytes) == .reply(length: 65589))

@@ -25,7 +25,7 @@ struct ICMPv6Tests {
   @Test(
     "RFC 4443 §4.2: the reply is the request with another type, its checksum over its own addresses", arguments: 0..<64)
   func reply(_ length: Int) throws {
-    var random = SeededGenerator(seed: UInt64(length))
+    var random = SeededRandom(seed: UInt64(length))
     var bytes = IPv6Frame.icmp(random.bytes(length)).payload
     let request = bytes
     let message = try decode(bytes)

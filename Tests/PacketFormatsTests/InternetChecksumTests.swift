@@ -24,7 +24,7 @@ struct InternetChecksumTests {
 
   @Test("RFC 1071 §1: the eight-byte sum is the word-by-word sum, for every length and alignment")
   func allLengths() {
-    var random = SeededGenerator(seed: 1071)
+    var random = SeededRandom(seed: 1071)
     let bytes = random.bytes(200)
     for start in 0..<9 {
       for end in start...200 {
@@ -44,7 +44,7 @@ struct InternetChecksumTests {
 
   @Test("A run of odd length continues in the middle of a word")
   func oddRuns() {
-    var random = SeededGenerator(seed: 3)
+    var random = SeededRandom(seed: 3)
     let bytes = random.bytes(97)
     for _ in 0..<500 {
       let cuts = [0, random.below(98), random.below(98), random.below(98), 97].sorted()
@@ -69,7 +69,7 @@ struct InternetChecksumTests {
 
   @Test("RFC 1071 §1: over data with its right checksum the sum is all ones, after any change of a bit it is not")
   func validity() {
-    var random = SeededGenerator(seed: 5)
+    var random = SeededRandom(seed: 5)
     var bytes = random.bytes(64)
     bytes.replaceSubrange(10..<12, with: [0, 0])
     bytes.replaceSubrange(10..<12, with: bigEndian(referenceChecksum(bytes), 2))
@@ -88,7 +88,7 @@ struct InternetChecksumTests {
 
   @Test("RFC 1624 §3: an update equals a fresh computation")
   func update() {
-    var random = SeededGenerator(seed: 1624)
+    var random = SeededRandom(seed: 1624)
     for _ in 0..<2000 {
       var bytes = random.bytes(20)
       bytes[0] = 0x45

@@ -85,7 +85,7 @@ private enum ReferenceReader {
 
 /// Frames that were right once. Each seed is one frame; the same seed is the same frame on every machine.
 private struct Mutator {
-  var random: SeededGenerator
+  var random: SeededRandom
 
   mutating func frame() -> [UInt8] {
     var bytes = base()
@@ -150,7 +150,7 @@ struct MutationTests {
   @Test("A reply is given only to a right question, and is itself right and for the sender", arguments: 1...4)
   func replies(_ seed: UInt64) throws {
     var responder = try makeResponder()
-    var mutator = Mutator(random: SeededGenerator(seed: seed))
+    var mutator = Mutator(random: SeededRandom(seed: seed))
     let frames = 60_000
     var failures = 0
     for index in 0..<frames {
@@ -185,7 +185,7 @@ struct MutationTests {
 
   @Test("A gateway's parser gives payloads inside the frame, and only of right datagrams", arguments: 11...12)
   func udpFrames(_ seed: UInt64) throws {
-    var mutator = Mutator(random: SeededGenerator(seed: seed))
+    var mutator = Mutator(random: SeededRandom(seed: seed))
     var decoded = 0
     for _ in 0..<40_000 {
       let frame = mutator.frame()
@@ -211,7 +211,7 @@ struct MutationTests {
   @Test("Bytes without any sense never stop the responder")
   func noise() throws {
     var responder = try makeResponder()
-    var random = SeededGenerator(seed: 99)
+    var random = SeededRandom(seed: 99)
     for _ in 0..<20_000 {
       var bytes = random.bytes(random.below(90))
       if bytes.count > 15 {

@@ -161,7 +161,7 @@ struct ResponderAnswerTests {
   @Test("The longest datagrams are echoed as well")
   func longest() throws {
     var responder = try makeResponder()
-    var random = SeededGenerator(seed: 65507)
+    var random = SeededRandom(seed: 65507)
     let data = random.bytes(65507)
     for checksum in [nil, 0] as [UInt16?] {
       var bytes = IPv4Frame.udp(data, checksum: checksum).bytes

@@ -17,7 +17,7 @@ struct ICMPTests {
 
   @Test("RFC 792: the reply is the request with another type, and its checksum is right", arguments: 0..<64)
   func reply(_ length: Int) throws {
-    var random = SeededGenerator(seed: UInt64(length))
+    var random = SeededRandom(seed: UInt64(length))
     var bytes = IPv4Frame.icmp(identifier: UInt16(length), random.bytes(length)).payload
     let request = bytes
     let message = try ICMPv4Message(decoding: bytes.raw, length: bytes.count)

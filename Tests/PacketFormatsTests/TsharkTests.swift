@@ -7,7 +7,7 @@ struct TsharkTests {
   /// Every builder, plain, tagged once and twice, and after changes in place.
   private func frames() throws -> [[UInt8]] {
     let pool = try PacketPool(.init(slots: 64, hugePages: false))
-    var random = SeededGenerator(seed: 2026)
+    var random = SeededRandom(seed: 2026)
     var packets: [Packet] = []
     for length in [0, 1, 18, 19, 100, 1001] {
       packets.append(try Flows.v4.makePacket(payload: random.bytes(length), in: pool))

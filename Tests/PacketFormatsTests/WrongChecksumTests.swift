@@ -79,7 +79,7 @@ import Testing
     }
   }
 
-  static func corner(_ count: Int, _ random: inout SeededGenerator) -> [UInt8] {
+  static func corner(_ count: Int, _ random: inout SeededRandom) -> [UInt8] {
     switch random.below(4) {
     case 0: [UInt8](repeating: 0, count: count)
     case 1: [UInt8](repeating: 0xFF, count: count)
@@ -108,7 +108,7 @@ import Testing
 
   @Test("In corner cases and in others, for every field of every transport", arguments: Kind.all)
   func everyChange(_ kind: Kind) throws {
-    var random = SeededGenerator(seed: UInt64(kind.proto) << 1 | (kind.isIPv6 ? 1 : 0))
+    var random = SeededRandom(seed: UInt64(kind.proto) << 1 | (kind.isIPv6 ? 1 : 0))
     let width = kind.isIPv6 ? 16 : 4
     for round in 0..<600 {
       let fields =

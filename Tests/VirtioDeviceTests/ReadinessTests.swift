@@ -1,35 +1,14 @@
 import LibeventConcurrency
+import TestSupport
 import Testing
 
 @testable import VirtioDevice
 
 /// How long a port leaves a descriptor alone that was ready for nothing, or refused: by the loop's clock, which is the test's.
 @Suite struct ReadinessTests {
-  /// Notes what its timers are set to.
-  private final class NotingBackend: LoopBackend {
-    var pauses: [UInt64] = []
-    final class Event: LoopBackendEvent {
-      let onArm: (UInt64) -> Void
-      init(onArm: @escaping (UInt64) -> Void) { self.onArm = onArm }
-      func arm(afterNanoseconds: UInt64) { onArm(afterNanoseconds) }
-      func disarm() {}
-      func cancel() {}
-    }
-    var now: UInt64 { 1 }
-    func poll() {}
-    func wait() {}
-    func wake() {}
-    func makeSource(
-      descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
-    ) throws(LoopError) -> any LoopBackendEvent { Event { _ in } }
-    func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent {
-      Event { [weak self] in self?.pauses.append($0) }
-    }
-  }
-
   /// The pauses, in milliseconds, that `body` makes a readiness take.
   private func pauses(_ body: (ReadReadiness) -> Void) throws -> [UInt64] {
-    let backend = NotingBackend()
+    let backend = StillBackend()
     let hand = HandLoop(backend: backend)
     let core = UnsafeMutablePointer<EngineCore>.allocate(capacity: 1)
     defer { unsafe core.deallocate() }
@@ -38,7 +17,7 @@ import Testing
     let readiness = try ReadReadiness(descriptor: 0, bell: bell)
     body(readiness)
     readiness.cancel()
-    return backend.pauses.map { $0 / 1_000_000 }
+    return backend.delays.map { $0 / 1_000_000 }
   }
 
   @Test func `what anybody can send, and turns out wrong when it is read, makes pauses of 32 ms at most`() throws {

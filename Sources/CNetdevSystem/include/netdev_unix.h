@@ -23,7 +23,9 @@ struct netdev_file {
 };
 
 // A non-blocking, close-on-exec socket that listens on `path`, or -errno. A socket file that nobody listens on is replaced;
-// any other file, and a socket that somebody listens on, is -EADDRINUSE. `*file` is the socket's file: netdev_unix_close_listener
+// any other file, and a socket that somebody listens on, is -EADDRINUSE. The name is there only when the socket listens, so that
+// nobody who does the same takes it for a stale one: it is bound under another name in the directory, which goes in the same
+// moment. (Paths of more than 90 bytes may leave no room for that, and some file systems know no such renaming.) `*file` is the socket's file: netdev_unix_close_listener
 // removes it.
 int netdev_unix_listen(const char *path, struct netdev_file *file);
 

@@ -34,7 +34,7 @@ actor DeviceLife {
   nonisolated let driver: any NetworkDriver
   let settings: NetworkDevice.Configuration
   private let request: NetworkDriverRequest
-  private let room: OpeningRoom
+  let room: OpeningRoom
   private let position: Int
   private let executor: LoopTaskExecutor
   /// An end has been asked for. What was sent to a queue's loop before looks here when it gets there.
@@ -46,7 +46,7 @@ actor DeviceLife {
   private var losses = 0
 
   // The mailbox.
-  private(set) var end: NetworkDeviceError?
+  var end: NetworkDeviceError?
   private var wantsAttention = false
   private var terms: Terms?
   private let mail = Gate()
@@ -54,13 +54,13 @@ actor DeviceLife {
   private var interruption: LoopPromise<Void>?
 
   // The end.
-  private var isOpened = false
-  private var isOver = false
-  private var failure: NetworkDeviceError?
+  private(set) var isOpened = false
+  var isOver = false
+  var failure: NetworkDeviceError?
   private var overdue: LoopTimer?
-  private let over = Gate()
+  let over = Gate()
   /// Why the device ended, if not because the program closed it.
-  private(set) var brokenCause: NetworkDeviceError?
+  var brokenCause: NetworkDeviceError?
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
 
@@ -94,7 +94,7 @@ extension DeviceLife {
     loop.execute { self.assumeIsolated { $0.receive(event) } }
   }
 
-  private func receive(_ event: Event) {
+  func receive(_ event: Event) {
     switch event {
     case .terms(let terms): self.terms = terms
     case .attention: wantsAttention = true
@@ -226,7 +226,7 @@ extension DeviceLife {
   /// How long a queue's loop may take to begin with something that is new to it.
   private static let loopPatience = Duration.seconds(5)
 
-  private func enter(_ state: State) {
+  func enter(_ state: State) {
     self.state = state
     if state == .running { runningSince = loop.now }
   }
@@ -342,104 +342,5 @@ extension DeviceLife {
       try await pause(delay)
       delay = min(delay * 2, pauses.longest)
     }
-  }
-}
-
-// MARK: - The end
-
-extension DeviceLife {
-  /// How long the queues' loops are waited for, each time that they are told something about the end.
-  private static let tellingTime = Duration.milliseconds(250)
-
-  /// Waits until the device is reset and closed; from any task. No cancellation ends it: it takes the reset's time-out and a
-  /// second at most.
-  func ended() async -> NetworkDeviceError? {
-    while !isOver { await over.pass() }
-    return failure
-  }
-
-  private func takeDown(_ reason: NetworkDeviceError) async {
-    var cause = reason
-    isEnding.store(true, ordering: .sequentiallyConsistent)
-    if end == nil { receive(.end(cause)) }
-    enter(.resetting)
-    if cause.code != .closed { noteBroken(cause) }
-    log.write(.debug, "closing")
-    for end in await tell({ queue in queue.stopAccepting(reason) }) {
-      // A queue that broke ends its consumers at once, and with them perhaps the program's `run`, which then asks for a normal
-      // close before the queue's own word is here: a broken queue must not look like a normal end.
-      if cause.code == .closed, end.code != .closed {
-        cause = end
-        noteBroken(end)
-      }
-    }
-    var failure: NetworkDeviceError?
-    let timeout = settings.resetTimeout
-    let started = loop.now
-    do throws(NetworkDeviceError) {
-      try await driver.reset(timeout: timeout)
-    } catch {
-      failure = error
-    }
-    log.write(step: "reset", since: started, loop, ["timeout": "\(timeout)"], failure)
-    if let failure {
-      log.write(.error, "reset not confirmed; memory is quarantined", ["error": "\(failure)"])
-    }
-    let (last, isConfirmed) = (failure ?? cause, failure == nil)
-    _ = await tell { queue in queue.finish(last, confirmed: isConfirmed) }
-    let shutting = loop.now
-    await driver.shutDown()
-    log.write(step: "shut down", since: shutting, loop, [:], nil)
-    releaseQueues()
-    log.write(.debug, "device closed")
-    enter(brokenCause == nil && failure == nil ? .closed : .failed)
-    DriversInUse.release(driver)
-    settle(failure)
-  }
-
-  private func noteBroken(_ cause: NetworkDeviceError) {
-    if cause.code != .cancelled { brokenCause = cause }
-    // Of a device that was never open whoever opens it has the error.
-    log.write(isOpened ? .error : .debug, "the device ends", ["cause": "\(cause)"])
-  }
-
-  /// Tells all queues at the same time, each on its loop; the answers of those whose loops answer in time. A blocked loop hears
-  /// of it, in order, when it goes on.
-  private func tell<Answer: Sendable>(
-    _ body: @escaping @Sendable (isolated NetworkQueue) -> Answer
-  ) async -> [Answer] {
-    let deadline = LoopDeadline(loop, after: Self.tellingTime)
-    let calls = queues.map { queue in loop.call(on: queue.loop) { queue.assumeIsolated { body($0) } } }
-    var answers: [Answer] = []
-    for call in calls {
-      if case .value(let answer) = await call.value(within: deadline.remaining) { answers.append(answer) }
-    }
-    return answers
-  }
-
-  /// The last reference to a queue, and with it to its loop, goes on that loop: here it would wait for the loop's thread.
-  private func releaseQueues() {
-    for queue in queues { queue.loop.execute { withExtendedLifetime(queue) {} } }
-    queues = []
-  }
-
-  /// The driver has not come back from a step, although it was told to: nobody shall wait for it any longer.
-  private func giveUp() {
-    guard !isOver else { return }
-    let error = NetworkDeviceError(
-      .resetNotConfirmed, "closing", offered: "the driver did not end its step (\(state.rawValue))",
-      advice: "its steps must return when their task is cancelled")
-    log.write(.error, "reset not confirmed; memory is quarantined", ["error": "\(error)"])
-    for queue in queues { queue.loop.execute { queue.assumeIsolated { $0.finish(error, confirmed: false) } } }
-    room.note(error)
-    settle(error)
-  }
-
-  private func settle(_ failure: NetworkDeviceError?) {
-    guard !isOver else { return }
-    self.failure = failure
-    isOver = true
-    link.finish()
-    over.openAll()
   }
 }

@@ -4,7 +4,7 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
   public struct Code: Sendable, Hashable, CustomStringConvertible {
     private enum Kind: String, Sendable, Hashable {
       case cancelled, closed, broken, resetNotConfirmed, invalidConfiguration, unsupported, notPermitted, notFound, busy
-      case outOfMemory, frameTooLong, frameTooShort, timedOut, system
+      case outOfMemory, frameTooLong, timedOut, system
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -31,8 +31,6 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
     public static let outOfMemory = Code(.outOfMemory)
     /// A frame is longer than the device or a buffer takes.
     public static let frameTooLong = Code(.frameTooLong)
-    /// A frame is too short to be one.
-    public static let frameTooShort = Code(.frameTooShort)
     /// The peer did not answer in time.
     public static let timedOut = Code(.timedOut)
     /// A system call failed for another reason.
@@ -60,7 +58,7 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
   }
 
   /// Whether the error is about one frame only, which was not sent; the queue goes on, and so should its program.
-  public var concernsOneFrame: Bool { code == .frameTooLong || code == .frameTooShort }
+  public var concernsOneFrame: Bool { code == .frameTooLong }
 
   /// One line for a person.
   public var description: String {

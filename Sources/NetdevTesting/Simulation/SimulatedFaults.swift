@@ -21,7 +21,7 @@ final class SimulatedFaults {
   func spare(_ loop: LoopExecutor) { spared.append(Spared(loop: loop)) }
 
   /// An error number for this call, or 0; asked with `cuts`, any other number to make it with half its length.
-  func choose(_ call: UnsafePointer<CChar>?, cuts: Bool, _ random: inout SimulatedRandom) -> CInt {
+  func choose(_ call: UnsafePointer<CChar>?, cuts: Bool, _ random: inout SeededRandom) -> CInt {
     guard rate > 0, random.oneIn(rate), let call = unsafe call else { return 0 }
     let name = unsafe String(cString: call)
     guard let errors = cuts ? [EAGAIN] : Self.plausible[name] else { return 0 }

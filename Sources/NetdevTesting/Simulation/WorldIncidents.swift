@@ -15,7 +15,7 @@ final class WorldIncidents {
 
   /// At some step soon or late, if the run lasts so long. Most runs that a program makes are short: half of them happen within the
   /// first hundred steps from now.
-  func add(_ name: String, from steps: UInt64, _ random: inout SimulatedRandom, _ action: @escaping () -> Void) {
+  func add(_ name: String, from steps: UInt64, _ random: inout SeededRandom, _ action: @escaping () -> Void) {
     let step = steps + 1 + UInt64(random.below(1 << random.below(13)))
     coming.append(Incident(step: step, name: name, action: action))
   }

@@ -45,7 +45,7 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
     var tasks: Set<UInt64> = []
   }
 
-  var random: SimulatedRandom
+  var random: SeededRandom
   private(set) var now: UInt64 = 1_000_000_000
   private(set) var steps: UInt64 = 0
   private(set) var trace: SimulationTrace
@@ -69,7 +69,7 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   let disturbances: Simulation.Disturbances
 
   init(seed: UInt64, limits: Simulation.Limits, disturbances: Simulation.Disturbances) {
-    random = SimulatedRandom(seed: seed)
+    random = SeededRandom(seed: seed)
     self.limits = limits
     self.disturbances = disturbances
     trace = SimulationTrace(limit: limits.traceLines)

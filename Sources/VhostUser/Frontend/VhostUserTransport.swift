@@ -13,11 +13,11 @@ public import VirtioNet
 /// every message has a time-out; doorbells and interrupts are eventfds on the queues' loops. The back-end is shown the
 /// pool's memory and a memfd with the rings, by addresses that say nothing about this process.
 public final class VhostUserTransport: VirtioTransport {
-  private let options: Options
-  private let state = Mutex(State())
+  let options: Options
+  let state = Mutex(State())
 
   /// Changed by the control plane alone, apart from the pairs' wires; the lock is for those.
-  private struct State {
+  struct State {
     var control: DeviceControl?
     var watch: KickWatch?
     var listener: Listener?
@@ -39,9 +39,9 @@ public final class VhostUserTransport: VirtioTransport {
   }
 
   /// Where the rings begin in the device's address space; pools each have 2⁴⁰ bytes of their own above.
-  private static let ringAddress: UInt64 = 1 << 32
-  private static let ringSpacing: UInt64 = 1 << 28
-  private static let poolSpacing: UInt64 = 1 << 40
+  static let ringAddress: UInt64 = 1 << 32
+  static let ringSpacing: UInt64 = 1 << 28
+  static let poolSpacing: UInt64 = 1 << 40
 
   /// A transport to whatever is, or will be, at the other end of the socket.
   ///
@@ -171,7 +171,7 @@ extension VhostUserTransport {
     await session?.shutDown()
   }
 
-  private func current() throws(NetworkDeviceError) -> Session {
+  func current() throws(NetworkDeviceError) -> Session {
     guard let session = state.withLock({ $0.session }) else {
       throw NetworkDeviceError(.closed, name, offered: "it is not connected")
     }
@@ -210,122 +210,6 @@ extension VhostUserTransport {
       let present = self?.state.withLock { $0.session }
       return await driven.isGone(within: limit, isVain: driven.sharesPeer(with: present))
     }
-  }
-}
-
-// MARK: - Agreeing
-
-extension VhostUserTransport {
-  /// What needs a control virtqueue, which no vhost-user back-end serves although some claim to.
-  private static let controlFeatures: FeatureSet = [
-    .ctrlVQ, .ctrlRX, .ctrlVLAN, .ctrlRXExtra, .guestAnnounce, .ctrlMACAddress, .ctrlGuestOffloads, .rss, .hashReport,
-    .rssContext, .notfCoal, .vqNotfCoal,
-  ]
-
-  /// What the back-end offers, and what the front-end adds: an address and a link.
-  public func offeredFeatures() async throws(NetworkDeviceError) -> FeatureSet {
-    let agreement = await (try current()).agreement
-    var offered = agreement.offered.subtracting(.vhostOnly).subtracting(Self.controlFeatures)
-    let hasConfig = agreement.protocolFeatures.contains(.config)
-    offered.formUnion([.mac, .status])
-    if agreement.queuePairs < 2 { offered.remove(.mq) }
-    if options.mtu == nil, !hasConfig { offered.remove(.mtu) }
-    if !hasConfig { offered.remove(.speedDuplex) }
-    return offered
-  }
-
-  /// A back-end has no way to tell.
-  public func maximumQueueSize() async throws(NetworkDeviceError) -> Int? { nil }
-
-  /// The back-end's configuration where it has one, completed by what the front-end knows.
-  public func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig {
-    let session = try current()
-    let agreement = await session.agreement
-    let theirs = offered.intersection(agreement.offered)
-    var config = NetConfig()
-    if let bytes = try await session.config(for: theirs) {
-      do {
-        config = try NetConfig(reading: CopiedConfig(bytes), features: theirs)
-      } catch {
-        throw NetworkDeviceError(.broken, "GET_CONFIG to \(name)", offered: "\(error)")
-      }
-    }
-    if let address = options.hardwareAddress { config.macAddress = NetConfig.MAC(rawValue: address.rawValue) }
-    if config.macAddress == nil { config.macAddress = Self.address(for: options.path) }
-    if config.status == nil { config.status = .linkUp }
-    if offered.contains(.mq) {
-      config.maximumPairs = min(config.maximumPairs ?? .max, UInt16(clamping: agreement.queuePairs))
-    }
-    if let mtu = options.mtu, offered.contains(.mtu) { config.mtu = UInt16(mtu) }
-    state.withLock { [config] in $0.mtu = config.mtu }
-    return config
-  }
-
-  /// Reads it when the back-end has announced a change, as it can while the protocol knows CONFIG.
-  public func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig? {
-    guard let session = state.withLock({ $0.session }), await session.takeConfigChange() else { return nil }
-    let mtu = state.withLock { $0.mtu }
-    do throws(NetworkDeviceError) {
-      let config = try await readConfig(offered: offered)
-      if config.mtu != mtu {
-        // Buffers and rings were made for the first one.
-        options.logger.notice(
-          "the back-end's MTU is now \(config.mtu ?? 0); open the device anew to use it",
-          metadata: ["device": "\(name)"])
-      }
-      return config
-    } catch {
-      options.logger.notice(
-        "the changed configuration cannot be used", metadata: ["device": "\(name)", "cause": "\(error)"])
-      return nil
-    }
-  }
-
-  /// A locally administered address that is the same whenever the path is.
-  private static func address(for path: String) -> NetConfig.MAC {
-    // FNV-1a: any hash will do that does not change from run to run.
-    let hash = path.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01b3 }
-    return NetConfig.MAC(rawValue: 0x02_00_00_00_00_00 | hash & 0x00_ff_ff_ff_ff_ff)
-  }
-
-  /// Tells the back-end what the driver accepts.
-  public func setFeatures(_ features: FeatureSet) async throws(NetworkDeviceError) {
-    try await (try current()).setFeatures(features, mtu: options.mtu)
-  }
-
-  /// The back-end's status, or what the driver wrote where the back-end has none.
-  public func status() async throws(NetworkDeviceError) -> DeviceStatus {
-    let written = state.withLock { $0.status }
-    return try await (try current()).status() ?? written
-  }
-
-  /// Writes the status; DRIVER_OK shows the memory and starts the rings.
-  public func setStatus(_ status: DeviceStatus) async throws(NetworkDeviceError) {
-    let session = try current()
-    state.withLock { $0.status = status }
-    guard status.contains(.driverOK) else { return try await session.setStatus(status) }
-    let (regions, wires) = state.withLock { (Self.regions($0), $0.wires) }
-    try await session.share(regions)
-    try await session.start(wires.flatMap { $0.rings })
-    state.withLock { $0.driven = session }
-  }
-
-  private static func regions(_ state: State) -> [MemoryRegion] {
-    var regions: [MemoryRegion] = []
-    for (position, pool) in state.pools.enumerated() {
-      // Whole pages: the file has them, and back-ends map nothing less.
-      let size = UInt64((pool.length + 4095) & ~4095)
-      regions.append(
-        MemoryRegion(
-          address: UInt64(position + 1) * poolSpacing, size: size, fileOffset: 0, descriptor: pool.descriptor))
-    }
-    for (position, rings) in state.rings.enumerated() {
-      regions.append(
-        MemoryRegion(
-          address: ringAddress + UInt64(position) * ringSpacing, size: UInt64(rings.length), fileOffset: 0,
-          descriptor: rings.descriptor))
-    }
-    return regions
   }
 }
 

@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import Synchronization
+import TestSupport
 
 /// A loop whose clock stands: no timer of it ever fires, and what happens there is brought about by jobs and wake-ups alone,
 /// however slow the machine is.
@@ -49,22 +50,4 @@ enum StillLoop {
     try await body(device)
     try await device.close()
   }
-}
-
-/// Nothing is ever ready, and it is always the same time.
-private final class StillBackend: LoopBackend {
-  final class Event: LoopBackendEvent {
-    func arm(afterNanoseconds: UInt64) {}
-    func disarm() {}
-    func cancel() {}
-  }
-
-  var now: UInt64 { 1 }
-  func poll() {}
-  func wait() {}
-  func wake() {}
-  func makeSource(
-    descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
-  ) throws(LoopError) -> any LoopBackendEvent { Event() }
-  func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent { Event() }
 }

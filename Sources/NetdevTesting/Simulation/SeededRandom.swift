@@ -1,5 +1,6 @@
-/// The numbers of one seed (SplitMix64): the only chance there is in a world.
-struct SimulatedRandom: RandomNumberGenerator, Sendable {
+/// The numbers of one seed (SplitMix64): the same seed gives the same run. The only chance there is in a simulated world, and in
+/// tests, which have this file too.
+struct SeededRandom: RandomNumberGenerator, Sendable {
   private var state: UInt64
 
   /// The numbers of this seed.

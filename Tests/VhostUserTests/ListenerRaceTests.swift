@@ -1,0 +1,88 @@
+import CNetdevSystem
+import Foundation
+import Glibc
+import Synchronization
+import TestSupport
+import Testing
+
+/// Several programs that want to listen at the same path.
+@Suite(.timeLimit(.minutes(5))) struct ListenerRaceTests {
+  /// Each leaves its file behind every other time, as one that was killed does.
+  @Test func `one at a time has the path, and whoever has it keeps it until he leaves`() async throws {
+    let contest = Contest(path: SocketFiles.makePath())
+    for contender in 0..<3 { contest.enter(contender) }
+    try await waitUntil("all have tried", within: .seconds(240)) { contest.tally.withLock { $0.finished } == 3 }
+    let outcome = contest.tally.withLock { $0 }
+    #expect(outcome.faults.isEmpty)
+    #expect(outcome.wins > 0)
+    #expect(outcome.wins + outcome.refusals == 3 * Contest.rounds)
+    unsafe unlink(contest.path)
+    let name = URL(filePath: contest.path).lastPathComponent
+    let left = try FileManager.default.contentsOfDirectory(atPath: "/tmp").filter { $0.hasPrefix(name) }
+    #expect(left.isEmpty, "names for a moment are left")
+  }
+
+  @Test func `a path that leaves no room for another name is listened on all the same, a stale one too`() throws {
+    let number = String(UInt32.random(in: 0x1000_0000 ... .max), radix: 16)
+    let path = "/tmp/netdev-" + String(repeating: "l", count: 107 - 12 - number.count) + number
+    defer { unsafe unlink(path) }
+    var file = netdev_file()
+    let stale = unsafe netdev_unix_listen(path, &file)
+    try #require(stale >= 0)
+    let second = unsafe netdev_unix_listen(path, &file)
+    #expect(second == -EADDRINUSE)
+    close(stale)
+    let listener = unsafe netdev_unix_listen(path, &file)
+    try #require(listener >= 0)
+    unsafe netdev_unix_close_listener(listener, path, file)
+    #expect(!fileExists(path))
+  }
+}
+
+/// Who listens, in a thread each, over and over.
+private final class Contest: Sendable {
+  struct Tally {
+    var wins = 0
+    var refusals = 0
+    var holders = 0
+    var finished = 0
+    var faults: Set<String> = []
+  }
+
+  static let rounds = 2000
+  let path: String
+  let tally = Mutex(Tally())
+
+  init(path: String) { self.path = path }
+
+  func enter(_ contender: Int) {
+    Thread.detachNewThread { [self] in
+      for round in 0..<Self.rounds { listen(leavesFile: (contender + round) % 2 == 0) }
+      tally.withLock { $0.finished += 1 }
+    }
+  }
+
+  private func listen(leavesFile: Bool) {
+    var file = netdev_file()
+    let listener = unsafe netdev_unix_listen(path, &file)
+    guard listener >= 0 else {
+      return tally.withLock { tally in
+        tally.refusals += 1
+        if listener != -EADDRINUSE { tally.faults.insert("refused: \(listener)") }
+      }
+    }
+    tally.withLock { tally in
+      tally.wins += 1
+      tally.holders += 1
+      if tally.holders > 1 { tally.faults.insert("two have it") }
+    }
+    sched_yield()
+    var found = stat()
+    let isThere = unsafe lstat(path, &found) == 0
+    tally.withLock { tally in
+      if !isThere || found.st_ino != file.inode { tally.faults.insert("another has taken it") }
+      tally.holders -= 1
+    }
+    if leavesFile { close(listener) } else { unsafe netdev_unix_close_listener(listener, path, file) }
+  }
+}
