@@ -33,6 +33,18 @@ func openDescriptors(of prefix: String) -> Int {
   }
 }
 
+/// As many as are open when those of earlier tests have been closed.
+func settledDescriptors(of prefix: String) -> Int {
+  var (count, quiet) = (openDescriptors(of: prefix), 0)
+  while quiet < 20 {
+    usleep(2000)
+    let now = openDescriptors(of: prefix)
+    quiet = now == count ? quiet + 1 : 0
+    count = now
+  }
+  return count
+}
+
 /// Waits until so many are open: what a loop lets go of is closed elsewhere, soon.
 func come(to count: Int, of prefix: String) -> Bool {
   for _ in 0..<10_000 {

@@ -21,7 +21,7 @@ enum TapBackendTests {}
 extension TapBackendTests {
   @Suite struct Queues {
     @Test func `queues are opened for the name that was asked for, and close with the last holder`() throws {
-      let before = openDescriptors(of: "/dev/net/tun")
+      let before = settledDescriptors(of: "/dev/net/tun")
       try NetworkNamespace.run {
         var opened: [TapQueue]? = try TapQueue.open(name: "tap0", count: 4)
         #expect(opened?.map { $0.interface } == Array(repeating: "tap0", count: 4))
@@ -60,7 +60,7 @@ extension TapBackendTests {
     }
 
     @Test func `each refusal of the kernel says what to do, and leaves no descriptor open`() throws {
-      let before = openDescriptors(of: "/dev/net/tun")
+      let before = settledDescriptors(of: "/dev/net/tun")
       try NetworkNamespace.run {
         #expect(refusal("a-name-of-sixteen", 1)?.code == .invalidConfiguration)
         #expect(refusal("a-name-of-15-by", 1) == nil)

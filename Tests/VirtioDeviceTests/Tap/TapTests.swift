@@ -233,7 +233,7 @@ extension TapBackendTests {
     }
 
     @Test func `after stop and close no descriptor is open and nothing more is written`() throws {
-      let before = openDescriptors(of: "/dev/net/tun")
+      let before = settledDescriptors(of: "/dev/net/tun")
       try NetworkNamespace.run {
         let backend = try TapBackend("tap0", queues: 2)
         let wire = try Wire("tap0")
