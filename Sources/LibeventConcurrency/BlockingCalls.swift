@@ -96,11 +96,17 @@ package final class BlockingQueue: Sendable {
 
 extension BlockingQueue {
   /// Waits until everything has been called that was there before. Not on a loop; on one it does not wait.
+  ///
+  /// It starts nothing: the thread that waits here may be the only one that there can be. What was there before is on another
+  /// one, as calls are begun in their order.
   package func finish() {
     guard netdev_current_loop_identity() == 0 else { return }
     let done = Signal()
-    start { done.raise() }
-    done.wait()
+    let isWorking = state.withLock { state in
+      if state.isWorking { state.calls.append { done.raise() } }
+      return state.isWorking
+    }
+    if isWorking { done.wait() }
   }
 }
 

@@ -1,0 +1,43 @@
+import CNetdevSystem
+import Synchronization
+import Testing
+
+@testable import LibeventConcurrency
+
+/// Calls that may block: off the loops, in order, and never lost.
+@Suite(.timeLimit(.minutes(2))) struct BlockingCallsTests {
+  private final class Noted: Sendable {
+    let numbers = Mutex<[Int]>([])
+  }
+
+  private actor Asker {
+    nonisolated let loop: LoopExecutor
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+    init(loop: LoopExecutor) { self.loop = loop }
+
+    func ask<Answer: Sendable>(_ body: @escaping @Sendable () -> Answer) async -> Answer? {
+      if case .value(let answer) = await loop.call(blocking: body).value() { return answer }
+      return nil
+    }
+  }
+
+  @Test func `a loop's call is made on no loop, and its result comes back`() async throws {
+    let asker = Asker(loop: try LoopExecutor(name: "asker"))
+    #expect(await asker.ask { netdev_current_loop_identity() } == 0)
+  }
+
+  @Test func `many calls from many places are each made once, and those of a queue in their order`() async {
+    let (noted, all) = (Noted(), Noted())
+    let queue = BlockingQueue()
+    await withTaskGroup(of: Void.self) { group in
+      for number in 0..<500 { queue.start { noted.numbers.withLock { $0.append(number) } } }
+      for number in 0..<500 {
+        group.addTask { BlockingCalls.start { all.numbers.withLock { $0.append(number) } } }
+      }
+    }
+    queue.finish()
+    #expect(noted.numbers.withLock { $0 } == Array(0..<500))
+    while all.numbers.withLock({ $0.count }) < 500 { await Task.yield() }
+    #expect(all.numbers.withLock { Set($0) }.count == 500)
+  }
+}
