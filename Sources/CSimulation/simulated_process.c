@@ -51,11 +51,16 @@ void simulated_process_exit(int number) {
   process->ends[1] = -1;
 }
 
-void simulated_process_listens(int number, const char *path) {
+void simulated_process_listens(int number, int listener) {
+  struct sockaddr_un name = {0};
+  socklen_t length = sizeof name;
+  // As it was bound, which is what whoever connects is told: its file may have another name since.
+  if (getsockname(listener, (struct sockaddr *)&name, &length) < 0 || name.sun_family != AF_UNIX) return;
+  char *path = name.sun_path;
   for (struct process *other = processes; other; other = other->next)
-    if (strcmp(other->path, path) == 0) other->path[0] = 0;
+    if (strncmp(other->path, path, sizeof name.sun_path) == 0) other->path[0] = 0;
   struct process *process = find(number);
-  if (process && strlen(path) < sizeof process->path) strcpy(process->path, path);
+  if (process && strnlen(path, sizeof name.sun_path) < sizeof process->path) strcpy(process->path, path);
 }
 
 // A name without a file, that tells which process of which test it is.

@@ -58,8 +58,8 @@ ssize_t simulated_udp_take(uint16_t port, uint32_t *to, uint16_t *to_port, void 
 int simulated_process_begin(void);
 void simulated_process_exit(int process);
 
-// The process that listens on a socket's path from here on.
-void simulated_process_listens(int process, const char *path);
+// The process that listens by this socket, which is bound, from here on.
+void simulated_process_listens(int process, int listener);
 
 // Connects to a path as this process; a descriptor, or -errno.
 int simulated_process_connect(int process, const char *path);

@@ -178,7 +178,7 @@ final class PeerLife {
   private func listen() {
     listener = unsafe netdev_unix_listen(peer.path, &file)
     guard listener >= 0 else { return peer.world.find("the peer cannot listen: \(listener)") }
-    unsafe simulated_process_listens(process, peer.path)
+    simulated_process_listens(process, listener)
     source = try? peer.loop.makeSource(descriptor: listener, readiness: .readable) { [weak self] in self?.accept() }
     source?.resume()
   }
