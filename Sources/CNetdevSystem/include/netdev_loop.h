@@ -15,6 +15,9 @@ static inline uintptr_t netdev_current_loop_identity(void) { return (uintptr_t)n
 
 static inline void netdev_set_current_loop(void *loop) { netdev_thread_loop = loop; }
 
+// Nothing, but Swift's optimizer cannot know that.
+static inline void netdev_opaque(void) {}
+
 // What makes the loops of this thread, or NULL where each has a thread of its own: an opaque pointer, never followed by C.
 void *netdev_current_world(void);
 void netdev_set_current_world(void *world);

@@ -56,6 +56,7 @@ extension NetworkDevice {
       let terms = DeviceLife.Terms(pool: pool, loops: try makeLoops(informations, configuration))
       for life in lives { life.post(.terms(terms)) }
       let queues = try await room.queues(of: lives)
+      HopBack.keep()
       try await RuntimeDescriptors.secure()
       if Task.isCancelled { throw .openCancelled }
       return lives.indices.map { position in
@@ -65,7 +66,7 @@ extension NetworkDevice {
     } catch {
       for life in lives { life.post(.end(error)) }
       for life in lives { _ = await life.ended() }
-      throw error
+      throw error.broughtBack
     }
   }
 

@@ -204,7 +204,7 @@ extension NetworkQueue {
     if isHere, hasRoom(for: burst.count), takesAsItLies(burst) {
       publish(burst)
     } else {
-      try await submitSlowly(burst)
+      do throws(NetworkDeviceError) { try await submitSlowly(burst) } catch { throw error.broughtBack }
     }
   }
 

@@ -28,7 +28,10 @@ extension NetworkQueue {
       acceptSingle(packet)
       return
     }
-    if let refused = submitFromOutside(consume packet) { try await submitSlowly(consume refused) }
+    guard let refused = submitFromOutside(consume packet) else { return }
+    do throws(NetworkDeviceError) { try await submitSlowly(consume refused) } catch {
+      throw error.broughtBack
+    }
   }
 
   /// Elsewhere than on the loop: leaves the packet for the loop to take; returns it when it must go the long way.

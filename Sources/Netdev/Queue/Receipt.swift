@@ -26,7 +26,11 @@ public final class Receipt: Sendable {
   ///
   /// - Throws: `closed` or the cause, when the queue ended before the device released the buffer; `frameTooLong`.
   public var released: Void {
-    get async throws(NetworkDeviceError) { try await queue.waitForRelease(index, generation) }
+    get async throws(NetworkDeviceError) {
+      do throws(NetworkDeviceError) { try await queue.waitForRelease(index, generation) } catch {
+        throw error.broughtBack
+      }
+    }
   }
 
   deinit { queue.letReceiptGo(index, generation) }
