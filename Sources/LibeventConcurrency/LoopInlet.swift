@@ -8,7 +8,10 @@ internal import Synchronization
 /// All are sequentially consistent, so in their one order either the loop's look comes after the store and it does not sleep,
 /// or the other's look comes after `isSleeping` and it wakes. *Seeing what was brought*: a job is read after an acquiring
 /// exchange of `newest`, what belongs to a request after an exchange of `isTurnRequested` that acquires. An exchange takes
-/// the latest value: a request that it does not see is still there afterwards, and one that it takes away it has seen.
+/// the latest value: a request that it does not see is still there afterwards, and one that it takes away it has seen. Requests
+/// are exchanges too: a plain store over another's request would hide what that other left, and the request would be gone.
+///
+/// `Models/Sources/LibeventConcurrency` runs this file in every order that the memory model allows.
 final class LoopInlet: Sendable {
   /// Newest job of a stack that anybody pushes to and the loop takes whole.
   private let newest = Atomic<UInt>(0)
@@ -51,7 +54,7 @@ final class LoopInlet: Sendable {
 
   /// Asks for a turn.
   func requestTurn() {
-    isTurnRequested.store(true, ordering: .sequentiallyConsistent)
+    _ = isTurnRequested.exchange(true, ordering: .sequentiallyConsistent)
     wakeIfSleeping()
   }
 

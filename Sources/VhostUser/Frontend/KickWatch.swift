@@ -14,7 +14,7 @@ actor KickWatch {
   /// So many looks at quiet doorbells, and it dozes.
   private nonisolated let patience: Int
   private nonisolated let doorbells = Mutex<[Doorbell]>([])
-  private nonisolated let isDozing = Atomic<Bool>(true)
+  private nonisolated let doze = Doze(dozing: true)
   /// Wakes it: this one is nobody else's.
   private nonisolated let alarm: Eventfd
   private var source: LoopSource?
@@ -69,10 +69,7 @@ actor KickWatch {
 
   /// A doorbell is about to be rung, and has noted so.
   nonisolated func noteRing() {
-    // Of several who see it doze, one wakes it.
-    if isDozing.load(ordering: .sequentiallyConsistent), isDozing.exchange(false, ordering: .sequentiallyConsistent) {
-      _ = netdev_eventfd_signal(alarm.descriptor)
-    }
+    if doze.endsByRing() { _ = netdev_eventfd_signal(alarm.descriptor) }
   }
 
   // MARK: On the loop
@@ -96,16 +93,7 @@ actor KickWatch {
     }
     for (bell, call) in stuck { bell.letOut(of: call) }
     quietLooks = isQuiet && stuck.isEmpty ? quietLooks + 1 : 0
-    if quietLooks >= patience, doze() { return }
+    if quietLooks >= patience, doze.begin(isQuiet: { doorbells.withLock { $0.allSatisfy { $0.isQuiet } } }) { return }
     timer?.schedule(after: pause)
-  }
-
-  /// False when somebody has rung meanwhile, who may not have seen that it dozes.
-  private func doze() -> Bool {
-    isDozing.store(true, ordering: .sequentiallyConsistent)
-    // Those of now: one that has come since the look may be inside already.
-    if doorbells.withLock({ watched in watched.allSatisfy { $0.isQuiet } }) { return true }
-    // Whoever has seen it is waking it already: the alarm does what this look would.
-    return !isDozing.exchange(false, ordering: .sequentiallyConsistent)
   }
 }

@@ -1,0 +1,1 @@
+../../../Sources/LibeventConcurrency/LoopStatistics.swift

@@ -1,0 +1,2 @@
+/// What a doorbell's descriptor may be refused with: never here.
+package struct NetworkDeviceError: Error {}

@@ -1,0 +1,1 @@
+../../../Sources/Netdev/Packets/SharedSlots.swift

@@ -1,0 +1,1 @@
+../../../Sources/VhostUser/Frontend/Doorbell.swift

@@ -1,0 +1,1 @@
+../../../Sources/Virtio/Memory/GuestMemory.swift

@@ -1,0 +1,148 @@
+package import Explorer
+
+/// Both sides of a split ring, the library's own sources, on two threads: a driver that publishes, rings and sleeps, and a device
+/// that serves, interrupts and sleeps.
+package enum RingModels {
+  /// All of them.
+  package static var all: [Model] {
+    [
+      model(size: 2, chains: 2, eventIndex: true), model(size: 1, chains: 2, eventIndex: false),
+      model(size: 2, chains: 3, burst: 2, eventIndex: true),
+    ]
+  }
+
+  /// A driver and a device, each sure that the other will tell it.
+  private final class World {
+    let block: UnsafeMutableRawPointer
+    let memory: GuestMemory
+    var driver: SplitDriverRing
+    var device: SplitDeviceRing
+    let kick = WakeUp("the kick")
+    let call = WakeUp("the call")
+    /// What lies in the buffers.
+    let contents: [PlainWord]
+
+    init(_ explorer: Explorer, size: Int, chains: Int, eventIndex: Bool) throws {
+      let layout = try SplitRingLayout(size: size)
+      block = .allocate(byteCount: layout.totalBytes, alignment: 64)
+      block.initializeMemory(as: UInt8.self, repeating: 0, count: layout.totalBytes)
+      explorer.share(block, bytes: layout.totalBytes, "the ring of \(size)")
+      // The buffers have addresses only: the device reads `contents` instead.
+      memory = try GuestMemory([GuestRegion(address: 0x1000, length: 0x1000, host: block)])
+      var driver = try SplitDriverRing.Configuration(size: size, block: block)
+      driver.eventIndex = eventIndex
+      self.driver = try driver.activate()
+      var device = try SplitDeviceRing.Configuration(size: size, block: block)
+      device.eventIndex = eventIndex
+      self.device = try device.activate()
+      contents = (0..<chains).map { PlainWord("the buffer of chain \($0)") }
+    }
+
+    deinit { block.deallocate() }
+  }
+
+  static func model(size: Int, chains: Int, burst: Int = 1, eventIndex: Bool) -> Model {
+    let name =
+      "a ring of \(size), \(chains) chains\(burst > 1 ? ", \(burst) at once" : ""), "
+      + (eventIndex ? "event indices" : "flags")
+    return Model(name) { explorer in
+      guard let world = try? World(explorer, size: size, chains: chains, eventIndex: eventIndex) else {
+        preconditionFailure("a ring that cannot be")
+      }
+      var served: [UInt32] = []
+      var returned: [UInt64] = []
+      explorer.thread("driver") {
+        drive(world, explorer, chains: chains, burst: burst) { returned.append($0) }
+      }
+      explorer.thread("device") { serve(world, explorer, chains: chains) { served.append($0) } }
+      return {
+        explorer.require(
+          returned.count == chains,
+          "the driver sleeps: of \(chains) chains the device has served \(served.count), and \(returned) are back")
+        explorer.require(Set(returned).count == returned.count, "a chain came back twice: \(returned)")
+      }
+    }
+  }
+
+  /// As `QueueCore` and `VirtioQueuePair` do it: take back, submit, publish, ring, and sleep when nothing is left to do.
+  private static func drive(
+    _ world: World, _ explorer: Explorer, chains: Int, burst: Int, _ note: (UInt64) -> Void
+  ) {
+    var sent = 0
+    var back = 0
+    while back < chains, !explorer.isOver {
+      do throws(RingError) {
+        while let used = try world.driver.nextUsed() {
+          let token = Int(used.token)
+          explorer.require(used.written == UInt32(token + 1), "chain \(token) comes back with \(used.written) bytes")
+          explorer.require(
+            world.contents[token].value == UInt64(100 + token), "chain \(token) is not what the device wrote")
+          note(used.token)
+          back += 1
+        }
+      } catch {
+        return explorer.report("the driver finds \(error)")
+      }
+      var added = 0
+      while sent < chains, added < burst {
+        world.contents[sent].value = UInt64(sent)
+        guard
+          world.driver.add(
+            address: 0x1000 + UInt64(sent), length: UInt32(sent + 1), writable: true, token: UInt64(sent))
+        else { break }
+        sent += 1
+        added += 1
+      }
+      if added > 0 {
+        world.driver.publish()
+        if world.driver.needsKick() { world.kick.signal() }
+        continue
+      }
+      if back < chains, !world.driver.armInterrupt() {
+        guard world.call.wait() else { return }
+        world.driver.disarmInterrupt()
+      }
+    }
+  }
+
+  /// As `EngineCore.turn`: no kicks while there is work; when there is none, they are asked for and the ring is looked at again.
+  private static func serve(_ world: World, _ explorer: Explorer, chains: Int, _ note: (UInt32) -> Void) {
+    var served = 0
+    var isArmed = false
+    while served < chains, !explorer.isOver {
+      if isArmed {
+        world.device.disarmKick()
+        isArmed = false
+      }
+      var moved = 0
+      do throws(RingError) {
+        var left = try world.device.begin()
+        while left > 0, let chain = try world.device.next(in: world.memory) {
+          // The length tells which one it is.
+          let length = UInt32(chain.writableLength)
+          guard length >= 1, length <= chains else {
+            return explorer.report("a buffer of \(length) bytes was never offered")
+          }
+          let token = Int(length) - 1
+          explorer.require(
+            world.contents[token].value == UInt64(token), "the buffer of chain \(token) is not filled yet")
+          world.contents[token].value = UInt64(100 + token)
+          world.device.pushUsed(head: chain.head, written: length)
+          note(length)
+          moved += 1
+          left -= 1
+        }
+      } catch {
+        return explorer.report("the device finds \(error)")
+      }
+      served += moved
+      guard moved > 0 else {
+        isArmed = true
+        if !world.device.armKick(), !world.kick.wait() { return }
+        continue
+      }
+      world.device.publishUsed()
+      if world.device.needsCall() { world.call.signal() }
+    }
+  }
+}

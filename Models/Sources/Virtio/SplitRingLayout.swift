@@ -1,0 +1,1 @@
+../../../Sources/Virtio/Ring/SplitRingLayout.swift
