@@ -206,7 +206,7 @@ let package = Package(
     .testTarget(
       name: "SimulationTests",
       dependencies: [
-        "NetdevTesting", "NetdevDevices", "Netdev", "LibeventConcurrency", "CNetdevSystem",
+        "NetdevTesting", "NetdevDevices", "Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem",
       ],
       swiftSettings: rules),
     .testTarget(

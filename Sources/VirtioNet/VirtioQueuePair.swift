@@ -34,8 +34,8 @@ internal import Virtio
   let chainCapacity: Int
   let slots: SlotTable
   let signal: QueueSignal
-  private let index: Int
-  private let agreed: VirtioNetDriver.Agreed
+  let index: Int
+  let agreed: VirtioNetDriver.Agreed
   private let transport: any VirtioTransport
   private let loop: LoopExecutor
   private let logger: Logger
@@ -95,11 +95,17 @@ internal import Virtio
     size = Int(agreed.layout.size)
     maximumFrame = agreed.mtu + 14
     zeroHeaderAddress = self.memory.address &+ UInt64(agreed.memoryMap.headerOffset)
+    #if Testing
+    tellLaid(self.memory)
+    #endif
     doorbells = try attach(self.memory)
     try watchService()
   }
 
   deinit {
+    #if Testing
+    tellGone()
+    #endif
     unsafe rings.deinitialize(count: 1)
     unsafe rings.deallocate()
     unsafe chain.deallocate()
@@ -163,6 +169,9 @@ internal import Virtio
 
   /// The reset has begun.
   func goQuiet() {
+    #if Testing
+    tellGone()
+    #endif
     isLive = false
     isQuiet = true
   }
@@ -177,10 +186,17 @@ internal import Virtio
     doorbells?.kickReceive()
     doorbells?.kickTransmit()
     counts.kicks &+= 2
+    #if Testing
+    RingWatch.tell(.kick(unsafe rings.pointee.receive.identity, rang: true))
+    RingWatch.tell(.kick(unsafe rings.pointee.transmit.identity, rang: true))
+    #endif
   }
 
   /// The device is lost: nothing is published, posted or rung until it is back.
   func suspend() {
+    #if Testing
+    tellGone()
+    #endif
     isSuspended = true
     isLive = false
     disconnect()
@@ -203,6 +219,9 @@ internal import Virtio
     let left = emptyRings()
     unsafe rings.pointee = next.rings
     memory = next.memory
+    #if Testing
+    tellLaid(memory)
+    #endif
     zeroHeaderAddress = memory.address &+ UInt64(agreed.memoryMap.headerOffset)
     doorbells = consume next.doorbells
     isSuspended = false
@@ -240,16 +259,28 @@ extension VirtioQueuePair {
         #endif
         doorbells?.kickTransmit()
         service?.begin()
+        #if Testing
+        RingWatch.tell(.kick(unsafe rings.pointee.transmit.identity, rang: true))
+        #endif
       } else {
         counts.kicksSuppressed &+= 1
+        #if Testing
+        RingWatch.tell(.kick(unsafe rings.pointee.transmit.identity, rang: false))
+        #endif
       }
     }
     if unsafe rings.pointee.receive.hasUnannounced {
       if unsafe rings.pointee.receive.needsKick() {
         counts.kicks &+= 1
         doorbells?.kickReceive()
+        #if Testing
+        RingWatch.tell(.kick(unsafe rings.pointee.receive.identity, rang: true))
+        #endif
       } else {
         counts.kicksSuppressed &+= 1
+        #if Testing
+        RingWatch.tell(.kick(unsafe rings.pointee.receive.identity, rang: false))
+        #endif
       }
     }
   }

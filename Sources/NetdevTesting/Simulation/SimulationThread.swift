@@ -2,6 +2,7 @@ internal import CNetdevSystem
 internal import CSimulation
 internal import LibeventConcurrency
 internal import Synchronization
+internal import Virtio
 
 /// The thread that a world lives on, and the one world of the process.
 enum SimulationThread {
@@ -82,16 +83,31 @@ enum SimulationThread {
           }, context)
         netdev_fault_set_place { SimulationThread.current?.hold() }
         unsafe netdev_fault_set_chooser { call, cuts in unsafe SimulationThread.current?.choose(call, cuts: cuts) ?? 0 }
+        #if Testing
+        RingWatch.listener.withLock { $0 = { event in SimulationThread.hear(event) } }
+        #endif
         LoopWorlds.with(schedule, body)
         netdev_fault_set_chooser(nil)
         netdev_fault_set_place(nil)
         simulated_kernel_end()
+        #if Testing
+        RingWatch.listener.withLock { $0 = nil }
+        #endif
         simulation_enter(nil)
       }
       world.withLock { $0 = nil }
     }
     return true
   }
+
+  #if Testing
+  /// A ring's memory goes when its last holder does, on whatever thread.
+  private static func hear(_ event: RingEvent) {
+    if let current { return current.hear(event) }
+    guard case .gone = event else { return }
+    world.withLock { $0 }?.hear(event)
+  }
+  #endif
 
   private static func schedule(_ context: UnsafeMutableRawPointer) -> WorldSchedule {
     // What `with` has put there, and holds.

@@ -2,6 +2,7 @@ internal import CNetdevSystem
 internal import CSimulation
 internal import LibeventConcurrency
 internal import Synchronization
+internal import Virtio
 
 /// The heart of a world: everything that could go on, and the seed that says what does.
 ///
@@ -51,6 +52,8 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   private(set) var trace: SimulationTrace
   private(set) var findings: [String] = []
   let arrivals = Mutex(Arrivals())
+  /// Watches the rings of virtio-net in this world. Behind a lock, as a driver may go on any thread.
+  private let rings = Mutex(RingMonitor())
   private let limits: Simulation.Limits
   private var orders: UInt64 = 0
   private var pool: [Work] = []
@@ -279,6 +282,8 @@ extension WorldSchedule {
     case .ended: note(.ended(loop: number))
     }
     loops.removeAll { !$0.loop.isLive }
+    // In the middle of another turn its own end is still to come.
+    findBroken(depth == 0 ? rings.withLock { $0.endTurn() } : rings.withLock { $0.look() })
   }
 
   /// After a turn: a loop that turns on and on, or is woken again and again, and does nothing is one that spins.
@@ -292,6 +297,7 @@ extension WorldSchedule {
 
   /// In the middle of a turn or a job: the seed may let others go on first.
   func hold() {
+    findBroken(rings.withLock { $0.look() })
     guard depth < limits.depth, random.oneIn(8) else { return }
     depth += 1
     note(.held)
@@ -307,6 +313,26 @@ extension WorldSchedule {
     }
     return false
   }
+}
+
+// MARK: - Rings
+
+extension WorldSchedule {
+  private func findBroken(_ violations: [RingViolation]) {
+    for violation in violations { find("\(violation)") }
+  }
+
+  #if Testing
+  /// Something has happened to a ring, on the world's thread; that it is gone is heard from any.
+  func hear(_ event: RingEvent) {
+    switch event {
+    case .laid(let ring): rings.withLock { $0.watch(MonitoredRing(ring)) }
+    case .gone(let identity): rings.withLock { $0.forget(identity) }
+    case .kick(let identity, let rang): findBroken(rings.withLock { $0.noteKick(identity, rang: rang) })
+    case .call(let identity, let rang): findBroken(rings.withLock { $0.noteCall(identity, rang: rang) })
+    }
+  }
+  #endif
 }
 
 // MARK: - The end
@@ -329,5 +355,6 @@ extension WorldSchedule {
     loops = []
     pool = []
     delayed = []
+    rings.withLock { $0 = RingMonitor() }
   }
 }

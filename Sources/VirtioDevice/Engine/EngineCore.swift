@@ -69,11 +69,17 @@ internal import Virtio
     if after.receive != before.receive {
       let wanted = unsafe core.pointee.rings.receive.needsCall()
       unsafe core.pointee.countCall(wanted)
+      #if Testing
+      RingWatch.tell(.call(unsafe core.pointee.rings.receive.identity, rang: wanted))
+      #endif
       if wanted { unsafe core.pointee.receiveLine.raise() }
     }
     if after.transmit != before.transmit {
       let wanted = unsafe core.pointee.rings.transmit.needsCall()
       unsafe core.pointee.countCall(wanted)
+      #if Testing
+      RingWatch.tell(.call(unsafe core.pointee.rings.transmit.identity, rang: wanted))
+      #endif
       if wanted { unsafe core.pointee.transmitLine.raise() }
     }
     unsafe reportFailures(core)

@@ -1,0 +1,346 @@
+import NetdevTesting
+import Testing
+import Virtio
+
+/// Each clause that a ring's monitor knows, broken once by a driver or a device that lies: the report names it.
+@Suite struct RingMonitorTests {
+  private typealias Descriptor = LyingDriverRing.Descriptor
+
+  @Test func `honest sides are not found wrong, and indices wrap`() throws {
+    let bench = try Bench(startIndex: 65_533)
+    for round in 0..<12 {
+      bench.write(round % 4, length: 64)
+      bench.offer(UInt16(round % 4))
+      #expect(bench.kick(rang: true).isEmpty)
+      bench.use(UInt32(round % 4), length: 20)
+      #expect(bench.call(rang: true).isEmpty)
+      #expect(bench.endTurn().isEmpty)
+    }
+  }
+
+  @Test func `what came and went between two looks is taken in order`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.write(1, length: 64)
+    // Offered, used, and offered again.
+    bench.offer(0, 1)
+    bench.use(0, length: 5)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.use(1, length: 5)
+    bench.use(0, length: 5)
+    #expect(bench.look().isEmpty)
+  }
+
+  // MARK: The driver
+
+  @Test func `avail.idx goes back`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.driver.publish(index: 0)
+    bench.expect(.availableIndex, in: bench.look())
+  }
+
+  @Test func `more chains are offered than the ring has descriptors`() throws {
+    let bench = try Bench()
+    bench.driver.publish(index: 5)
+    bench.expect(.availableIndex, in: bench.look())
+  }
+
+  @Test func `a head beyond the table`() throws {
+    let bench = try Bench()
+    bench.offer(4)
+    bench.expect(.head, in: bench.look())
+  }
+
+  @Test func `a chain in flight is offered again`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.offer(0)
+    bench.expect(.inFlight, in: bench.look())
+  }
+
+  @Test func `two chains share a descriptor`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64, flags: Descriptor.hasNext, next: 2)
+    bench.write(1, length: 64, flags: Descriptor.hasNext, next: 2)
+    bench.write(2, length: 64)
+    bench.offer(0, 1)
+    bench.expect(.inFlight, in: bench.look())
+  }
+
+  @Test func `a chain that leads out of the table`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64, flags: Descriptor.hasNext, next: 4)
+    bench.offer(0)
+    bench.expect(.next, in: bench.look())
+  }
+
+  @Test func `a chain that leads to itself`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64, flags: Descriptor.hasNext, next: 1)
+    bench.write(1, length: 64, flags: Descriptor.hasNext, next: 0)
+    bench.offer(0)
+    bench.expect(.chainLength, in: bench.look())
+  }
+
+  @Test func `a buffer to read behind one to write`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64, flags: Descriptor.hasNext | Descriptor.isWritable, next: 1)
+    bench.write(1, length: 64, flags: 0)
+    bench.offer(0)
+    bench.expect(.readableFirst, in: bench.look())
+  }
+
+  @Test(arguments: [(0, 16), (0, 17), (0, 80), (1, 32)] as [(UInt16, UInt32)])
+  func `an indirect table that is none`(flags: UInt16, length: UInt32) throws {
+    let isNegotiated = length != 16
+    let bench = try Bench { $0.indirect = isNegotiated }
+    bench.write(0, length: length, flags: Descriptor.isIndirect | flags)
+    bench.offer(0)
+    bench.expect(.indirect, in: bench.look())
+  }
+
+  @Test func `a table in a table`() throws {
+    let bench = try Bench { $0.indirect = true }
+    bench.store(Descriptor(address: Bench.base, length: 16, flags: Descriptor.isIndirect))
+    bench.write(0, length: 16, flags: Descriptor.isIndirect)
+    bench.offer(0)
+    bench.expect(.indirect, in: bench.look())
+  }
+
+  @Test func `a descriptor that the device has changes`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.write(0, length: 65)
+    bench.expect(.changed, in: bench.look())
+  }
+
+  @Test func `an available entry that the device has changes`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.driver.availIndex = 0
+    bench.driver.offer(3)
+    bench.expect(.changed, in: bench.look())
+  }
+
+  @Test func `a driver with event indices sets flags`() throws {
+    let bench = try Bench { $0.eventIndex = true }
+    bench.driver.setAvailFlags(1)
+    bench.expect(.driverFlags, in: bench.look())
+  }
+
+  @Test(arguments: [true, false]) func `a doorbell is not rung`(eventIndex: Bool) throws {
+    let bench = try Bench { $0.eventIndex = eventIndex }
+    #expect(bench.kick(rang: true).isEmpty)
+    bench.write(0, length: 64)
+    bench.offer(0)
+    bench.expect(.kick, in: bench.kick(rang: false))
+  }
+
+  @Test func `a doorbell that is not wanted is not missed`() throws {
+    let bench = try Bench { $0.eventIndex = true }
+    #expect(bench.kick(rang: true).isEmpty)
+    bench.setAvailEvent(7)
+    bench.write(0, length: 64)
+    bench.offer(0)
+    #expect(bench.kick(rang: false).isEmpty)
+  }
+
+  @Test func `a turn ends with a chain of which nobody knows`() throws {
+    let bench = try Bench()
+    #expect(bench.kick(rang: true).isEmpty)
+    bench.write(0, length: 64)
+    bench.offer(0)
+    bench.expect(.kickAtTurnEnd, in: bench.endTurn())
+  }
+
+  @Test(arguments: [(0, 2), (10, 1)] as [(Int, UInt8)])
+  func `a header to transmit says what only a device says`(offset: Int, value: UInt8) throws {
+    let bench = try Bench { $0.direction = .transmit }
+    bench.store(value, at: offset)
+    bench.write(0, length: 64)
+    bench.offer(0)
+    bench.expect(.transmitHeader, in: bench.look())
+  }
+
+  // MARK: The device
+
+  @Test func `used.idx goes beyond what was offered`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.offer(0)
+    bench.use(0, length: 0)
+    bench.use(0, length: 0)
+    bench.expect(.usedIndex, in: bench.look())
+  }
+
+  @Test func `used.idx goes back`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.offer(0)
+    bench.use(0, length: 0)
+    #expect(bench.look().isEmpty)
+    bench.usedIndex = 0
+    bench.expect(.usedIndex, in: bench.look())
+  }
+
+  @Test(arguments: [1, 4, .max] as [UInt32]) func `a chain is used that the device does not have`(id: UInt32) throws {
+    let bench = try Bench()
+    bench.write(0, length: 64)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.use(id, length: 0)
+    bench.expect(.usedChain, in: bench.look())
+  }
+
+  @Test func `more bytes are used than could be written`() throws {
+    let bench = try Bench()
+    bench.write(0, length: 64, flags: Descriptor.isWritable)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.use(0, length: 65)
+    bench.expect(.usedLength, in: bench.look())
+  }
+
+  @Test func `a device with event indices sets flags`() throws {
+    let bench = try Bench { $0.eventIndex = true }
+    bench.setUsedFlags(1)
+    bench.expect(.deviceFlags, in: bench.look())
+  }
+
+  @Test(arguments: [true, false]) func `an interrupt is not sent`(eventIndex: Bool) throws {
+    let bench = try Bench { $0.eventIndex = eventIndex }
+    #expect(bench.call(rang: true).isEmpty)
+    bench.write(0, length: 64)
+    bench.offer(0)
+    bench.use(0, length: 0)
+    bench.expect(.call, in: bench.call(rang: false))
+  }
+
+  @Test func `a turn ends with a used chain of which nobody knows`() throws {
+    let bench = try Bench()
+    #expect(bench.call(rang: true).isEmpty)
+    bench.write(0, length: 64)
+    bench.offer(0)
+    bench.use(0, length: 0)
+    bench.expect(.callAtTurnEnd, in: bench.endTurn())
+  }
+
+  @Test(arguments: [(0, true), (2, false), (2, true)] as [(UInt16, Bool)])
+  func `a received frame lies in other buffers than it says`(buffers: UInt16, merged: Bool) throws {
+    let bench = try Bench {
+      $0.direction = .receive
+      $0.mergedBuffers = merged
+    }
+    bench.write(0, length: 64, flags: Descriptor.isWritable)
+    bench.offer(0)
+    #expect(bench.look().isEmpty)
+    bench.store(UInt8(buffers), at: 10)
+    bench.use(0, length: 64)
+    bench.expect(.receivedBuffers, in: bench.call(rang: true))
+  }
+
+  @Test func `every clause is broken by a test here`() {
+    // Those of the tests above; a new clause wants a new test.
+    #expect(RingClause.allCases.count == 19)
+    #expect(RingClause.allCases.allSatisfy { $0.citation.hasPrefix("VIRTIO 1.4 §") })
+  }
+}
+
+/// A ring of four descriptors and its monitor; both sides are the test's to play.
+@safe private final class Bench {
+  /// Device address of `frames`.
+  static let base: UInt64 = 0x1_0000
+
+  let driver: LyingDriverRing
+  /// Where buffers point: 4 KiB.
+  private let frames: UnsafeMutableRawPointer
+  private let block: UnsafeMutableRawPointer
+  private let layout: SplitRingLayout
+  private let monitor = RingMonitor()
+  private let identity: UInt
+  private var usedPosition: UInt16
+
+  init(startIndex: UInt16 = 0, _ configure: (inout MonitoredRing) -> Void = { _ in }) throws {
+    layout = try SplitRingLayout(size: 4)
+    unsafe block = .allocate(byteCount: layout.totalBytes, alignment: 64)
+    unsafe frames = .allocate(byteCount: 4096, alignment: 64)
+    unsafe frames.initializeMemory(as: UInt8.self, repeating: 0, count: 4096)
+    driver = unsafe try LyingDriverRing(size: 4, block: block, startIndex: startIndex)
+    usedPosition = startIndex
+    var ring = unsafe MonitoredRing(
+      "the ring", size: 4, descriptors: block, available: block + layout.availOffset, used: block + layout.usedOffset)
+    ring.startIndex = startIndex
+    let start = unsafe UInt(bitPattern: frames)
+    unsafe ring.place = { address, length in
+      address >= Self.base && Int(address - Self.base) + length <= 4096
+        ? unsafe UnsafeRawPointer(bitPattern: start + UInt(address - Self.base)) : nil
+    }
+    configure(&ring)
+    identity = ring.identity
+    monitor.watch(ring)
+  }
+
+  deinit {
+    unsafe block.deallocate()
+    unsafe frames.deallocate()
+  }
+
+  // MARK: What the sides do
+
+  func write(_ index: Int, length: UInt32, flags: UInt16 = LyingDriverRing.Descriptor.isWritable, next: UInt16 = 0) {
+    driver.write(.init(address: Self.base, length: length, flags: flags, next: next), at: index)
+  }
+
+  func offer(_ heads: UInt16...) {
+    for head in heads { driver.offer(head) }
+    driver.publish()
+  }
+
+  /// Writes into what buffers point to.
+  func store(_ byte: UInt8, at offset: Int) { unsafe frames.storeBytes(of: byte, toByteOffset: offset, as: UInt8.self) }
+
+  /// Puts a descriptor where buffers point to.
+  func store(_ descriptor: LyingDriverRing.Descriptor) { unsafe LyingDriverRing.write(descriptor, to: frames) }
+
+  private var used: UnsafeMutableRawPointer { unsafe block + layout.usedOffset }
+
+  var usedIndex: UInt16 {
+    get { unsafe (used + 2).load(as: UInt16.self) }
+    set { unsafe (used + 2).storeBytes(of: newValue, as: UInt16.self) }
+  }
+
+  func use(_ id: UInt32, length: UInt32) {
+    let place = unsafe used + 4 + 8 * Int(usedPosition & 3)
+    unsafe place.storeBytes(of: id, as: UInt32.self)
+    unsafe (place + 4).storeBytes(of: length, as: UInt32.self)
+    usedPosition &+= 1
+    usedIndex = usedPosition
+  }
+
+  func setUsedFlags(_ flags: UInt16) { unsafe used.storeBytes(of: flags, as: UInt16.self) }
+  func setAvailEvent(_ event: UInt16) { unsafe (used + 4 + 8 * 4).storeBytes(of: event, as: UInt16.self) }
+
+  // MARK: What the monitor says
+
+  func look() -> [RingViolation] { monitor.look() }
+  func endTurn() -> [RingViolation] { monitor.endTurn() }
+  func kick(rang: Bool) -> [RingViolation] { monitor.noteKick(identity, rang: rang) }
+  func call(rang: Bool) -> [RingViolation] { monitor.noteCall(identity, rang: rang) }
+
+  func expect(_ clause: RingClause, in found: [RingViolation], _ location: SourceLocation = #_sourceLocation) {
+    #expect(found.map(\.clause) == [clause], "\(found)", sourceLocation: location)
+    #expect(found.first?.description.hasSuffix("(\(clause.citation))") == true, sourceLocation: location)
+    // What was found wrong once is not found again.
+    #expect(monitor.count == 0, sourceLocation: location)
+  }
+}
