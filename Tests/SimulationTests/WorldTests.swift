@@ -57,7 +57,7 @@ import Testing
   }
 }
 
-/// The page's example, compiled, and compared with what is printed.
+/// The page's examples, compiled, and compared with what is printed.
 @Suite struct SimulationPageTests {
   // snippet
   @Test(arguments: 0..<50) func `every frame is echoed, whatever the order of events`(seed: UInt64) async throws {
@@ -81,18 +81,49 @@ import Testing
   }
   // end
 
-  @Test func `the example is printed as it is compiled`() throws {
-    let source = lines(of: try String(contentsOf: URL(filePath: #filePath), encoding: .utf8))
-    let start = try #require(source.firstIndex(of: "// snippet"))
-    let end = try #require(source.firstIndex(of: "// end"))
-    let snippet = Array(source[(start + 1)..<end])
+  // snippet
+  @Test(arguments: 0..<50) func `a frame is sent, whenever the switch dies`(seed: UInt64) async throws {
+    try await Simulation(seed: seed).run { world in
+      let path = FileManager.default.temporaryDirectory.appending(path: "switch-\(getpid())").path
+      let peer = try VhostUserPeer(world, path: path)
+      peer.whenDriven = { pair in
+        pair.whenKicked = { $0.loopBack() }
+        pair.loopBack()
+      }
+      defer { peer.end() }
+      peer.begin()
+      while !FileManager.default.fileExists(atPath: path) { try await Task.sleep(for: .milliseconds(1)) }
+      let device = try await world.open("vhost-user:\(path)")
+      world.mayHappen("the switch dies") {
+        peer.exit()
+        peer.begin()
+      }
+      let packet = try Packet(copying: [UInt8](repeating: 0xff, count: 64), in: device.pool)
+      try await device.queues[0].send(packet)
+      try await device.close()
+    }
+  }
+  // end
+
+  @Test(arguments: ["Tests/SimulationTests/WorldTests.swift", "Simulate/Sources/Simulate/Worlds/Kernel.swift"])
+  func `examples are printed as they are compiled`(file: String) throws {
     let root = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../..")
-    let page = lines(
-      of: try String(
-        contentsOf: root.appending(path: "Sources/Netdev/Netdev.docc/Simulation.md"), encoding: .utf8))
-    let first = try #require(page.firstIndex(of: snippet[0]))
-    #expect(page[first...].prefix(snippet.count).elementsEqual(snippet))
-    #expect(page[first...].dropFirst(snippet.count).first == "```")
+    func read(_ path: String) throws -> [String] {
+      lines(of: try String(contentsOf: root.appending(path: path), encoding: .utf8))
+    }
+    let page = try read("Sources/Netdev/Netdev.docc/Simulation.md")
+    var rest = try read(file)[...]
+    var count = 0
+    while let start = rest.firstIndex(of: "// snippet") {
+      let end = try #require(rest[start...].firstIndex(of: "// end"))
+      let snippet = rest[(start + 1)..<end]
+      rest = rest[(end + 1)...]
+      let first = try #require(page.firstIndex(of: try #require(snippet.first)))
+      #expect(page[first...].prefix(snippet.count).elementsEqual(snippet))
+      #expect(page[first...].dropFirst(snippet.count).first == "```")
+      count += 1
+    }
+    #expect(count > 0)
   }
 
   private func lines(of text: String) -> [String] {

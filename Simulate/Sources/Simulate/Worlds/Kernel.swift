@@ -9,6 +9,7 @@ let kernelScenarios: [Scenario] = [
     try await driveTap(world, plan, isTroubled: plan.disturbances.contains(.loss))
   },
   Scenario(name: "tap-deleted", body: deleteTap),
+  Scenario(name: "tap-other-mtu", body: changeMTU),
   Scenario(name: "host-udp", body: echoDatagrams),
 ]
 
@@ -26,32 +27,42 @@ private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) a
     }
   }
   defer { interface.finish() }
+  let (out, into) = (Account(), Account())
   let readers = device.queues.map { queue in
-    Task.detached { for await packet in queue.packets { received.note(Frame(packet)) } }
+    Task.detached {
+      for await packet in queue.packets { received.note(Frame(packet)) }
+      out.isOver = true
+      into.isOver = true
+    }
   }
   let trouble = Task.detached { if isTroubled { try await makeTrouble(interface, world) } }
   let senders = device.queues.map { queue in
     world.task("a sender") {
       for number in 0..<plan.size {
         await plan.pause(world)
+        out.begun += 1
         try await send([try Frame(flow: queue.index, number: number).packet(in: queue.pool)], by: queue, world)
+        out.done += 1
       }
     }
   }
   for number in 0..<plan.size {
     await plan.pause(world)
-    for queue in 0..<queues
-    where !interface.send(Frame(flow: queue, number: number).bytes, queue: queue) && !isTroubled && world.isCalm {
-      world.find("the interface has no queue \(queue), or no room in it")
+    for queue in 0..<queues {
+      if interface.send(Frame(flow: queue, number: number).bytes, queue: queue) {
+        into.begun += 1
+        into.done += 1
+      } else if !isTroubled && world.isCalm {
+        world.find("the interface has no queue \(queue), or no room in it")
+      }
     }
   }
   try await finish(senders, world)
   try await trouble.value
-  if isTroubled {
-    try await Task.sleep(for: .milliseconds(100))
-  } else {
-    try await sent.wait(for: plan.size * queues)
-    try await received.wait(for: plan.size * queues)
+  try await out.settle(world) { sent.count + Int(device.deviceDrops.reduce(0) { $0 + $1.totalTransmitted }) }
+  try await into.settle(world) { received.count + Int(device.deviceDrops.reduce(0) { $0 + $1.totalReceived }) }
+  if !isTroubled, world.isCalm, device.deviceDrops.contains(where: { $0.totalTransmitted + $0.totalReceived > 0 }) {
+    world.find("frames were dropped, and nothing had happened: \(device.deviceDrops)")
   }
   try await device.close()
   await kernel.finished(interface)
@@ -63,6 +74,44 @@ extension Task where Success == Void, Failure == Never {
   fileprivate func finished(_ interface: SimulatedInterface) async {
     interface.finish()
     await value
+  }
+}
+
+// snippet
+private func changeMTU(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  guard let interface = world.makeInterface("tap0") else { return world.find("no interface") }
+  let ledger = Ledger(world)
+  let kernel = Task.detached { while let frame = await interface.next() { ledger.note(Frame(frame)) } }
+  defer { interface.finish() }
+  let device = try await world.open("tap:tap0")
+  world.mayHappen("another MTU") { interface.setMTU(1400) }
+  for number in 0..<plan.size {
+    await plan.pause(world)
+    try await device.queues[0].send(try Frame(flow: 0, number: number).packet(in: device.pool))
+  }
+  try await ledger.wait(for: plan.size)
+  ledger.expectAll(plan.size, of: 0)
+  try await device.close()
+  interface.finish()
+  await kernel.value
+}
+// end
+
+/// Frames that went one way: each has come, or is counted as dropped; none is lost without a word.
+///
+/// Used by the tasks of one world.
+private final class Account: @unchecked Sendable {
+  /// Frames that somebody began to send, and those of them of which he knows that they are on their way or further.
+  var begun = 0
+  var done = 0
+  /// The device has ended: what was on its way need not come.
+  var isOver = false
+
+  /// Waits until all that were sent are accounted for.
+  func settle(_ world: SimulatedWorld, _ accounted: () -> Int) async throws {
+    while accounted() < done, !isOver { try await Task.sleep(for: .milliseconds(1)) }
+    try await Task.sleep(for: .milliseconds(10))
+    if accounted() > begun { world.find("\(begun) frames were sent, \(accounted()) have come or were dropped") }
   }
 }
 
@@ -117,7 +166,7 @@ private func echoDatagrams(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let port = world.port(number)
   let device = try await world.open("host-udp:127.0.0.1:\(number)" + (world.chance(oneIn: 2) ? "?placement=own" : ""))
   let programs = 1 + world.choose(below: 3)
-  let ledger = Ledger(world)
+  let (ledger, account) = (Ledger(world), Account())
   let answers = Task.detached {
     while let datagram = await port.next() {
       let frame = Frame(datagram.payload)
@@ -129,6 +178,7 @@ private func echoDatagrams(_ world: SimulatedWorld, _ plan: Plan) async throws {
   }
   defer { port.finish() }
   let echo = Task.detached {
+    defer { account.isOver = true }
     try await device.run { queue in
       for await var packet in queue.packets {
         packet.withMutableBytes { bytes in
@@ -143,12 +193,19 @@ private func echoDatagrams(_ world: SimulatedWorld, _ plan: Plan) async throws {
   defer { echo.cancel() }
   for number in 0..<plan.size {
     await plan.pause(world)
-    for program in 0..<programs
-    where !port.send(Frame(flow: program, number: number).bytes, from: UInt16(5000 + program)) && world.isCalm {
-      world.find("nobody has the port")
+    for program in 0..<programs {
+      if port.send(Frame(flow: program, number: number).bytes, from: UInt16(5000 + program)) {
+        account.begun += 1
+        account.done += 1
+      } else if world.isCalm {
+        world.find("nobody has the port")
+      }
     }
   }
-  try await ledger.wait(for: plan.size * programs)
+  try await account.settle(world) {
+    ledger.count + Int(device.deviceDrops.reduce(0) { $0 + $1.totalTransmitted + $1.totalReceived })
+  }
+  if world.isCalm, ledger.count != account.done { world.find("\(account.done) datagrams, \(ledger.count) answers") }
   echo.cancel()
   do { try await echo.value } catch { if !isOfEnding(error) { throw error } }
   port.finish()

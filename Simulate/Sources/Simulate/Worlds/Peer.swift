@@ -209,7 +209,11 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
   let far = farSide(world, recovers: false)
   let peer = Peer(world, plan, at: far)
   defer { peer.end() }
-  let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: far))
+  var configuration = NetworkDevice.Configuration()
+  // What stays in quarantine stays for as long as the sweep lasts.
+  configuration.pool = try PacketPool(.init(slots: 128, slotSize: 2048, hugePages: false))
+  let device = try await NetworkDevice.open(
+    driver: VirtioNetDriver(transport: far), configuration: configuration)
   let isConfirmed = world.chance(oneIn: 2)
   if isConfirmed { world.watch(device.pool) } else { far.resetBehaviour = .never }
   await far.perform { peer.live($0) }
