@@ -118,7 +118,8 @@ import Testing
       let end = try #require(rest[start...].firstIndex(of: "// end"))
       let snippet = rest[(start + 1)..<end]
       rest = rest[(end + 1)...]
-      let first = try #require(page.firstIndex(of: try #require(snippet.first)))
+      let heading = try #require(snippet.first)
+      let first = try #require(page.firstIndex(of: heading))
       #expect(page[first...].prefix(snippet.count).elementsEqual(snippet))
       #expect(page[first...].dropFirst(snippet.count).first == "```")
       count += 1
