@@ -67,9 +67,9 @@ struct Sweep {
     if disturbances.contains(.cancel) { simulation.disturbances.insert(.cancellation) }
     if disturbances.contains(.close) { simulation.disturbances.insert(.close) }
     if disturbances.contains(.empty) { simulation.disturbances.insert(.emptyPool) }
-    // In every third round of the three sizes, now often, now hardly ever.
+    // In every other round of the three sizes, now often, now hardly ever.
     let round = run.seed / UInt64(3 * Scenario.all.count)
-    if disturbances.contains(.refuse), round % 3 == 2 { simulation.refusalRate = [20, 200, 1000][Int(round / 3 % 3)] }
+    if disturbances.contains(.refuse), round % 2 == 1 { simulation.refusalRate = [20, 50, 500][Int(round / 2 % 3)] }
     return await simulation.observe { world in
       CrashReport.arm()
       try await run.scenario.body(world, run.plan)

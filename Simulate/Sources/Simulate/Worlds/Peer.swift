@@ -232,7 +232,8 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
       }
     }
   }
-  try await Task.sleep(for: .microseconds(world.choose(below: 2000)))
+  // Half of them right after the start.
+  try await Task.sleep(for: .microseconds(world.choose(below: world.chance(oneIn: 2) ? 300 : 2000)))
   let breaks = world.chance(oneIn: 4)
   if breaks { await far.perform { $0.needReset() } }
   do { try await device.close() } catch { if isConfirmed { world.find("close: \(error)") } }
