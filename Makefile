@@ -135,8 +135,7 @@ test-thread: deps test-deps
 	$(TSAN_TEST) $(if $(WITHOUT_PEERS),--skip '$(WITH_PEERS)')
 
 # The lock-free parts, the library's own files, in every order and with every value that the memory model allows; and that each of
-# their memory orders is needed. ARGUMENTS='ring' runs the models of that name alone, ARGUMENTS=--all tries also what is known to
-# change nothing.
+# their memory orders is needed, or known to change nothing. ARGUMENTS='ring' runs the models of that name alone.
 .PHONY: models
 models:
 	swift build -c release --package-path Models

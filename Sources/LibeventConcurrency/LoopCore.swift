@@ -51,6 +51,9 @@ internal import CNetdevSystem
 
   // MARK: Turning
 
+  // `Models/Sources/LibeventConcurrency/LoopModels.swift` has a copy of what `run`, `turn` and `sleep` do with the inlet: a change
+  // of that order is made there too.
+
   /// Turns until stopped. The caller's thread is the loop's from here to the return.
   static func run(_ core: UnsafeMutablePointer<LoopCore>) {
     unsafe netdev_set_current_loop(core)

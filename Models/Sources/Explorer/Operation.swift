@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// Memory orders, by the names of Swift's.
 package enum Ordering: Hashable, Sendable {
   case relaxed, acquiring, releasing, acquiringAndReleasing, sequentiallyConsistent
@@ -37,8 +39,15 @@ package struct Site: Hashable, Comparable, Sendable, CustomStringConvertible {
     return "\(name.split(separator: ".").first ?? "") \("\(function)".split(separator: "(").first ?? "")"
   }
 
-  /// It belongs to a model or to what stands for the kernel there, not to the code that is studied.
-  package var isScenery: Bool { place.hasPrefix("Scenery ") || place.hasPrefix("LoopModels ") }
+  /// It belongs to a model or to what stands in there for something, not to the code that is studied: its file is no link to the
+  /// library's.
+  package var isScenery: Bool {
+    // This file's own place: Explorer/Operation.swift of the folder that has the modules.
+    let sources = "\(#filePath)".split(separator: "/", omittingEmptySubsequences: false).dropLast(2)
+    var status = stat()
+    guard lstat("\(sources.joined(separator: "/"))/\(file)", &status) == 0 else { return true }
+    return status.st_mode & S_IFMT != S_IFLNK
+  }
 
   package var description: String { "\(place), line \(line)" }
 }

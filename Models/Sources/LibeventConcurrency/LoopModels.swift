@@ -3,9 +3,9 @@ package import Explorer
 /// `LoopInlet`, the library's own source, between threads that bring something and a loop.
 package enum LoopModels {
   /// All of them.
-  package static var all: [Model] { [jobs, requests, stop] }
+  package static var all: [Model] { [jobs, requests, calls, stop] }
 
-  /// As `LoopCore.run`, `turn` and `sleep`: what they do with the inlet, in their order.
+  /// A copy of `LoopCore.run`, `turn` and `sleep`: what they do with the inlet, in their order.
   private static func run(
     _ inlet: LoopInlet, _ backend: ModelBackend, _ explorer: Explorer, begin: (_ isRequested: Bool) -> Void,
     run: (UInt) -> Void = { _ in }
@@ -78,7 +78,26 @@ package enum LoopModels {
     }
   }
 
-  /// A thread gives a call and then asks the loop to end: the call is made if the loop sees it, and the loop ends.
+  /// Two threads give a call each: both are made, once, and the loop does not sleep while there is one.
+  static var calls: Model {
+    Model("LoopInlet: two who give calls") { explorer in
+      let backend = ModelBackend()
+      let inlet = LoopInlet(backend: backend)
+      let made = PlainWord("what the calls leave")
+      for index in 1...2 as ClosedRange<UInt64> {
+        explorer.thread("giver \(index)") { inlet.execute { made.value += index } }
+      }
+      var calls = 0
+      explorer.thread("loop") {
+        run(inlet, backend, explorer) { isRequested in if isRequested { calls += inlet.makeCalls() } }
+      }
+      return {
+        explorer.require(calls == 2 && made.value == 3, "the loop sleeps, and of two calls has made \(calls)")
+      }
+    }
+  }
+
+  /// A thread gives a call and then asks the loop to end: the loop ends, and makes the call before it, or not at all.
   static var stop: Model {
     Model("LoopInlet: calls, and the end") { explorer in
       let backend = ModelBackend()

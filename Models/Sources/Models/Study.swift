@@ -5,6 +5,8 @@ import Glibc
 struct Study {
   let models: [Model]
   private var sites: [Site: AccessKind] = [:]
+  /// The weakenings that there are, as `Unneeded` names them.
+  private(set) var keys: Set<String> = []
   /// Which model found something last: tried first.
   private var order: [Int]
 
@@ -14,15 +16,15 @@ struct Study {
   }
 
   /// How many findings.
-  mutating func run(triesAll: Bool) -> Int {
+  mutating func run() -> Int {
     var failures = 0
     for model in models where !passes(model) { failures += 1 }
     for (name, site, chain) in weakenings {
       let line = "  \(name), line \(site.line)"
       for weakening in chain {
         let key = "\(name): \(weakening)"
+        keys.insert(key)
         let reason = Unneeded.reasons[key]
-        if reason != nil, !triesAll { continue }
         let found = find(site, weakening)
         switch (found, reason) {
         case (let found?, nil): say("\(line): \(weakening) is found: \(found.what)")

@@ -1,5 +1,4 @@
 internal import Explorer
-internal import CNetdevSystem
 
 // What the linked files use and what is not modelled, or is the explorer's.
 
@@ -49,18 +48,6 @@ struct QueueCounters: Sendable {
     records.deallocate()
   }
 
-  /// As the pool's `giveBack`.
-  func giveBack(_ slot: UInt32) {
-    shared.push(slot)
-    netdev_full_fence()
-    queues.fulfil(shared.count) { shared.count }
-  }
-
-  /// As the pool's `spill`.
-  func spill(_ list: UnsafeMutablePointer<LocalSlots>, keeping: Int) {
-    while list.pointee.count > keeping {
-      list.pointee.count -= 1
-      giveBack(list.pointee.slots[list.pointee.count])
-    }
-  }
+  /// As the pool's own, of which no object that travels with the slot is left here.
+  func giveBack(_ slot: UInt32) { queues.giveBack(slot, to: shared) }
 }

@@ -28,3 +28,13 @@ struct LocalSlots {
     unsafe slots.initialize(repeating: 0, count: Self.capacity)
   }
 }
+
+extension PacketPool {
+  /// On the owner's loop: moves all but `keeping` slots to the shared list.
+  func spill(_ list: UnsafeMutablePointer<LocalSlots>, keeping: Int) {
+    while unsafe list.pointee.count > keeping {
+      unsafe list.pointee.count -= 1
+      giveBack(unsafe list.pointee.slots[list.pointee.count])
+    }
+  }
+}

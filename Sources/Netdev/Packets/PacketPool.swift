@@ -174,14 +174,6 @@ extension PacketPool {
     unsafe queues.retire(list)
   }
 
-  /// On the owner's loop: moves all but `keeping` slots to the shared list.
-  func spill(_ list: UnsafeMutablePointer<LocalSlots>, keeping: Int) {
-    while unsafe list.pointee.count > keeping {
-      unsafe list.pointee.count -= 1
-      giveBack(unsafe list.pointee.slots[list.pointee.count])
-    }
-  }
-
   /// On the owner's loop: takes up to `wanted` slots from the shared list but leaves at least `leaving` there.
   func replenish(_ list: UnsafeMutablePointer<LocalSlots>, wanted: Int, leaving: Int) {
     guard wanted > 0 else { return }
@@ -242,9 +234,7 @@ extension PacketPool {
   func giveBack(_ slot: UInt32) {
     // An object that travels with the slot does not keep the pool while it lies here; the caller does until we return.
     let hasObject = unsafe records[Int(slot)].object != 0
-    shared.push(slot)
-    netdev_full_fence()
-    queues.fulfil(shared.count) { shared.count }
+    queues.giveBack(slot, to: shared)
     if hasObject { unsafe Unmanaged.passUnretained(self).release() }
   }
 }

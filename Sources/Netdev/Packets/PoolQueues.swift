@@ -148,11 +148,17 @@ extension PoolQueues {
     }
   }
 
-  /// From any thread, after a buffer was given back: wakes those for whom there are enough now.
-  func fulfil(_ free: Int, recount: () -> Int) {
-    guard free > wakeLevel.load(ordering: .relaxed) else { return }
+  /// From any thread: a slot comes into the pool's shared list, and those are woken for whom there are enough now.
+  func giveBack(_ slot: UInt32, to shared: SharedSlots) {
+    shared.push(slot)
+    netdev_full_fence()
+    guard shared.count > wakeLevel.load(ordering: .relaxed) else { return }
+    fulfil(shared)
+  }
+
+  private func fulfil(_ shared: SharedSlots) {
     state.withLock { state in
-      let free = recount()
+      let free = shared.count
       for index in state.entries.indices {
         guard let owner = state.entries[index].owner, let wish = owner.wish, wish.level < free else { continue }
         // What it has claimed is its own until it has been there.

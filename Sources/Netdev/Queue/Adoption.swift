@@ -85,6 +85,8 @@ extension QueueCore {
 
   /// Gives those who wait for buffers what there is, in order. While somebody still waits, the next buffer given back to the
   /// pool anywhere wakes this loop, and a timer sees to it that nobody waits for what cannot come.
+  ///
+  /// `Models/Sources/Netdev/PoolModels.swift` has a copy of the order of these steps.
   func serveBufferLine() {
     if settleBufferLine() { return endWish() }
     guard let first = bufferLine.first else { return }

@@ -125,6 +125,9 @@ extension QueueCore {
     return unsafe block
   }
 
+  // `Models/Sources/Netdev/PoolModels.swift` has copies of what `refill`, `giveUpIdle` and `replenish` do with the pool's queues: a
+  // change of that order is made there too.
+
   /// Gives the device empty buffers for what it consumed; wakes nobody, rings nothing.
   func refill() {
     // Somebody waits for buffers: what this queue has at hand is shared out anew, by the pool's rules.

@@ -74,6 +74,8 @@ final class QueueInlet: Sendable {
   }
 
   /// From any thread: leaves a block of received frames for the loop to take back; false when the queue has ended.
+  ///
+  /// `Models/Sources/LibeventConcurrency/LoopModels.swift` has a copy of the hint, the lock left out, and of who takes it.
   func giveBack(block address: UInt) -> Bool {
     let isTaken = state.withLock { state in
       guard !state.hasEnded else { return false }

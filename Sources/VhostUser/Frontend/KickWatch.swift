@@ -74,6 +74,9 @@ actor KickWatch {
 
   // MARK: On the loop
 
+  // `Models/Sources/VhostUser/Scenery.swift` has a copy of `noteRing`, `wakeUp` and `look`, for one doorbell: a change of their
+  // order is made there too.
+
   private func wakeUp() {
     quietLooks = 0
     timer?.schedule(after: pause)

@@ -46,6 +46,8 @@ internal import Virtio
   }
 
   /// The hook's `end`. True asks for another turn without sleeping.
+  ///
+  /// `Models/Sources/Virtio/RingModels.swift` has a copy of the order in which it serves, publishes, interrupts and asks for kicks.
   static func turn(_ core: UnsafeMutablePointer<EngineCore>) -> Bool {
     guard unsafe core.pointee.pending || core.pointee.isPolling else { return false }
     unsafe core.pointee.pending = false
