@@ -42,6 +42,8 @@ PLAUSIBLE = {
     "getsockopt": "ENOPROTOOPT EMFILE ESRCH",
     "bind": "EADDRINUSE EACCES EADDRNOTAVAIL",
     "getsockname": "ENOBUFS",
+    "recv": "EINTR ENOBUFS ENOMEM",
+    "send": "ENOBUFS ENOMEM",
     "recvmmsg": "EINTR EAGAIN ENOMEM ECONNREFUSED ENOSYS EPERM",
     "sendmmsg": "EINTR EAGAIN ENOBUFS ENOMEM EPERM ECONNREFUSED EMSGSIZE ENETUNREACH ENETDOWN ENOSYS",
     "connect": "EAGAIN ECONNREFUSED ENOENT EACCES EPERM",
@@ -285,4 +287,5 @@ def main():
     sys.exit(1 if sure else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

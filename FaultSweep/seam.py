@@ -2,12 +2,15 @@
 """Finds system calls of the library that do not go by the seam (netdev_fault.h): naked ones in C, and any in Swift.
 
 A call that the sweep cannot refuse is an error path that nobody has ever run. The testing product is left out: it is no part of
-what programs ship.
+what programs ship. And finds what simulated worlds and the sweep do not agree about: which calls are refused, and how.
 """
 
 import pathlib
 import re
 import sys
+
+sys.dont_write_bytecode = True
+import faults  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "Sources"
 CALLS = (
@@ -18,6 +21,11 @@ CALLS = (
     "setns setsockopt shutdown sigaction signalfd socket socketpair statx syscall timerfd_create timerfd_settime unlink(?:at)? unshare "
     "p?writev?2?").split()
 NAMES = "|".join(CALLS)
+# Worlds have a backend of their own in libevent's place, no threads, and no packet sockets. What asks for the process behind a
+# socket they leave alone (SimulatedFaults).
+NOT_IN_WORLDS = set(
+    "epoll_create1 epoll_ctl epoll_ctl_add epoll_ctl_mod epoll_ctl_del epoll_wait timerfd_create timerfd_settime pthread_create "
+    "sigaction sendto getsockopt syscall".split())
 # A name and its parenthesis, not a method, a part of a name, or a declaration.
 C_CALL = re.compile(rf"(?<![\w.>#])({NAMES})\(")
 SWIFT_CALL = re.compile(rf"\bGlibc\.({NAMES})\(|(?<![\w.`])({NAMES})\(")
@@ -52,7 +60,26 @@ def naked():
                 yield path, number, name
 
 
+def errors_apart():
+    """Where worlds (SimulatedFaults.swift) and the sweep (faults.py) do not agree about what a call may report."""
+    worlds = {
+        call: set(errors.split(", ")) for call, errors in re.findall(
+            r'^    "(\w+)": \[(.*)\],$', (ROOT / "NetdevTesting/Simulation/SimulatedFaults.swift").read_text(), re.M)}
+    if not worlds:
+        yield "no calls are found in SimulatedFaults.swift"
+    for call in sorted(set(worlds) - set(faults.PLAUSIBLE)):
+        yield f"{call} is refused in worlds, and faults.py does not say what it may report"
+    for call, errors in worlds.items():
+        for error in sorted(errors - set(faults.PLAUSIBLE.get(call, " ".join(errors)).split())):
+            yield f"{call} reports {error} in worlds, and not in faults.py"
+    for call in sorted(set(faults.PLAUSIBLE) - set(worlds) - NOT_IN_WORLDS):
+        yield f"{call} is refused by faults.py, and not in worlds"
+
+
 found = list(naked())
 for path, number, name in found:
     print(f"{path.relative_to(ROOT.parent)}:{number}: {name} does not go by the seam: see netdev_fault.h")
-sys.exit(1 if found else 0)
+apart = list(errors_apart())
+for text in apart:
+    print(text)
+sys.exit(1 if found or apart else 0)

@@ -24,9 +24,9 @@ package enum BlockingCalls {
   /// Makes a call on another thread; calls are begun in their order. From any thread.
   ///
   /// Where no thread can be had and none is at work, the call is made here: late is better than never. In a simulated world, which
-  /// has one thread, it is made here too.
+  /// has one thread, it is a step of its own.
   package static func start(_ call: @escaping @Sendable () -> Void) {
-    guard LoopWorlds.current == nil else { return call() }
+    if let world = LoopWorlds.current { return world.start(call) }
     let needsThread = state.withLock { state in
       state.calls.append(call)
       guard state.threads < mostThreads else { return false }
@@ -65,7 +65,10 @@ package enum BlockingCalls {
 package final class BlockingQueue: Sendable {
   private struct State {
     var calls: [@Sendable () -> Void] = []
+    /// Somebody makes the calls, or is about to.
     var isWorking = false
+    /// One of them is being made.
+    var isCalling = false
   }
 
   private let state = Mutex(State())
@@ -80,16 +83,22 @@ package final class BlockingQueue: Sendable {
       return !state.isWorking
     }
     guard isFirst else { return }
-    BlockingCalls.start { [self] in
-      while let call = state.withLock({ state -> (@Sendable () -> Void)? in
-        guard !state.calls.isEmpty else {
-          state.isWorking = false
-          return nil
-        }
-        return state.calls.removeFirst()
-      }) {
-        call()
+    BlockingCalls.start { [self] in makeCalls() }
+  }
+
+  /// Makes the calls that are there; ends when there are none.
+  private func makeCalls() {
+    // In a simulated world only: who makes it is held up in its middle, and goes on with the others.
+    guard state.withLock({ !$0.isCalling }) else { return }
+    while let call = state.withLock({ state -> (@Sendable () -> Void)? in
+      state.isCalling = !state.calls.isEmpty
+      guard state.isCalling else {
+        state.isWorking = false
+        return nil
       }
+      return state.calls.removeFirst()
+    }) {
+      call()
     }
   }
 }
@@ -98,9 +107,11 @@ extension BlockingQueue {
   /// Waits until everything has been called that was there before. Not on a loop; on one it does not wait.
   ///
   /// It starts nothing: the thread that waits here may be the only one that there can be. What was there before is on another
-  /// one, as calls are begun in their order.
+  /// one, as calls are begun in their order. In a simulated world, which has one thread, it makes the calls itself, unless one is
+  /// being made.
   package func finish() {
     guard netdev_current_loop_identity() == 0 else { return }
+    guard LoopWorlds.current == nil else { return makeCalls() }
     let done = Signal()
     let isWorking = state.withLock { state in
       if state.isWorking { state.calls.append { done.raise() } }

@@ -9,6 +9,8 @@ package protocol LoopWorld: AnyObject {
   func makeBackend(for name: String) -> any LoopBackend
   /// Turns the loop from here on, until it is over.
   func adopt(_ loop: WorldLoop)
+  /// Makes a call that may block, outside the loops, at some later step: as a thread of its own would.
+  func start(_ call: @escaping @Sendable () -> Void)
 }
 
 /// The world of the calling thread.

@@ -41,6 +41,11 @@ extension VirtioQueuePair {
       // In the headroom before the frame, which nobody else holds.
       let frame = unsafe slots.start(of: slot)
       unsafe VirtioNetHeader().store(to: frame - VirtioNetHeader.size)
+      #if Testing
+      if unsafe netdev_fault_is_planted("foreign-header") {
+        unsafe VirtioNetHeader(numBuffers: 1).store(to: frame - VirtioNetHeader.size)
+      }
+      #endif
       let length = UInt32(truncatingIfNeeded: slots.length(of: slot) &+ VirtioNetHeader.size)
       bytes &+= UInt64(length)
       return unsafe RingBuffer(address: addressing.headerAddress(before: frame), length: length, token: entry.rawValue)

@@ -248,6 +248,8 @@ internal import Virtio
 // MARK: - Notifications and the end
 
 extension VirtioQueuePair {
+  // `Models/Sources/Virtio/RingModels.swift` has a copy of the order in which a queue takes back, submits, rings and arms.
+
   func ring() {
     // Before DRIVER_OK no notification is sent (VIRTIO 1.4 §3.1.1), after the reset began none either.
     guard isLive else { return }

@@ -138,9 +138,10 @@ import Virtio
     bench.expect(.driverFlags, in: bench.look())
   }
 
-  @Test(arguments: [true, false]) func `a doorbell is not rung`(eventIndex: Bool) throws {
+  @Test(arguments: [true, false], [true, false])
+  func `a doorbell is not rung`(eventIndex: Bool, isFirst: Bool) throws {
     let bench = try Bench { $0.eventIndex = eventIndex }
-    #expect(bench.kick(rang: true).isEmpty)
+    if !isFirst { #expect(bench.kick(rang: true).isEmpty) }
     bench.write(0, length: 64)
     bench.offer(0)
     bench.expect(.kick, in: bench.kick(rang: false))
@@ -217,9 +218,10 @@ import Virtio
     bench.expect(.deviceFlags, in: bench.look())
   }
 
-  @Test(arguments: [true, false]) func `an interrupt is not sent`(eventIndex: Bool) throws {
+  @Test(arguments: [true, false], [true, false])
+  func `an interrupt is not sent`(eventIndex: Bool, isFirst: Bool) throws {
     let bench = try Bench { $0.eventIndex = eventIndex }
-    #expect(bench.call(rang: true).isEmpty)
+    if !isFirst { #expect(bench.call(rang: true).isEmpty) }
     bench.write(0, length: 64)
     bench.offer(0)
     bench.use(0, length: 0)

@@ -1,6 +1,8 @@
 import Foundation
+import LibeventConcurrency
 import NetdevDevices
 import NetdevTesting
+import Synchronization
 import Testing
 
 /// A world by itself: its clock, its order, and what it finds wrong.
@@ -32,6 +34,29 @@ import Testing
       }
     }
     #expect(sum == 45)
+  }
+
+  @Test func `calls that may block are steps of their own, in their order`() async throws {
+    var counts: Set<Int> = []
+    for seed in 0..<40 as Range<UInt64> {
+      let count = try await Simulation(seed: seed).run { _ in
+        let noted = Noted()
+        let queue = BlockingQueue()
+        for number in 1...3 { queue.start { noted.numbers.withLock { $0.append(number) } } }
+        #expect(noted.numbers.withLock { $0.isEmpty })
+        for _ in 0..<2 { await Task.yield() }
+        let count = noted.numbers.withLock { $0.count }
+        queue.finish()
+        #expect(noted.numbers.withLock { $0 } == [1, 2, 3])
+        return count
+      }
+      counts.insert(count)
+    }
+    #expect(counts == [0, 3], "they are made at any moment, or when somebody waits for them")
+  }
+
+  private final class Noted: Sendable {
+    let numbers = Mutex<[Int]>([])
   }
 
   @Test(arguments: 0..<20) func `frames go round`(seed: UInt64) async throws {

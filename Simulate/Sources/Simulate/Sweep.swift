@@ -13,6 +13,7 @@ struct Sweep {
   func run() async -> Bool {
     // What the runtime opens for itself it opens in the first runs.
     var (runs, descriptors) = (0, Int?.none)
+    var refusals = 0
     for seed in options.first..<options.first + UInt64(options.seeds)
     where seed % UInt64(options.parts) == UInt64(options.part) {
       let run = run(of: seed)
@@ -43,8 +44,10 @@ struct Sweep {
         return false
       }
       runs += 1
+      refusals += report.refusals
       if runs >= Scenario.all.count { descriptors = now }
     }
+    print("\(runs) runs, \(refusals) calls refused or cut short")
     return true
   }
 

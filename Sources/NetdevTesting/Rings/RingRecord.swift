@@ -24,7 +24,7 @@ struct RingRecord {
   private(set) var inFlight = 0
   /// Where the next look at descriptors in flight begins.
   private var cursor = 0
-  /// Index up to which the other side has been told or found not to want it; nil before the first time.
+  /// Index up to which the other side has been told or found not to want it; nil while nobody has said so of this side.
   private var kicked: UInt16?
   private var called: UInt16?
 
@@ -194,7 +194,7 @@ struct RingRecord {
   mutating func noteKick(rang: Bool) throws(RingViolation) {
     try look()
     let isWanted = wants(
-      from: kicked, to: available, event: ring.availableEvent, flags: ring.usedFlags)
+      from: kicked ?? ring.startIndex, to: available, event: ring.availableEvent, flags: ring.usedFlags)
     kicked = available
     if isWanted, !rang { throw broken(.kick, "the device asks for a kick at \(available), and none is sent") }
   }
@@ -202,14 +202,14 @@ struct RingRecord {
   /// The device has asked whether the driver wants to know, and has interrupted or not.
   mutating func noteCall(rang: Bool) throws(RingViolation) {
     try look(isFresh: true)
-    let isWanted = wants(from: called, to: used, event: ring.usedEvent, flags: ring.availableFlags)
+    let isWanted = wants(from: called ?? ring.startIndex, to: used, event: ring.usedEvent, flags: ring.availableFlags)
     called = used
     if isWanted, !rang { throw broken(.call, "the driver asks for an interrupt at \(used), and none is sent") }
   }
 
-  /// From the first time on: what was told last, `old`, and what is there now. The event is passed when it lies between.
-  private func wants(from old: UInt16?, to new: UInt16, event: UInt16, flags: UInt16) -> Bool {
-    guard let old, old != new else { return false }
+  /// What was told last, `old`, and what is there now. The event is passed when it lies between.
+  private func wants(from old: UInt16, to new: UInt16, event: UInt16, flags: UInt16) -> Bool {
+    guard old != new else { return false }
     if !ring.eventIndex { return flags & 1 == 0 }
     return event &- old < new &- old
   }

@@ -12,10 +12,11 @@ internal import Virtio
 final class WorldSchedule: LoopWorld, @unchecked Sendable {
   // Proof of Sendable: everything is touched on the world's thread, except `arrivals`, a lock's, and `thread`, a constant.
 
-  /// A job of the pool, or a call that was handed to Dispatch.
+  /// A job of the pool, a call that was handed to Dispatch, or one that may block.
   @safe private enum Work {
     case job(UnsafeMutableRawPointer)
     case call(@convention(c) (UnsafeMutableRawPointer?) -> Void, UnsafeMutableRawPointer?)
+    case blocking(@Sendable () -> Void)
   }
 
   private struct Delayed {
@@ -66,6 +67,7 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   private var listeners: [SimulatedBell] = []
   /// Steps since time passed that was waited for.
   private var stepsInPlace = 0
+  private var isEnded = false
 
   let incidents = WorldIncidents()
   let faults = SimulatedFaults()
@@ -110,6 +112,12 @@ extension WorldSchedule {
     guard let backend = made.popLast() else { return }
     backend.loop = loop
     loops.append(Turned(loop: loop, backend: backend))
+  }
+
+  /// A call that may block, from this thread. After the end nobody makes steps: then it is made here.
+  func start(_ call: @escaping @Sendable () -> Void) {
+    guard !isEnded else { return call() }
+    pool.append(.blocking(call))
   }
 
   /// A job for the pool, from this thread.
@@ -264,6 +272,9 @@ extension WorldSchedule {
       case .call(let body, let argument):
         note(.job(task: 0))
         unsafe body(argument)
+      case .blocking(let call):
+        note(.job(task: 0))
+        call()
       }
     }
   }
@@ -350,6 +361,9 @@ extension WorldSchedule {
   /// Lets go of everything: what is still held outside stays as it is and is never turned again.
   func end() {
     faults.rate = 0
+    isEnded = true
+    // What they let go of is the process's, not the world's.
+    for case .blocking(let call) in pool { call() }
     incidents.end()
     listeners = []
     loops = []

@@ -1,29 +1,29 @@
 #if Testing
-public import Synchronization
+package import Synchronization
 
 // Only in builds for tests: what a monitor of simulated worlds is told of rings (`NetdevTesting/Rings`). It reads the rings by
 // itself; it is told where they are, and when a side has made up its mind about a notification.
 
 /// Where a ring lies, for whoever watches it.
-@safe public struct WatchedRing: @unchecked Sendable {
+@safe package struct WatchedRing: @unchecked Sendable {
   // Proof of Sendable: addresses, which whoever watches reads as another processor would.
 
   /// How reports call it.
-  public let name: String
+  package let name: String
   /// Number of descriptors.
-  public let size: Int
+  package let size: Int
   /// The descriptor table, the available ring and the used ring.
-  public let areas:
+  package let areas:
     (descriptors: UnsafeMutableRawPointer, available: UnsafeMutableRawPointer, used: UnsafeMutableRawPointer)
   /// What was negotiated.
-  public let features: FeatureSet
+  package let features: FeatureSet
   /// The device writes its buffers.
-  public let isReceive: Bool
+  package let isReceive: Bool
   /// Where bytes at a device address lie here.
-  public let place: @Sendable (UInt64, Int) -> UnsafeRawPointer?
+  package let place: @Sendable (UInt64, Int) -> UnsafeRawPointer?
 
   /// A ring in one block, as `SplitRingLayout` lays it out.
-  public init(
+  package init(
     name: String, layout: SplitRingLayout, block: UnsafeMutableRawPointer, features: FeatureSet, isReceive: Bool,
     place: @escaping @Sendable (UInt64, Int) -> UnsafeRawPointer?
   ) {
@@ -37,7 +37,7 @@ public import Synchronization
 }
 
 /// What happens to a ring. Rings are known by the address of their available ring.
-public enum RingEvent: Sendable {
+package enum RingEvent: Sendable {
   /// It is laid, and empty.
   case laid(WatchedRing)
   /// Its memory goes, or nobody keeps its rules any more: its device is reset or lost.
@@ -49,12 +49,12 @@ public enum RingEvent: Sendable {
 }
 
 /// Who is told.
-public enum RingWatch {
+package enum RingWatch {
   /// Called on whatever thread it happens.
-  public static let listener = Mutex<(@Sendable (RingEvent) -> Void)?>(nil)
+  package static let listener = Mutex<(@Sendable (RingEvent) -> Void)?>(nil)
 
   /// Tells it.
-  public static func tell(_ event: RingEvent) {
+  package static func tell(_ event: RingEvent) {
     guard let listener = listener.withLock({ $0 }) else { return }
     listener(event)
   }
@@ -62,11 +62,11 @@ public enum RingWatch {
 
 extension SplitDriverRing {
   /// What tells the ring from others.
-  public var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
+  package var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
 }
 
 extension SplitDeviceRing {
   /// What tells the ring from others, to a driver in the same mapping.
-  public var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
+  package var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
 }
 #endif

@@ -115,7 +115,7 @@ private final class Account: @unchecked Sendable {
   }
 }
 
-/// Down and up, another MTU and back, a queue of somebody else's: none of it ends the device.
+/// Down and up, another MTU: none of it ends the device.
 private func makeTrouble(_ interface: SimulatedInterface, _ world: SimulatedWorld) async throws {
   for _ in 0...world.choose(below: 4) {
     try await Task.sleep(for: .microseconds(world.choose(below: 2000)))
