@@ -55,9 +55,15 @@ import Testing
       for number in CInt(100)...110 { guard fcntl(0, F_DUPFD_CLOEXEC, number) == number else { exit(3) } }
       for top in [0, 3, 4, 40, 64, 99, 105, 111, 112, 130, 300] {
         guard limit(top) else { exit(4) }
-        let free = (3..<max(3, CInt(top))).count { fcntl($0, F_GETFD) < 0 }
+        func count() -> Int { (3..<max(3, CInt(top))).count { fcntl($0, F_GETFD) < 0 } }
         for wanted in [1, 8, 64, 1000] {
-          guard netdev_descriptors_free(CInt(wanted)) == CInt(min(free, wanted)) else { exit(5) }
+          // The runtime may open something of its own meanwhile: then once more.
+          var (free, counted) = (-1, CInt(-1))
+          while free != count() {
+            free = count()
+            counted = netdev_descriptors_free(CInt(wanted))
+          }
+          guard counted == CInt(min(free, wanted)) else { exit(5) }
         }
       }
       exit(EXIT_SUCCESS)
