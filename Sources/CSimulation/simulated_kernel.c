@@ -185,7 +185,9 @@ ssize_t writev(int descriptor, const struct iovec *pieces, int count) {
 
 int socket(int domain, int type, int protocol) {
   bool is_link = domain == AF_NETLINK;
-  if (!kernel || !(is_link || domain == AF_INET || domain == AF_INET6)) return ORIGINAL(socket, domain, type, protocol);
+  // An interface of the host is none of the world's.
+  bool is_unknown = domain == AF_INET6 || domain == AF_PACKET;
+  if (!kernel || !(is_link || domain == AF_INET || is_unknown)) return ORIGINAL(socket, domain, type, protocol);
   int descriptor = -EAFNOSUPPORT;
   if (is_link || domain == AF_INET) simulated_make(is_link ? LINK_SOCKET : INTERNET_SOCKET, &descriptor);
   return (int)told(descriptor);

@@ -1,7 +1,7 @@
 internal import Logging
 internal import VirtioDevice
 
-/// Writes what happens behind a device of this process to the log, each thing once: a device model has no logger.
+/// Writes what happens behind a device of this process to the log: a device model has no logger.
 func logged(_ backend: any NetworkBackend, _ logger: Logger) -> @Sendable (PortEvent, Int) -> Void {
   let mtu = Int(backend.mtu ?? 1500)
   let name = backend.description
@@ -9,6 +9,8 @@ func logged(_ backend: any NetworkBackend, _ logger: Logger) -> @Sendable (PortE
     var metadata: Logger.Metadata = ["device": "\(name)"]
     switch event {
     case .mtuChanged(let changed):
+      // Back to what it was: all is well again.
+      guard changed != mtu else { return }
       metadata["mtu"] = "\(changed)"
       logger.warning(
         "the interface's MTU is not the device's: its frames above \(mtu) bytes and a header are dropped; open it again",

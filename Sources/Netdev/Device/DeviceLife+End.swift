@@ -55,8 +55,8 @@ extension DeviceLife {
 
   private func noteBroken(_ cause: NetworkDeviceError) {
     if cause.code != .cancelled { brokenCause = cause }
-    // Of a device that was never open whoever opens it has the error.
-    log.write(isOpened ? .error : .debug, "the device ends", ["cause": "\(cause)"])
+    // Of a device that was never open whoever opens it has the error, and who cancelled knows.
+    log.write(isOpened && cause.code != .cancelled ? .error : .debug, "the device ends", ["cause": "\(cause)"])
   }
 
   /// Tells all queues at the same time, each on its loop; the answers of those whose loops answer in time. A blocked loop hears

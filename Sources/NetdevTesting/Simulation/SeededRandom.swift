@@ -15,9 +15,9 @@ struct SeededRandom: RandomNumberGenerator, Sendable {
     return mixed ^ (mixed >> 31)
   }
 
-  /// A number below `bound`, which is positive.
-  mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
+  /// A number below `bound`; 0 where there is none.
+  mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(max(1, bound))) }
 
-  /// True once in `times`, on average.
+  /// True once in `times`, on average; always where that is less than 2.
   mutating func oneIn(_ times: Int) -> Bool { below(times) == 0 }
 }

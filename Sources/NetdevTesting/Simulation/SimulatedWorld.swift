@@ -92,10 +92,10 @@ extension SimulatedWorld {
 // MARK: - Clock and chance
 
 extension SimulatedWorld {
-  /// A number below `bound` (which is positive), from the seed.
+  /// A number below `bound`, from the seed; 0 where there is none.
   public func choose(below bound: Int) -> Int { schedule.random.below(bound) }
 
-  /// True once in `times`, on average.
+  /// True once in `times`, on average; always where that is less than 2.
   public func chance(oneIn times: Int) -> Bool { schedule.random.oneIn(times) }
 
   /// What the clock shows.
