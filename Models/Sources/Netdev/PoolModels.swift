@@ -4,7 +4,7 @@ internal import LibeventConcurrency
 /// `SharedSlots` and `PoolQueues`, the library's own sources, between threads that drop packets and queues that want buffers.
 package enum PoolModels {
   /// All of them.
-  package static var all: [Model] { [pushes, reuse, batch, wish, claim, kept] }
+  package static var all: [Model] { [pushes, reuse, batch, wish, claim, turns, kept] }
 
   private static func pop(_ pool: PacketPool, leaving: Int = 0) -> UInt32? {
     var slot: UInt32 = 0
@@ -104,18 +104,34 @@ package enum PoolModels {
     }
   }
 
-  /// As `QueueCore.replenish`: takes what there is, else wishes and looks again, and sleeps until it is woken.
-  private static func starve(
-    _ pool: PacketPool, _ loop: LoopExecutor, _ list: UnsafeMutablePointer<LocalSlots>, _ explorer: Explorer,
-    wish: PoolQueues.Wish, take: () -> Bool
-  ) {
+  /// Takes what there is, else asks and looks again, and sleeps until it is woken.
+  private static func starve(_ loop: LoopExecutor, _ explorer: Explorer, ask: () -> Void, take: () -> Bool) {
     while !explorer.isOver {
       if take() { break }
-      pool.queues.wish(wish, for: list)
+      ask()
       if take() { break }
       guard loop.sleep() else { return }
     }
+  }
+
+  /// As `QueueCore.replenish`.
+  private static func starve(
+    _ pool: PacketPool, _ loop: LoopExecutor, _ list: UnsafeMutablePointer<LocalSlots>, _ explorer: Explorer,
+    take: () -> Bool
+  ) {
+    starve(loop, explorer, ask: { pool.queues.wish(0, for: list) }, take: take)
     pool.queues.withdraw(list)
+  }
+
+  /// As `QueueCore.claimBuffers` and `serveBuffers`: a sender needs so many buffers at once, and has its turn.
+  private static func claim(
+    _ buffers: Int, _ ticket: UInt64, _ pool: PacketPool, _ loop: LoopExecutor,
+    _ list: UnsafeMutablePointer<LocalSlots>, _ explorer: Explorer
+  ) {
+    starve(loop, explorer, ask: { pool.queues.claim(buffers, ticket: ticket, isResting: false, for: list) }) {
+      pool.shared.pop(exactly: buffers, leaving: pool.queues.claimed(before: ticket)) { _ in }
+    }
+    pool.queues.unclaim(list)
   }
 
   /// A queue starves for one buffer, and a packet is dropped somewhere.
@@ -132,7 +148,7 @@ package enum PoolModels {
         }
       }
       explorer.thread("queue") {
-        starve(pool, loop, list, explorer, wish: .init(level: 0)) {
+        starve(pool, loop, list, explorer) {
           guard let slot = pop(pool) else { return false }
           pool.records[Int(slot)].contents.value = 2
           taken.append(slot)
@@ -146,7 +162,7 @@ package enum PoolModels {
     }
   }
 
-  /// A sender needs two buffers at once, and claims them: as `Adoption`.
+  /// A sender needs two buffers at once, and claims them.
   static var claim: Model {
     Model("PoolQueues: a sender waits for two buffers") { explorer in
       let pool = PacketPool(2)
@@ -155,15 +171,32 @@ package enum PoolModels {
       for slot in 0..<2 {
         explorer.thread("dropper \(slot)") { pool.giveBack(UInt32(slot)) }
       }
-      explorer.thread("queue") {
-        starve(pool, loop, list, explorer, wish: .init(level: 1, claim: 2)) {
-          pool.shared.pop(exactly: 2, leaving: 0) { _ in }
-        }
-      }
+      explorer.thread("queue") { claim(2, 0, pool, loop, list, explorer) }
       return {
         explorer.require(
           !explorer.isAsleep("queue"), "the sender sleeps for two buffers, and \(pool.shared.count) are free")
-        explorer.require(!pool.queues.isShort && pool.queues.claim == 0, "a wish is left behind")
+        explorer.require(!pool.queues.isShort && pool.queues.claimed == 0, "a claim is left behind")
+      }
+    }
+  }
+
+  /// Senders of two queues wait for a buffer each: each gets one, in whichever order they come.
+  static var turns: Model {
+    Model("PoolQueues: senders of two queues have their turns") { explorer in
+      let pool = PacketPool(2)
+      let loops = [LoopExecutor("the first", identity: 1), LoopExecutor("the second", identity: 2)]
+      let lists = [list(pool, loops[0], "the first", explorer), list(pool, loops[1], "the second", explorer)]
+      pool.shared.push(1)
+      explorer.thread("dropper") { pool.giveBack(0) }
+      for (number, name) in ["first", "second"].enumerated() {
+        explorer.thread(name) { claim(1, UInt64(number), pool, loops[number], lists[number], explorer) }
+      }
+      return {
+        for name in ["first", "second"] {
+          explorer.require(
+            !explorer.isAsleep(name), "the \(name) sleeps for a buffer, and \(pool.shared.count) are free")
+        }
+        explorer.require(!pool.queues.isShort && pool.queues.claimed == 0, "a claim is left behind")
       }
     }
   }
@@ -185,7 +218,7 @@ package enum PoolModels {
         }
       }
       explorer.thread("poor") {
-        starve(pool, loops[1], poor, explorer, wish: .init(level: 0)) { pop(pool) != nil }
+        starve(pool, loops[1], poor, explorer) { pop(pool) != nil }
       }
       return {
         explorer.require(!explorer.isAsleep("poor"), "one queue sleeps for a buffer, and another with one")

@@ -32,7 +32,7 @@ struct QueueCounters: Sendable {
   let records: UnsafeMutablePointer<SlotRecord>
   private let count: Int
   let shared: SharedSlots
-  let queues = PoolQueues()
+  let queues: PoolQueues
 
   /// A pool of `count` slots, all of them in somebody's hands.
   init(_ count: Int) {
@@ -40,6 +40,7 @@ struct QueueCounters: Sendable {
     records = .allocate(capacity: count)
     for slot in 0..<count { (records + slot).initialize(to: SlotRecord(slot)) }
     shared = SharedSlots(records: records)
+    queues = PoolQueues(reserve: 0, shared: shared)
   }
 
   deinit {
@@ -49,5 +50,5 @@ struct QueueCounters: Sendable {
   }
 
   /// As the pool's own, of which no object that travels with the slot is left here.
-  func giveBack(_ slot: UInt32) { queues.giveBack(slot, to: shared) }
+  func giveBack(_ slot: UInt32) { queues.giveBack(slot) }
 }

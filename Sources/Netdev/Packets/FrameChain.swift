@@ -17,11 +17,10 @@ extension PacketPool {
   var buffersForPrograms: Int { configuration.slots - configuration.reserve }
 
   /// From any thread: buffers for a frame of `count` bytes of the program's own, linked; nil when there are not enough of
-  /// them beyond the reserve, and beyond what senders wait for, unless it is one of those that asks.
-  func takeChain(for count: Int, hasWaited: Bool = false) -> UnsafeMutablePointer<SlotRecord>? {
+  /// them beyond the reserve, and beyond what is claimed: by all senders that wait, or, for one of them, by those before it.
+  func takeChain(for count: Int, claimed: Int? = nil) -> UnsafeMutablePointer<SlotRecord>? {
     var chain = ChainUnderConstruction()
-    let claimed = hasWaited ? 0 : queues.claim
-    let isThere = popShared(exactly: buffersNeeded(for: count), claimed: claimed) { slot in
+    let isThere = popShared(exactly: buffersNeeded(for: count), claimed: claimed ?? queues.claimed) { slot in
       let record = unsafe records.advanced(by: Int(slot))
       unsafe record.pointee.unpoison()
       unsafe chain.append(record, in: self, of: count)

@@ -50,7 +50,7 @@ internal import Synchronization
   nonisolated(unsafe) let memory: UnsafeMutableRawPointer
   private let shared: SharedSlots
   /// The queues that share this pool.
-  let queues = PoolQueues()
+  let queues: PoolQueues
   // Proof: set once; nobody owns this list, and nothing is ever in it.
   nonisolated(unsafe) private let orphan: UnsafeMutablePointer<LocalSlots>
   private let copyCount = Atomic<Int>(0)
@@ -79,6 +79,7 @@ internal import Synchronization
     let records = UnsafeMutablePointer<SlotRecord>.allocate(capacity: configuration.slots)
     unsafe self.records = records
     shared = unsafe SharedSlots(records: records)
+    queues = PoolQueues(reserve: configuration.reserve, shared: shared)
     unsafe list.initialize(to: LocalSlots(pool: .passUnretained(self)))
     for slot in 0..<configuration.slots {
       let record = unsafe SlotRecord(
@@ -234,7 +235,7 @@ extension PacketPool {
   func giveBack(_ slot: UInt32) {
     // An object that travels with the slot does not keep the pool while it lies here; the caller does until we return.
     let hasObject = unsafe records[Int(slot)].object != 0
-    queues.giveBack(slot, to: shared)
+    queues.giveBack(slot)
     if hasObject { unsafe Unmanaged.passUnretained(self).release() }
   }
 }
@@ -243,7 +244,7 @@ extension PacketPool {
 
 extension PacketPool {
   /// Free buffers that a program gets none of: the reserve, and what senders wait for.
-  var keptFromPrograms: Int { configuration.reserve + queues.claim }
+  var keptFromPrograms: Int { configuration.reserve + queues.claimed }
 
   /// Buffers of the reserve that each receive queue can count on.
   var receiveShare: Int { configuration.reserve / queues.count }

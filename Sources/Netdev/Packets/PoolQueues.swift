@@ -12,50 +12,62 @@ internal import Synchronization
 /// a queue looks for wishes, and gives up what it has there while there are any. A queue that sleeps has said what it
 /// kept (`LocalSlots.kept`) and then looked for wishes; whoever wishes says so and then wakes those that kept some. Between each
 /// of these pairs is a full fence on both sides: one of the two sees the other.
+///
+/// Senders that wait have an order over the whole pool: `PoolQueues+Wishes.swift`.
 final class PoolQueues: Sendable {
-  /// What a queue waits for: to be woken by the buffer that makes more than `level` of them free in the shared list.
-  struct Wish: Sendable {
-    let level: Int
-    /// Buffers for a packet whose sender waits: new packets, and rings that have what they need, leave them so many beyond the
-    /// reserve.
-    var claim = 0
-  }
-
-  private struct Owner: Sendable {
+  struct Owner: Sendable {
     let loop: LoopExecutor
     /// The queue's, which frees them after it has retired.
     let counters: QueueCounters
     /// Which owner of an entry this is, of all that the pool has had.
     let number: UInt64
-    var wish: Wish?
+    /// It is woken by the buffer that makes more than so many of them free in the shared list.
+    var level: Int?
   }
 
   /// A list as the pool keeps it: an address, so that it can sit behind a lock.
-  @safe private struct Entry: @unchecked Sendable {
+  @safe struct Entry: @unchecked Sendable {
     // Proof of Sendable: beside what is Sendable an address only; what it points to is used under the rule of `LocalSlots`.
     let list: UnsafeMutablePointer<LocalSlots>
     var owner: Owner?
   }
 
-  private struct State {
+  struct State {
     var entries: [Entry] = []
     var owners: UInt64 = 0
+    /// In the order of their turns; of each queue one at most.
+    var claims: [Claim] = []
+
+    func index(of list: UnsafeMutablePointer<LocalSlots>) -> Int? {
+      entries.firstIndex { unsafe $0.list == list }
+    }
   }
 
-  private let state = Mutex(State())
+  let state = Mutex(State())
+  let reserve: Int
+  let shared: SharedSlots
   private let ownerCount = Atomic<Int>(0)
-  /// The least that somebody wishes for; `.max` while nobody does.
-  private let wakeLevel = Atomic<Int>(.max)
-  private let largestClaim = Atomic<Int>(0)
+  /// Who waits is woken by the buffer that makes more than so many of them free; `.max` while nobody is to be woken.
+  let wakeLevel = Atomic<Int>(.max)
+  /// Queues that wait for something, woken or not.
+  let waiting = Atomic<Int>(0)
+  let claimedCount = Atomic<Int>(0)
+  let tickets = Atomic<UInt64>(0)
+  let servedCount = Atomic<UInt64>(0)
+
+  /// - Parameters:
+  ///   - reserve: buffers that programs get none of.
+  ///   - shared: the pool's list.
+  init(reserve: Int, shared: SharedSlots) {
+    self.reserve = reserve
+    self.shared = shared
+  }
 
   /// Queues that share the pool, at least one.
   var count: Int { max(1, ownerCount.load(ordering: .relaxed)) }
 
   /// Somebody wishes for buffers: who has more than it needs gives them back.
-  var isShort: Bool { wakeLevel.load(ordering: .relaxed) != .max }
-
-  /// Buffers that a sender waits for; of several senders, the most that one does.
-  var claim: Int { largestClaim.load(ordering: .relaxed) }
+  var isShort: Bool { waiting.load(ordering: .relaxed) > 0 }
 
   /// Slots in queues' own lists: exact for the queues of the loop that asks, and of others what they kept when they slept last.
   var free: Int {
@@ -110,119 +122,10 @@ extension PoolQueues {
     unsafe netdev_store_release_word(&list.pointee.kept, 0)
     // The queue holds its loop until it has returned from here.
     state.withLock { state in
-      guard let index = state.entries.firstIndex(where: { unsafe $0.list == list }) else { return }
+      guard let index = unsafe state.index(of: list) else { return }
       state.entries[index].owner = nil
-      noteWishes(state)
-    }
-  }
-}
-
-// MARK: - Wishes
-
-extension PoolQueues {
-  /// On the owner's loop: it wants to be woken, once; a later wish is joined to the earlier, and a later claim takes the
-  /// earlier's place. Whoever wishes looks once more afterwards. A claim stands until it is withdrawn.
-  func wish(_ wish: Wish, for list: UnsafeMutablePointer<LocalSlots>) {
-    state.withLock { state in
-      guard let index = state.entries.firstIndex(where: { unsafe $0.list == list }) else { return }
-      let wasShort = isShort
-      let known = state.entries[index].owner?.wish
-      state.entries[index].owner?.wish = Wish(
-        level: min(wish.level, known?.level ?? .max), claim: wish.claim > 0 ? wish.claim : known?.claim ?? 0)
-      noteWishes(state)
-      netdev_full_fence()
-      // From here on what comes free is to be seen; what has been kept is called for once.
-      guard !wasShort else { return }
-      for entry in state.entries where unsafe entry.list != list {
-        if unsafe netdev_load_relaxed_word(&entry.list.pointee.kept) > 0 { entry.owner?.loop.wake() }
-      }
-    }
-  }
-
-  /// On the owner's loop: it wants nothing any more.
-  func withdraw(_ list: UnsafeMutablePointer<LocalSlots>) {
-    state.withLock { state in
-      guard let index = state.entries.firstIndex(where: { unsafe $0.list == list }) else { return }
-      state.entries[index].owner?.wish = nil
-      noteWishes(state)
-    }
-  }
-
-  /// From any thread: a slot comes into the pool's shared list, and those are woken for whom there are enough now.
-  func giveBack(_ slot: UInt32, to shared: SharedSlots) {
-    shared.push(slot)
-    netdev_full_fence()
-    guard shared.count > wakeLevel.load(ordering: .relaxed) else { return }
-    fulfil(shared)
-  }
-
-  private func fulfil(_ shared: SharedSlots) {
-    state.withLock { state in
-      let free = shared.count
-      for index in state.entries.indices {
-        guard let owner = state.entries[index].owner, let wish = owner.wish, wish.level < free else { continue }
-        // What it has claimed is its own until it has been there.
-        state.entries[index].owner?.wish = wish.claim > 0 ? Wish(level: .max, claim: wish.claim) : nil
-        owner.loop.wake()
-      }
-      noteWishes(state)
-    }
-  }
-
-  /// On the owner's loop, which is about to sleep: it keeps so many free slots. True when they are wanted elsewhere already.
-  func keep(_ count: Int, in list: UnsafeMutablePointer<LocalSlots>) -> Bool {
-    guard unsafe list.pointee.kept != UInt(count) else { return false }
-    unsafe netdev_store_release_word(&list.pointee.kept, UInt(count))
-    guard count > 0 else { return false }
-    netdev_full_fence()
-    return isShort
-  }
-
-  private func noteWishes(_ state: borrowing State) {
-    var (level, claim) = (Int.max, 0)
-    for entry in state.entries {
-      guard let wish = entry.owner?.wish else { continue }
-      level = min(level, wish.level)
-      claim = max(claim, wish.claim)
-    }
-    wakeLevel.store(level, ordering: .relaxed)
-    largestClaim.store(claim, ordering: .relaxed)
-  }
-}
-
-// MARK: - Frames with devices
-
-extension PoolQueues {
-  /// The frames that the devices of a pool had at one moment: each may free a buffer when it comes back.
-  struct FramesOut: Sendable {
-    /// By owner: how many frames it will have had back when all of these are.
-    fileprivate let marks: [(owner: UInt64, back: UInt64)]
-    static var none: FramesOut { FramesOut(marks: []) }
-  }
-
-  /// The frames that devices have now.
-  func framesOut() -> FramesOut {
-    state.withLock { state in
-      FramesOut(
-        marks: state.entries.compactMap { entry in
-          guard let owner = entry.owner else { return nil }
-          // Read in this order: what is back was submitted before.
-          let back = owner.counters.framesBack
-          let submitted = owner.counters.packetsSubmitted
-          return back < submitted ? (owner.number, submitted) : nil
-        })
-    }
-  }
-
-  /// True while a device has any of these frames. A device that gives frames back in another order than it got them is
-  /// counted by how many are back.
-  func isAnyOut(_ frames: FramesOut) -> Bool {
-    guard !frames.marks.isEmpty else { return false }
-    return state.withLock { state in
-      frames.marks.contains { mark in
-        guard let owner = state.entries.first(where: { $0.owner?.number == mark.owner })?.owner else { return false }
-        return owner.counters.framesBack < mark.back
-      }
+      state.claims.removeAll { $0.entry == index }
+      wake(&state)
     }
   }
 }

@@ -168,13 +168,8 @@ extension NetworkQueue {
   private func accept(
     _ packet: consuming Packet, in batch: Waiter, limit: Int = .max, for operation: String
   ) async throws(NetworkDeviceError) {
-    let sendable: Packet
-    if isSendable(packet) {
-      sendable = consume packet
-    } else {
-      sendable = try await adopt(consume packet, for: operation)
-    }
-    try await makeRoom(in: batch, limit: limit, for: operation)
+    try await waitForLimit(limit, of: batch, for: operation)
+    let sendable = try await admit(consume packet, for: operation)
     batch.flights += 1
     accept(consume sendable, cookie: batch.index)
   }
@@ -213,10 +208,16 @@ extension NetworkQueue {
   @usableFromInline func makeRoom(
     in batch: Waiter, limit: Int, for operation: String = "forward"
   ) async throws(NetworkDeviceError) {
+    try await waitForLimit(limit, of: batch, for: operation)
+    _ = try await reserve(for: operation)
+  }
+
+  private func waitForLimit(
+    _ limit: Int, of batch: Waiter, for operation: String
+  ) async throws(NetworkDeviceError) {
     if Task.isCancelled { throw .cancelled(operation) }
     if batch.flights >= limit { await waitForFlights(batch, atMost: limit - 1) }
     if let failure = batch.failure { throw failure.met(by: operation) }
-    _ = try await reserve(for: operation)
   }
 
   /// Room that this task has and does not use now is for whoever waits for it.

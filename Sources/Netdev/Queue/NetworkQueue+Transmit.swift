@@ -71,14 +71,7 @@ extension NetworkQueue {
   }
 
   @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {
-    let sendable: Packet
-    if isSendable(packet) {
-      sendable = consume packet
-    } else {
-      sendable = try await adopt(consume packet, for: "submit")
-    }
-    _ = try await reserve(for: "submit")
-    accept(consume sendable)
+    accept(try await admit(consume packet, for: "submit"))
   }
 
   /// Sends a packet and returns when the device has released its buffer.
@@ -94,9 +87,8 @@ extension NetworkQueue {
   ///   publication cancellation has no effect: virtio has no way to take a single buffer back.
   public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
     if Task.isCancelled { throw .cancelled("send") }
-    let sendable: Packet
-    if isSendable(packet) { sendable = consume packet } else { sendable = try await adopt(consume packet, for: "send") }
-    let core = try await reserve(for: "send")
+    let sendable = try await admit(consume packet, for: "send")
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "send") }
     let waiter = core.waiters.take(.release)
     core.releaseWaiters += 1
     accept(consume sendable, cookie: waiter.index)
@@ -111,31 +103,32 @@ extension NetworkQueue {
   func reserve(_ count: Int = 1, for operation: String) async throws(NetworkDeviceError) -> QueueCore {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
     if let end = core.end { throw end.met(by: operation) }
-    // What this task has left in the inlet goes first.
-    core.takeSubmissions()
     let need = min(count, core.driver.transmitCapacity)
-    if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
-    if unsafe state.pointee.credits < need, core.lineIsEmpty, core.ringRoom >= need {
-      // There is room, but the turn's budget is used up: goes on in the next one.
-      await waitForNextTurn(core)
-      if let end = core.end { throw end.met(by: operation) }
-    }
+    try await lookForRoom(need, core, operation)
     if unsafe state.pointee.credits >= need, core.lineIsEmpty { return core }
     if Task.isCancelled { throw .cancelled(operation) }
     core.statistics.ringFull &+= 1
     let waiter = core.waiters.take(.space)
     waiter.need = need
+    waiter.ticket = pool.queues.takeTicket()
     core.senders.append(waiter)
     unsafe state.pointee.credits = 0
     core.refuseSubmissions()
     core.interestChanged()
     let outcome = await wait(waiter, core)
     if case .failed(let error) = outcome { throw error.met(by: operation) }
-    // The room was counted as granted; `accept` takes it from the credits.
-    core.granted -= need
-    // Room that was granted just before the end: nobody may find it later.
-    if let end = core.end { throw end.met(by: operation) }
-    unsafe state.pointee.credits += need
+    try core.useGranted(need, for: operation)
     return core
+  }
+
+  /// What this task has left in the inlet goes first; and room that there is without waiting for others is in the credits then.
+  func lookForRoom(_ need: Int = 1, _ core: QueueCore, _ operation: String) async throws(NetworkDeviceError) {
+    core.takeSubmissions()
+    if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
+    if unsafe state.pointee.credits < need, core.lineIsEmpty, core.ringRoom >= need {
+      // There is room, but the turn's budget is used up: goes on in the next one.
+      await waitForNextTurn(core)
+    }
+    if let end = core.end { throw end.met(by: operation) }
   }
 }

@@ -35,15 +35,12 @@ extension NetworkQueue {
     if unsafe netdev_fault_is_planted("leaked-waiter") { return }
     #endif
     guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
-    if core.senders.remove(waiter) {
+    if core.senders.remove(waiter) || core.bufferLine.remove(waiter) {
+      // Who stood behind it may need less.
       core.updateCredits()
       waiter.settle(.failed(.cancelled("wait")))
-    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) || core.closers.remove(waiter)
-      || core.bufferLine.remove(waiter)
-    {
+    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) || core.closers.remove(waiter) {
       waiter.settle(.failed(.cancelled("wait")))
-      // Who stood behind it may need less.
-      core.serveBufferLine()
     }
   }
 }

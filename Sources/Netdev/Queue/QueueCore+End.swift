@@ -20,6 +20,7 @@ extension QueueCore {
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let sender = bufferLine.popFirst() { sender.settle(.failed(cause)) }
     endWish()
+    endClaim()
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
     // Pipelines may be waiting for their sources, which know nothing of this queue.
     for waiter in waiters.all { waiter.pipeline?.cancel() }

@@ -179,7 +179,7 @@ extension QueueCore {
     #if Testing
     if unsafe netdev_fault_is_planted("starving-unregistered") { return false }
     #endif
-    unsafe pool.queues.wish(.init(level: missing > 0 ? 0 : pool.configuration.reserve), for: local)
+    unsafe pool.queues.wish(missing > 0 ? 0 : pool.configuration.reserve, for: local)
     hasWish = true
     takeFromPool(room, missing: missing, needed: needed)
     return unsafe local.pointee.count > 0

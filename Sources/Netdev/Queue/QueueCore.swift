@@ -39,10 +39,18 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var senders = WaiterLine()
   @safe @exclusivity(unchecked) var consumers = WaiterLine()
   @safe @exclusivity(unchecked) var closers = WaiterLine()
-  /// Senders whose packets lie elsewhere, and for which the pool has no buffers.
+  /// Senders whose packets lie elsewhere: each gets room and buffers at the same time.
   @safe @exclusivity(unchecked) var bufferLine = WaiterLine()
-  /// The pool may still know of a wish of theirs, or of the receive ring's.
+  /// It is room that the first of them waits for.
+  @safe @exclusivity(unchecked) var bufferLineLacksRoom = false
+  /// The pool may still know of a wish of the receive ring's, or of those who wait for room.
   @safe @exclusivity(unchecked) var hasWish = false
+  /// The pool knows what the first of the buffer line waits for.
+  @safe @exclusivity(unchecked) var hasClaim = false
+  /// Looks at the line until its claim stands again, which rests: 0 while it stands.
+  @safe @exclusivity(unchecked) var restingLooks = 0
+  /// What the timer saw of the pool when it looked last.
+  @safe @exclusivity(unchecked) var seen = PoolProgress()
   /// Bounds how long they wait.
   @safe @exclusivity(unchecked) private(set) var bufferTimer: LoopTimer?
   @safe @exclusivity(unchecked) var bufferTimerRuns = false
@@ -189,7 +197,6 @@ extension QueueCore {
     updateCredits()
     takeFromOutside()
     nextTurn.openAll()
-    if !bufferLine.isEmpty { serveBufferLine() }
     if !consumers.isEmpty { serveConsumers() }
   }
 
@@ -198,7 +205,7 @@ extension QueueCore {
     guard !isFinished else { return false }
     flush()
     // Who waits to send comes before what the ring can do without.
-    if !bufferLine.isEmpty { serveBufferLine() }
+    if !bufferLine.isEmpty { updateCredits() }
     refill()
     driver.ring()
     statistics.driver = driver.statistics
@@ -221,7 +228,7 @@ extension QueueCore {
       TurnHook.noteWork()
       return true
     }
-    return arm() || giveUpIdle()
+    return arm() || wishForRoom() || giveUpIdle()
   }
 
   /// Nothing to do: asks for interrupts, and looks again. True when something had come meanwhile.
@@ -242,7 +249,8 @@ extension QueueCore {
 
   private func releaseInterrupt() -> ReleaseInterrupt {
     if unsafe state.pointee.inFlight == 0 { return .never }
-    if releaseWaiters > 0 || !senders.isEmpty || !watchers.isEmpty || pollable != nil || isOverdue { return .next }
+    if releaseWaiters > 0 || !senders.isEmpty || bufferLineLacksRoom || !watchers.isEmpty { return .next }
+    if pollable != nil || isOverdue { return .next }
     return unsafe state.pointee.inFlight >= 32 ? .most : .next
   }
 
@@ -293,124 +301,4 @@ extension QueueCore {
     if !armed, !isInterrupted { statistics.interruptsSuppressed &+= 1 }
     isInterrupted = false
   }
-}
-
-// MARK: - Transmission
-
-extension QueueCore {
-  /// Publishes what has been accepted. Rings nothing: `endTurn` does.
-  @usableFromInline func flush() {
-    let pending = unsafe state.pointee.pending
-    let count = unsafe pending.pointee.count
-    guard count > 0 else { return }
-    if sampler.isDue { unsafe sample(pending.pointee.entries) }
-    let published = publish(unsafe Span(_unsafeStart: pending.pointee.entries, count: count))
-    let left = count - published
-    if left > 0 {
-      // Frames of several descriptors took the room: these wait for releases, in order.
-      unsafe pending.pointee.entries.update(from: pending.pointee.entries.advanced(by: published), count: left)
-      unsafe state.pointee.credits = 0
-    }
-    unsafe pending.pointee.count = left
-  }
-
-  /// Hands frames to the driver; the number that is done with, which is that of the frames published, or of one that failed.
-  private func publish(_ entries: Span<TransmitEntry>) -> Int {
-    guard isOpen else { return 0 }
-    do {
-      let published = try driver.transmit(entries)
-      unsafe state.pointee.inFlight += published
-      statistics.packetsSubmitted &+= UInt64(published)
-      if published > 0 { active = true }
-      return published
-    } catch {
-      guard error.code == .frameTooLong, entries.count > 0 else {
-        breakQueue(error)
-        return 0
-      }
-      // The program's mistake, not the device's: the queue goes on without this frame.
-      active = true
-      failFrame(entries[0], error)
-      return 1
-    }
-  }
-
-  /// A frame that was accepted will not be published.
-  private func failFrame(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
-    statistics.packetsFailed &+= 1
-    releaseBuffer(entry.slot)
-    if entry.cookie != 0 { settleFailed(entry.cookie, error) }
-  }
-
-  /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
-  /// may leave a rest, which waits in order.
-  func publishBurst(_ block: UnsafeMutablePointer<BurstBlock>) {
-    flush()
-    let count = unsafe block.pointee.count
-    let pending = unsafe state.pointee.pending
-    var published = 0
-    if unsafe pending.pointee.count == 0, count > 0 {
-      if sampler.isDue { unsafe sample(block.pointee.entries) }
-      published = publish(unsafe Span(_unsafeStart: block.pointee.entries, count: count))
-      unsafe state.pointee.credits -= count
-    }
-    guard published < count else { return }
-    for position in published..<count { restOfBurst(unsafe block.pointee.entries[position]) }
-    unsafe state.pointee.credits = 0
-  }
-
-  /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
-  private func restOfBurst(_ entry: TransmitEntry) {
-    let pending = unsafe state.pointee.pending
-    if let end { return failFrame(entry, end) }
-    unsafe pending.pointee.entries[pending.pointee.count] = entry
-    unsafe pending.pointee.count += 1
-  }
-
-  /// Frames that the ring has room for, beside those that have been promised it.
-  var ringRoom: Int {
-    unsafe driver.transmitCapacity - state.pointee.inFlight - state.pointee.pending.pointee.count - granted
-  }
-
-  /// After releases or a refused publication: room goes to those who wait, then to whoever comes.
-  func updateCredits() {
-    guard isOpen else { return }
-    // What waits for publication fills its block: nothing can join it until the ring takes some.
-    if unsafe state.pointee.pending.pointee.count >= BurstBlock.capacity {
-      unsafe state.pointee.credits = 0
-      return
-    }
-    // A body that never suspends must still let its turn end. Frames that waited when the turn began and then failed for
-    // their length count backwards.
-    var room = min(ringRoom, QueueState.turnBudget - Int(truncatingIfNeeded: accepted &- acceptedBefore))
-    if lowWater > 0 { room = boundedByPool(room) }
-    if !backlog.isEmpty { room = acceptBacklog(room) }
-    // To publish what had waited may have shown that the queue is broken.
-    guard isOpen else { return }
-    while let sender = senders.first, room >= sender.need {
-      senders.popFirst()
-      room -= sender.need
-      granted += sender.need
-      sender.settle(.granted)
-    }
-    unsafe state.pointee.credits = lineIsEmpty ? max(0, room) : 0
-    if isRefusing != !lineIsEmpty {
-      isRefusing = !lineIsEmpty
-      inlet.setOpen(!isRefusing)
-    }
-  }
-
-  /// As much of `room` as leaves reception its buffers: a frame that waits in a ring is a buffer that receives nothing.
-  private func boundedByPool(_ room: Int) -> Int {
-    let waiting = unsafe state.pointee.pending.pointee.count + granted
-    let spare = pool.available - lowWater - waiting
-    if spare >= room { return room }
-    let held = unsafe state.pointee.inFlight + waiting
-    let bound = max(spare, pool.transmitShare - held)
-    // An idle ring takes what the first sender has, be it a whole burst: nothing would make room for it later.
-    return min(room, held == 0 ? max(bound, senders.first?.need ?? 1) : bound)
-  }
-
-  /// Nobody waits for room: neither packets from outside nor senders.
-  var lineIsEmpty: Bool { senders.isEmpty && backlog.isEmpty }
 }

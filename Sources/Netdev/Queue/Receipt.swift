@@ -44,13 +44,8 @@ extension NetworkQueue {
   ///
   /// - Throws: as `submit(_:)`.
   public func submitForReceipt(_ packet: consuming Packet) async throws(NetworkDeviceError) -> Receipt {
-    let sendable: Packet
-    if isSendable(packet) {
-      sendable = consume packet
-    } else {
-      sendable = try await adopt(consume packet, for: "submitForReceipt")
-    }
-    let core = try await reserve(for: "submitForReceipt")
+    let sendable = try await admit(consume packet, for: "submitForReceipt")
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submitForReceipt") }
     let waiter = core.waiters.take(.receipt)
     accept(consume sendable, cookie: waiter.index)
     return Receipt(queue: self, waiter: waiter)

@@ -29,8 +29,10 @@ internal import LibeventConcurrency
   @safe @exclusivity(unchecked) var outcome = Outcome.pending
   /// Frames that a sender wants room for; bytes of the one that it wants buffers for.
   @safe @exclusivity(unchecked) var need = 1
-  /// When it began to wait for buffers, by the loop's clock.
-  @safe @exclusivity(unchecked) var since: UInt64 = 0
+  /// Its turn among those who wait for room or buffers.
+  @safe @exclusivity(unchecked) var ticket: UInt64 = 0
+  /// When it began to wait for buffers, by the loop's clock; nil while it still waits for room.
+  @safe @exclusivity(unchecked) var since: UInt64?
   /// The frames that devices had then.
   @safe @exclusivity(unchecked) var framesOut = PoolQueues.FramesOut.none
   /// Counts uses, so that a late cancellation does not hit the next one.

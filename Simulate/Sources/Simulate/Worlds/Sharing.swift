@@ -10,6 +10,7 @@ let sharingScenarios: [Scenario] = [
   Scenario(name: "consumers", body: competeForPackets),
   Scenario(name: "kept-packets", body: keepPackets),
   Scenario(name: "tiny-pool", body: starve),
+  Scenario(name: "turns", body: takeTurns),
 ]
 
 /// Two devices on one pool and the same loops; frames wander from one to the other and back until their time is over.

@@ -1,0 +1,1 @@
+../../../Sources/Netdev/Packets/PoolQueues+Wishes.swift
