@@ -30,6 +30,7 @@ enum Unneeded {
     "SharedSlots pop exchange 2: acquiring": "who pops has written no link",
     "SharedSlots count load 1: left out": "who has pushed knows of at least its own slot",
     "PoolQueues+Wishes keep store 1: relaxed": "the fences on both sides order it",
+    "PoolQueues+Wishes wake load 1: left out": "the thread's own word",
     "PoolQueues+Wishes claimed load 1: left out": "a missed claim costs a turn, no wake-up",
     // The counter itself orders the two threads, by the kernel.
     "Doorbell isQuiet load 2: left out": "the watch's own word",
