@@ -58,6 +58,7 @@ int test_on_thread_refusing(enum test_call call, int error, void (*body)(void *)
       [test_call_sendmmsg] = SYS_sendmmsg,
       [test_call_newfstatat] = SYS_newfstatat,
       [test_call_timerfd_settime] = SYS_timerfd_settime,
+      [test_call_renameat2] = SYS_renameat2,
       [test_call_populate_huge] = SYS_madvise,
   };
   struct refusing refusing = {.number = numbers[call], .error = error, .body = body, .context = context};

@@ -95,9 +95,17 @@ enum Kind: String, CaseIterable, Sendable {
   func end() -> Bool {
     if hasSwitch { fault_kill_switch(switchProcess) }
     if kind.isOnWire { _ = fault_delete_link(Self.interface) }
-    let isLeft = kind == .vhostUserServer && access(path, F_OK) == 0
-    unlink(path)
-    return isLeft
+    let left = files
+    for file in left { unlink(file) }
+    return kind == .vhostUserServer && !left.isEmpty
+  }
+
+  /// The socket, and names beside it that a listener has for a moment.
+  private var files: [String] {
+    let url = URL(filePath: path)
+    let (folder, name) = (url.deletingLastPathComponent().path(), url.lastPathComponent)
+    let all = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+    return all.filter { $0.hasPrefix(name) }.map { folder + $0 }
   }
 
   private func complain(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }

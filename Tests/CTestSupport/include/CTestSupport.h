@@ -2,6 +2,7 @@
 #ifndef SWIFT_NETDEV_TEST_SUPPORT_H
 #define SWIFT_NETDEV_TEST_SUPPORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -71,6 +72,7 @@ enum test_call {
   test_call_sendmmsg,
   test_call_newfstatat,
   test_call_timerfd_settime,
+  test_call_renameat2,
   // MADV_POPULATE_WRITE of whole huge pages, and no other madvise.
   test_call_populate_huge,
 };
@@ -86,6 +88,9 @@ int test_hold_link_lock(int milliseconds);
 
 // 1 while that lasts, else 0.
 int test_link_lock_is_held(void);
+
+// Whether it can be held here. In CI it can: tests that need it run rather than being skipped.
+bool test_can_hold_link_lock(void);
 
 // Makes a netlink socket readable as if the kernel had told it something. Returns 0 or -errno.
 int test_tell_netlink(int descriptor);
