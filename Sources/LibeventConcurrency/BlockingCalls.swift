@@ -47,6 +47,37 @@ package enum BlockingCalls {
     }
   }
 
+  /// Makes a call on a thread of its own, which the calling thread hands its network namespace and its rights, and waits for what
+  /// comes of it without holding a thread: for what belongs to where the caller is, and may block.
+  ///
+  /// Where no thread can be had, and in a simulated world, the call is made here. Nothing takes it back.
+  package static func aside<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+    guard LoopWorlds.current == nil else { return body() }
+    return await withCheckedContinuation { continuation in
+      startOwnThread { continuation.resume(returning: body()) }
+    }
+  }
+
+  private static func startOwnThread(_ body: @escaping @Sendable () -> Void) {
+    // The thread takes the reference, or else this one.
+    let reference = unsafe Unmanaged.passRetained(OwnCall(body))
+    var thread: UInt64 = 0
+    let result = unsafe netdev_thread_start(
+      &thread, "netdev-aside", -1,
+      { context in
+        guard let context = unsafe context else { return }
+        unsafe Unmanaged<OwnCall>.fromOpaque(context).takeRetainedValue().make()
+      }, reference.toOpaque())
+    guard result == 0 else { return unsafe reference.takeRetainedValue().make() }
+    _ = netdev_thread_detach(thread)
+  }
+
+  /// A call on its way to its thread.
+  private final class OwnCall: Sendable {
+    let make: @Sendable () -> Void
+    init(_ make: @escaping @Sendable () -> Void) { self.make = make }
+  }
+
   /// Makes the calls that are due; ends when there are none.
   private static func work() {
     while let call = state.withLock({ state -> (@Sendable () -> Void)? in
@@ -65,10 +96,10 @@ package enum BlockingCalls {
 package final class BlockingQueue: Sendable {
   private struct State {
     var calls: [@Sendable () -> Void] = []
-    /// Somebody makes the calls, or is about to.
+    /// A thread makes them.
     var isWorking = false
-    /// One of them is being made.
-    var isCalling = false
+    /// A thread has been asked for, and has not come yet.
+    var isDue = false
   }
 
   private let state = Mutex(State())
@@ -77,22 +108,49 @@ package final class BlockingQueue: Sendable {
 
   /// Makes a call, after those that were there before. From any thread; what the call holds is let go of where it is made.
   package func start(_ call: @escaping @Sendable () -> Void) {
-    let isFirst = state.withLock { state in
+    let needsThread = state.withLock { state in
       state.calls.append(call)
+      guard !state.isWorking, !state.isDue else { return false }
+      state.isDue = true
+      return true
+    }
+    guard needsThread else { return }
+    BlockingCalls.start { [self] in
+      state.withLock { $0.isDue = false }
+      work()
+    }
+  }
+
+  /// Makes a call, after those that were there before, and waits for what comes of it. Not on a loop.
+  ///
+  /// It starts nothing: the thread that waits here may be the only one that there can be, so that it makes itself what nobody
+  /// makes yet. In a simulated world, which has one thread, it makes all of them, but for one that is being made.
+  package func wait<Result: Sendable>(for call: @escaping @Sendable () -> Result) -> Result {
+    guard LoopWorlds.current == nil else {
+      work()
+      return call()
+    }
+    let made = Made<Result>()
+    state.withLock { $0.calls.append { made.put(call()) } }
+    work()
+    return made.take()
+  }
+
+  /// Waits until everything has been called that was there before. Not on a loop; on one it does not wait.
+  package func finish() {
+    guard netdev_current_loop_identity() == 0 else { return }
+    wait {}
+  }
+
+  /// Makes the calls, unless another thread does, or in a simulated world who is held up in the middle of one.
+  private func work() {
+    let isFirst = state.withLock { state in
       defer { state.isWorking = true }
       return !state.isWorking
     }
     guard isFirst else { return }
-    BlockingCalls.start { [self] in makeCalls() }
-  }
-
-  /// Makes the calls that are there; ends when there are none.
-  private func makeCalls() {
-    // In a simulated world only: who makes it is held up in its middle, and goes on with the others.
-    guard state.withLock({ !$0.isCalling }) else { return }
     while let call = state.withLock({ state -> (@Sendable () -> Void)? in
-      state.isCalling = !state.calls.isEmpty
-      guard state.isCalling else {
+      guard !state.calls.isEmpty else {
         state.isWorking = false
         return nil
       }
@@ -103,21 +161,21 @@ package final class BlockingQueue: Sendable {
   }
 }
 
-extension BlockingQueue {
-  /// Waits until everything has been called that was there before. Not on a loop; on one it does not wait.
-  ///
-  /// It starts nothing: the thread that waits here may be the only one that there can be. What was there before is on another
-  /// one, as calls are begun in their order. In a simulated world, which has one thread, it makes the calls itself, unless one is
-  /// being made.
-  package func finish() {
-    guard netdev_current_loop_identity() == 0 else { return }
-    guard LoopWorlds.current == nil else { return makeCalls() }
-    let done = Signal()
-    let isWorking = state.withLock { state in
-      if state.isWorking { state.calls.append { done.raise() } }
-      return state.isWorking
+/// What a call has brought, for the one thread that waits for it.
+private final class Made<Value: Sendable>: Sendable {
+  private let value = Mutex<Value?>(nil)
+  private let signal = Signal()
+
+  func put(_ made: Value) {
+    value.withLock { $0 = made }
+    signal.raise()
+  }
+
+  func take() -> Value {
+    while true {
+      if let made = value.withLock({ $0 }) { return made }
+      signal.wait()
     }
-    if isWorking { done.wait() }
   }
 }
 

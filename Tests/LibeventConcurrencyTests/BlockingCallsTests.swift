@@ -19,11 +19,37 @@ import Testing
       if case .value(let answer) = await loop.call(blocking: body).value() { return answer }
       return nil
     }
+
+    func askAside<Answer: Sendable>(_ body: @escaping @Sendable () -> Answer) async -> Answer {
+      let answer = await BlockingCalls.aside(body)
+      #expect(loop.isOnLoop)
+      return answer
+    }
   }
 
   @Test func `a loop's call is made on no loop, and its result comes back`() async throws {
     let asker = Asker(loop: try LoopExecutor(name: "asker"))
     #expect(await asker.ask { netdev_current_loop_identity() } == 0)
+  }
+
+  @Test func `who waits for a queue's call has it made in its turn, and makes himself what nobody makes`() async {
+    let (noted, queue) = (Noted(), BlockingQueue())
+    let answers = await withTaskGroup(of: Bool.self) { group in
+      for number in 0..<200 {
+        group.addTask {
+          queue.start { noted.numbers.withLock { $0.append(number) } }
+          return queue.wait { noted.numbers.withLock { $0.contains(number) } }
+        }
+      }
+      return await group.reduce(into: []) { $0.append($1) }
+    }
+    #expect(answers == Array(repeating: true, count: 200))
+    #expect(noted.numbers.withLock { Set($0) }.count == 200)
+  }
+
+  @Test func `what is made aside is made on no loop, and whoever asked goes on where he was`() async throws {
+    let asker = Asker(loop: try LoopExecutor(name: "asker"))
+    #expect(await asker.askAside { netdev_current_loop_identity() } == 0)
   }
 
   @Test func `many calls from many places are each made once, and those of a queue in their order`() async {

@@ -5,14 +5,14 @@ internal import CNetdevSystem
 /// Swift 6.3 takes the hop at the end of a `nonisolated(nonsending)` function away where, right behind an await, a typed error is
 /// thrown on or another such function is called (swiftlang/swift #88687): the caller would go on on the loop, be it the main actor.
 /// A call that the optimizer cannot look into keeps the hop before it.
-enum HopBack {
+package enum HopBack {
   /// Between an await and the next `nonisolated(nonsending)` call.
-  static func keep() { netdev_opaque() }
+  package static func keep() { netdev_opaque() }
 }
 
 extension NetworkDeviceError {
   /// Itself, to be thrown on from behind an await: `throw error.broughtBack`.
-  @usableFromInline var broughtBack: NetworkDeviceError {
+  @usableFromInline package var broughtBack: NetworkDeviceError {
     HopBack.keep()
     return self
   }

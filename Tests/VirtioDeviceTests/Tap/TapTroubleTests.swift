@@ -2,6 +2,7 @@ import CNetdevSystem
 import CTestSupport
 import Glibc
 import HostInterfaces
+import LibeventConcurrency
 import NetdevTesting
 import PacketFormats
 import Synchronization
@@ -202,7 +203,7 @@ extension TapBackendTests {
 
   @Suite struct Questions {
     /// Whether this process can hold the lock, which takes userfaultfd.
-    private static let canHold = NetworkNamespace.isAvailable && test_hold_link_lock(1) == 0
+    private static let canHold = NetworkNamespace.isAvailable && test_can_hold_link_lock()
 
     @Test(.enabled(if: canHold, "needs root and userfaultfd"))
     func `whoever holds the kernel's lock of links, while it is asked about one, holds no loop`() throws {
@@ -233,7 +234,7 @@ extension TapBackendTests {
   }
 
   @Suite struct LinkLock {
-    private static let canHold = NetworkNamespace.isAvailable && test_hold_link_lock(1) == 0
+    private static let canHold = NetworkNamespace.isAvailable && test_can_hold_link_lock()
 
     /// What is done while somebody holds the kernel's lock of links returns while he does.
     private func expectNoWait(_ body: () throws -> Void) rethrows {
@@ -283,6 +284,32 @@ extension TapBackendTests {
           #expect(log.loss == nil)
         }
         #expect(rig.hand.wait { log.loss?.code == .inUse })
+      }
+    }
+  }
+
+  @Suite struct Restarts {
+    @Test func `a pair that is started again, while the end of the one before is not done yet, receives`() throws {
+      try NetworkNamespace.run {
+        let backend = try TapBackend("tap0", queues: 2)
+        let rig = try Rig(backend: backend)
+        let queue = try #require(backend.state.withLock { $0.queues.first })
+        // Long enough for a second start that does not wait its turn.
+        queue.calls.start { usleep(100_000) }
+        rig.engine.stop()
+        let again = try Rig(backend: backend)
+        queue.calls.finish()
+        #expect(netdev_tap_differences(queue.descriptor, true, 12) == 0)
+        let wire = try Wire("tap0")
+        var buffers = (0..<8).map { _ in again.offerReceive([1526]) }
+        again.serve()
+        wire.send(frame(200))
+        var bytes: [UInt8]?
+        #expect(
+          again.hand.wait {
+            bytes = again.takeFrame(from: &buffers); return bytes != nil
+          })
+        expectSame(bytes ?? [], frame(200))
       }
     }
   }

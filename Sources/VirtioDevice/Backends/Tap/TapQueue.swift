@@ -127,9 +127,11 @@ final class TapQueue: Sendable {
     try setAttached(true)
   }
 
-  /// As `attach`, for the next port, which need not ask then. May block.
+  /// As `attach`, for the next port, which need not ask then. May block: what the port before it has asked for comes first, or
+  /// its detaching would be the last word.
   func prepare() throws(BackendError) {
-    try attach()
+    let attaching = calls.wait { [self] in Result { () throws(BackendError) in try attach() } }
+    try attaching.get()
     isPrepared.store(true, ordering: .releasing)
   }
 
