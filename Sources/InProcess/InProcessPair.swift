@@ -41,7 +41,8 @@ final class InProcessPair: @unchecked Sendable {
       engineLoop = driverLoop
     case .ownLoop(let cpu):
       do throws(LoopError) {
-        let loop = try LoopExecutor(name: "device/\(placement.index)", cpu: cpu)
+        let name = "device/\(placement.index)"
+        let loop = try LoopExecutor(name: name, cpu: cpu, reports: device.loopReports(name))
         let wires = try Wires()
         doorbells = wires
         self.wires = wires

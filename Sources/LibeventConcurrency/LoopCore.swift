@@ -49,6 +49,12 @@ internal import CNetdevSystem
     return unsafe core
   }
 
+  /// That of the loop whose thread this is, if it is one's.
+  static var inletHere: LoopInlet? {
+    guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return nil }
+    return unsafe core.pointee.inlet.takeUnretainedValue()
+  }
+
   // MARK: Turning
 
   // `Models/Sources/LibeventConcurrency/LoopModels.swift` has a copy of what `run`, `turn` and `sleep` do with the inlet: a change
@@ -79,7 +85,7 @@ internal import CNetdevSystem
     let present = unsafe netdev_current_loop()
     unsafe netdev_set_current_loop(core)
     unsafe close(core)
-    unsafe netdev_set_current_loop(present)
+    unsafe netdev_set_current_loop(present == UnsafeMutableRawPointer(core) ? nil : present)
     unsafe core.pointee.inlet.release()
     unsafe core.pointee.activeHooks.deallocate()
     unsafe core.deinitialize(count: 1)

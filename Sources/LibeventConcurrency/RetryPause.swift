@@ -7,7 +7,7 @@ package final class RetryPause {
   /// Refusals in a row.
   package private(set) var refusals = 0
 
-  /// The longest pause is a second, as near as a power of two comes.
+  /// The longest pause is a second, as near as a power of two comes, where `begin` is told nothing else.
   package static let longest = 10
 
   /// - Parameter onEnd: called on the loop when a pause is over.

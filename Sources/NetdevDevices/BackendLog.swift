@@ -18,6 +18,9 @@ func logged(_ backend: any NetworkBackend, _ logger: Logger) -> @Sendable (PortE
     case .shared(let queues):
       metadata["queues"] = "\(queues)"
       logger.warning("others hold queues of the interface: each gets a part of the flows", metadata: metadata)
+    case .unwatched:
+      logger.warning(
+        "the system does not say what becomes of the interface, which is looked at now and then", metadata: metadata)
     case .firstDrop(let direction, let reason):
       metadata["queue"] = "\(pair)"
       metadata["reason"] = "\(reason)"

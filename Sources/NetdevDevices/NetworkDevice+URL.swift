@@ -1,4 +1,5 @@
 internal import InProcess
+internal import LibeventConcurrency
 internal import Logging
 @_exported public import Netdev
 internal import PacketSocket
@@ -30,6 +31,9 @@ extension NetworkDevice {
   /// away is awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead,
   /// `in_flight=fail` lets the sends of such frames fail.
   ///
+  /// Interfaces are those of the calling thread's network namespace. What may block is done on another thread, so that this may
+  /// be called on the main actor and in a queue's body.
+  ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
   ///   not have, or what keeps the device from being opened.
   public static func open(
@@ -50,7 +54,22 @@ extension NetworkDevice {
     // All are read before anything is made.
     var specifications: [DeviceSpecification] = []
     for url in urls { specifications.append(try DeviceSpecification(url)) }
-    var parts: [(driver: any NetworkDriver, request: NetworkDriverRequest)] = []
+    let making = { @Sendable [specifications] in DriversMade(specifications, configuration) }
+    let mayBlock = specifications.contains { $0.mayBlock }
+    let made = if mayBlock { await BlockingCalls.aside(making) } else { making() }
+    HopBack.keep()
+    guard let refusal = made.refusal else { return try await open(made.parts, configuration: configuration) }
+    for part in made.parts { await part.driver.shutDown() }
+    throw refusal.broughtBack
+  }
+}
+
+/// The drivers of several devices, up to the first that cannot be had.
+private struct DriversMade: Sendable {
+  private(set) var parts: [(driver: any NetworkDriver, request: NetworkDriverRequest)] = []
+  private(set) var refusal: NetworkDeviceError?
+
+  init(_ specifications: [DeviceSpecification], _ configuration: NetworkDevice.Configuration) {
     do throws(NetworkDeviceError) {
       for specification in specifications {
         let pairs = specification.queuePairs ?? configuration.queuePairs
@@ -59,15 +78,13 @@ extension NetworkDevice {
         parts.append((try specification.makeDriver(pairs: pairs ?? 1, logger: configuration.logger), request))
       }
     } catch {
-      for part in parts { await part.driver.shutDown() }
-      throw error
+      refusal = error
     }
-    return try await open(parts, configuration: configuration)
   }
 }
 
 /// What a device URL asks for.
-struct DeviceSpecification {
+struct DeviceSpecification: Sendable {
   let kind: Kind
   let queuePairs: Int?
   let queueSize: Int?
@@ -90,6 +107,14 @@ struct DeviceSpecification {
       case .loopback, .tap, .hostUDP: true
       case .packet, .vhostUser: false
       }
+    }
+  }
+
+  /// Whether making its driver may wait for the kernel's lock of links, which anybody on the machine may hold.
+  var mayBlock: Bool {
+    switch kind {
+    case .tap, .packet: true
+    case .loopback, .hostUDP, .vhostUser: false
     }
   }
 
@@ -200,6 +225,7 @@ struct DeviceSpecification {
       let backend = try makeBackend()
       var configuration = VirtioNetDevice.Configuration()
       configuration.onEvent = logged(backend, logger)
+      configuration.loopReports = { LoopReports(logger, loop: $0) }
       let device = VirtioNetDevice(backend: backend, configuration: configuration)
       return virtio(InProcessTransport(device: device, placement: placement), logger)
     } catch {

@@ -277,9 +277,11 @@ extension PacketDriver {
   ) throws(NetworkDeviceError) {
     do throws(LoopError) {
       // What is not in the sockets' namespace any more is lost, wherever it is.
-      let watch = try LinkWatch((links, found.index)) {
+      let reports = LoopReports(logger, loop: LinkWatch.loopName)
+      let watch = try LinkWatch((links, found.index), reports: reports) {
         .gone
       } onLook: { [weak self] seen in
+        if case .unknown = seen { return self?.noteUnwatched() ?? () }
         // A watch that was closed may still have been looking.
         self?.state.withLock { if $0.links === links { $0.seen = seen } }
         control.requestAttention()
@@ -288,6 +290,12 @@ extension PacketDriver {
     } catch {
       throw NetworkDeviceError(.system, "watching interface \(interface)", offered: error.description)
     }
+  }
+
+  private func noteUnwatched() {
+    logger.warning(
+      "the system does not say what becomes of the interface, which is looked at now and then",
+      metadata: ["device": "packet \(interface)"])
   }
 
   /// Acts on what the interface has become: up or down, another MTU, gone.
@@ -348,7 +356,7 @@ extension PacketDriver {
     guard let control else { return }
     let deadline = LoopDeadline(control.loop, after: timeout)
     // What is left to close by then closes a little later.
-    let last = LoopDeadline(control.loop, after: timeout + .milliseconds(500))
+    let last = LoopDeadline(control.loop, after: timeout + .milliseconds(250))
     state.withLock { $0.deadline = last }
     let stops = queues.map { reference in control.loop.call(on: reference.loop) { reference.queue.stop() } }
     for stop in stops {
@@ -360,7 +368,7 @@ extension PacketDriver {
     state.withLock { $0.queues = [] }
   }
 
-  /// Closes the sockets, side by side, and waits for that until half a second after the time of the reset. One that a queue still
+  /// Closes the sockets, side by side, and waits for that until a quarter of a second after the time of the reset. One that a queue still
   /// serves closes with that.
   public func shutDown() async {
     let (closings, deadline) = letGo()

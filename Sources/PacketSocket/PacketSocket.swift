@@ -7,7 +7,7 @@ internal import Synchronization
 /// A packet socket of one queue pair, from when the driver is made until the last of driver and rings lets go of it.
 ///
 /// Closing it takes the kernel some grace periods, and its lock of links where the interface is promiscuous: whoever lets go of it
-/// last, no loop waits for that.
+/// last, nobody waits for that.
 final class PacketSocket: Sendable {
   /// Non-blocking, close-on-exec.
   let descriptor: CInt
@@ -25,7 +25,7 @@ final class PacketSocket: Sendable {
     releases = netdev_packet_watch_releases(descriptor)
     guard releases >= 0 else {
       let opened = descriptor
-      BlockingCalls.run { netdev_close(opened) }
+      BlockingCalls.start { netdev_close(opened) }
       throw NetworkDeviceError(openingSocketOf: interface, errno: releases)
     }
     self.interface = interface
@@ -35,7 +35,8 @@ final class PacketSocket: Sendable {
 
   deinit {
     let (descriptor, releases, closed) = (descriptor, releases, closing.withLock { $0 })
-    BlockingCalls.run {
+    // Side by side with others that go at the same time; whoever wants to know when asked before.
+    BlockingCalls.start {
       netdev_close(releases)
       netdev_close(descriptor)
       closed?.fulfil(())

@@ -127,6 +127,7 @@ extension VirtioNetDriver {
     _ body: () async throws(NetworkDeviceError) -> Result
   ) async throws(NetworkDeviceError) -> Result {
     try await transport.connect()
+    // Nothing is in flight yet, which `resetTimeout` is for: here a device has time to answer at all. Who closes meanwhile ends it.
     try await transport.reset(timeout: .seconds(5))
     try await transport.setStatus(.acknowledge)
     try await transport.setStatus([.acknowledge, .driver])

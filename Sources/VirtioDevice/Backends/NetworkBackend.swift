@@ -55,6 +55,8 @@ public struct PortRequest: Sendable {
   public let format: FrameFormat
   /// The device's address.
   public let macAddress: MACAddress
+  /// For loops that the port makes.
+  package var loopReports: @Sendable (_ loop: String) -> LoopReports = { _ in LoopReports() }
 
   /// A request for the port of one pair.
   public init(pair: Int, loop: LoopExecutor, format: FrameFormat, macAddress: MACAddress) {

@@ -68,7 +68,9 @@ extension VirtioNetDevice {
     let format = FrameFormat(features)
     let port: any BackendPort
     do throws(BackendError) {
-      port = try backend.makePort(PortRequest(pair: pair, loop: loop, format: format, macAddress: macAddress))
+      var request = PortRequest(pair: pair, loop: loop, format: format, macAddress: macAddress)
+      request.loopReports = loopReports
+      port = try backend.makePort(request)
     } catch {
       throw .backend(error)
     }

@@ -23,7 +23,7 @@ extension VirtioNetDevice {
       }
       guard isFirst else { return }
       requireReset()
-    case .mtuChanged, .shared, .firstDrop: break
+    case .mtuChanged, .shared, .unwatched, .firstDrop: break
     }
     onEvent?(event, pair)
   }

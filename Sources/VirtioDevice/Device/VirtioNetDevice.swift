@@ -1,3 +1,4 @@
+package import LibeventConcurrency
 public import PacketFormats
 import Synchronization
 public import Virtio
@@ -36,6 +37,8 @@ public final class VirtioNetDevice: Sendable {
     public var isLinkUp = true
     /// Called with what happens to a queue pair beside its frames: for a log. From the pair's loop; must not block.
     public var onEvent: (@Sendable (_ event: PortEvent, _ pair: Int) -> Void)?
+    /// Whom the loops tell of what goes wrong with them that are made for the device, by their names.
+    package var loopReports: @Sendable (_ loop: String) -> LoopReports = { _ in LoopReports() }
 
     /// The defaults.
     public init() {}
@@ -56,6 +59,8 @@ public final class VirtioNetDevice: Sendable {
 
   let pairSwitching: FeatureSet.PairSwitching
   let onEvent: (@Sendable (PortEvent, Int) -> Void)?
+  /// For the loops that are made for the device.
+  package let loopReports: @Sendable (_ loop: String) -> LoopReports
   /// What each pair's engines have dropped.
   let ledgers: [DropLedger]
   let state: Mutex<State>
@@ -81,6 +86,7 @@ public final class VirtioNetDevice: Sendable {
     maximumQueueSize = configuration.maximumQueueSize
     pairSwitching = configuration.pairSwitching
     onEvent = configuration.onEvent
+    loopReports = configuration.loopReports
     ledgers = (0..<maximumPairs).map { _ in DropLedger() }
     var offered: FeatureSet = [.version1, .mac, .status]
     offered.formUnion(

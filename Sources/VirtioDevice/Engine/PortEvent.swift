@@ -8,6 +8,8 @@ public enum PortEvent: Sendable, Hashable {
   case mtuChanged(to: Int)
   /// Others hold queues of the same interface: so many are open, ours included. Each gets a part of the flows.
   case shared(queues: Int)
+  /// The system says nothing of the interface: until it does, frames that it does not take tell what has become of it. Once.
+  case unwatched
   /// A frame was dropped for a reason that there had not been on this way.
   case firstDrop(FrameDirection, DropReason)
 }

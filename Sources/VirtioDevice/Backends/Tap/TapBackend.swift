@@ -101,7 +101,9 @@ public final class TapBackend: NetworkBackend {
     guard let queue else { throw BackendError(.closed, operation, advice: "open the device again") }
     return TapPort(
       queue: queue, number: request.pair, mtu: Int(mtu ?? 1500),
-      watching: request.pair == 0 ? TapPort.Watched(queues: maximumPairs, link: link) : nil, observer: observer)
+      watching: request.pair == 0
+        ? TapPort.Watched(queues: maximumPairs, link: link, reports: request.loopReports(LinkWatch.loopName)) : nil,
+      observer: observer)
   }
 
   /// Closes the descriptors, which may block; those that a port still serves close with the port.

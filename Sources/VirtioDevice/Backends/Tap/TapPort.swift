@@ -28,6 +28,8 @@ internal import Virtio
   struct Watched {
     let queues: Int
     let link: (socket: LinkSocket, index: CInt)?
+    /// Of the watch's loop.
+    let reports: LoopReports
   }
 
   // Owned by this port, freed in deinit; touched on the loop.
@@ -88,7 +90,7 @@ internal import Virtio
     // Without a thread for it, frames tell what becomes of the interface.
     link = try? TapWatch(
       queue: queue, link: watched.link, queues: watched.queues, mtu: limit.untagged - EthernetHeader.length,
-      portLoop: bell.loop
+      portLoop: bell.loop, reports: watched.reports
     ) { [weak self] in self?.note($0) }
   }
 

@@ -28,17 +28,18 @@ final class TapWatch: @unchecked Sendable {
   ///   - queues: how many the device holds.
   ///   - mtu: the one that the device offers.
   ///   - portLoop: where `onEvent` is called, with each change and with the loss of the interface.
+  ///   - reports: of the watch's loop.
   /// - Throws: `LoopError` when a thread or its descriptors cannot be had.
   init(
     queue: TapQueue, link: (socket: LinkSocket, index: CInt)?, queues: Int, mtu: Int, portLoop: LoopExecutor,
-    onEvent: @escaping (PortEvent) -> Void
+    reports: LoopReports, onEvent: @escaping (PortEvent) -> Void
   ) throws(LoopError) {
     interface = queue.interface
     self.queues = queues
     self.mtu = mtu
     self.portLoop = portLoop
     self.onEvent = onEvent
-    watch = try LinkWatch(link) { [weak queue] in
+    watch = try LinkWatch(link, reports: reports) { [weak queue] in
       Self.find(queue)
     } onLook: { [weak self] seen in
       guard let self else { return }
@@ -66,7 +67,12 @@ final class TapWatch: @unchecked Sendable {
   }
 
   private func note(_ seen: LinkWatch.Seen) {
-    guard case .link(let link) = seen else { return onEvent?(.lost(TapQueue.deletion(of: interface))) ?? () }
+    let link: netdev_link
+    switch seen {
+    case .link(let found): link = found
+    case .gone: return onEvent?(.lost(TapQueue.deletion(of: interface))) ?? ()
+    case .unknown: return onEvent?(.unwatched) ?? ()
+    }
     if link.is_up != isUp {
       isUp = link.is_up
       onEvent?(.link(isUp: isUp))
