@@ -8,7 +8,7 @@ import Testing
 
 /// `packet:` on a wire of the kernel: its end in one namespace is the device's, the other end is the kernel's in another one.
 @Suite(
-  .serialized, .quietLoops, .timeLimit(.minutes(10)),
+  .serialized, .timeLimit(.minutes(10)),
   .enabled(if: VethWire.isAvailable, "needs root, /dev/net/tun and ethtool"))
 struct PacketDeviceTests {
   static let address = (ipv4: "10.78.0.2", ipv6: "fd00:78::2")

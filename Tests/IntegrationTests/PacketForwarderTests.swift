@@ -4,7 +4,7 @@ import Testing
 
 /// The kernel in one namespace, the Forwarder between two interfaces of another, the kernel in a third.
 @Suite(
-  .serialized, .quietLoops, .timeLimit(.minutes(10)),
+  .serialized, .timeLimit(.minutes(10)),
   .enabled(if: VethWire.isAvailable, "needs root, /dev/net/tun and ethtool"))
 struct PacketForwarderTests {
   private struct Line {

@@ -6,7 +6,7 @@ import Testing
 
 /// What happens to an interface under the programs: it takes longer frames, is set down, deleted.
 @Suite(
-  .serialized, .quietLoops, .timeLimit(.minutes(10)),
+  .serialized, .timeLimit(.minutes(10)),
   .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
 struct TapTroubleTests {
   private let namespace = NamespaceThread()
