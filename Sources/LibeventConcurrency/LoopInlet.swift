@@ -29,7 +29,7 @@ final class LoopInlet: Sendable {
   private let refusedWatches = Atomic<UInt64>(0)
   private let refusedTimers = Atomic<UInt64>(0)
   /// A test's, where one makes the loop, or one of its loops does.
-  let ledger: LoopLedger? = LoopLedger.current ?? LoopCore.inletHere?.ledger
+  let ledger = LoopLedger.forNewLoop
   /// Events whose handles went elsewhere than on the loop; nil when the loop has ended them all.
   private let discarded = Mutex<[Int]?>([])
   // Proof: only `wake` is called here, which backends allow from any thread.

@@ -5,6 +5,9 @@ package final class LoopLedger: Sendable {
   /// Where the loops are entered that this task makes; nil in programs.
   @TaskLocal package static var current: LoopLedger?
 
+  /// That of a loop which is made here: of the task, or else of the loop whose thread this is.
+  static var forNewLoop: LoopLedger? { current ?? LoopCore.inletHere?.ledger }
+
   private let count = Atomic<UInt64>(0)
 
   /// Nothing yet.

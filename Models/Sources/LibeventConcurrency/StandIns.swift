@@ -32,7 +32,7 @@ protocol LoopBackend: AnyObject {
 }
 
 final class LoopLedger: Sendable {
-  static let current: LoopLedger? = nil
+  static let forNewLoop: LoopLedger? = nil
   func countIdleTurn() {}
 }
 
