@@ -16,9 +16,12 @@ package enum BlockingCalls {
   private static let state = Mutex(State())
   private static let mostThreads = 32
 
+  /// Whether a call that blocks here holds a loop.
+  package static var wouldHoldLoop: Bool { netdev_current_loop_identity() != 0 }
+
   /// Makes a call here, unless this is a loop's thread: then elsewhere, and nobody is told when. From any thread.
   package static func run(_ call: @escaping @Sendable () -> Void) {
-    if netdev_current_loop_identity() == 0 { call() } else { start(call) }
+    if wouldHoldLoop { start(call) } else { call() }
   }
 
   /// Makes a call on another thread; calls are begun in their order. From any thread.

@@ -31,8 +31,9 @@ extension NetworkDevice {
   /// away is awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead,
   /// `in_flight=fail` lets the sends of such frames fail.
   ///
-  /// Interfaces are those of the calling thread's network namespace. What may block is done on another thread, so that this may
-  /// be called on the main actor and in a queue's body.
+  /// Interfaces are those of the calling thread's network namespace. Called on a loop, as in a queue's body, it does what may
+  /// block on another thread; elsewhere, as on the main actor, `tap:` and `packet:` hold the calling thread for as long as
+  /// somebody holds the kernel's lock of links.
   ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
   ///   not have, or what keeps the device from being opened.
@@ -55,8 +56,10 @@ extension NetworkDevice {
     var specifications: [DeviceSpecification] = []
     for url in urls { specifications.append(try DeviceSpecification(url)) }
     let making = { @Sendable [specifications] in DriversMade(specifications, configuration) }
-    let mayBlock = specifications.contains { $0.mayBlock }
-    let made = if mayBlock { await BlockingCalls.aside(making) } else { making() }
+    // Elsewhere than on a loop there is no other way: who waits for another thread wakes the runtime's pool of threads, which then
+    // wakes up every second.
+    let mayHoldLoop = BlockingCalls.wouldHoldLoop && specifications.contains { $0.mayBlock }
+    let made = if mayHoldLoop { await BlockingCalls.aside(making) } else { making() }
     HopBack.keep()
     guard let refusal = made.refusal else { return try await open(made.parts, configuration: configuration) }
     for part in made.parts { await part.driver.shutDown() }

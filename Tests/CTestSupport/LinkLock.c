@@ -51,10 +51,11 @@ static void *hold_and_release(void *argument) {
   __atomic_store_n(&is_held, error == 0, __ATOMIC_RELEASE);
   __atomic_store_n(&outcome, -error, __ATOMIC_RELEASE);
   if (error == 0) usleep((useconds_t)lock->milliseconds * 1000);
-  static char filling[4096] __attribute__((aligned(4096)));
-  const int size = 1 << 20;
-  memcpy(filling, &size, sizeof size);
-  struct uffdio_copy copy = {.dst = (uintptr_t)lock->page, .src = (uintptr_t)filling, .len = 4096};
+  static const struct {
+    int size;
+    char rest[4096 - sizeof(int)];
+  } filling __attribute__((aligned(4096))) = {.size = 1 << 20};
+  struct uffdio_copy copy = {.dst = (uintptr_t)lock->page, .src = (uintptr_t)&filling, .len = 4096};
   __atomic_store_n(&is_held, 0, __ATOMIC_RELEASE);
   // Without its handler the page is an ordinary one.
   if (ioctl(lock->faults, UFFDIO_COPY, &copy) < 0) {

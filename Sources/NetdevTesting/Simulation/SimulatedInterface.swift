@@ -122,6 +122,7 @@ extension SimulatedWorld {
   /// Makes a TAP interface, up.
   ///
   /// - Parameters:
+  ///   - name: of the interface, as in a device's URL.
   ///   - isMultiQueue: a device may have several queues on it, and has to have asked for more than one.
   ///   - mtu: in bytes.
   /// - Returns: nil when there is such an interface already, or can be none of this name (1 to 15 bytes).

@@ -38,7 +38,9 @@ extension SimulatedWorld {
   /// Something that happens at a step that the seed chooses, between any two others and in the middle of a turn, unless the run ends
   /// before it: what it does is done at once, on no loop.
   ///
-  /// - Parameter name: its word in the trace and in the report.
+  /// - Parameters:
+  ///   - name: its word in the trace and in the report.
+  ///   - action: what happens.
   public func mayHappen(_ name: String, _ action: @escaping () -> Void) {
     schedule.incidents.add(name, from: schedule.steps, &schedule.random, action)
   }
