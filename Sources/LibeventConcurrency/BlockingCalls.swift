@@ -37,10 +37,8 @@ package enum BlockingCalls {
       return true
     }
     guard needsThread else { return }
-    var thread: UInt64 = 0
-    let result = unsafe netdev_thread_start(&thread, "netdev-calls", -1, { _ in BlockingCalls.work() }, nil)
-    if result == 0 {
-      _ = netdev_thread_detach(thread)
+    if let thread = OwnThread("netdev-calls", work) {
+      thread.detach()
     } else if state.withLock({ state in
       guard state.threads > 1 else { return true }
       state.threads -= 1
@@ -57,28 +55,9 @@ package enum BlockingCalls {
   package static func aside<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
     guard LoopWorlds.current == nil else { return body() }
     return await withCheckedContinuation { continuation in
-      startOwnThread { continuation.resume(returning: body()) }
+      let call = { @Sendable in continuation.resume(returning: body()) }
+      if let thread = OwnThread("netdev-aside", call) { thread.detach() } else { call() }
     }
-  }
-
-  private static func startOwnThread(_ body: @escaping @Sendable () -> Void) {
-    // The thread takes the reference, or else this one.
-    let reference = unsafe Unmanaged.passRetained(OwnCall(body))
-    var thread: UInt64 = 0
-    let result = unsafe netdev_thread_start(
-      &thread, "netdev-aside", -1,
-      { context in
-        guard let context = unsafe context else { return }
-        unsafe Unmanaged<OwnCall>.fromOpaque(context).takeRetainedValue().make()
-      }, reference.toOpaque())
-    guard result == 0 else { return unsafe reference.takeRetainedValue().make() }
-    _ = netdev_thread_detach(thread)
-  }
-
-  /// A call on its way to its thread.
-  private final class OwnCall: Sendable {
-    let make: @Sendable () -> Void
-    init(_ make: @escaping @Sendable () -> Void) { self.make = make }
   }
 
   /// Makes the calls that are due; ends when there are none.

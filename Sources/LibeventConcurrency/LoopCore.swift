@@ -49,11 +49,14 @@ internal import CNetdevSystem
     return unsafe core
   }
 
-  /// That of the loop whose thread this is, if it is one's.
-  static var inletHere: LoopInlet? {
-    guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return nil }
-    return unsafe core.pointee.inlet.takeUnretainedValue()
+  /// The loop whose thread this is, if it is one's: what `run` has set for the thread, and nobody else does. It is freed when the
+  /// loop has run, and touched by this thread only.
+  private static var here: UnsafeMutablePointer<LoopCore>? {
+    unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self)
   }
+
+  /// That of the loop whose thread this is, if it is one's.
+  static var inletHere: LoopInlet? { unsafe here?.pointee.inlet.takeUnretainedValue() }
 
   // MARK: Turning
 
@@ -184,19 +187,10 @@ internal import CNetdevSystem
 
   /// A source or a timer of this thread's loop fires: a turn comes after it, so that the hooks see what its handler left to
   /// them, also when it fires at the very end of a turn.
-  static func noteEvent() {
-    // What `run` has set for this thread, and nobody else does.
-    guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return }
-    // It is freed when its loop has run, and touched by this thread only.
-    unsafe core.pointee.turnRequested = true
-  }
+  static func noteEvent() { unsafe here?.pointee.turnRequested = true }
 
   /// This thread's loop has taken the signal that wakes it.
-  static func noteWakeUp() {
-    // As in `noteEvent`.
-    guard let core = unsafe netdev_current_loop()?.assumingMemoryBound(to: LoopCore.self) else { return }
-    unsafe core.pointee.wasWoken = true
-  }
+  static func noteWakeUp() { unsafe here?.pointee.wasWoken = true }
 
   // MARK: Jobs
 

@@ -27,7 +27,7 @@ public final class LoopTimer {
 
 extension Duration {
   /// Whole nanoseconds, no fewer than it says; 0 for what is negative, the greatest number for what is out of range.
-  var nanosecondsRoundedUp: UInt64 {
+  package var nanosecondsRoundedUp: UInt64 {
     let (seconds, attoseconds) = components
     guard seconds >= 0, attoseconds >= 0 else { return 0 }
     let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)

@@ -36,8 +36,7 @@ import Virtio
 
   @Test func `avail.idx goes back`() throws {
     let bench = try Bench()
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     #expect(bench.look().isEmpty)
     bench.driver.publish(index: 0)
     bench.expect(.availableIndex, in: bench.look())
@@ -57,8 +56,7 @@ import Virtio
 
   @Test func `a chain in flight is offered again`() throws {
     let bench = try Bench()
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     #expect(bench.look().isEmpty)
     bench.offer(0)
     bench.expect(.inFlight, in: bench.look())
@@ -115,8 +113,7 @@ import Virtio
 
   @Test func `a descriptor that the device has changes`() throws {
     let bench = try Bench()
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     #expect(bench.look().isEmpty)
     bench.write(0, length: 65)
     bench.expect(.changed, in: bench.look())
@@ -124,8 +121,7 @@ import Virtio
 
   @Test func `an available entry that the device has changes`() throws {
     let bench = try Bench()
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     #expect(bench.look().isEmpty)
     bench.driver.availIndex = 0
     bench.driver.offer(3)
@@ -142,8 +138,7 @@ import Virtio
   func `a doorbell is not rung`(eventIndex: Bool, isFirst: Bool) throws {
     let bench = try Bench { $0.eventIndex = eventIndex }
     if !isFirst { #expect(bench.kick(rang: true).isEmpty) }
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     bench.expect(.kick, in: bench.kick(rang: false))
   }
 
@@ -151,16 +146,14 @@ import Virtio
     let bench = try Bench { $0.eventIndex = true }
     #expect(bench.kick(rang: true).isEmpty)
     bench.setAvailEvent(7)
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     #expect(bench.kick(rang: false).isEmpty)
   }
 
   @Test func `a turn ends with a chain of which nobody knows`() throws {
     let bench = try Bench()
     #expect(bench.kick(rang: true).isEmpty)
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     bench.expect(.kickAtTurnEnd, in: bench.endTurn())
   }
 
@@ -168,8 +161,7 @@ import Virtio
   func `a header to transmit says what only a device says`(offset: Int, value: UInt8) throws {
     let bench = try Bench { $0.direction = .transmit }
     bench.store(value, at: offset)
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     bench.expect(.transmitHeader, in: bench.look())
   }
 
@@ -177,8 +169,7 @@ import Virtio
 
   @Test func `used.idx goes beyond what was offered`() throws {
     let bench = try Bench()
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     bench.use(0, length: 0)
     bench.use(0, length: 0)
     bench.expect(.usedIndex, in: bench.look())
@@ -186,8 +177,7 @@ import Virtio
 
   @Test func `used.idx goes back`() throws {
     let bench = try Bench()
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     bench.use(0, length: 0)
     #expect(bench.look().isEmpty)
     bench.usedIndex = 0
@@ -196,8 +186,7 @@ import Virtio
 
   @Test(arguments: [1, 4, .max] as [UInt32]) func `a chain is used that the device does not have`(id: UInt32) throws {
     let bench = try Bench()
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     #expect(bench.look().isEmpty)
     bench.use(id, length: 0)
     bench.expect(.usedChain, in: bench.look())
@@ -222,8 +211,7 @@ import Virtio
   func `an interrupt is not sent`(eventIndex: Bool, isFirst: Bool) throws {
     let bench = try Bench { $0.eventIndex = eventIndex }
     if !isFirst { #expect(bench.call(rang: true).isEmpty) }
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     bench.use(0, length: 0)
     bench.expect(.call, in: bench.call(rang: false))
   }
@@ -231,8 +219,7 @@ import Virtio
   @Test func `a turn ends with a used chain of which nobody knows`() throws {
     let bench = try Bench()
     #expect(bench.call(rang: true).isEmpty)
-    bench.write(0, length: 64)
-    bench.offer(0)
+    bench.offerOne()
     bench.use(0, length: 0)
     bench.expect(.callAtTurnEnd, in: bench.endTurn())
   }
@@ -301,6 +288,12 @@ import Virtio
 
   func write(_ index: Int, length: UInt32, flags: UInt16 = LyingDriverRing.Descriptor.isWritable, next: UInt16 = 0) {
     driver.write(.init(address: Self.base, length: length, flags: flags, next: next), at: index)
+  }
+
+  /// A buffer of 64 bytes in the first descriptor.
+  func offerOne() {
+    write(0, length: 64)
+    offer(0)
   }
 
   func offer(_ heads: UInt16...) {

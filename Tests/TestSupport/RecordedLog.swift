@@ -19,16 +19,23 @@ public final class RecordedLog: Sendable {
   public init() {}
 
   /// Everything so far.
-  public var all: [Record] { records.withLock { $0 } }
+  public var all: [Record] {
+    // An array of its own, made under the lock: one that shared its storage would be ordered by a reference count alone, which
+    // the thread sanitizer does not see.
+    records.withLock { $0.map { $0 } }
+  }
   /// The words alone.
   public var messages: [String] { all.map { $0.message } }
   /// The first line with these words.
   public func first(_ message: String) -> Record? { records.withLock { $0.first { $0.message == message } } }
 
   /// A logger that writes here, at every level.
-  public var logger: Logger {
+  public var logger: Logger { logger(level: .trace) }
+
+  /// A logger that writes here, at this level and above.
+  public func logger(level: Logger.Level) -> Logger {
     var logger = Logger(label: "recorded") { _ in Handler(log: self) }
-    logger.logLevel = .trace
+    logger.logLevel = level
     return logger
   }
 

@@ -71,24 +71,24 @@ import Testing
 
   @Test func `another MTU is logged and changes nothing`() async throws {
     let backend = ScriptedBackend(Self.offer(status: 1))
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(backend)
-    opening.options.logger = lines.logger(level: .notice)
+    opening.options.logger = log.logger(level: .notice)
     let device = try await opening.open()
     Self.announce(Self.offer(status: 1, mtu: 9000), by: backend)
-    try await eventually("it is logged") { lines.all.contains { $0.contains("MTU") && $0.contains("9000") } }
+    try await eventually("it is logged") { log.lines.contains { $0.contains("MTU") && $0.contains("9000") } }
     #expect(device.information.mtu == 1500)
     try await device.close()
   }
 
   @Test func `an absurd configuration is logged and changes nothing`() async throws {
     let backend = ScriptedBackend(Self.offer(status: 1))
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(backend)
-    opening.options.logger = lines.logger(level: .notice)
+    opening.options.logger = log.logger(level: .notice)
     let device = try await opening.open()
     Self.announce(Self.offer(status: 0xf0), by: backend)
-    try await eventually("it is logged") { lines.all.contains { $0.contains("configuration") } }
+    try await eventually("it is logged") { log.lines.contains { $0.contains("configuration") } }
     #expect(device.isLinkUp)
     try await device.close()
   }

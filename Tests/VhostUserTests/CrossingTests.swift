@@ -106,30 +106,30 @@ import VirtioNet
 
   @Test func `a channel that ends alone is a warning, once, and the device goes on`() async throws {
     let backend = ScriptedBackend()
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(backend)
-    opening.options.logger = lines.logger(level: .warning)
+    opening.options.logger = log.logger(level: .warning)
     let device = try await opening.open()
     backend.closeChannel()
-    try await eventually("it is told") { lines.all.contains { $0.contains(Self.words) } }
-    #expect(lines.all.count { $0.contains(Self.words) } == 1)
+    try await eventually("it is told") { log.lines.contains { $0.contains(Self.words) } }
+    #expect(log.lines.count { $0.contains(Self.words) } == 1)
     #expect(device.isLinkUp)
     try await device.close()
   }
 
   @Test func `a channel that ends with its connection is no news`() async throws {
     let backend = ScriptedBackend()
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = ReconnectTests.opening(backend)
-    opening.options.logger = lines.logger(level: .debug)
+    opening.options.logger = log.logger(level: .debug)
     let device = try await opening.open()
     backend.closeChannel()
-    try await eventually("it is over") { lines.all.contains { $0.contains("back-end channel over") } }
+    try await eventually("it is over") { log.lines.contains { $0.contains("back-end channel over") } }
     backend.hangUp()
     try await ReconnectTests.waitUntilBack(device, times: 1)
     // As long as it would have taken, by the loop's clock.
     await device.queues[0].loop.sleep(for: .milliseconds(1500))
-    #expect(!lines.all.contains { $0.contains(Self.words) })
+    #expect(!log.lines.contains { $0.contains(Self.words) })
     try? await device.close()
   }
 }
@@ -149,10 +149,10 @@ import VirtioNet
   {
     await #expect(processExitsWith: .success) {
       let loop = try LoopExecutor(name: "control")
-      let lines = Lines()
+      let log = RecordedLog()
       var options = VhostUserTransport.Options(path: SocketFiles.makePath(), role: .listen)
       options.connectTimeout = .seconds(600)
-      options.logger = lines.logger(level: .debug)
+      options.logger = log.logger(level: .debug)
       var configuration = NetworkDevice.Configuration()
       configuration.logger.logLevel = .critical
       configuration.controlLoop = loop
@@ -161,7 +161,7 @@ import VirtioNet
       let opened = Task { [configuration] in
         try await NetworkDevice.open(driver: driver, configuration: configuration)
       }
-      try await eventually("it listens") { lines.all.contains { $0.contains("listening") } }
+      try await eventually("it listens") { log.lines.contains { $0.contains("listening") } }
       // Who knocks has its descriptor already.
       let knocker = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0)
       var address = sockaddr_un()
@@ -176,7 +176,7 @@ import VirtioNet
       guard result == 0 else { exit(2) }
       // Not by `Task.sleep`: Dispatch ends the process when there is no descriptor for a timer of its own.
       var patience = 60_000
-      while patience > 0, lines.all.count(where: { $0.contains("not accepted") && $0.contains("24") }) < 3 {
+      while patience > 0, log.lines.count(where: { $0.contains("not accepted") && $0.contains("24") }) < 3 {
         usleep(1000)
         patience -= 1
       }

@@ -4,6 +4,7 @@ import LibeventConcurrency
 import Logging
 import Netdev
 import Synchronization
+import TestSupport
 import Testing
 import VirtioNet
 
@@ -30,8 +31,8 @@ import VirtioNet
     let backend = ScriptedBackend(isClient: true)
     backend.end()
     var opening = Opening(backend, role: .listen)
-    let lines = Lines()
-    opening.options.logger = lines.logger(level: .debug)
+    let log = RecordedLog()
+    opening.options.logger = log.logger(level: .debug)
     // Each stranger says nothing, and is waited for half of what there is for all.
     opening.options.requestTimeout = .milliseconds(200)
     opening.options.connectTimeout = .milliseconds(400)
@@ -48,7 +49,7 @@ import VirtioNet
     knocking.cancel()
     for descriptor in await knocking.value { close(descriptor) }
     #expect(error?.code == .timedOut)
-    let heard = lines.all.count { $0.contains("vhost-user stranger") }
+    let heard = log.lines.count { $0.contains("vhost-user stranger") }
     #expect((1...3).contains(heard), "\(heard) strangers were waited for")
   }
 

@@ -11,12 +11,12 @@ import Testing
   @Test func `every message is traced in both directions, in the document's words, with its descriptors`() async throws
   {
     let backend = ScriptedBackend()
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(backend)
-    opening.options.logger = lines.logger(level: .trace)
+    opening.options.logger = log.logger(level: .trace)
     let device = try await opening.open()
     try await device.close()
-    let all = lines.all
+    let all = log.lines
     for message in backend.messages {
       let line = try #require(all.first { $0.hasPrefix("vhost-user → \(message.code)") }, "\(message.code)")
       // Numbers of descriptors differ from one process to the other, their count does not.
@@ -31,18 +31,18 @@ import Testing
 
   @Test func `requests of the back-end are traced with their descriptors, and so are their answers`() async throws {
     let backend = ScriptedBackend()
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(backend)
-    opening.options.logger = lines.logger(level: .trace)
+    opening.options.logger = log.logger(level: .trace)
     let device = try await opening.open()
-    let before = lines.all.count
+    let before = log.lines.count
     #expect(backend.request(2))
     #expect(backend.answerOnChannel() == 0)
     #expect(backend.request(3, payload: [1], descriptors: [0, 1]))
     #expect(backend.answerOnChannel() == 1)
     #expect(backend.request(2, needsReply: false))
-    try await eventually("all three are traced") { lines.all.count >= before + 5 }
-    let new = lines.all.dropFirst(before)
+    try await eventually("all three are traced") { log.lines.count >= before + 5 }
+    let new = log.lines.dropFirst(before)
     #expect(
       new.map { $0.components(separatedBy: " fds=")[0] } == [
         "vhost-user ← BACKEND_CONFIG_CHANGE_MSG", "vhost-user → BACKEND_CONFIG_CHANGE_MSG acknowledged",
@@ -54,24 +54,24 @@ import Testing
   }
 
   @Test func `a reply that is refused is traced all the same, with the descriptors that came with it`() async throws {
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(ScriptedBackend(breach: .init(code: .getFeatures, fault: .descriptor)))
-    opening.options.logger = lines.logger(level: .trace)
+    opening.options.logger = log.logger(level: .trace)
     #expect(await opening.failure()?.code == .broken)
-    let line = try #require(lines.all.first { $0.hasPrefix("vhost-user ← GET_FEATURES") })
+    let line = try #require(log.lines.first { $0.hasPrefix("vhost-user ← GET_FEATURES") })
     #expect(Self.descriptors(line) == 1)
   }
 
   @Test func `who listens, who was accepted and why the channel ended is said at level debug`() async throws {
     let backend = ScriptedBackend(isClient: true)
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(backend, role: .listen)
-    opening.options.logger = lines.logger(level: .debug)
+    opening.options.logger = log.logger(level: .debug)
     let device = try await opening.open()
-    #expect(lines.all == ["vhost-user listening", "vhost-user back-end accepted"])
+    #expect(log.lines == ["vhost-user listening", "vhost-user back-end accepted"])
     backend.closeChannel()
-    try await eventually("the end of the channel is told") { lines.all.count > 2 }
-    #expect(lines.all.last == "vhost-user back-end channel over cause=the peer closed the connection")
+    try await eventually("the end of the channel is told") { log.lines.count > 2 }
+    #expect(log.lines.last == "vhost-user back-end channel over cause=the peer closed the connection")
     #expect(device.isLinkUp)
     try await device.close()
   }
@@ -83,11 +83,11 @@ import Testing
 
   @Test func `nothing is traced at other levels`() async throws {
     let backend = ScriptedBackend()
-    let lines = Lines()
+    let log = RecordedLog()
     var opening = Opening(backend)
-    opening.options.logger = lines.logger(level: .info)
+    opening.options.logger = log.logger(level: .info)
     let device = try await opening.open()
     try await device.close()
-    #expect(lines.all == [])
+    #expect(log.lines == [])
   }
 }

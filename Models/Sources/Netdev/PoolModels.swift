@@ -11,18 +11,23 @@ package enum PoolModels {
     return pool.shared.pop(into: &slot, max: 1, leaving: leaving) == 1 ? slot : nil
   }
 
+  /// Slots 0 and 1, by a thread each.
+  private static func dropTwo(of pool: PacketPool, _ explorer: Explorer) {
+    for slot in 0..<2 {
+      explorer.thread("dropper \(slot)") {
+        pool.records[slot].contents.value = 1
+        pool.shared.push(UInt32(slot))
+      }
+    }
+  }
+
   /// Two threads drop a packet each; a third takes what is there, and is the only owner of what it takes.
   static var pushes: Model {
     Model("SharedSlots: two push, one pops") { explorer in
       let pool = PacketPool(3)
       pool.shared.push(2)
       var taken: [UInt32] = []
-      for slot in 0..<2 {
-        explorer.thread("dropper \(slot)") {
-          pool.records[slot].contents.value = 1
-          pool.shared.push(UInt32(slot))
-        }
-      }
+      dropTwo(of: pool, explorer)
       explorer.thread("taker") {
         for _ in 0..<3 {
           guard let slot = pop(pool) else { continue }
@@ -71,12 +76,7 @@ package enum PoolModels {
       pool.shared.push(3)
       pool.shared.push(2)
       var taken: [UInt32] = []
-      for slot in 0..<2 {
-        explorer.thread("dropper \(slot)") {
-          pool.records[slot].contents.value = 1
-          pool.shared.push(UInt32(slot))
-        }
-      }
+      dropTwo(of: pool, explorer)
       explorer.thread("taker") {
         for _ in 0..<2 {
           _ = pool.shared.pop(exactly: 2, leaving: 0) { slot in

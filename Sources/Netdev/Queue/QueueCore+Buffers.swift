@@ -110,7 +110,7 @@ extension QueueCore {
     // rested: it stands for as long as one may wait before anybody is told.
     if isOut || hasMoved || restingLooks > 0 { lastBufferAt = now }
     noteRest(isOut && !hasMoved)
-    let patience = UInt64(NetworkQueue.bufferPatience.components.seconds) &* 1_000_000_000
+    let patience = NetworkQueue.bufferPatience.nanosecondsRoundedUp
     func isOver(_ waiter: Waiter) -> Bool {
       guard let since = waiter.since else { return false }
       return now >= max(since, lastBufferAt) &+ patience

@@ -5,6 +5,7 @@ public final class SimulatedBell: @unchecked Sendable {
   // Proof of Sendable: touched by the tasks of one world, which are never at the same time anywhere.
   private var isRung = false
   private var rest: CheckedContinuation<Void, Never>?
+  private var isOver = false
 
   /// A bell that nobody has rung for.
   public init() {}
@@ -20,5 +21,20 @@ public final class SimulatedBell: @unchecked Sendable {
   public func wait() async {
     if !isRung { await withCheckedContinuation { rest = $0 } }
     isRung = false
+  }
+
+  /// What `take` has, waiting until it has something; nil after `finish`. One task at a time; cancelling it does not end it.
+  func next<Item>(_ take: () -> Item?) async -> Item? {
+    while !isOver {
+      if let item = take() { return item }
+      await wait()
+    }
+    return nil
+  }
+
+  /// Ends the waiting of `next`: nobody takes any more.
+  func finish() {
+    isOver = true
+    ring()
   }
 }

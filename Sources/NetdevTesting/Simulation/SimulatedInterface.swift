@@ -17,7 +17,6 @@ public final class SimulatedInterface: @unchecked Sendable {
   /// Its name.
   public let name: String
   private let bell: SimulatedBell
-  private var isOver = false
   private var room = [UInt8](repeating: 0, count: 65_536)
 
   init(_ name: String, _ bell: SimulatedBell) {
@@ -41,19 +40,10 @@ public final class SimulatedInterface: @unchecked Sendable {
   }
 
   /// The same, waiting until there is one; nil after `finish`. One task at a time; cancelling it does not end it.
-  public func next() async -> [UInt8]? {
-    while !isOver {
-      if let frame = take() { return frame }
-      await bell.wait()
-    }
-    return nil
-  }
+  public func next() async -> [UInt8]? { await bell.next(take) }
 
   /// Ends the waiting: nobody takes any more.
-  public func finish() {
-    isOver = true
-    bell.ring()
-  }
+  public func finish() { bell.finish() }
 
   /// How many frames it takes from the device before it has no room, until they are taken.
   public func setRoom(_ frames: Int) { unsafe simulated_tap_set_room(name, CInt(clamping: frames)) }
@@ -77,7 +67,6 @@ public final class SimulatedPort: @unchecked Sendable {
   /// Its number.
   public let number: UInt16
   private let bell: SimulatedBell
-  private var isOver = false
   private var room = [UInt8](repeating: 0, count: 65_536)
 
   init(_ number: UInt16, _ bell: SimulatedBell) {
@@ -99,19 +88,10 @@ public final class SimulatedPort: @unchecked Sendable {
   }
 
   /// The same, waiting until there is one; nil after `finish`. One task at a time; cancelling it does not end it.
-  public func next() async -> (program: UInt16, payload: [UInt8])? {
-    while !isOver {
-      if let datagram = take() { return datagram }
-      await bell.wait()
-    }
-    return nil
-  }
+  public func next() async -> (program: UInt16, payload: [UInt8])? { await bell.next(take) }
 
   /// Ends the waiting: nobody takes any more.
-  public func finish() {
-    isOver = true
-    bell.ring()
-  }
+  public func finish() { bell.finish() }
 
   private static let loopback: UInt32 = 0x7f00_0001
 }

@@ -26,26 +26,10 @@ enum SimulationThread {
     return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
-  private final class Start: Sendable {
-    let body: @Sendable () -> Void
-    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-  }
-
   /// Runs `body` on a new thread; false when there is none to be had.
   static func start(_ body: @escaping @Sendable () -> Void) -> Bool {
-    let start = unsafe Unmanaged.passRetained(Start(body))
-    var thread: UInt64 = 0
-    let result = unsafe netdev_thread_start(
-      &thread, "simulation", -1,
-      { context in
-        guard let context = unsafe context else { return }
-        unsafe Unmanaged<Start>.fromOpaque(context).takeRetainedValue().body()
-      }, start.toOpaque())
-    guard result == 0 else {
-      unsafe start.release()
-      return false
-    }
-    _ = netdev_thread_detach(thread)
+    guard let thread = OwnThread("simulation", body) else { return false }
+    thread.detach()
     return true
   }
 

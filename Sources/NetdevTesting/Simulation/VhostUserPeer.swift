@@ -145,12 +145,12 @@ extension VhostUserPeer {
   }
 
   private func onLoop(_ body: @escaping (VhostUserPeer) -> Void) {
-    // Everything of a world is on one thread.
     let call = Call(body)
     loop.execute { call.body(self) }
   }
 
   private struct Call: @unchecked Sendable {
+    // Proof of Sendable: made and called on the world's thread.
     let body: (VhostUserPeer) -> Void
     init(_ body: @escaping (VhostUserPeer) -> Void) { self.body = body }
   }

@@ -114,8 +114,8 @@ public final class HostUDPBackend: NetworkBackend {
       deviceMAC: request.macAddress, device: configuration.device,
       devicePort: configuration.devicePort ?? port, firstSender: configuration.senders)
     let senders = SenderTable(
-      capacity: configuration.maximumSenders, expiry: configuration.senderExpiry.clampedNanoseconds,
-      minimumIdle: configuration.minimumIdle.clampedNanoseconds)
+      capacity: configuration.maximumSenders, expiry: configuration.senderExpiry.nanosecondsRoundedUp,
+      minimumIdle: configuration.minimumIdle.nanosecondsRoundedUp)
     return HostUDPPort(socket: socket, gateway: UDPGateway(addresses: addresses, senders: senders))
   }
 
@@ -127,16 +127,5 @@ public final class HostUDPBackend: NetworkBackend {
       return last
     }
     withExtendedLifetime(closed) {}
-  }
-}
-
-extension Duration {
-  /// Whole nanoseconds, no less than 0 and no more than fit.
-  fileprivate var clampedNanoseconds: UInt64 {
-    let (seconds, attoseconds) = components
-    guard seconds >= 0, attoseconds >= 0 else { return 0 }
-    let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
-    let (sum, carry) = whole.addingReportingOverflow(UInt64(attoseconds) / 1_000_000_000)
-    return overflow || carry ? .max : sum
   }
 }
