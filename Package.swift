@@ -31,10 +31,17 @@ let package = Package(
     .library(name: "PacketFormats", targets: ["PacketFormats"]),
     .library(name: "Responder", targets: ["Responder"]),
     .library(name: "LibeventConcurrency", targets: ["LibeventConcurrency"]),
+    .library(name: "NetdevProgram", targets: ["NetdevProgram"]),
     .library(name: "NetdevService", targets: ["NetdevService"]),
     .library(name: "NetdevMetrics", targets: ["NetdevMetrics"]),
     .executable(name: "EchoServer", targets: ["EchoServer"]),
     .executable(name: "Forwarder", targets: ["Forwarder"]),
+    .executable(name: "Switch", targets: ["Switch"]),
+    .executable(name: "DHCPServer", targets: ["DHCPServer"]),
+    .executable(name: "Router", targets: ["Router"]),
+    .executable(name: "TrafficGenerator", targets: ["TrafficGenerator"]),
+    .executable(name: "CapturePackets", targets: ["CapturePackets"]),
+    .executable(name: "KeyValueStore", targets: ["KeyValueStore"]),
   ],
   traits: [
     .default(enabledTraits: []),
@@ -110,7 +117,8 @@ let package = Package(
 
     // What packets say, and who answers.
     .target(name: "PacketFormats", swiftSettings: rules),
-    .target(name: "Responder", dependencies: ["Netdev", "PacketFormats"], swiftSettings: rules),
+    .target(
+      name: "Responder", dependencies: ["Netdev", "PacketFormats", "LibeventConcurrency"], swiftSettings: rules),
 
     // Every device of this build, by URL; and the tools to test with.
     .target(
@@ -147,27 +155,75 @@ let package = Package(
       ],
       swiftSettings: rules),
 
+    // Signals, output and failures of a program that has no framework for them.
+    .target(
+      name: "NetdevProgram", dependencies: ["Netdev", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: rules),
+
     .target(
       name: "ExampleSupport",
       dependencies: [
-        "Netdev", .product(name: "Logging", package: "swift-log"),
+        "Netdev", "NetdevProgram", "PacketFormats", .product(name: "Logging", package: "swift-log"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Examples/ExampleSupport", swiftSettings: rules),
     .executableTarget(
       name: "EchoServer",
       dependencies: [
-        "ExampleSupport", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
+        "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
     .executableTarget(
       name: "Forwarder",
       dependencies: [
-        "ExampleSupport", "NetdevDevices", "Netdev",
+        "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Examples/Forwarder", swiftSettings: rules),
+    .executableTarget(
+      name: "Switch",
+      dependencies: [
+        "ExampleSupport", "NetdevDevices", "Netdev", "PacketFormats", "LibeventConcurrency",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/Switch", swiftSettings: rules),
+    .executableTarget(
+      name: "Router",
+      dependencies: [
+        "ExampleSupport", "NetdevDevices", "Netdev", "Responder", "PacketFormats", "LibeventConcurrency",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/Router", swiftSettings: rules),
+    .executableTarget(
+      name: "TrafficGenerator",
+      dependencies: [
+        "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "PacketFormats", "LibeventConcurrency",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/TrafficGenerator", swiftSettings: rules),
+    .executableTarget(
+      name: "CapturePackets",
+      dependencies: [
+        "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "PacketFormats",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/CapturePackets", swiftSettings: rules),
+    .executableTarget(
+      name: "KeyValueStore",
+      dependencies: [
+        "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/KeyValueStore", swiftSettings: rules),
+    .executableTarget(
+      name: "DHCPServer",
+      dependencies: [
+        "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
+        "LibeventConcurrency",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Examples/DHCPServer", swiftSettings: rules),
 
     .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
     .target(
@@ -223,6 +279,14 @@ let package = Package(
         "NetdevDevices", "InProcess", "VirtioNet",
         "PacketSocket", "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",
+      ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "ExampleTests",
+      dependencies: [
+        "Switch", "DHCPServer", "Router", "TrafficGenerator", "CapturePackets", "KeyValueStore", "NetdevTesting",
+        "NetdevDevices", "Netdev", "Responder", "PacketFormats",
+        "LibeventConcurrency", "TestSupport",
       ],
       swiftSettings: rules),
     .testTarget(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import ExampleSupport
 import Netdev
+import NetdevProgram
 import PacketFormats
 import Responder
 
@@ -37,13 +38,6 @@ extension EchoServer {
     } catch {
       throw ValidationError(error.description)
     }
-  }
-
-  func hardwareAddress(of device: NetworkDevice) throws -> MACAddress {
-    guard let address = device.information.hardwareAddress else {
-      throw NetworkDeviceError(.unsupported, "EchoServer", offered: "a device without a hardware address")
-    }
-    return address
   }
 
   func greet(_ device: NetworkDevice, _ networks: Networks) {

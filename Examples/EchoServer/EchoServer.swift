@@ -33,39 +33,15 @@ import Responder
 
   @MainActor func work() async throws {
     let networks = try networks()
-    // Not by the task's own `result`, for which the runtime would wait in its pool.
-    let result: Result<Void, any Error> = await withCheckedContinuation { end in
-      let server = Task { @MainActor in
-        do {
-          end.resume(returning: .success(try await serve(networks)))
-        } catch {
-          end.resume(returning: .failure(error))
-        }
-      }
-      // Before there is a device: opening may wait for its other side, and cancelled it leaves nothing behind.
-      EndingSignals.handle { server.cancel() }
-    }
-    try result.get()
-  }
-
-  /// Opens the device, and serves it until it ends, or the task is cancelled.
-  @MainActor private func serve(_ networks: Networks) async throws {
-    guard let device = try await unlessCancelled({ try await NetworkDevice.open(device) }) else { return }
-    let template = try responder(at: try hardwareAddress(of: device), networks)
+    let device = try await NetworkDevice.open(device)
+    let template = try responder(at: try device.hardwareAddress, networks)
     let report = Report()
-    let printer = rates ? Task { try await printRates([device]) } : nil
     greet(device, networks)
-    var failure: (any Error)?
-    do {
-      try await answer(device, template, report)
-    } catch is CancellationError {
-    } catch {
-      failure = error
+    defer {
+      printTotals([device])
+      report.print()
     }
-    printer?.cancel()
-    printTotals([device])
-    report.print()
-    if let failure { throw failure }
+    try await answer(device, template, report)
   }
 
   /// The heart: each received packet becomes its answer, and `send` returns when the device has released it.
@@ -73,6 +49,7 @@ import Responder
     try await device.run { queue in
       var responder = template
       var unsent = 0
+      if rates, queue.index == 0 { try queue.every(.seconds(1), Rates([device]).print) }
       defer { report.add(responder.statistics, unsent: unsent) }
       for await var packet in queue.packets {
         guard responder.answer(&packet) else { continue }

@@ -1,4 +1,5 @@
 import ExampleSupport
+import NetdevProgram
 import Responder
 import Synchronization
 

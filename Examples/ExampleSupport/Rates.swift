@@ -1,4 +1,5 @@
 public import Netdev
+internal import NetdevProgram
 
 /// Prints what each queue of each device has done; with several devices, each line names its own.
 public func printTotals(_ devices: [NetworkDevice]) {
@@ -20,19 +21,23 @@ public func printTotals(_ devices: [NetworkDevice]) {
   }
 }
 
-/// Prints each queue's rates every so many seconds until cancelled.
-public func printRates(_ devices: [NetworkDevice], every seconds: Int = 1) async throws {
-  var before = devices.map { $0.statistics }
-  while true {
-    try await Task.sleep(for: .seconds(seconds))
+/// Prints, each time that it is asked, what each queue has done since the last time.
+public final class Rates {
+  private let devices: [NetworkDevice]
+  private var before: [[QueueStatistics]]
+
+  /// Of these devices, from now on.
+  public init(_ devices: [NetworkDevice]) {
+    self.devices = devices
+    before = devices.map { $0.statistics }
+  }
+
+  /// A line for each queue.
+  public func print() {
     let now = devices.map { $0.statistics }
     for (device, (old, new)) in zip(devices, zip(before, now)) {
       for (index, (old, new)) in zip(old, new).enumerated() {
-        let received = (new.packetsReceived - old.packetsReceived) / UInt64(seconds)
-        let sent = (new.packetsReleased - old.packetsReleased) / UInt64(seconds)
-        let bits = (new.bytesReceived - old.bytesReceived) * 8 / UInt64(seconds)
-        Output.standard.print(
-          "\(label(device, index, of: devices)): \(received) packets/s in (\(bits) bit/s), \(sent) packets/s out")
+        Output.standard.print("\(label(device, index, of: devices)): \(new.since(old))")
       }
     }
     before = now

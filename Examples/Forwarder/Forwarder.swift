@@ -1,6 +1,7 @@
 import ArgumentParser
 import ExampleSupport
 import Netdev
+import NetdevProgram
 import NetdevDevices
 
 /// Joins two network devices of this build: what comes in at one goes out at the other, without a copy.
@@ -36,54 +37,35 @@ import NetdevDevices
   @MainActor static func main() async { await ExampleSupport.run(Self.self) }
 
   @MainActor func work() async throws {
-    let joint = Task { @MainActor in try await join() }
-    // Before there are devices: opening may wait for their other sides, and cancelled it leaves nothing behind.
-    EndingSignals.handle { joint.cancel() }
-    try await joint.value
-  }
-
-  /// Opens the devices, and joins them until one ends, or the task is cancelled.
-  @MainActor private func join() async throws {
     var configuration = NetworkDevice.Configuration()
     configuration.queuePairs = queues
-    let opened = try await unlessCancelled { [configuration] in
-      try await NetworkDevice.open([self.left, self.right], configuration: configuration)
-    }
-    guard let devices = opened else { return }
+    let devices = try await NetworkDevice.open([left, right], configuration: configuration)
     let (left, right) = (devices[0], devices[1])
     let unfit = Unfit()
     let buffers = left.pool.configuration.slots
     Output.standard.print("\(left.information.name) <-> \(right.information.name), one pool of \(buffers) buffers")
     Output.standard.print("queue pairs: \(left.queues.count) and \(right.queues.count); Ctrl-C ends")
-    let printer = rates.map { seconds in Task { try await printRates(devices, every: seconds) } }
-    var failure: (any Error)?
-    do { try await forward(left, right, unfit) } catch { failure = error }
-    printer?.cancel()
-    printTotals(devices)
-    summarize(from: left, to: right, unfit)
-    summarize(from: right, to: left, unfit)
-    // Asked to end, it has: what was in flight then is in the summary.
-    if let failure, !Task.isCancelled { throw failure }
+    defer {
+      printTotals(devices)
+      summarize(from: left, to: right, unfit)
+      summarize(from: right, to: left, unfit)
+    }
+    try await forward(devices, unfit)
   }
 
-  /// The heart: two tasks a pair of queues. A full output holds its input back, and frames wait where they were received.
-  private func forward(_ left: NetworkDevice, _ right: NetworkDevice, _ unfit: Unfit) async throws {
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      for (from, to) in [(left, right), (right, left)] {
-        group.addTask {
-          try await from.run { input in
-            let packets = input.packets
-            try await to.queues[input.index % to.queues.count].run { output in
-              try await forward(packets, output, unfit)
-            }
-          }
-        }
+  /// The heart: a full output holds its input back, and frames wait where they were received. Whichever device ends first ends the
+  /// other.
+  private func forward(_ devices: [NetworkDevice], _ unfit: Unfit) async throws {
+    try await NetworkDevice.run(devices) { [rates] input, index in
+      if let rates, index == 0, input.index == 0 { try input.every(.seconds(rates), Rates(devices).print) }
+      let packets = input.packets
+      let to = devices[1 - index]
+      try await to.queues[input.index % to.queues.count].run { output in
+        try await forward(packets, output, unfit)
       }
-      // Whichever device ends first ends the other: its cause is thrown.
-      try await group.next()
-      group.cancelAll()
     }
   }
+
   /// One direction of one pair: frames that the output does not take are dropped and counted, and end nothing.
   private func forward(_ packets: NetworkQueue.Packets, _ output: isolated NetworkQueue, _ unfit: Unfit) async throws {
     while true {

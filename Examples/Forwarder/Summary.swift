@@ -1,5 +1,6 @@
 import ExampleSupport
 import Netdev
+import NetdevProgram
 import Synchronization
 
 /// Counts frames that one device receives and the other does not take: they are too long.

@@ -221,6 +221,12 @@ extension LoopExecutor {
   /// Nanoseconds of the loop's clock. On the loop only; 0 elsewhere.
   public var now: UInt64 { isOnLoop ? unsafe core.pointee.backend.now : 0 }
 
+  /// The same from any thread: of a loop without a thread of its own, elsewhere than on it, when it turned last.
+  var time: UInt64 {
+    if isOnLoop { return unsafe core.pointee.backend.now }
+    return thread == nil ? inlet.turnedAt : netdev_monotonic_nanoseconds()
+  }
+
   /// What the loop has done so far, up to its last full turn. From any thread: the loop does not notice.
   public var statistics: LoopStatistics { inlet.statistics }
 }
@@ -235,6 +241,7 @@ extension LoopExecutor {
     guard thread == nil, worldLoop == nil else { return false }
     unsafe netdev_set_current_loop(core)
     defer { netdev_set_current_loop(nil) }
+    inlet.noteTurn(at: unsafe core.pointee.backend.now)
     return unsafe LoopCore.turn(core)
   }
 }

@@ -28,6 +28,7 @@ final class LoopInlet: Sendable {
   private let idleTurns = Atomic<UInt64>(0)
   private let refusedWatches = Atomic<UInt64>(0)
   private let refusedTimers = Atomic<UInt64>(0)
+  private let turned = Atomic<UInt64>(0)
   /// A test's, where one makes the loop, or one of its loops does.
   let ledger = LoopLedger.forNewLoop
   /// Events whose handles went elsewhere than on the loop; nil when the loop has ended them all.
@@ -78,6 +79,12 @@ final class LoopInlet: Sendable {
       idleTurns: idleTurns.load(ordering: .relaxed), refusedWatches: refusedWatches.load(ordering: .relaxed),
       refusedTimers: refusedTimers.load(ordering: .relaxed))
   }
+
+  /// When a loop that somebody else's thread turns has turned last, by its clock.
+  var turnedAt: UInt64 { turned.load(ordering: .relaxed) }
+
+  /// Says so.
+  func noteTurn(at time: UInt64) { turned.store(time, ordering: .relaxed) }
 
   /// Asks the loop to end after its turn.
   func requestStop() {

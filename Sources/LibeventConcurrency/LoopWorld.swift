@@ -100,6 +100,7 @@ package enum LoopWorlds {
       isTurning = false
       unsafe netdev_set_current_loop(present)
     }
+    inlet.noteTurn(at: unsafe core.pointee.backend.now)
     if isAsleep {
       unsafe core.pointee.backend.wait()
       inlet.endSleep()

@@ -14,12 +14,14 @@ final class QueueMetrics: Sendable {
     ("bytesSubmitted", { $0.bytesSubmitted }),
     ("packetsFailed", { $0.packetsFailed }),
     ("droppedAtEnd", { $0.droppedAtEnd }),
+    ("packetsRefused", { $0.packetsRefused }),
     ("ringFull", { $0.ringFull }),
     ("poolEmpty", { $0.poolEmpty }),
     ("submittedOutside", { $0.submittedOutside }),
     ("outsideWakeups", { $0.outsideWakeups }),
     ("starved", { $0.starved }),
     ("copiedToSend", { $0.copiedToSend }),
+    ("copiedToChange", { $0.copiedToChange }),
     ("quarantined", { $0.quarantined }),
     ("interruptsSuppressed", { $0.interruptsSuppressed }),
     ("loopStalls", { $0.loopStalls }),
@@ -37,7 +39,8 @@ final class QueueMetrics: Sendable {
   /// The same of numbers that grow and shrink. The driver's quarantine ends when the device is known to be gone; that of the
   /// queue, which has the name, never does.
   static let levels: [(name: String, value: @Sendable (QueueStatistics) -> UInt64)] = [
-    ("driver.quarantined", { $0.driver.quarantined })
+    ("driver.quarantined", { $0.driver.quarantined }),
+    ("sendersWaiting", { $0.sendersWaiting }),
   ]
 
   private let queue: NetworkQueue

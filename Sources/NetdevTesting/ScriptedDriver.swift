@@ -94,7 +94,7 @@ public final class ScriptedDriver: NetworkDriver {
   ) throws(NetworkDeviceError) -> any QueueDriver {
     let queue = ScriptedQueue(
       mode: mode, capacity: capacity, maximumFrame: mtu + 14, slots: slots, signal: signal)
-    parts.withLock { $0.append(ScriptedQueue.Reference(queue: queue, scope: LoopScope(loop))) }
+    parts.withLock { $0.append(ScriptedQueue.Reference(queue: queue, loop: loop, scope: LoopScope(loop))) }
     return queue
   }
 
@@ -117,13 +117,18 @@ public final class ScriptedDriver: NetworkDriver {
 
   // MARK: The script
 
-  private func on<Result: Sendable>(
+  func on<Result: Sendable>(
     _ queue: Int, _ body: @Sendable (ScriptedQueue) -> Result
   ) async -> Result? {
     let parts = parts.withLock { $0 }
     guard parts.indices.contains(queue) else { return nil }
     let part = parts[queue]
     return await part.scope.run { _ in body(part.queue) }
+  }
+
+  /// The loop of a queue; nil when there is none of this number.
+  func loop(of queue: Int) -> LoopExecutor? {
+    parts.withLock { $0.indices.contains(queue) ? $0[queue].loop : nil }
   }
 
   /// Frames that the device of this pair holds.
@@ -150,6 +155,18 @@ public final class ScriptedDriver: NetworkDriver {
     await on(queue) { $0.deliver(bytes) } ?? false
   }
 
+  /// Delivers frames, in order, until one does not find the buffers that it takes.
+  ///
+  /// - Returns: how many were delivered.
+  @discardableResult public func deliver(contentsOf frames: [[UInt8]], queue: Int = 0) async -> Int {
+    await on(queue) { part in frames.firstIndex { !part.deliver($0) } ?? frames.count } ?? 0
+  }
+
+  /// Delivers the bytes of a packet, such as one that a builder of frames has made.
+  @discardableResult public func deliver(_ packet: Packet, queue: Int = 0) async -> Bool {
+    await deliver([UInt8](packet), queue: queue)
+  }
+
   /// The bytes of a held frame as the device sees them now.
   public func heldBytes(queue: Int = 0, at position: Int) async -> [UInt8] {
     await on(queue) { $0.bytes(at: position) } ?? []
@@ -167,6 +184,7 @@ final class ScriptedQueue: QueueDriver {
   struct Reference: @unchecked Sendable {
     // Proof of Sendable: `queue` is used inside `scope.run` only, which is the loop it belongs to.
     let queue: ScriptedQueue
+    let loop: LoopExecutor
     let scope: LoopScope
   }
 
@@ -180,6 +198,7 @@ final class ScriptedQueue: QueueDriver {
   var posted: [UInt32] = []
   var received: [TransmitEntry] = []
   var counts = QueueDriverStatistics()
+  var sent = SentRecord()
 
   init(mode: ScriptedDriver.Mode, capacity: Int, maximumFrame: Int, slots: SlotTable, signal: QueueSignal) {
     self.mode = mode
@@ -198,9 +217,10 @@ final class ScriptedQueue: QueueDriver {
     signal.interrupt()
   }
 
-  func bytes(at position: Int) -> [UInt8] {
-    guard held.indices.contains(position) else { return [] }
-    var slot = held[position].slot
+  func bytes(at position: Int) -> [UInt8] { held.indices.contains(position) ? bytes(of: held[position].slot) : [] }
+
+  private func bytes(of first: UInt32) -> [UInt8] {
+    var slot = first
     var bytes: [UInt8] = []
     for _ in 0..<slots.segments(of: slot) {
       unsafe bytes.append(
@@ -264,6 +284,7 @@ final class ScriptedQueue: QueueDriver {
           .frameTooLong, "submit", offered: "\(length) bytes", advice: "send at most \(maximumFrame)")
       }
       held.append(entries[position])
+      sent.add(bytes(of: entries[position].slot))
       counts.bytesSubmitted += UInt64(length)
     }
     return count
@@ -318,6 +339,7 @@ final class ScriptedQueue: QueueDriver {
     released = []
     self.posted = []
     received = []
+    sent.end()
   }
 
   var statistics: QueueDriverStatistics { counts }

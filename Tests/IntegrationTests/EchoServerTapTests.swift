@@ -71,7 +71,14 @@ struct EchoServerTapTests {
 
   /// The rates of a queue that have been printed, one a second.
   private static func rates(of queue: Int, in output: String) -> [(received: Int, sent: Int)] {
-    numbers(after: "queue \(queue): ", before: " packets/s out", in: output).map { ($0[0], $0[2]) }
+    output.split(separator: "\n").compactMap { line in
+      // "queue 0: 100 packets/s in (64 kbit/s), 99 packets/s out (63.4 kbit/s)"
+      let rates = line.split(separator: " packets/s ").dropLast().compactMap { part in
+        part.split(separator: " ").last.flatMap { Int($0) }
+      }
+      guard line.hasPrefix("queue \(queue): "), rates.count == 2 else { return nil }
+      return (rates[0], rates[1])
+    }
   }
 
   /// The three numbers of each line that begins and ends so.

@@ -200,7 +200,8 @@ import VirtioNet
       \.loopStalls, \.activeTurns, \.driver.kicks, \.driver.kicksSuppressed, \.driver.interrupts,
       \.driver.bytesReceived, \.driver.bytesSubmitted, \.driver.receiveDropsChecksum,
       \.driver.receiveDropsSegmentation, \.driver.receiveDropsLength, \.driver.recoveries, \.driver.resubmitted,
-      \.driver.quarantined, \.driver.receiveRingEmpty, \.poolEmpty,
+      \.driver.quarantined, \.driver.receiveRingEmpty, \.poolEmpty, \.packetsRefused, \.sendersWaiting,
+      \.copiedToChange,
     ]
     for (index, counter) in counters.enumerated() { statistics[keyPath: counter] = first + UInt64(index) }
     for bucket in statistics.residency.counts.indices { statistics.residency.counts[bucket] = first + UInt64(bucket) }

@@ -204,7 +204,11 @@ extension DeviceLife {
         guard !isEnding.load(ordering: .sequentiallyConsistent) else { return .openCancelled }
         return queue.assumeIsolated { queue in
           do throws(NetworkDeviceError) {
-            try queue.prepare(driver: driver, busyPoll: busyPoll) { [self] cause in post(.end(cause)) }
+            try queue.prepare(driver: driver, busyPoll: busyPoll) { [log, index = queue.index] notice in
+              log.write(notice.level, notice.message, ["queue": "\(index)"])
+            } onBroken: { [self] cause in
+              post(.end(cause))
+            }
             return nil
           } catch {
             return error

@@ -51,7 +51,14 @@ extension NetworkDevice {
     for life in lives { life.begin() }
     do throws(NetworkDeviceError) {
       let informations = try await room.informations(of: lives)
-      let pool = if let given = configuration.pool { given } else { try PacketPool(.fitting(informations)) }
+      let pool =
+        if let given = configuration.pool { given } else {
+          try PacketPool(.fitting(informations, keptPackets: configuration.keptPackets))
+        }
+      if let advice = pool.configuration.advice(for: informations, keptPackets: configuration.keptPackets) {
+        configuration.logger.notice(
+          "\(advice)", metadata: ["device": "\(informations.map { $0.name }.joined(separator: ", "))"])
+      }
       for information in informations { try pool.configuration.check(against: information) }
       let terms = DeviceLife.Terms(pool: pool, loops: try makeLoops(informations, configuration))
       for life in lives { life.post(.terms(terms)) }

@@ -14,6 +14,8 @@ struct LocalSlots {
   /// Free slots that the owner kept when its loop went to sleep last. Written by the owner, read from any thread: a hint whom
   /// to wake for them.
   @usableFromInline var kept: UInt
+  /// Where the owner counts copies of packets in its buffers; nil without one.
+  var copies: UnsafeMutablePointer<UInt64>?
   @usableFromInline let slots: UnsafeMutablePointer<UInt32>
 
   /// The pool that the slots belong to, unretained: it frees this list as its last act.
@@ -22,10 +24,21 @@ struct LocalSlots {
   @usableFromInline init(pool: Unmanaged<PacketPool>) {
     unsafe self.pool = pool
     loop = 0
+    unsafe copies = nil
     kept = 0
     count = 0
     unsafe slots = .allocate(capacity: Self.capacity)
     unsafe slots.initialize(repeating: 0, count: Self.capacity)
+  }
+}
+
+extension LocalSlots {
+  /// A packet in one of these buffers is copied to be changed: counted for the owner, on its loop.
+  static func noteCopy(_ list: UnsafeMutablePointer<LocalSlots>) {
+    guard let here = unsafe UInt(bitPattern: netdev_current_loop()) as UInt?, here != 0,
+      unsafe netdev_load_relaxed_word(&list.pointee.loop) == here, let copies = unsafe list.pointee.copies
+    else { return }
+    unsafe netdev_store_release_u64(copies, netdev_load_acquire_u64(copies) &+ 1)
   }
 }
 

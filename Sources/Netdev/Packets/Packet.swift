@@ -174,6 +174,7 @@ extension Packet {
     unsafe SlotRecord.copyFrame(record, to: copy.pointee.start)
     unsafe copy.pointee.setFrame(offset: Int(copy.pointee.offset), length: length)
     pool.noteCopy()
+    unsafe LocalSlots.noteCopy(record.pointee.home)
     return unsafe Packet(owning: copy)
   }
 

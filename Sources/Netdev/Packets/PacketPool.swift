@@ -55,6 +55,7 @@ internal import Synchronization
   nonisolated(unsafe) private let orphan: UnsafeMutablePointer<LocalSlots>
   private let copyCount = Atomic<Int>(0)
   private let linearCopyCount = Atomic<Int>(0)
+  private let heapCount = Atomic<Int>(0)
 
   /// Makes a pool.
   ///
@@ -220,6 +221,7 @@ extension PacketPool {
       unsafe record.pointee.setFrame(offset: headroom, length: count)
       return unsafe record
     }
+    if count <= configuration.slotSize - headroom { heapCount.add(1, ordering: .relaxed) }
     let record = unsafe HeapBuffer.make(capacity: headroom + count, home: orphan)
     unsafe record.pointee.setFrame(offset: headroom, length: count)
     return unsafe record
@@ -268,6 +270,10 @@ extension PacketPool {
 
   /// Frames in several buffers that somebody asked to see in one piece.
   public var linearCopies: Int { linearCopyCount.load(ordering: .relaxed) }
+
+  /// Packets that would fit into a buffer and lie on the heap, because the pool had none for them: each is copied when it is sent. A
+  /// program that keeps packets opens its device with ``NetworkDevice/Configuration/keptPackets``.
+  public var heapPackets: Int { heapCount.load(ordering: .relaxed) }
 
   func noteCopy() { copyCount.add(1, ordering: .relaxed) }
 

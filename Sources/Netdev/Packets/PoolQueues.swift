@@ -110,6 +110,7 @@ extension PoolQueues {
       let place = index ?? 0
       state.entries[place].owner = owner
       let list = unsafe state.entries[place].list
+      unsafe list.pointee.copies = counters.copies
       unsafe netdev_store_release_word(&list.pointee.loop, loop.identity)
       return unsafe list
     }
@@ -119,6 +120,7 @@ extension PoolQueues {
   func retire(_ list: UnsafeMutablePointer<LocalSlots>) {
     ownerCount.subtract(1, ordering: .relaxed)
     unsafe netdev_store_release_word(&list.pointee.loop, 0)
+    unsafe list.pointee.copies = nil
     unsafe netdev_store_release_word(&list.pointee.kept, 0)
     // The queue holds its loop until it has returned from here.
     state.withLock { state in

@@ -47,14 +47,7 @@ extension NetworkQueue {
       _ = try await reserve(for: operation)
       return consume packet
     }
-    let buffers = pool.buffersNeeded(for: packet.count)
-    guard buffers <= pool.buffersForPrograms else {
-      throw NetworkDeviceError(
-        .outOfMemory, operation,
-        offered:
-          "a frame of \(packet.count) bytes takes \(buffers) buffers of a pool that has \(pool.buffersForPrograms) for programs",
-        advice: "make a pool with more or larger buffers, or with a smaller reserve")
-    }
+    try checkBuffers(for: packet.count, operation)
     try await lookForRoom(1, core, operation)
     let hasRoom = unsafe state.pointee.credits > 0 && core.lineIsEmpty
     if hasRoom, core.bufferLine.isEmpty, let first = unsafe core.takeChain(for: packet.count) {
@@ -68,7 +61,7 @@ extension NetworkQueue {
     let waiter = core.waiters.take(.buffers)
     waiter.need = packet.count
     core.joinBufferLine(waiter, hasRoom: hasRoom)
-    switch await wait(waiter, core) {
+    switch await waitToSend(waiter, core) {
     case .buffers(let first):
       let adopted = unsafe core.adopt(packet, into: first)
       try core.useGranted(1, for: operation)
@@ -76,6 +69,19 @@ extension NetworkQueue {
     case .failed(let error): throw error.met(by: operation)
     default: throw NetworkDeviceError(.closed, operation)
     }
+  }
+}
+
+extension NetworkQueue {
+  /// The pool has so many buffers for programs that a frame of this length can be copied into it one day.
+  nonisolated func checkBuffers(for count: Int, _ operation: String) throws(NetworkDeviceError) {
+    let buffers = pool.buffersNeeded(for: count)
+    guard buffers > pool.buffersForPrograms else { return }
+    throw NetworkDeviceError(
+      .outOfMemory, operation,
+      offered:
+        "a frame of \(count) bytes takes \(buffers) buffers of a pool that has \(pool.buffersForPrograms) for programs",
+      advice: "make a pool with more or larger buffers, or with a smaller reserve")
   }
 }
 

@@ -115,7 +115,7 @@ extension NetworkQueue {
     unsafe state.pointee.credits = 0
     core.refuseSubmissions()
     core.interestChanged()
-    let outcome = await wait(waiter, core)
+    let outcome = await waitToSend(waiter, core)
     if case .failed(let error) = outcome { throw error.met(by: operation) }
     try core.useGranted(need, for: operation)
     return core

@@ -18,6 +18,16 @@ extension NetworkQueue {
     return outcome
   }
 
+  /// Waits for room or buffers, which the statistics show.
+  func waitToSend(_ waiter: Waiter, _ core: QueueCore) async -> Waiter.Outcome {
+    let since = core.loop.now
+    core.statistics.sendersWaiting &+= 1
+    let outcome = await wait(waiter, core)
+    core.statistics.sendersWaiting &-= 1
+    core.statistics.senderWait &+= core.loop.now &- since
+    return outcome
+  }
+
   /// Lets the loop's turn end, and goes on in the next one: what a task does that has used up a budget.
   func waitForNextTurn(_ core: QueueCore) async {
     core.loop.requestTurn()
@@ -39,7 +49,9 @@ extension NetworkQueue {
       // Who stood behind it may need less.
       core.updateCredits()
       waiter.settle(.failed(.cancelled("wait")))
-    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) || core.closers.remove(waiter) {
+    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) || core.closers.remove(waiter)
+      || core.sleepers.remove(waiter)
+    {
       waiter.settle(.failed(.cancelled("wait")))
     }
   }

@@ -67,11 +67,13 @@ public import LibeventConcurrency
 extension NetworkQueue {
   /// Makes the driver's part and joins the loop.
   func prepare(
-    driver: any NetworkDriver, busyPoll: Duration, onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
+    driver: any NetworkDriver, busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
+    onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) throws(NetworkDeviceError) {
     let part = try driver.makeQueue(index: index, loop: loop, slots: SlotTable(pool), signal: QueueSignal(self))
     let core = unsafe QueueCore(
-      queue: self, driver: part, state: state, loop: loop, pool: pool, busyPoll: busyPoll, onBroken: onBroken)
+      queue: self, driver: part, state: state, loop: loop, pool: pool, busyPoll: busyPoll, tell: tell,
+      onBroken: onBroken)
     unsafe self.core = core
     unsafe state.pointee.core = Unmanaged.passUnretained(core)
     unsafe selfReference = self

@@ -1,3 +1,5 @@
+internal import LibeventConcurrency
+
 // Reception: a sequence of packets, and bursts.
 extension NetworkQueue {
   /// Frames as they arrive, until the queue ends. Consumers compete, first come first served; frames that were taken from
@@ -94,8 +96,8 @@ extension NetworkQueue {
     return packet(entry)
   }
 
-  /// Waits for frames: one, or a burst. Nil at the end or when the task is cancelled.
-  func fetch(_ wish: Waiter.Wish) async -> Waiter.Outcome? {
+  /// Waits for frames: one, or a burst. Nil at the end or when the task is cancelled, and when the time is over that there is.
+  func fetch(_ wish: Waiter.Wish, within limit: Duration? = nil) async -> Waiter.Outcome? {
     guard let core = unsafe core else { return nil }
     core.takeFromOutside()
     if core.consumers.isEmpty, core.isOpen {
@@ -114,9 +116,19 @@ extension NetworkQueue {
     }
     if core.end != nil || Task.isCancelled { return nil }
     let waiter = core.waiters.take(wish)
+    var timer: LoopTimer?
+    if let limit {
+      do throws(LoopError) { timer = try core.timer(of: waiter) { $0.consumers.remove($1) } } catch {
+        // A wait without the end that it was to have is none.
+        core.waiters.putBack(waiter)
+        return nil
+      }
+      timer?.schedule(after: limit)
+    }
     core.consumers.append(waiter)
     core.interestChanged()
     let outcome = await wait(waiter, core)
+    timer?.cancel()
     if case .failed = outcome { return nil }
     return outcome
   }

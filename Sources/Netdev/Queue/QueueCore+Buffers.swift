@@ -23,6 +23,7 @@ extension QueueCore {
   /// Copies a packet into buffers taken for it.
   func adopt(_ packet: borrowing Packet, into first: UnsafeMutablePointer<SlotRecord>) -> Packet {
     statistics.copiedToSend &+= 1
+    noteAdoption(of: packet)
     return unsafe pool.adopt(packet, into: first)
   }
 

@@ -22,6 +22,7 @@ extension QueueCore {
     endWish()
     endClaim()
     while let consumer = consumers.popFirst() { consumer.settle(.failed(cause)) }
+    while let sleeper = sleepers.popFirst() { sleeper.settle(.failed(cause)) }
     // Pipelines may be waiting for their sources, which know nothing of this queue.
     for waiter in waiters.all { waiter.pipeline?.cancel() }
     loop.requestTurn()

@@ -175,7 +175,7 @@ extension QueueCore {
       return false
     }
     // No buffer that this queue may take: whoever gives that one back wakes this loop. Looks again after asking.
-    statistics.starved &+= 1
+    noteStarving()
     #if Testing
     if unsafe netdev_fault_is_planted("starving-unregistered") { return false }
     #endif

@@ -76,7 +76,7 @@ extension QueueCore {
   }
 
   /// As much room as ring and pool have.
-  private var roomByRing: Int { lowWater > 0 ? boundedByPool(ringRoom) : ringRoom }
+  var roomByRing: Int { lowWater > 0 ? boundedByPool(ringRoom) : ringRoom }
 
   /// As much of `room` as leaves reception its buffers: a frame that waits in a ring is a buffer that receives nothing.
   private func boundedByPool(_ room: Int) -> Int {

@@ -34,6 +34,8 @@ final class QueueCore {
   static let releasedCapacity = 64
   /// Called once when the queue breaks by itself, with the cause.
   let onBroken: @Sendable (NetworkDeviceError) -> Void
+  /// Called with what the log should have.
+  let tell: @Sendable (QueueNotice) -> Void
 
   @safe @exclusivity(unchecked) var waiters = WaiterTable()
   @safe @exclusivity(unchecked) var senders = WaiterLine()
@@ -70,6 +72,15 @@ final class QueueCore {
   /// Tasks that wait for the next release, whosever it is.
   @safe @exclusivity(unchecked) var watchers = WaiterLine()
   @safe @exclusivity(unchecked) var pollable: PollableState?
+  /// Copies that make a line in the log.
+  @safe @exclusivity(unchecked) var copiesToTell = QueueNotice.manyCopies
+  @safe @exclusivity(unchecked) var hasToldOfHeap = false
+  /// Tasks that wait for a time.
+  @safe @exclusivity(unchecked) var sleepers = WaiterLine()
+  /// What the program does again and again, until the queue ends.
+  @safe @exclusivity(unchecked) var repetitions: [LoopRepetition] = []
+  /// The turn in which whoever does not wait found the ring full, and the device had nothing to release.
+  @safe @exclusivity(unchecked) var lookedInVain: UInt64 = 0
 
   /// Frames accepted up to the beginning of this turn, against the budget that makes a turn end.
   @safe @exclusivity(unchecked) var acceptedBefore: UInt64 = 0
@@ -115,7 +126,8 @@ final class QueueCore {
   init(
     queue: NetworkQueue, driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor,
     pool: PacketPool,
-    busyPoll: Duration, onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
+    busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
+    onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) {
     unsafe self.queue = queue
     inlet = queue.inlet
@@ -130,6 +142,7 @@ final class QueueCore {
       UInt64(min(max(busyPoll.components.seconds, 0), 4_000_000_000)) &* 1_000_000_000
       &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
     self.onBroken = onBroken
+    self.tell = tell
     samplerCookie = waiters.take(.sample).index
     unsafe released = .allocate(capacity: Self.releasedCapacity)
     unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
@@ -183,6 +196,8 @@ extension QueueCore {
   func leaveLoop() {
     if let hook { try? loop.removeHook(hook) }
     hook = nil
+    for repetition in repetitions { repetition.cancel() }
+    repetitions = []
     releaseTimer?.cancel()
     submissionTimer?.cancel()
     bufferTimer?.cancel()
@@ -213,6 +228,7 @@ extension QueueCore {
     if active {
       active = false
       statistics.activeTurns &+= 1
+      if statistics.copiedToChange >= copiesToTell { noteManyCopies() }
       if armed {
         armed = false
         driver.disarm()

@@ -10,7 +10,8 @@ internal import CNetdevSystem
   /// The counters, in the order in which they are stored and against which they are read.
   private enum Word: Int {
     case packetsSubmitted, packetsReceived, packetsReleased, packetsFailed, ringFull, poolEmpty, starved, copiedToSend,
-      quarantined, failedInFlight
+      quarantined, failedInFlight, packetsRefused, sendersWaiting, senderWait,
+      copiedToChange
     case droppedAtEnd, interruptsSuppressed, activeTurns
     case kicks, kicksSuppressed, interrupts, bytesSubmitted, bytesReceived, receiveDropsChecksum
     case receiveDropsSegmentation, receiveDropsLength, receiveRingEmpty, driverQuarantined, resubmitted, recoveries
@@ -69,6 +70,26 @@ internal import CNetdevSystem
     get { self[.poolEmpty] }
     nonmutating set { self[.poolEmpty] = newValue }
   }
+  var packetsRefused: UInt64 {
+    get { self[.packetsRefused] }
+    nonmutating set { self[.packetsRefused] = newValue }
+  }
+  var sendersWaiting: UInt64 {
+    get { self[.sendersWaiting] }
+    nonmutating set { self[.sendersWaiting] = newValue }
+  }
+  /// Nanoseconds.
+  var senderWait: UInt64 {
+    get { self[.senderWait] }
+    nonmutating set { self[.senderWait] = newValue }
+  }
+  /// Counted by packets that a buffer of this queue's belongs to, on its loop.
+  var copiedToChange: UInt64 {
+    get { self[.copiedToChange] }
+    nonmutating set { self[.copiedToChange] = newValue }
+  }
+  /// Where that is, for the list of the queue's buffers.
+  var copies: UnsafeMutablePointer<UInt64> { unsafe words + Word.copiedToChange.rawValue }
   var starved: UInt64 {
     get { self[.starved] }
     nonmutating set { self[.starved] = newValue }
@@ -151,7 +172,11 @@ internal import CNetdevSystem
     statistics.droppedAtEnd = droppedAtEnd
     statistics.quarantined = quarantined
     statistics.copiedToSend = copiedToSend
+    statistics.copiedToChange = copiedToChange
     statistics.starved = starved &+ statistics.driver.receiveRingEmpty
+    statistics.senderWait = .nanoseconds(Int64(clamping: senderWait))
+    statistics.sendersWaiting = sendersWaiting
+    statistics.packetsRefused = packetsRefused
     statistics.poolEmpty = poolEmpty
     statistics.ringFull = ringFull
     statistics.packetsFailed = packetsFailed

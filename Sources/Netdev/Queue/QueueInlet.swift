@@ -36,6 +36,8 @@ final class QueueInlet: Sendable {
   private let accepted = Atomic<UInt64>(0)
   private let wakeUps = Atomic<UInt64>(0)
   private let dropped = Atomic<UInt64>(0)
+  private let refused = Atomic<UInt64>(0)
+  private let failed = Atomic<UInt64>(0)
 
   init(loop: LoopExecutor, pool: PacketPool, maximumFrame: Int) {
     self.loop = loop
@@ -43,20 +45,41 @@ final class QueueInlet: Sendable {
     self.maximumFrame = maximumFrame
   }
 
-  /// From any thread: leaves a packet, or returns it when it must go the long way.
+  /// From any thread: leaves a packet, or returns it when it must go the long way: a copy then, where it lay elsewhere.
   func offer(_ packet: consuming Packet) -> Packet? {
     guard packet.count <= maximumFrame else { return consume packet }
-    let isForeign = unsafe !pool.owns(packet.record)
     // Moved, also where nothing is optimised: the loop may take it before this returns, and must find it unshared.
     var offered: Packet?
-    if isForeign {
-      offered = pool.adopt(packet)
-      guard offered != nil else { return consume packet }
-    } else {
+    guard unsafe !pool.owns(packet.record) else {
       offered = consume packet
+      leave(&offered, isCopy: false)
+      return offered
     }
+    offered = pool.adopt(packet)
+    guard offered != nil else { return consume packet }
+    leave(&offered, isCopy: true)
+    return offered
+  }
+
+  /// From any thread: leaves a packet of a length that the device takes, or returns it, itself, when there is no room for it.
+  func tryOffer(_ packet: consuming Packet) -> Packet? {
+    guard room > 0 else { return consume packet }
+    var offered: Packet?
+    guard unsafe !pool.owns(packet.record) else {
+      offered = consume packet
+      leave(&offered, isCopy: false)
+      return offered
+    }
+    offered = pool.adopt(packet)
+    guard offered != nil else { return consume packet }
+    leave(&offered, isCopy: true)
+    return offered == nil ? nil : consume packet
+  }
+
+  /// Takes what is offered, if there is room for it.
+  private func leave(_ offered: inout Packet?, isCopy: Bool) {
     let wakes = state.withLock { state in
-      if isForeign, !state.hasEnded {
+      if isCopy, !state.hasEnded {
         state.copied &+= 1
         hasSome.store(true, ordering: .relaxed)
       }
@@ -70,7 +93,23 @@ final class QueueInlet: Sendable {
       return true
     }
     if wakes { loop.wake() }
-    return offered
+  }
+
+  /// From any thread: packets that may be left now.
+  var room: Int { state.withLock { $0.isOpen ? Self.capacity - $0.packets.count : 0 } }
+
+  /// From any thread: the queue has ended.
+  var isOver: Bool { state.withLock { $0.hasEnded } }
+
+  /// From any thread: packets that whoever does not wait found no room for, and frames that the device never takes.
+  func note(refused count: Int = 0, failed frames: Int = 0) {
+    if count > 0 { refused.add(UInt64(count), ordering: .relaxed) }
+    if frames > 0 { failed.add(UInt64(frames), ordering: .relaxed) }
+  }
+
+  /// The two so far.
+  var refusals: (refused: UInt64, failed: UInt64) {
+    (refused.load(ordering: .relaxed), failed.load(ordering: .relaxed))
   }
 
   /// From any thread: leaves a block of received frames for the loop to take back; false when the queue has ended.

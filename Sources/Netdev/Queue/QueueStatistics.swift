@@ -1,9 +1,9 @@
-internal import LibeventConcurrency
+public import LibeventConcurrency
 
 /// What one queue pair has done since it was opened, or several together.
 ///
 /// A snapshot: read it from any thread and as often as you like, the queue does not notice. Every number only grows, but for
-/// ``QueueDriverStatistics/quarantined``. Frames, turns and times are counted; bytes are those of frames, without net headers.
+/// ``sendersWaiting`` and ``QueueDriverStatistics/quarantined``. Frames, turns and times are counted; bytes are those of frames, without net headers.
 public struct QueueStatistics: Sendable, Hashable {
   /// Frames taken from the device.
   public internal(set) var packetsReceived: UInt64 = 0
@@ -20,6 +20,12 @@ public struct QueueStatistics: Sendable, Hashable {
   public internal(set) var packetsFailed: UInt64 = 0
   /// Received frames dropped because the queue ended before anybody had asked for them.
   public internal(set) var droppedAtEnd: UInt64 = 0
+  /// Packets that `trySubmit` gave back because there was no room for them.
+  public internal(set) var packetsRefused: UInt64 = 0
+  /// Senders that wait now, for room in the ring or for buffers.
+  public internal(set) var sendersWaiting: UInt64 = 0
+  /// How long senders have waited for that, all of those together that have gone on since.
+  public internal(set) var senderWait = Duration.zero
   /// Times a sender found the ring full and had to wait.
   public internal(set) var ringFull: UInt64 = 0
   /// Times a sender found no buffers for its packet in the pool and had to wait.
@@ -33,6 +39,9 @@ public struct QueueStatistics: Sendable, Hashable {
   public internal(set) var starved: UInt64 = 0
   /// Packets copied because their pool is not this device's, or lay on the heap.
   public internal(set) var copiedToSend: UInt64 = 0
+  /// Packets that this queue received and that were copied to be changed, on its loop, because somebody else held them, or because
+  /// they lay in several buffers. ``PacketPool/copies`` counts all of the pool's, wherever they were made.
+  public internal(set) var copiedToChange: UInt64 = 0
   /// Buffers whose release was never confirmed; they stay mapped for good.
   public internal(set) var quarantined: UInt64 = 0
   /// How long frames were with the device, publication to release: a sample of them.
@@ -48,6 +57,13 @@ public struct QueueStatistics: Sendable, Hashable {
   /// end of its last turn.
   public internal(set) var driver = QueueDriverStatistics()
 
+  /// When this was read, by the clock of the queue's loop.
+  public internal(set) var time: LoopClock.Instant {
+    get { reading.time }
+    set { reading.time = newValue }
+  }
+  private var reading = Reading()
+
   @usableFromInline init() {}
 
   /// Adds what another queue has done.
@@ -57,12 +73,17 @@ public struct QueueStatistics: Sendable, Hashable {
     sum.packetsReleased &+= other.packetsReleased
     sum.packetsFailed &+= other.packetsFailed
     sum.droppedAtEnd &+= other.droppedAtEnd
+    sum.time = max(sum.time, other.time)
+    sum.packetsRefused &+= other.packetsRefused
+    sum.sendersWaiting &+= other.sendersWaiting
+    sum.senderWait += other.senderWait
     sum.ringFull &+= other.ringFull
     sum.poolEmpty &+= other.poolEmpty
     sum.submittedOutside &+= other.submittedOutside
     sum.outsideWakeups &+= other.outsideWakeups
     sum.starved &+= other.starved
     sum.copiedToSend &+= other.copiedToSend
+    sum.copiedToChange &+= other.copiedToChange
     sum.quarantined &+= other.quarantined
     sum.residency += other.residency
     sum.interruptsSuppressed &+= other.interruptsSuppressed
@@ -70,6 +91,13 @@ public struct QueueStatistics: Sendable, Hashable {
     sum.activeTurns &+= other.activeTurns
     sum.driver += other.driver
   }
+}
+
+/// When something was read: two readings that found the same are equal.
+private struct Reading: Hashable, Sendable {
+  var time = LoopClock.Instant(nanoseconds: 0)
+  static func == (left: Reading, right: Reading) -> Bool { true }
+  func hash(into hasher: inout Hasher) {}
 }
 
 extension QueueDriverStatistics {
@@ -97,7 +125,11 @@ extension NetworkQueue {
     var statistics = counters.snapshot
     // On the loop the driver itself can be asked.
     if isHere, let core = unsafe core, !core.isFinished { statistics.driver = core.driver.statistics }
+    statistics.time = loop.clock.now
     statistics.loopStalls = loop.statistics.stalls
+    let refusals = inlet.refusals
+    statistics.packetsRefused &+= refusals.refused
+    statistics.packetsFailed &+= refusals.failed
     statistics.droppedAtEnd &+= inlet.droppedReturns
     (statistics.submittedOutside, statistics.outsideWakeups) = inlet.counts
     return statistics

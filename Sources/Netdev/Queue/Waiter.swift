@@ -5,7 +5,7 @@ internal import LibeventConcurrency
 /// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
 @usableFromInline final class Waiter {
   /// What a task waits for.
-  enum Wish { case space, buffers, release, receipt, batch, packet, burst, ahead, event, sample, closing }
+  enum Wish { case space, buffers, release, receipt, batch, packet, burst, ahead, event, sample, closing, time }
 
   /// What came of it.
   @safe enum Outcome {

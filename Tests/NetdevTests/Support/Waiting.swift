@@ -78,3 +78,14 @@ extension Packet {
 extension RawSpan {
   func unsafeLoadUnchecked(_ offset: Int) -> UInt8 { unsafe unsafeLoad(fromByteOffset: offset, as: UInt8.self) }
 }
+
+/// Something that holds a loop until a test lets it go.
+final class Held: Sendable {
+  private let state = Mutex((hasBegun: false, hasEnded: false))
+  var hasBegun: Bool { state.withLock { $0.hasBegun } }
+  func wait() {
+    state.withLock { $0.hasBegun = true }
+    while !state.withLock({ $0.hasEnded }) {}
+  }
+  func end() { state.withLock { $0.hasEnded = true } }
+}

@@ -1,0 +1,209 @@
+internal import LibeventConcurrency
+
+// Sending without waiting: for programs that serve several, of which none may be held up by another. What finds no room comes back,
+// and it is the program's to drop it, to keep it or to send something else.
+extension NetworkQueue {
+  /// Submits a packet if there is room for it now, and never suspends.
+  ///
+  /// ```swift
+  /// if try output.trySubmit(packet) != nil { dropped += 1 }
+  /// ```
+  ///
+  /// On the queue's loop there is room as far as ring and pool have some, once the device has had its turn with what was published
+  /// before; nobody who waits for room is passed over. A packet that is not in the queue's pool moves there, if there are buffers.
+  /// Elsewhere there is room as far as the queue's inlet has some (256 packets) and nobody waits; the loop takes them as those of
+  /// `submit(_:)`. What was taken and cannot be sent after all, because the queue ends, counts among `packetsFailed`.
+  ///
+  /// Every packet that comes back counts among ``QueueStatistics/packetsRefused``.
+  ///
+  /// - Parameter packet: give it away (`consume`) when nobody else needs it: what somebody else holds too is sent with its header in
+  ///   other memory.
+  /// - Returns: nil when it was taken, otherwise the packet.
+  /// - Throws: what more room would not mend: `closed` or the cause when the queue has ended, `frameTooLong` when the device never
+  ///   takes it, `outOfMemory` when the pool never has so many buffers.
+  @inlinable public nonisolated func trySubmit(
+    _ packet: consuming Packet
+  ) throws(NetworkDeviceError) -> Packet? {
+    if isHere, canAccept(packet) {
+      acceptSingle(packet)
+      return nil
+    }
+    return try trySubmitSlowly(consume packet)
+  }
+
+  /// Submits as many frames of a burst, from the first on, as there is room for now, and never suspends.
+  ///
+  /// Room is what it is for a single packet; at most one doorbell. A frame that this device never takes is dropped, and counts among
+  /// `packetsFailed`.
+  ///
+  /// - Returns: nil when all were taken, otherwise a burst of those that were not, in order: dropping it drops them.
+  /// - Throws: `closed` or the cause when the queue has ended; the burst is dropped then.
+  @inlinable public nonisolated func trySubmit(
+    _ burst: consuming PacketBurst
+  ) throws(NetworkDeviceError) -> PacketBurst? {
+    if isHere, hasRoom(for: burst.count), takesAsItLies(burst) {
+      publish(burst)
+      return nil
+    }
+    return try trySubmitSlowly(consume burst)
+  }
+
+  /// Frames that `trySubmit(_:)` would take at this moment, if they lie in the queue's pool.
+  ///
+  /// On the queue's loop: the room of the ring, as far as the pool leaves its reserve to reception; 0 while somebody waits for room.
+  /// Elsewhere a snapshot of what the queue's inlet takes.
+  public nonisolated var transmitRoom: Int {
+    guard isHere else { return inlet.room }
+    return unsafe state.pointee.withCore { $0.roomNow } ?? 0
+  }
+
+  /// Frames published and not released yet. From any thread: on the loop as it is, elsewhere a snapshot.
+  public nonisolated var inFlight: Int {
+    if isHere { return unsafe state.pointee.inFlight }
+    // Read in this order no frame is back that has not been published.
+    let back = counters.framesBack
+    return Int(clamping: counters.packetsSubmitted &- back)
+  }
+}
+
+extension NetworkQueue {
+  @usableFromInline @inline(never) nonisolated func trySubmitSlowly(
+    _ packet: consuming Packet
+  ) throws(NetworkDeviceError) -> Packet? {
+    guard canSend(packet) else { throw .tooLong(packet.count, maximumFrameLength, "trySubmit") }
+    let isForeign = unsafe !pool.owns(packet.record)
+    if isForeign { try checkBuffers(for: packet.count, "trySubmit") }
+    guard isHere else { return try tryFromOutside(consume packet) }
+    let core = try liveCore("trySubmit")
+    core.takeSubmissions()
+    guard core.makeRoomNow() > 0 else {
+      core.statistics.packetsRefused &+= 1
+      return packet
+    }
+    if isForeign {
+      guard core.bufferLine.isEmpty, let first = unsafe core.takeChain(for: packet.count) else {
+        core.statistics.packetsRefused &+= 1
+        return packet
+      }
+      accept(unsafe core.adopt(packet, into: first))
+    } else {
+      accept(consume packet)
+    }
+    return nil
+  }
+
+  @usableFromInline @inline(never) nonisolated func trySubmitSlowly(
+    _ burst: consuming PacketBurst
+  ) throws(NetworkDeviceError) -> PacketBurst? {
+    guard isHere else { return try tryFromOutside(consume burst) }
+    let core = try liveCore("trySubmit")
+    core.takeSubmissions()
+    let count = burst.count
+    let room = core.makeRoomNow(for: count)
+    if takesAsItLies(burst) {
+      burst.publishFirst(min(room, count), in: core)
+    } else {
+      burst.moveFirst(room, to: self, core)
+    }
+    guard burst.count > 0 else { return nil }
+    core.statistics.packetsRefused &+= UInt64(burst.count)
+    return burst
+  }
+
+  private nonisolated func tryFromOutside(_ packet: consuming Packet) throws(NetworkDeviceError) -> Packet? {
+    guard let refused = inlet.tryOffer(consume packet) else { return nil }
+    guard !inlet.isOver else { throw .endedMeanwhile("trySubmit") }
+    inlet.note(refused: 1)
+    return refused
+  }
+
+  private nonisolated func tryFromOutside(_ burst: consuming PacketBurst) throws(NetworkDeviceError) -> PacketBurst? {
+    guard !inlet.isOver else { throw .endedMeanwhile("trySubmit") }
+    var taken = 0
+    while let packet = burst.takeFirst(&taken) {
+      guard canSend(packet) else {
+        inlet.note(failed: 1)
+        continue
+      }
+      guard let refused = inlet.tryOffer(consume packet) else { continue }
+      burst.putBack(consume refused, &taken)
+      burst.dropFirst(taken)
+      inlet.note(refused: burst.count)
+      return burst
+    }
+    return nil
+  }
+
+  /// The core of a queue that takes work; on the loop.
+  private nonisolated func liveCore(_ operation: String) throws(NetworkDeviceError) -> QueueCore {
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
+    if let end = core.end { throw end }
+    return core
+  }
+}
+
+extension QueueCore {
+  /// Frames that may be accepted now from whoever does not wait: none before those who do. The turn's budget, which makes a task
+  /// suspend, is nothing to it.
+  var roomNow: Int {
+    guard isOpen, lineIsEmpty, unsafe state.pointee.pending.pointee.count < BurstBlock.capacity else { return 0 }
+    return max(0, roomByRing)
+  }
+
+  /// Sees to it that there is room for `count` frames, as far as there can be without waiting, and puts what there is into the
+  /// credits, where `accept` takes it.
+  func makeRoomNow(for count: Int = 1) -> Int {
+    if roomNow < count, lookedInVain != loop.turn {
+      takeReleased()
+      if roomNow < count { pumpReleases() }
+      // A device that has just been asked in vain is not asked again in the same turn: a port that is stuck costs little.
+      if roomNow == 0 { lookedInVain = loop.turn }
+    }
+    let room = min(count, roomNow)
+    if unsafe state.pointee.credits < room { unsafe state.pointee.credits = room }
+    return room
+  }
+}
+
+extension PacketBurst {
+  /// Publishes the first frames, which lie in the queue's pool and for which there is room.
+  fileprivate mutating func publishFirst(_ taken: Int, in core: QueueCore) {
+    guard taken > 0 else { return }
+    let all = count
+    unsafe block.pointee.count = taken
+    unsafe core.publishBurst(block)
+    unsafe block.pointee.count = all
+    dropFirst(taken)
+  }
+
+  /// Copies the first frames, for which there is room, into the queue's pool, as far as that has buffers, and submits them.
+  fileprivate mutating func moveFirst(_ room: Int, to queue: NetworkQueue, _ core: QueueCore) {
+    var (room, taken) = (room, 0)
+    while room > 0, let packet = takeFirst(&taken) {
+      guard queue.canSend(packet) else {
+        core.statistics.packetsFailed &+= 1
+        continue
+      }
+      guard core.bufferLine.isEmpty, let first = unsafe core.takeChain(for: packet.count) else {
+        putBack(consume packet, &taken)
+        break
+      }
+      queue.accept(unsafe core.adopt(packet, into: first))
+      room -= 1
+    }
+    dropFirst(min(taken, count))
+  }
+
+  /// The packet that was taken last is the burst's again.
+  fileprivate mutating func putBack(_ packet: consuming Packet, _ position: inout Int) {
+    // The owner of a slot owns one reference to the object that travels with it.
+    _ = unsafe Unmanaged.passRetained(packet.object)
+    position -= 1
+  }
+}
+
+extension NetworkDeviceError {
+  static func endedMeanwhile(_ operation: String) -> NetworkDeviceError {
+    NetworkDeviceError(.closed, operation, offered: "the queue has ended")
+  }
+}

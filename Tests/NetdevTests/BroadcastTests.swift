@@ -1,0 +1,83 @@
+import LibeventConcurrency
+import Netdev
+import NetdevTesting
+import Testing
+
+/// Consumers of which each has every packet.
+@Suite(.timeLimit(.minutes(1))) struct BroadcastTests {
+  @Test func `each consumer has every packet, wherever it is, and nothing is copied`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let total = 2000
+    let copies = queue.broadcast(to: 3, keeping: total)
+    let onLoop = Task {
+      await queue.run { _ in
+        var numbers: [Int] = []
+        for await packet in copies[0] {
+          numbers.append(packet.number)
+          if numbers.count == total { break }
+        }
+        return numbers
+      }
+    }
+    let elsewhere = [1, 2].map { index in
+      Task.detached {
+        var numbers: [Int] = []
+        for await packet in copies[index] {
+          numbers.append(packet.number)
+          if numbers.count == total { break }
+        }
+        return numbers
+      }
+    }
+    var sent = 0
+    while sent < total {
+      sent += await driver.deliver(contentsOf: (sent..<min(sent + 32, total)).map { numbered($0) })
+    }
+    #expect(await onLoop.value == Array(0..<total))
+    for consumer in elsewhere { #expect(await consumer.value == Array(0..<total)) }
+    #expect(copies.allSatisfy { $0.dropped == 0 } && device.pool.copies == 0)
+    try await device.close()
+  }
+
+  @Test func `who is too far behind loses the oldest, and his sequence counts them`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let copies = device.queues[0].broadcast(to: 2, keeping: 4)
+    for number in 0..<10 {
+      await driver.deliver(numbered(number))
+      var fast = copies[0].makeAsyncIterator()
+      #expect(await fast.next()?.number == number)
+    }
+    #expect(copies[0].dropped == 0 && copies[1].dropped == 6)
+    var slow = copies[1].makeAsyncIterator()
+    for number in 6..<10 { #expect(await slow.next()?.number == number) }
+    try await device.close()
+    #expect(await slow.next() == nil)
+    var fast = copies[0].makeAsyncIterator()
+    #expect(await fast.next() == nil)
+  }
+
+  @Test func `one that is cancelled leaves the others what comes, and one that goes keeps nothing`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    var copies = device.queues[0].broadcast(to: 3)
+    let fetching = Task { [first = copies[0]] in for await _ in first {} }
+    let waiting = Task { [second = copies[1]] in
+      var numbers: [Int] = []
+      for await packet in second { numbers.append(packet.number) }
+      return numbers
+    }
+    await driver.deliver(numbered(1))
+    try await eventually("it is taken") { device.totalStatistics.packetsReceived == 1 }
+    fetching.cancel()
+    await fetching.value
+    await driver.deliver(numbered(2))
+    try await eventually("that is taken too") { device.totalStatistics.packetsReceived == 2 }
+    copies = []
+    try await device.close()
+    #expect(await waiting.value == [1, 2])
+    try await eventually("nothing is kept") { device.pool.free == device.pool.configuration.slots }
+  }
+}
