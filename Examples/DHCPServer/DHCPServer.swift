@@ -6,11 +6,12 @@ import NetdevProgram
 import PacketFormats
 import Responder
 
-/// Gives out IPv4 addresses on a link, and answers ARP and ping there.
+/// Gives out IPv4 addresses on a link, and answers ARP and ping there:
+///
+///     DHCPServer tap:tap0 --network 10.9.0.1/24 --first 10.9.0.100 --count 50
 @main struct DHCPServer: Program {
   static let configuration = CommandConfiguration(
-    commandName: "DHCPServer", abstract: "Gives out IPv4 addresses on a network device.",
-    discussion: "DHCPServer tap:tap0 --network 10.9.0.1/24 --first 10.9.0.100 --count 50")
+    commandName: "DHCPServer", abstract: "Gives out IPv4 addresses on a network device.")
 
   @Argument(help: "The device: tap:NAME?queues=1, packet:INTERFACE, vhost-user:SOCKET, …") var device: String
   @Option(help: "The server's own address, and its network, as 10.9.0.1/24.") var network: IPv4Network
@@ -24,8 +25,7 @@ import Responder
     let leases = Leases(network, from: first, count: count)
     Output.standard.print("\(device.information.name): \(count) addresses from \(first) on; Ctrl-C ends")
     defer { Output.standard.print("\(device.totalStatistics)") }
-    let address = try device.hardwareAddress
-    try await device.run { try await serve($0, leases, at: address) }
+    try await device.run { try await serve($0, leases, at: device.hardwareAddress) }
   }
 }
 

@@ -18,6 +18,9 @@ enum Mode: String, CaseIterable {
   /// Forwarded from `for await`; with the addresses swapped.
   case await
   case awaitSwap = "await-swap"
+  /// Forwarded by the burst, and from `for await`, by a sender that does not wait.
+  case burstTry = "burst-try"
+  case awaitTry = "await-try"
   /// Forwarded by a pipeline; with the addresses swapped.
   case pipeline
   case pipelineSwap = "pipeline-swap"
@@ -66,6 +69,8 @@ struct Work: Sendable {
     case .burstSwap: try await burstSwap(queue)
     case .await: try await forward(queue)
     case .awaitSwap: try await forwardSwapped(queue)
+    case .burstTry: try await burstTry(queue)
+    case .awaitTry: try await forwardTrying(queue)
     case .pipeline: try await pipeline(queue)
     case .pipelineSwap: try await pipelineSwapped(queue)
     case .through: try await through(queue)
@@ -102,6 +107,28 @@ struct Work: Sendable {
       left &-= 1
       if left == 0 { return }
     }
+  }
+
+  private func burstTry(_ queue: isolated NetworkQueue) async throws {
+    var done = 0
+    while done < packets, let burst = await queue.receiveBurst() {
+      done += burst.count
+      if let rest = try queue.trySubmit(burst) { try refuse(rest.count) }
+    }
+  }
+
+  private func forwardTrying(_ queue: isolated NetworkQueue) async throws {
+    var left = packets
+    for await packet in queue.packets {
+      if try queue.trySubmit(packet) != nil { try refuse(1) }
+      left &-= 1
+      if left == 0 { return }
+    }
+  }
+
+  /// There is room for every frame: fewer are under way than the ring takes.
+  private func refuse(_ count: Int) throws {
+    throw NetworkDeviceError(.system, "trySubmit", offered: "\(count) frames came back")
   }
 
   private func forwardSwapped(_ queue: isolated NetworkQueue) async throws {
