@@ -10,15 +10,9 @@ TEST_PACKAGES := iproute2 iputils-ping ethtool iperf3 dpdk dpdk-dev tshark
 echo: deps
 	swift run EchoServer
 
-# In four runs: the ring tests keep both cores of a small machine busy on purpose, and the tests with real kernels and with
-# DPDK start processes and time-outs of their own. One test at a time where loops of a test's own must not starve.
+# Prints a line a step, what failed, and a summary; the rest is in .build/test.log.
 test: deps test-deps
-	swift build --build-tests
-	swift test --disable-xctest --skip-build --filter '^VirtioTests[.]'
-	swift test --disable-xctest --skip-build --no-parallel --skip '^(VirtioTests|IntegrationTests|InteropTests)[.]'
-	swift test --disable-xctest --skip-build --no-parallel --filter '^IntegrationTests[.]'
-	swift test --disable-xctest --skip-build --no-parallel --filter '^InteropTests[.]'
-	swift test --disable-xctest --no-parallel -c release --package-path Benchmarks
+	Tests/run.sh
 
 # The products that are empty without their traits. A build of its own: other traits mean other objects.
 test-traits: deps

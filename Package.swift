@@ -242,7 +242,8 @@ let package = Package(
       dependencies: ["LibeventConcurrency", "CNetdevSystem", "TestSupport", "CTestSupport"],
       swiftSettings: rules),
     .testTarget(
-      name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder", "Netdev"], swiftSettings: rules),
+      name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder", "Netdev", "LibeventConcurrency"],
+      swiftSettings: rules),
     .testTarget(
       name: "VirtioDeviceTests",
       dependencies: [
@@ -275,7 +276,9 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "EchoServer", "Forwarder", "TopLevelProgram", "TestSupport", "CTrafficSupport", "NetdevTesting",
+        "EchoServer", "Forwarder", "Switch", "Router", "DHCPServer", "KeyValueStore", "CapturePackets",
+        "TrafficGenerator",
+        "TopLevelProgram", "TestSupport", "CTrafficSupport", "NetdevTesting",
         "NetdevDevices", "InProcess", "VirtioNet",
         "PacketSocket", "VirtioDevice",
         "Netdev", "Responder", "PacketFormats", "LibeventConcurrency", "CNetdevSystem",

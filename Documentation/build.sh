@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 # In the order of their imports: what a module links to is built before it.
 modules='LibeventConcurrency Virtio PacketFormats Netdev VirtioNet VirtioDevice InProcess VhostUser PacketSocket Responder
-  NetdevDevices NetdevTesting NetdevService NetdevMetrics'
+  NetdevDevices NetdevTesting NetdevProgram NetdevService NetdevMetrics'
 # What two modules have only with their traits.
 traits=ServiceLifecycle,Metrics
 scratch=.build-traits

@@ -50,6 +50,8 @@ extension EchoServer {
       let colon = name.lastIndex(of: ":") ?? name.endIndex
       let place = [name[..<colon].drop { $0 == "[" }.prefix { $0 != "]" }, name[colon...].dropFirst()]
       Output.standard.print("try:  printf hello | nc -u -w1 \(place.joined(separator: " "))")
+      Output.standard.print(
+        "or, in bash alone:  exec 3<>/dev/udp/\(place.joined(separator: "/")); printf hello >&3; head -c 5 <&3")
     } else if let network = networks.ipv4.first {
       Output.standard.print("try:  ping \(network.address)")
     } else if let network = networks.ipv6.first {

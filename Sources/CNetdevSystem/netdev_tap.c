@@ -19,7 +19,7 @@ static int set_name(struct ifreq *request, const char *name) {
   return 0;
 }
 
-int netdev_tap_open(const char *name, bool multi_queue, int *step) {
+static int open_queue(const char *name, int kind, bool multi_queue, int *step) {
   struct ifreq request;
   *step = 1;
   int named = set_name(&request, name);
@@ -29,7 +29,7 @@ int netdev_tap_open(const char *name, bool multi_queue, int *step) {
   descriptor = netdev_descriptor_above_stdio(descriptor);
   if (descriptor < 0) return descriptor;
   *step = 1;
-  int flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+  int flags = kind | IFF_NO_PI | IFF_VNET_HDR;
   if (multi_queue) flags |= IFF_MULTI_QUEUE;
   request.ifr_flags = (short)flags;
   if (NETDEV_CALL(ioctl, descriptor, TUNSETIFF, &request) < 0) {
@@ -38,6 +38,14 @@ int netdev_tap_open(const char *name, bool multi_queue, int *step) {
     return -error;
   }
   return descriptor;
+}
+
+int netdev_tap_open(const char *name, bool multi_queue, int *step) {
+  return open_queue(name, IFF_TAP, multi_queue, step);
+}
+
+int netdev_tun_open(const char *name, bool multi_queue, int *step) {
+  return open_queue(name, IFF_TUN, multi_queue, step);
 }
 
 int netdev_tap_name(int descriptor, char *name) {
@@ -49,13 +57,13 @@ int netdev_tap_name(int descriptor, char *name) {
   return 0;
 }
 
-int netdev_tap_differences(int descriptor, bool multi_queue, int header_length) {
+static int find_differences(int descriptor, unsigned kind, bool multi_queue, int header_length) {
   struct ifreq request;
   memset(&request, 0, sizeof request);
   if (NETDEV_CALL(ioctl, descriptor, TUNGETIFF, &request) < 0) return -errno;
   unsigned flags = (unsigned short)request.ifr_flags;
   int differences = 0;
-  if (!(flags & IFF_TAP)) differences |= NETDEV_TAP_OTHER_KIND;
+  if (!(flags & kind)) differences |= NETDEV_TAP_OTHER_KIND;
   if (!(flags & IFF_NO_PI)) differences |= NETDEV_TAP_PACKET_INFO;
   if (!(flags & IFF_VNET_HDR)) differences |= NETDEV_TAP_NO_HEADER;
   if (!(flags & IFF_MULTI_QUEUE) == multi_queue) differences |= NETDEV_TAP_OTHER_QUEUES;
@@ -64,6 +72,14 @@ int netdev_tap_differences(int descriptor, bool multi_queue, int header_length) 
   if (NETDEV_CALL(ioctl, descriptor, TUNGETVNETHDRSZ, &length) < 0) return -errno;
   if (length != header_length) differences |= NETDEV_TAP_OTHER_LENGTH;
   return differences;
+}
+
+int netdev_tap_differences(int descriptor, bool multi_queue, int header_length) {
+  return find_differences(descriptor, IFF_TAP, multi_queue, header_length);
+}
+
+int netdev_tun_differences(int descriptor, bool multi_queue, int header_length) {
+  return find_differences(descriptor, IFF_TUN, multi_queue, header_length);
 }
 
 int netdev_tap_set_header_length(int descriptor, int length) {

@@ -14,7 +14,7 @@ struct DeviceURL {
   private var known: [String] = []
 
   /// What a device URL can begin with.
-  static let schemes = "loopback:, tap:, packet:, host-udp: or vhost-user:"
+  static let schemes = "loopback:, tap:, tun:, packet:, host-udp: or vhost-user:"
 
   init(_ text: String) throws(NetworkDeviceError) {
     self.text = text

@@ -15,12 +15,13 @@ extension NetworkDevice {
   /// |---|---|
   /// | `loopback:` | a wire from each queue pair's transmit ring back to its receive ring |
   /// | `tap:NAME?queues=N` | a TAP interface of this host, one queue of it a pair |
+  /// | `tun:NAME?queues=N` | a TUN interface of this host, of layer 3: Ethernet is made and taken off by the device |
   /// | `packet:NAME?queues=N` | an interface of this host, whose own stack sees the same frames; `promiscuous=1` |
   /// | `host-udp:ADDRESS:PORT` | a UDP port of this host, `[::]:PORT` with IPv6, patched onto the virtual wire; needs no rights |
   /// | `vhost-user:PATH?server=1` | a port of a switch, behind its socket |
   ///
   /// Options of all: `queues` (pairs) and `queue_size`; of all but `packet:`, which is no virtio device, `mrg_rxbuf`,
-  /// `event_idx`, `indirect` (0 or 1: what the driver accepts). `loopback:`, `tap:` and `host-udp:` also know `placement`
+  /// `event_idx`, `indirect` (0 or 1: what the driver accepts). `loopback:`, `tap:`, `tun:` and `host-udp:` also know `placement`
   /// (`inline` or `own`: the device's engines on the queues' loops or on their own), and `loopback:` knows `lossless=1`: a
   /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
   /// are received too.
@@ -32,7 +33,7 @@ extension NetworkDevice {
   /// `in_flight=fail` lets the sends of such frames fail.
   ///
   /// Interfaces are those of the calling thread's network namespace. Called on a loop, as in a queue's body, it does what may
-  /// block on another thread; elsewhere, as on the main actor, `tap:` and `packet:` hold the calling thread for as long as
+  /// block on another thread; elsewhere, as on the main actor, `tap:`, `tun:` and `packet:` hold the calling thread for as long as
   /// somebody holds the kernel's lock of links.
   ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
@@ -97,6 +98,7 @@ struct DeviceSpecification: Sendable {
   enum Kind: Sendable {
     case loopback(lossless: Bool)
     case tap(name: String)
+    case tun(name: String)
     case packet(interface: String, PacketDriver.Options)
     case hostUDP(address: String, port: UInt16)
     case vhostUser(VhostUserTransport.Options)
@@ -107,7 +109,7 @@ struct DeviceSpecification: Sendable {
     /// Whether the device's side is in this process too.
     var isInProcess: Bool {
       switch self {
-      case .loopback, .tap, .hostUDP: true
+      case .loopback, .tap, .tun, .hostUDP: true
       case .packet, .vhostUser: false
       }
     }
@@ -116,7 +118,7 @@ struct DeviceSpecification: Sendable {
   /// Whether making its driver may wait for the kernel's lock of links, which anybody on the machine may hold.
   var mayBlock: Bool {
     switch kind {
-    case .tap, .packet: true
+    case .tap, .tun, .packet: true
     case .loopback, .hostUDP, .vhostUser: false
     }
   }
@@ -147,6 +149,9 @@ struct DeviceSpecification: Sendable {
     case "tap":
       guard !url.target.isEmpty else { throw url.refuse("no interface", "name one, as in tap:tap0") }
       return .tap(name: url.target)
+    case "tun":
+      guard !url.target.isEmpty else { throw url.refuse("no interface", "name one, as in tun:tun0") }
+      return .tun(name: url.target)
     case "packet":
       guard !url.target.isEmpty else { throw url.refuse("no interface", "name one, as in packet:eth0") }
       var options = PacketDriver.Options()
@@ -209,6 +214,8 @@ struct DeviceSpecification: Sendable {
       return try inProcess(logger) { LoopbackBackend(pairs: pairs, lossless: lossless) }
     case .tap(let name):
       return try inProcess(logger) { () throws(BackendError) in try TapBackend(name, queues: pairs) }
+    case .tun(let name):
+      return try inProcess(logger) { () throws(BackendError) in try TapBackend(name, queues: pairs, isLayer3: true) }
     case .hostUDP(let address, let port):
       return try inProcess(logger) { () throws(BackendError) in try HostUDPBackend(address: address, port: port) }
     case .vhostUser(var options):

@@ -1,4 +1,5 @@
 import Foundation
+import PacketFormats
 import Testing
 
 /// Wireshark without its windows, as a reader of frames that owes nothing to us.
@@ -45,12 +46,9 @@ enum Tshark {
     }
   }
 
-  /// The file: a header in this machine's order, link type 1 (Ethernet), and each frame behind its own header.
   private static func pcap(_ frames: [[UInt8]]) -> [UInt8] {
-    func words(_ values: [UInt32]) -> [UInt8] {
-      values.flatMap { value in (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) } }
-    }
-    return words([0xA1B2_C3D4, 4 << 16 | 2, 0, 0, 65_535, 1])
-      + frames.flatMap { words([0, 0, UInt32($0.count), UInt32($0.count)]) + $0 }
+    var file = CaptureFile()
+    for frame in frames { file.append(frame.raw, at: .zero) }
+    return file.bytes
   }
 }

@@ -10,12 +10,14 @@
 // IFF_MULTI_QUEUE when asked), non-blocking, close-on-exec. Returns the descriptor, or -errno; `*step` then names the
 // call that failed: 0 open, 1 TUNSETIFF.
 int netdev_tap_open(const char *name, bool multi_queue, int *step);
+// The same of a TUN interface (IFF_TUN), whose packets have no Ethernet header.
+int netdev_tun_open(const char *name, bool multi_queue, int *step);
 
 // The interface's name as it is now, into `name` (at least 16 bytes). Returns 0 or -errno; -EBADFD when the interface is gone.
 int netdev_tap_name(int descriptor, char *name);
 
 // What a queue is, and was not asked to be.
-#define NETDEV_TAP_OTHER_KIND 1      // not a TAP interface
+#define NETDEV_TAP_OTHER_KIND 1      // not an interface of the kind that was asked for
 #define NETDEV_TAP_PACKET_INFO 2     // packet information in front of frames
 #define NETDEV_TAP_NO_HEADER 4       // no virtio-net header in front of frames
 #define NETDEV_TAP_OTHER_QUEUES 8    // one queue instead of several, or several instead of one
@@ -24,6 +26,8 @@ int netdev_tap_name(int descriptor, char *name);
 
 // Reads back what netdev_tap_open and netdev_tap_set_header_length asked for: the bits above, or -errno.
 int netdev_tap_differences(int descriptor, bool multi_queue, int header_length);
+// The same of a TUN interface.
+int netdev_tun_differences(int descriptor, bool multi_queue, int header_length);
 
 // Length of the virtio-net header in front of each frame. Returns 0 or -errno.
 int netdev_tap_set_header_length(int descriptor, int length);

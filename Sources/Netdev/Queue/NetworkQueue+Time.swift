@@ -66,13 +66,15 @@ extension NetworkQueue {
   /// }
   /// ```
   ///
-  /// - Returns: nil when the time was over first; no time at all still takes what is at hand.
+  /// - Returns: nil when the time was over first; without any time it takes what the loop's next turn has brought.
   /// - Throws: `cancelled` when the task is, `closed` or the cause when the queue ends: unlike `receiveBurst()`, since nil says
   ///   something else here.
   public func receiveBurst(within limit: Duration) async throws(NetworkDeviceError) -> sending PacketBurst? {
     if let burst = takeReadyBurst() { return burst }
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "receiveBurst") }
     if limit <= .zero {
+      // Who only looks lets the loop turn: what would come is brought by its turns.
+      await waitForNextTurn(core)
       core.takeFromOutside()
       if let burst = takeReadyBurst() { return burst }
     } else {

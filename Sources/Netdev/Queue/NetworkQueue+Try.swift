@@ -14,14 +14,15 @@ extension NetworkQueue {
   /// Elsewhere there is room as far as the queue's inlet has some (256 packets) and nobody waits; the loop takes them as those of
   /// `submit(_:)`. What was taken and cannot be sent after all, because the queue ends, counts among `packetsFailed`.
   ///
-  /// Every packet that comes back counts among ``QueueStatistics/packetsRefused``.
+  /// Every packet that comes back counts among ``QueueStatistics/packetsRefused``. To try again at once is vain, and holds the loop:
+  /// there is room when something has been released (``releases``), or after a while (``sleep(for:)``).
   ///
   /// - Parameter packet: give it away (`consume`) when nobody else needs it: what somebody else holds too is sent with its header in
   ///   other memory.
   /// - Returns: nil when it was taken, otherwise the packet.
   /// - Throws: what more room would not mend: `closed` or the cause when the queue has ended, `frameTooLong` when the device never
   ///   takes it, `outOfMemory` when the pool never has so many buffers.
-  @inlinable public nonisolated func trySubmit(
+  @inlinable @inline(__always) public nonisolated func trySubmit(
     _ packet: consuming Packet
   ) throws(NetworkDeviceError) -> Packet? {
     if isHere, canAccept(packet) {

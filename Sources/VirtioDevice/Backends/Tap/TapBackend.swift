@@ -15,6 +15,9 @@ public import Virtio
 ///
 /// An interface that does not exist is made, and vanishes when the last descriptor is closed; one that somebody has made
 /// (`ip tuntap add dev tap0 mode tap user alice multi_queue`) is only attached to. Addresses are the user's business.
+///
+/// It can be a TUN interface too, of layer 3: the kernel's side then has packets without Ethernet, whose header is made and taken off
+/// here, and ARP and neighbor discovery of the driver's side are answered here.
 public final class TapBackend: NetworkBackend {
   /// The interface's name, as the kernel knows it.
   public let interface: String
@@ -30,6 +33,8 @@ public final class TapBackend: NetworkBackend {
   let state: Mutex<State>
   private let observer: (any FrameObserver)?
 
+  private let kind: TapQueue.Kind
+
   /// What is open.
   struct State {
     var queues: [TapQueue] = []
@@ -44,23 +49,27 @@ public final class TapBackend: NetworkBackend {
   ///   - count: how many queues to open, one for each queue pair. More than one needs `multi_queue`, with which a new
   ///     interface is made.
   ///   - bringUp: sets the interface up if this process is permitted to; a lack of permission is no error.
-  ///   - observer: sees every frame; nil costs nothing.
+  ///   - isLayer3: a TUN interface, of packets without Ethernet.
+  ///   - observer: sees every frame of a TAP interface; nil costs nothing.
   /// - Throws: `BackendError` with advice: no /dev/net/tun, no permission, a name that is taken or not a TAP interface,
   ///   too many queues.
   public init(
-    _ name: String, queues count: Int = 1, bringUp: Bool = true, observer: (any FrameObserver)? = nil
+    _ name: String, queues count: Int = 1, bringUp: Bool = true, isLayer3: Bool = false,
+    observer: (any FrameObserver)? = nil
   ) throws(BackendError) {
+    let kind: TapQueue.Kind = isLayer3 ? .tun : .tap
+    self.kind = kind
     guard count >= 1 else {
       throw BackendError(
-        .invalidConfiguration, "opening TAP interface \(name)", advice: "ask for at least one queue, not \(count)")
+        .invalidConfiguration, "opening \(kind.word) \(name)", advice: "ask for at least one queue, not \(count)")
     }
-    let opened = try TapQueue.open(name: name, count: count)
+    let opened = try TapQueue.open(name: name, count: count, kind: kind)
     interface = opened.first?.interface ?? name
     maximumPairs = count
     self.observer = observer
     // Nobody serves them yet: what the kernel steers to an attached queue would be lost.
     for queue in opened { try queue.setAttached(false) }
-    if bringUp { try Self.bringUp(interface) }
+    if bringUp { try Self.bringUp(interface, kind) }
     // Beyond 16 bits there is nothing to offer; a kernel that does not say leaves the driver's default.
     let socket = LinkSocket()
     let found = socket?.look(interface)
@@ -70,19 +79,19 @@ public final class TapBackend: NetworkBackend {
     self.state = Mutex(state)
   }
 
-  private static func bringUp(_ name: String) throws(BackendError) {
+  private static func bringUp(_ name: String, _ kind: TapQueue.Kind) throws(BackendError) {
     let result = unsafe netdev_interface_set_up(name, true)
     // Who may not set it up has it set up by somebody else, now or later.
     guard result != -EPERM, result != -EACCES else { return }
     guard result == 0, LinkSocket()?.look(name)?.is_up ?? true else {
       throw BackendError(
-        .system, "setting TAP interface \(name) up", errno: -result,
+        .system, "setting \(kind.word) \(name) up", errno: -result,
         advice: "set it up yourself: ip link set \(name) up")
     }
   }
 
   /// "tap tap0".
-  public var description: String { "tap \(interface)" }
+  public var description: String { "\(kind.mode) \(interface)" }
 
   /// Has the kernel steer flows to the pair's queue.
   public func prepare(pair: Int) throws(BackendError) {
@@ -92,18 +101,22 @@ public final class TapBackend: NetworkBackend {
 
   /// Makes the port that serves one queue; the pair's number is the queue's.
   public func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort {
-    let operation = "starting queue pair \(request.pair) of TAP interface \(interface)"
+    let operation = "starting queue pair \(request.pair) of \(kind.word) \(interface)"
     guard request.pair >= 0, request.pair < maximumPairs else {
       throw BackendError(.notOffered, operation, advice: "it was opened with queues=\(maximumPairs)")
     }
     let (queue, link) = state.withLock { state in (state.queues.isEmpty ? nil : state.queues[request.pair], state.link)
     }
     guard let queue else { throw BackendError(.closed, operation, advice: "open the device again") }
-    return TapPort(
-      queue: queue, number: request.pair, mtu: Int(mtu ?? 1500),
-      watching: request.pair == 0
-        ? TapPort.Watched(queues: maximumPairs, link: link, reports: request.loopReports(LinkWatch.loopName)) : nil,
-      observer: observer)
+    let watched =
+      request.pair == 0
+      ? TapPort.Watched(queues: maximumPairs, link: link, reports: request.loopReports(LinkWatch.loopName)) : nil
+    let mtu = Int(mtu ?? 1500)
+    switch kind {
+    case .tap: return TapPort(queue: queue, number: request.pair, mtu: mtu, watching: watched, observer: observer)
+    case .tun:
+      return TunPort(queue: queue, number: request.pair, mtu: mtu, station: request.macAddress, watching: watched)
+    }
   }
 
   /// Closes the descriptors, which may block; those that a port still serves close with the port.

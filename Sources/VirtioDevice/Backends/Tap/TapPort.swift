@@ -78,7 +78,7 @@ internal import Virtio
       writing = try WriteReadiness(descriptor: queue.descriptor, bell: bell)
     } catch {
       throw BackendError(
-        .system, "watching queue \(number) of TAP interface \(queue.interface)", errno: error.errno,
+        .system, "watching queue \(number) of \(queue.kind.word) \(queue.interface)", errno: error.errno,
         advice: error.description)
     }
     if queue.takePrepared() {

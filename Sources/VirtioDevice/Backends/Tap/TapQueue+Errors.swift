@@ -2,10 +2,10 @@ internal import Glibc
 
 // What the kernel refuses, in words that say what to do.
 extension TapQueue {
-  static func check(name: String) throws(BackendError) {
+  static func check(name: String, _ kind: Kind) throws(BackendError) {
     guard name.utf8.count < Int(IFNAMSIZ) else {
       throw BackendError(
-        .invalidConfiguration, "opening TAP interface \(name)", errno: ENAMETOOLONG,
+        .invalidConfiguration, "opening \(kind.word) \(name)", errno: ENAMETOOLONG,
         advice: "the name of an interface has at most 15 bytes")
     }
     // The kernel's dev_valid_name, and no '%', which it would take for a pattern.
@@ -15,34 +15,36 @@ extension TapQueue {
       && !name.utf8.contains(UInt8(ascii: "%"))
     guard isValid else {
       throw BackendError(
-        .invalidConfiguration, "opening TAP interface \(name)", errno: EINVAL,
+        .invalidConfiguration, "opening \(kind.word) \(name)", errno: EINVAL,
         advice: "the name of an interface has no spaces, no '/', ':' or '%'")
     }
   }
 
   /// The interface is gone.
-  static func deletion(of interface: String) -> BackendError { lossError(errno: EBADFD, "asking about", interface) }
+  static func deletion(of interface: String, _ kind: Kind) -> BackendError {
+    lossError(errno: EBADFD, "asking about", interface, kind)
+  }
 
   /// Why no frame passes this queue any more.
-  func lossError(errno: CInt, _ doing: String) -> BackendError { Self.lossError(errno: errno, doing, interface) }
+  func lossError(errno: CInt, _ doing: String) -> BackendError { Self.lossError(errno: errno, doing, interface, kind) }
 
-  static func lossError(errno: CInt, _ doing: String, _ interface: String) -> BackendError {
+  static func lossError(errno: CInt, _ doing: String, _ interface: String, _ kind: Kind) -> BackendError {
     switch errno {
     case EBADFD, ENODEV, ENXIO:
       return BackendError(
-        .lost, "TAP interface \(interface)", errno: errno,
+        .lost, "\(kind.word) \(interface)", errno: errno,
         advice: "the interface was deleted: make it again, and open the device again")
     case EPERM, EACCES, ENOSYS, EOPNOTSUPP:
       return BackendError(
-        .permission, "\(doing) TAP interface \(interface)", errno: errno,
+        .permission, "\(doing) \(kind.word) \(interface)", errno: errno,
         advice: "the system refuses the call: look for a filter of system calls (seccomp) or a security module")
     default:
       return BackendError(
-        .system, "\(doing) TAP interface \(interface)", errno: errno, advice: "the error says why")
+        .system, "\(doing) \(kind.word) \(interface)", errno: errno, advice: "the error says why")
     }
   }
 
-  static func refusal(errno: CInt, opening: Bool, name: String, index: Int, count: Int) -> BackendError {
+  static func refusal(errno: CInt, opening: Bool, name: String, index: Int, count: Int, _ kind: Kind) -> BackendError {
     if opening {
       let operation = "opening /dev/net/tun"
       switch errno {
@@ -59,28 +61,28 @@ extension TapQueue {
           .system, operation, errno: errno, advice: "the error says why: is a limit of open files reached?")
       }
     }
-    let operation = "attaching queue \(index) of \(count) of TAP interface \(name)"
+    let operation = "attaching queue \(index) of \(count) of \(kind.word) \(name)"
     switch errno {
     case EPERM, EACCES:
       return BackendError(
         .permission, operation, errno: errno,
         advice: "run with CAP_NET_ADMIN, or let root make the interface for you: "
-          + "ip tuntap add dev \(name) mode tap user $USER" + (count > 1 ? " multi_queue" : ""))
+          + "ip tuntap add dev \(name) mode \(kind.mode) user $USER" + (count > 1 ? " multi_queue" : ""))
     case EBUSY:
       return BackendError(
         .inUse, operation, errno: errno,
-        advice: "another process has this interface, or it is not a TAP interface: take another name")
+        advice: "another process has this interface, or it is not a \(kind.word): take another name")
     case EINVAL:
       return BackendError(
         .invalidConfiguration, operation, errno: errno,
         advice: count > 1
-          ? "an interface of this name exists and is not a TAP interface with several queues: take another name or one "
-            + "queue, or make it with ip tuntap add dev \(name) mode tap multi_queue"
-          : "an interface of this name exists and is not a TAP interface: take another name")
+          ? "an interface of this name exists and is not a \(kind.word) with several queues: take another name or one "
+            + "queue, or make it with ip tuntap add dev \(name) mode \(kind.mode) multi_queue"
+          : "an interface of this name exists and is not a \(kind.word): take another name")
     case E2BIG:
       return BackendError(
         .notOffered, operation, errno: errno,
-        advice: "the kernel gives a TAP interface no more queues: ask for \(index) or fewer")
+        advice: "the kernel gives a \(kind.word) no more queues: ask for \(index) or fewer")
     default:
       return BackendError(.system, operation, errno: errno, advice: "the error says why")
     }

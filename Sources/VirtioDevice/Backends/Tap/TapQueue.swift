@@ -5,7 +5,7 @@ internal import LibeventConcurrency
 internal import Synchronization
 internal import Virtio
 
-/// One open queue of a TAP interface: a descriptor that is closed exactly once, when the last holder lets go.
+/// One open queue of a TAP or a TUN interface: a descriptor that is closed exactly once, when the last holder lets go.
 ///
 /// The back-end holds its queues from opening to closing, a port holds its own while it serves. Neither can close a
 /// descriptor that the other still reads from, and no number is ever closed twice.
@@ -19,12 +19,42 @@ final class TapQueue: Sendable {
   let isMultiQueue: Bool
   /// The name that the interface had when the queue was opened.
   let interface: String
+  /// What it carries.
+  let kind: Kind
   /// Where a port has done what may block.
   let calls = BlockingQueue()
   /// Attached and found in order for the next port that serves it.
   private let isPrepared = Atomic<Bool>(false)
 
-  private init(descriptor: CInt, isMultiQueue: Bool, interface: String) {
+  /// What an interface of this process carries.
+  enum Kind: Sendable {
+    /// Frames.
+    case tap
+    /// Packets, without Ethernet.
+    case tun
+
+    /// In messages.
+    var word: String { self == .tap ? "TAP interface" : "TUN interface" }
+    /// For `ip tuntap`.
+    var mode: String { self == .tap ? "tap" : "tun" }
+
+    func open(_ name: String, isMultiQueue: Bool, _ step: inout CInt) -> CInt {
+      switch self {
+      case .tap: unsafe netdev_tap_open(name, isMultiQueue, &step)
+      case .tun: unsafe netdev_tun_open(name, isMultiQueue, &step)
+      }
+    }
+
+    func differences(_ descriptor: CInt, isMultiQueue: Bool) -> CInt {
+      switch self {
+      case .tap: netdev_tap_differences(descriptor, isMultiQueue, CInt(VirtioNetHeader.size))
+      case .tun: netdev_tun_differences(descriptor, isMultiQueue, CInt(VirtioNetHeader.size))
+      }
+    }
+  }
+
+  private init(descriptor: CInt, isMultiQueue: Bool, interface: String, kind: Kind) {
+    self.kind = kind
     self.descriptor = descriptor
     self.isMultiQueue = isMultiQueue
     self.interface = interface
@@ -41,52 +71,52 @@ final class TapQueue: Sendable {
   ///   - name: up to 15 bytes; empty lets the kernel choose.
   ///   - count: at least 1.
   /// - Returns: the queues, still attached.
-  static func open(name: String, count: Int) throws(BackendError) -> [TapQueue] {
-    try check(name: name)
+  static func open(name: String, count: Int, kind: Kind = .tap) throws(BackendError) -> [TapQueue] {
+    try check(name: name, kind)
     // Before a queue is attached: it would take flows away from whoever has the interface, and change their headers.
-    if !name.isEmpty { try checkThatNobodyElse(has: name, besides: 0) }
+    if !name.isEmpty { try checkThatNobodyElse(has: name, besides: 0, kind) }
     var queues: [TapQueue] = []
     for index in 0..<count {
-      let queue = try open(name: queues.first?.interface ?? name, index: index, of: count)
+      let queue = try open(name: queues.first?.interface ?? name, index: index, of: count, kind)
       queues.append(queue)
       guard index == 0 else { continue }
       guard name.isEmpty || queue.interface == name else {
         throw BackendError(
-          .system, "opening TAP interface \(name)", advice: "the kernel opened \(queue.interface) instead")
+          .system, "opening \(kind.word) \(name)", advice: "the kernel opened \(queue.interface) instead")
       }
     }
-    if let name = queues.first?.interface { try checkThatNobodyElse(has: name, besides: count) }
+    if let name = queues.first?.interface { try checkThatNobodyElse(has: name, besides: count, kind) }
     return queues
   }
 
-  private static func open(name: String, index: Int, of count: Int) throws(BackendError) -> TapQueue {
+  private static func open(name: String, index: Int, of count: Int, _ kind: Kind) throws(BackendError) -> TapQueue {
     var step: CInt = 0
     var isMultiQueue = count > 1
-    var result = unsafe netdev_tap_open(name, isMultiQueue, &step)
+    var result = kind.open(name, isMultiQueue: isMultiQueue, &step)
     if result == -EINVAL, step == 1, count == 1 {
       // An interface that somebody made with multi_queue: one of its queues will do.
       isMultiQueue = true
-      result = unsafe netdev_tap_open(name, true, &step)
+      result = kind.open(name, isMultiQueue: true, &step)
     }
     guard result >= 0 else {
-      throw refusal(errno: -result, opening: step == 0, name: name, index: index, count: count)
+      throw refusal(errno: -result, opening: step == 0, name: name, index: index, count: count, kind)
     }
     let opened: String
-    do throws(BackendError) { opened = try interfaceName(of: result, knownAs: name) } catch {
+    do throws(BackendError) { opened = try interfaceName(of: result, knownAs: name, kind) } catch {
       netdev_close(result)
       throw error
     }
-    let queue = TapQueue(descriptor: result, isMultiQueue: isMultiQueue, interface: opened)
+    let queue = TapQueue(descriptor: result, isMultiQueue: isMultiQueue, interface: opened, kind: kind)
     try queue.setUpHeaders()
     return queue
   }
 
   /// Two programs on one interface each get a part of the flows, and change each other's headers: the kernel lets them.
-  private static func checkThatNobodyElse(has name: String, besides own: Int) throws(BackendError) {
+  private static func checkThatNobodyElse(has name: String, besides own: Int, _ kind: Kind) throws(BackendError) {
     // Where netlink is refused, frames will tell.
     guard let link = LinkSocket()?.look(name), Int(link.queues) > own else { return }
     throw BackendError(
-      .inUse, "opening TAP interface \(name)", errno: EBUSY,
+      .inUse, "opening \(kind.word) \(name)", errno: EBUSY,
       advice: "another process has \(Int(link.queues) - own) of its queues: end it, or take another interface")
   }
 
@@ -98,7 +128,7 @@ final class TapQueue: Sendable {
     if result == 0 { result = netdev_tap_set_offload(descriptor, 0) }
     guard result == 0 else {
       throw BackendError(
-        .system, "setting up the header of TAP interface \(interface)", errno: -result,
+        .system, "setting up the header of \(kind.word) \(interface)", errno: -result,
         advice: "the kernel's TUN driver must support IFF_VNET_HDR and TUNSETVNETHDRSZ")
     }
     if let objection = objection() { throw objection }
@@ -107,17 +137,17 @@ final class TapQueue: Sendable {
   /// What of the interface is not as it was asked for, or nil. Another process can bring that about: most of it belongs to
   /// the interface, not to one queue. May block.
   func objection() -> BackendError? {
-    let found = netdev_tap_differences(descriptor, isMultiQueue, CInt(VirtioNetHeader.size))
+    let found = kind.differences(descriptor, isMultiQueue: isMultiQueue)
     guard found >= 0 else { return lossError(errno: -found, "asking about") }
     let texts = [
-      (NETDEV_TAP_OTHER_KIND, "it is no TAP interface"), (NETDEV_TAP_PACKET_INFO, "it has packet information"),
+      (NETDEV_TAP_OTHER_KIND, "it is no \(kind.word)"), (NETDEV_TAP_PACKET_INFO, "it has packet information"),
       (NETDEV_TAP_NO_HEADER, "it has no virtio-net headers"),
       (NETDEV_TAP_OTHER_QUEUES, "it has another kind of queues"),
       (NETDEV_TAP_OTHER_LENGTH, "its headers have another length"),
     ].filter { found & $0.0 != 0 }.map { $0.1 }
     guard !texts.isEmpty else { return nil }
     return BackendError(
-      .inUse, "using TAP interface \(interface)",
+      .inUse, "using \(kind.word) \(interface)",
       advice: "\(texts.joined(separator: ", ")): another process has set it up; end it, or take another interface")
   }
 
@@ -144,19 +174,23 @@ final class TapQueue: Sendable {
     guard isMultiQueue else { return }
     // Refused also when the queue is in that state already: what it is in now tells.
     let result = netdev_tap_set_queue(descriptor, attached)
-    let found = netdev_tap_differences(descriptor, isMultiQueue, CInt(VirtioNetHeader.size))
+    let found = kind.differences(descriptor, isMultiQueue: isMultiQueue)
     guard found >= 0 else { throw lossError(errno: -found, "asking about") }
     guard (found & NETDEV_TAP_DETACHED == 0) == attached else {
       throw BackendError(
-        .system, "\(attached ? "attaching" : "detaching") a queue of TAP interface \(interface)", errno: -result,
+        .system, "\(attached ? "attaching" : "detaching") a queue of \(kind.word) \(interface)", errno: -result,
         advice: "the error says why")
     }
   }
 
   /// The interface's name now: somebody may have given it another one. May block.
-  func interfaceName() throws(BackendError) -> String { try Self.interfaceName(of: descriptor, knownAs: interface) }
+  func interfaceName() throws(BackendError) -> String {
+    try Self.interfaceName(of: descriptor, knownAs: interface, kind)
+  }
 
-  private static func interfaceName(of descriptor: CInt, knownAs known: String) throws(BackendError) -> String {
+  private static func interfaceName(of descriptor: CInt, knownAs known: String, _ kind: Kind) throws(BackendError)
+    -> String
+  {
     var bytes = [UInt8](repeating: 0, count: Int(IFNAMSIZ))
     let result = unsafe bytes.withUnsafeMutableBytes { room -> CInt in
       // IFNAMSIZ bytes, as the function asks for.
@@ -164,7 +198,7 @@ final class TapQueue: Sendable {
       // Bytes of an array of UInt8, which has the layout of CChar, and lives until this returns.
       return unsafe netdev_tap_name(descriptor, start.assumingMemoryBound(to: CChar.self))
     }
-    guard result == 0 else { throw lossError(errno: -result, "asking about", known) }
+    guard result == 0 else { throw lossError(errno: -result, "asking about", known, kind) }
     return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
   }
 }

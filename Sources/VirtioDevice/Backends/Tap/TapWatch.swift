@@ -11,6 +11,7 @@ final class TapWatch: @unchecked Sendable {
   // Proof of Sendable: what changes is touched on the port's loop only, from `init` to `close`.
 
   private let interface: String
+  private let kind: TapQueue.Kind
   private let portLoop: LoopExecutor
   private var onEvent: ((PortEvent) -> Void)?
   private var watch: LinkWatch?
@@ -35,6 +36,7 @@ final class TapWatch: @unchecked Sendable {
     reports: LoopReports, onEvent: @escaping (PortEvent) -> Void
   ) throws(LoopError) {
     interface = queue.interface
+    kind = queue.kind
     self.queues = queues
     self.mtu = mtu
     self.portLoop = portLoop
@@ -70,7 +72,7 @@ final class TapWatch: @unchecked Sendable {
     let link: netdev_link
     switch seen {
     case .link(let found): link = found
-    case .gone: return onEvent?(.lost(TapQueue.deletion(of: interface))) ?? ()
+    case .gone: return onEvent?(.lost(TapQueue.deletion(of: interface, kind))) ?? ()
     case .unknown: return onEvent?(.unwatched) ?? ()
     }
     if link.is_up != isUp {
