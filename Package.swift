@@ -303,7 +303,9 @@ let package = Package(
     .testTarget(
       name: "InteropTests",
       dependencies: [
-        "EchoServer", "Forwarder", "TestSupport", "VhostUser", "NetdevDevices", "VirtioNet", "Virtio", "Netdev",
+        "EchoServer", "Forwarder", "TrafficGenerator", "TestSupport", "VhostUser", "NetdevDevices", "VirtioNet",
+        "Virtio",
+        "Netdev",
         "Responder", "PacketFormats",
         "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
       ],

@@ -28,7 +28,9 @@ import Testing
     let bytes = [UInt8](try Data(contentsOf: URL(filePath: path)))
     let kept = max(0, total - 10)..<total
     #expect(bytes.count == 24 + kept.count * (16 + 60))
-    #expect(kept.map { UInt8($0) } == (0..<kept.count).map { bytes[24 + $0 * 76 + 16] })
+    let first: [UInt8] = kept.indices.map { index in bytes[24 + 16 + (index - kept.lowerBound) * 76] }
+    let expected: [UInt8] = kept.map { UInt8($0) }
+    #expect(first == expected)
     #expect(device.pool.copies == 0)
     #expect(device.pool.free == device.pool.configuration.slots)
   }

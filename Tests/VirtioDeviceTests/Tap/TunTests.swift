@@ -1,3 +1,4 @@
+import NetdevTesting
 import PacketFormats
 import Testing
 

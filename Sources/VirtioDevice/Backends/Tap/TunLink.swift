@@ -66,26 +66,43 @@ struct TunLink {
     return .answer(length: count)
   }
 
-  /// Nil for a packet that is no neighbor solicitation, and for one of a host that asks whether it may have an address (RFC 4862
-  /// §5.4.3): the kernel drops that, and nobody answers.
+  /// Nil for a packet that is no neighbor solicitation. That of a host which asks whether it may have an address (RFC 4862 §5.4.3)
+  /// is nobody's to answer.
   private func answerSolicitation(_ frame: inout MutableRawSpan, length: Int) -> Judgement? {
-    let bytes = frame.bytes.extracting(first: length)
-    guard let ip = try? IPv6Header(decoding: bytes, at: EthernetHeader.length),
-      let payload = try? IPv6Payload(decoding: bytes, at: EthernetHeader.length, header: ip),
-      payload.protocol == .icmpv6,
-      let message = try? ICMPv6Message(
-        decoding: bytes, at: payload.offset, length: payload.length, pseudoHeader: ip.pseudoHeader(for: .icmpv6)),
-      message.kind == .neighborSolicitation
-    else { return nil }
-    guard let question = try? NeighborMessage(decoding: bytes, header: ip, payload: payload, message: message) else {
-      return .drop(.malformedFrame)
+    switch Solicitation(frame.bytes.extracting(first: length)) {
+    case .absent: return nil
+    case .malformed: return .drop(.malformedFrame)
+    case .question(let target, let source, let station):
+      let answer = NeighborAdvertisement(target: target, hardwareAddress: Self.router, isSolicited: true)
+      guard !source.isUnspecified, let count = try? answer.encodeFrame(into: &frame, to: source, at: station) else {
+        return .drop(.notForUs)
+      }
+      return .answer(length: count)
     }
-    guard !ip.source.isUnspecified,
-      let station = question.hardwareAddress ?? (try? EthernetHeader(decoding: bytes).source),
-      let count = try? NeighborAdvertisement(
-        target: question.target, hardwareAddress: Self.router, isSolicited: true
-      ).encodeFrame(into: &frame, to: ip.source, at: station)
-    else { return .drop(.notForUs) }
-    return .answer(length: count)
+  }
+
+  /// What a frame of IPv6 asks of its neighbors.
+  private enum Solicitation {
+    case absent
+    case malformed
+    case question(target: IPv6Address, source: IPv6Address, station: MACAddress)
+
+    init(_ bytes: RawSpan) {
+      self = .absent
+      guard let ethernet = try? EthernetHeader(decoding: bytes),
+        let ip = try? IPv6Header(decoding: bytes, at: EthernetHeader.length),
+        let payload = try? IPv6Payload(decoding: bytes, at: EthernetHeader.length, header: ip),
+        payload.protocol == .icmpv6,
+        let message = try? ICMPv6Message(
+          decoding: bytes, at: payload.offset, length: payload.length, pseudoHeader: ip.pseudoHeader(for: .icmpv6)),
+        message.kind == .neighborSolicitation
+      else { return }
+      guard let asked = try? NeighborMessage(decoding: bytes, header: ip, payload: payload, message: message) else {
+        self = .malformed
+        return
+      }
+      self = .question(
+        target: asked.target, source: ip.source, station: asked.hardwareAddress ?? ethernet.source)
+    }
   }
 }
