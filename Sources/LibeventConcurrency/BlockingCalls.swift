@@ -19,6 +19,9 @@ package enum BlockingCalls {
   /// Whether a call that blocks here holds a loop.
   package static var wouldHoldLoop: Bool { netdev_current_loop_identity() != 0 }
 
+  /// Whether calls are being made, or are due: of all that have called `start`. For tests.
+  static var areUnderWay: Bool { state.withLock { $0.threads > 0 } }
+
   /// Makes a call here, unless this is a loop's thread: then elsewhere, and nobody is told when. From any thread.
   package static func run(_ call: @escaping @Sendable () -> Void) {
     if wouldHoldLoop { start(call) } else { call() }
@@ -52,11 +55,19 @@ package enum BlockingCalls {
   /// comes of it without holding a thread: for what belongs to where the caller is, and may block.
   ///
   /// Where no thread can be had, and in a simulated world, the call is made here. Nothing takes it back.
-  package static func aside<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+  ///
+  /// - Returns: nil when the task was cancelled first: what comes of the call is then let go of on its thread.
+  package static func aside<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result? {
     guard LoopWorlds.current == nil else { return body() }
-    return await withCheckedContinuation { continuation in
-      let call = { @Sendable in continuation.resume(returning: body()) }
-      if let thread = OwnThread("netdev-aside", call) { thread.detach() } else { call() }
+    let answer = Answer<Result>()
+    return await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        guard answer.isAwaited(by: continuation) else { return continuation.resume(returning: nil) }
+        let call = { @Sendable in answer.give(body()) }
+        if let thread = OwnThread("netdev-aside", call) { thread.detach() } else { call() }
+      }
+    } onCancel: {
+      answer.abandon()
     }
   }
 
@@ -139,6 +150,39 @@ package final class BlockingQueue: Sendable {
       return state.calls.removeFirst()
     }) {
       call()
+    }
+  }
+}
+
+/// What a call brings, for the one task that waits for it until it is cancelled.
+private final class Answer<Value: Sendable>: Sendable {
+  private enum State {
+    case notAwaited
+    case awaited(CheckedContinuation<Value?, Never>)
+    /// Nobody waits any more.
+    case over
+  }
+
+  private let state = Mutex(State.notAwaited)
+
+  /// False when the wait is over before it has begun.
+  func isAwaited(by continuation: CheckedContinuation<Value?, Never>) -> Bool {
+    state.withLock { state in
+      guard case .notAwaited = state else { return false }
+      state = .awaited(continuation)
+      return true
+    }
+  }
+
+  func give(_ value: Value) { end()?.resume(returning: value) }
+
+  func abandon() { end()?.resume(returning: nil) }
+
+  private func end() -> CheckedContinuation<Value?, Never>? {
+    state.withLock { state in
+      defer { state = .over }
+      guard case .awaited(let continuation) = state else { return nil }
+      return continuation
     }
   }
 }

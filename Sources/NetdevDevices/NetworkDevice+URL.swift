@@ -33,7 +33,8 @@ extension NetworkDevice {
   ///
   /// Interfaces are those of the calling thread's network namespace. Called on a loop, as in a queue's body, it does what may
   /// block on another thread; elsewhere, as on the main actor, `tap:` and `packet:` hold the calling thread for as long as
-  /// somebody holds the kernel's lock of links.
+  /// somebody holds the kernel's lock of links. A cancelled call on a loop returns at once; elsewhere it is cancelled when it
+  /// no longer holds its thread.
   ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
   ///   not have, or what keeps the device from being opened.
@@ -59,8 +60,9 @@ extension NetworkDevice {
     // Elsewhere than on a loop there is no other way: who waits for another thread wakes the runtime's pool of threads, which then
     // wakes up every second.
     let mayHoldLoop = BlockingCalls.wouldHoldLoop && specifications.contains { $0.mayBlock }
-    let made = if mayHoldLoop { await BlockingCalls.aside(making) } else { making() }
+    let made = if mayHoldLoop { await BlockingCalls.aside(making) } else { making() as DriversMade? }
     HopBack.keep()
+    guard let made else { throw .openCancelled }
     guard let refusal = made.refusal else { return try await open(made.parts, configuration: configuration) }
     for part in made.parts { await part.driver.shutDown() }
     throw refusal.broughtBack

@@ -278,7 +278,10 @@ extension PacketDriver {
     do throws(LoopError) {
       // What is not in the sockets' namespace any more is lost, wherever it is.
       let reports = LoopReports(logger, loop: LinkWatch.loopName)
-      let watch = try LinkWatch((links, found.index), reports: reports) {
+      let watch = try LinkWatch((links, found.index), reports: reports) { _ in
+        // The sockets themselves are asked what they are bound to.
+        true
+      } follow: {
         .gone
       } onLook: { [weak self] seen in
         if case .unknown = seen { return self?.noteUnwatched() ?? () }

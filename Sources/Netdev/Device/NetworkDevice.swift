@@ -140,7 +140,7 @@ extension NetworkDeviceError {
     NetworkDeviceError(.closed, "the device", offered: "it was closed")
   }
 
-  static var openCancelled: NetworkDeviceError {
+  package static var openCancelled: NetworkDeviceError {
     NetworkDeviceError(.cancelled, "open", offered: "the task was cancelled before the device was open")
   }
 }
