@@ -67,7 +67,7 @@ private func exitCode(for error: NetworkDeviceError) -> CInt {
   case .busy: EX_CANTCREAT
   case .broken: EX_PROTOCOL
   // A peer that does not answer now may answer later: the code that invites whoever started the program to start it again.
-  case .timedOut: EX_TEMPFAIL
+  case .timedOut, .frameLost: EX_TEMPFAIL
   default: EX_OSERR
   }
 }

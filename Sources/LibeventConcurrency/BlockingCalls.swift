@@ -96,8 +96,11 @@ package final class BlockingQueue: Sendable {
   }
 
   private let state = Mutex(State())
+  private let threadName: String?
 
-  package init() {}
+  /// - Parameter thread: the name of a thread of the queue's own, which is there while there is something to call; without one
+  ///   the queue shares threads with all others.
+  package init(thread: String? = nil) { threadName = thread }
 
   /// Makes a call, after those that were there before. From any thread; what the call holds is let go of where it is made.
   package func start(_ call: @escaping @Sendable () -> Void) {
@@ -108,10 +111,12 @@ package final class BlockingQueue: Sendable {
       return true
     }
     guard needsThread else { return }
-    BlockingCalls.start { [self] in
+    let work = { @Sendable [self] in
       state.withLock { $0.isDue = false }
-      work()
+      self.work()
     }
+    guard let threadName, LoopWorlds.current == nil else { return BlockingCalls.start(work) }
+    if let thread = OwnThread(threadName, work) { thread.detach() } else { work() }
   }
 
   /// Makes a call, after those that were there before, and waits for what comes of it. Not on a loop.
