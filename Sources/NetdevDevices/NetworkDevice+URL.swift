@@ -25,11 +25,17 @@ extension NetworkDevice {
   /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
   /// are received too.
   ///
-  /// `vhost-user:` knows `server=1` (the switch connects to us), `connect_timeout` (seconds to wait for it), `timeout`
-  /// (seconds it may take for one answer), `serve_timeout` (seconds until a queue pair that gives nothing back is an error),
-  /// `mac` (the address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings). A switch that goes
-  /// away is awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead,
-  /// `in_flight=fail` lets the sends of such frames fail.
+  /// `vhost-user:` knows `server=1` (the switch connects to us), `timeout` (seconds it may take for one answer), `mac` (the
+  /// address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings). A switch that goes away is
+  /// awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead, `in_flight=fail`
+  /// lets the sends of such frames fail. Two options concern the beginning only:
+  ///
+  /// - `connect_timeout`: with `server=1`, the seconds that opening waits for the switch to connect. Without `server=1` there
+  ///   is no wait: a socket on which nobody listens is `notFound` at once.
+  /// - `serve_timeout`: the seconds that the first frames sent by a queue pair may stay with the switch. If none has come back
+  ///   by then the switch does not serve that pair, which is `unsupported`. The first pair, which every switch has, is not
+  ///   watched, and the others only once: a switch that stays connected and stops serving later is no error, and sends wait
+  ///   for it.
   ///
   /// Interfaces are those of the calling thread's network namespace. Called on a loop, as in a queue's body, it does what may
   /// block on another thread; elsewhere, as on the main actor, `tap:` and `packet:` hold the calling thread for as long as

@@ -231,7 +231,7 @@ extension TapBackendTests {
             Issue.record("opened")
           } catch {
             #expect(error.code == .inUse)
-            #expect(error.description.contains("another process has 1 of its queues"))
+            #expect(error.description.contains("not closed yet, has 1 of its queues"))
           }
         }
         #expect(netdev_tap_differences(stranger, true, 10) == differences)
