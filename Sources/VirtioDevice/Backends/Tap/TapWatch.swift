@@ -59,7 +59,9 @@ final class TapWatch: @unchecked Sendable {
   /// Whether a link is the interface of a queue: its name, which the queue knows, is given to one of a namespace only.
   private static func isStill(_ link: netdev_link, of queue: TapQueue?) -> Bool {
     guard let queue else { return true }
-    do throws(BackendError) { return try queue.interfaceName() == link.interfaceName } catch { return error.code != .lost }
+    do throws(BackendError) { return try queue.interfaceName() == link.interfaceName } catch {
+      return error.code != .lost
+    }
   }
 
   /// Finds the interface by one of its queues, in whatever namespace it is now.
