@@ -57,11 +57,15 @@ package enum BlockingCalls {
   /// Where no thread can be had, and in a simulated world, the call is made here. Nothing takes it back.
   ///
   /// - Returns: nil when the task was cancelled first: what comes of the call is then let go of on its thread.
-  package static func aside<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result? {
+  package static func aside<Result: Sendable>(
+    isolation: isolated (any Actor)? = #isolation, _ body: @escaping @Sendable () -> Result
+  ) async -> Result? {
     guard LoopWorlds.current == nil else { return body() }
     let answer = Answer<Result>()
     return await withTaskCancellationHandler {
-      await withCheckedContinuation { continuation in
+      // A closure that did not use it would leave the caller's thread, and the new one would have another's namespace.
+      _ = isolation
+      return await withCheckedContinuation { continuation in
         guard answer.isAwaited(by: continuation) else { return continuation.resume(returning: nil) }
         let call = { @Sendable in answer.give(body()) }
         if let thread = OwnThread("netdev-aside", call) { thread.detach() } else { call() }

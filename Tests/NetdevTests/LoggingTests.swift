@@ -96,6 +96,7 @@ import VirtioNet
     #expect(log.first("link down")?.metadata["cause"]?.isEmpty == false)
     #expect(log.first("link up")?.level == .notice)
     #expect(log.first("the device is lost")?.level == .debug)
+    #expect(log.first("the device is not back yet")?.level == .notice)
     #expect(log.first("the device is not back yet")?.metadata["error"]?.isEmpty == false)
     #expect(log.first("the device is back")?.level == .debug)
     let kept = try #require(log.all.first { $0.message.contains("quarantined until") })
