@@ -229,7 +229,8 @@ let package = Package(
     .target(
       name: "TestSupport",
       dependencies: [
-        "CTrafficSupport", "CTestSupport", "LibeventConcurrency", .product(name: "Logging", package: "swift-log"),
+        "CTrafficSupport", "CTestSupport", "LibeventConcurrency", "Netdev",
+        .product(name: "Logging", package: "swift-log"),
       ],
       path: "Tests/TestSupport", swiftSettings: rules),
     .executableTarget(

@@ -109,6 +109,10 @@ static int parse_link(const struct nlmsghdr *message, struct netdev_link *link) 
   link->index = info->ifi_index;
   link->is_up = (info->ifi_flags & IFF_UP) != 0;
   link->is_running = (info->ifi_flags & IFF_RUNNING) != 0;
+  const struct rtattr *name = find(attributes, length, IFLA_IFNAME);
+  size_t room_for_name = sizeof link->name - 1, name_length = name ? RTA_PAYLOAD(name) : 0;
+  memset(link->name, 0, sizeof link->name);
+  if (name) memcpy(link->name, RTA_DATA(name), name_length < room_for_name ? name_length : room_for_name);
   link->mtu = read_number(find(attributes, length, IFLA_MTU), &number) ? (int)number : -1;
   link->queues = -1;
   const struct rtattr *kind = find(attributes, length, IFLA_LINKINFO);

@@ -76,6 +76,7 @@ static void describe(const struct interface *interface, struct object *socket, u
   if (interface->is_up) info->ifi_flags |= IFF_UP;
   if (interface->is_up && attached) info->ifi_flags |= IFF_RUNNING;
   uint32_t mtu = (uint32_t)interface->mtu, queues = (uint32_t)attached, disabled = (uint32_t)detached;
+  append(&room.header, IFLA_IFNAME, interface->name, strlen(interface->name) + 1);
   append(&room.header, IFLA_MTU, &mtu, sizeof mtu);
   struct rtattr *outer = append(&room.header, IFLA_LINKINFO, NULL, 0);
   struct rtattr *inner = append(&room.header, IFLA_INFO_DATA, NULL, 0);

@@ -23,3 +23,10 @@ package final class LinkSocket: Sendable {
     return unsafe netdev_link_look(descriptor, name, &link) == 0 ? link : nil
   }
 }
+
+extension netdev_link {
+  /// Its name, for the moment.
+  package var interfaceName: String {
+    unsafe withUnsafeBytes(of: name) { bytes in unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self) }
+  }
+}

@@ -108,21 +108,27 @@ extension InProcessTransport {
     }
   }
 
-  /// Has the back-end do what may block where it holds no loop.
+  /// Has the back-end do what may block where it holds no loop. One that does not block waits for no other that does.
   private func prepare(_ loop: LoopExecutor, until deadline: LoopDeadline) async throws(NetworkDeviceError) {
     let (device, pairs) = (device, state.withLock { $0.pairs.count })
-    let preparation = loop.call(blocking: { () -> Result<Void, DeviceError> in
+    let preparation = { @Sendable () -> Result<Void, DeviceError> in
       Result { () throws(DeviceError) in for pair in 0..<pairs { try device.prepare(pair: pair) } }
-    })
-    switch await preparation.value(within: deadline.remaining) {
-    case .value(.success): return
-    case .value(.failure(.backend(let error))): throw NetworkDeviceError(error)
-    case .value(.failure(let error)):
-      throw NetworkDeviceError(.system, "starting \(name)", offered: "\(error)")
+    }
+    guard device.mayBlock else { return try check(preparation()) }
+    switch await loop.call(blocking: preparation).value(within: deadline.remaining) {
+    case .value(let result): try check(result)
     case .timedOut, .cancelled:
       throw NetworkDeviceError(
         .timedOut, "starting \(name)", offered: "the system did not answer",
         advice: "look for who holds its lock of links")
+    }
+  }
+
+  private func check(_ preparation: Result<Void, DeviceError>) throws(NetworkDeviceError) {
+    switch preparation {
+    case .success: return
+    case .failure(.backend(let error)): throw NetworkDeviceError(error)
+    case .failure(let error): throw NetworkDeviceError(.system, "starting \(name)", offered: "\(error)")
     }
   }
 
@@ -232,7 +238,7 @@ extension InProcessTransport {
 
   private func closeDevice() async {
     let (control, deadline) = state.withLock { ($0.control, $0.deadline) }
-    guard let control else { return device.close() }
+    guard let control, device.mayBlock else { return device.close() }
     let closing = control.loop.call(blocking: { [device] in device.close() })
     _ = await closing.value(within: deadline?.remaining ?? Self.closingTime)
   }

@@ -19,6 +19,9 @@ package enum BlockingCalls {
   /// Whether a call that blocks here holds a loop.
   package static var wouldHoldLoop: Bool { netdev_current_loop_identity() != 0 }
 
+  /// Whether calls are being made, or are due: of all that have called `start`. For tests.
+  static var areUnderWay: Bool { state.withLock { $0.threads > 0 } }
+
   /// Makes a call here, unless this is a loop's thread: then elsewhere, and nobody is told when. From any thread.
   package static func run(_ call: @escaping @Sendable () -> Void) {
     if wouldHoldLoop { start(call) } else { call() }
@@ -52,11 +55,23 @@ package enum BlockingCalls {
   /// comes of it without holding a thread: for what belongs to where the caller is, and may block.
   ///
   /// Where no thread can be had, and in a simulated world, the call is made here. Nothing takes it back.
-  package static func aside<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+  ///
+  /// - Returns: nil when the task was cancelled first: what comes of the call is then let go of on its thread.
+  package static func aside<Result: Sendable>(
+    isolation: isolated (any Actor)? = #isolation, _ body: @escaping @Sendable () -> Result
+  ) async -> Result? {
     guard LoopWorlds.current == nil else { return body() }
-    return await withCheckedContinuation { continuation in
-      let call = { @Sendable in continuation.resume(returning: body()) }
-      if let thread = OwnThread("netdev-aside", call) { thread.detach() } else { call() }
+    let answer = Answer<Result>()
+    return await withTaskCancellationHandler {
+      // A closure that did not use it would leave the caller's thread, and the new one would have another's namespace.
+      _ = isolation
+      return await withCheckedContinuation { continuation in
+        guard answer.isAwaited(by: continuation) else { return continuation.resume(returning: nil) }
+        let call = { @Sendable in answer.give(body()) }
+        if let thread = OwnThread("netdev-aside", call) { thread.detach() } else { call() }
+      }
+    } onCancel: {
+      answer.abandon()
     }
   }
 
@@ -85,8 +100,11 @@ package final class BlockingQueue: Sendable {
   }
 
   private let state = Mutex(State())
+  private let threadName: String?
 
-  package init() {}
+  /// - Parameter thread: the name of a thread of the queue's own, which is there while there is something to call; without one
+  ///   the queue shares threads with all others.
+  package init(thread: String? = nil) { threadName = thread }
 
   /// Makes a call, after those that were there before. From any thread; what the call holds is let go of where it is made.
   package func start(_ call: @escaping @Sendable () -> Void) {
@@ -97,10 +115,12 @@ package final class BlockingQueue: Sendable {
       return true
     }
     guard needsThread else { return }
-    BlockingCalls.start { [self] in
+    let work = { @Sendable [self] in
       state.withLock { $0.isDue = false }
-      work()
+      self.work()
     }
+    guard let threadName, LoopWorlds.current == nil else { return BlockingCalls.start(work) }
+    if let thread = OwnThread(threadName, work) { thread.detach() } else { work() }
   }
 
   /// Makes a call, after those that were there before, and waits for what comes of it. Not on a loop.
@@ -139,6 +159,39 @@ package final class BlockingQueue: Sendable {
       return state.calls.removeFirst()
     }) {
       call()
+    }
+  }
+}
+
+/// What a call brings, for the one task that waits for it until it is cancelled.
+private final class Answer<Value: Sendable>: Sendable {
+  private enum State {
+    case notAwaited
+    case awaited(CheckedContinuation<Value?, Never>)
+    /// Nobody waits any more.
+    case over
+  }
+
+  private let state = Mutex(State.notAwaited)
+
+  /// False when the wait is over before it has begun.
+  func isAwaited(by continuation: CheckedContinuation<Value?, Never>) -> Bool {
+    state.withLock { state in
+      guard case .notAwaited = state else { return false }
+      state = .awaited(continuation)
+      return true
+    }
+  }
+
+  func give(_ value: Value) { end()?.resume(returning: value) }
+
+  func abandon() { end()?.resume(returning: nil) }
+
+  private func end() -> CheckedContinuation<Value?, Never>? {
+    state.withLock { state in
+      defer { state = .over }
+      guard case .awaited(let continuation) = state else { return nil }
+      return continuation
     }
   }
 }

@@ -5,6 +5,7 @@ internal import VirtioDevice
 func logged(_ backend: any NetworkBackend, _ logger: Logger) -> @Sendable (PortEvent, Int) -> Void {
   let mtu = Int(backend.mtu ?? 1500)
   let name = backend.description
+  let logger = logger.aside
   return { event, pair in
     var metadata: Logger.Metadata = ["device": "\(name)"]
     switch event {

@@ -26,15 +26,22 @@ extension NetworkDevice {
   /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
   /// are received too.
   ///
-  /// `vhost-user:` knows `server=1` (the switch connects to us), `connect_timeout` (seconds to wait for it), `timeout`
-  /// (seconds it may take for one answer), `serve_timeout` (seconds until a queue pair that gives nothing back is an error),
-  /// `mac` (the address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings). A switch that goes
-  /// away is awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead,
-  /// `in_flight=fail` lets the sends of such frames fail.
+  /// `vhost-user:` knows `server=1` (the switch connects to us), `timeout` (seconds it may take for one answer), `mac` (the
+  /// address to use), `mtu` (to tell the switch) and `kicks=0` (the switch polls the rings). A switch that goes away is
+  /// awaited, and frames that it had not taken are sent again; `reconnect=0` lets the device break instead, `in_flight=fail`
+  /// lets the sends of such frames fail. Two options concern the beginning only:
+  ///
+  /// - `connect_timeout`: with `server=1`, the seconds that opening waits for the switch to connect. Without `server=1` there
+  ///   is no wait: a socket on which nobody listens is `notFound` at once.
+  /// - `serve_timeout`: the seconds that the first frames sent by a queue pair may stay with the switch. If none has come back
+  ///   by then the switch does not serve that pair, which is `unsupported`. The first pair, which every switch has, is not
+  ///   watched, and the others only once: a switch that stays connected and stops serving later is no error, and sends wait
+  ///   for it.
   ///
   /// Interfaces are those of the calling thread's network namespace. Called on a loop, as in a queue's body, it does what may
-  /// block on another thread; elsewhere, as on the main actor, `tap:`, `tun:` and `packet:` hold the calling thread for as long as
-  /// somebody holds the kernel's lock of links.
+  /// block on another thread; elsewhere, as on the main actor, `tap:`, `tun:` and `packet:` hold the calling thread for as
+  /// long as somebody holds the kernel's lock of links. A cancelled call on a loop returns at once; elsewhere it is cancelled when it
+  /// no longer holds its thread.
   ///
   /// - Throws: `invalidConfiguration` for a URL that says nothing sensible, `unsupported` for a device that this build does
   ///   not have, or what keeps the device from being opened.
@@ -60,8 +67,9 @@ extension NetworkDevice {
     // Elsewhere than on a loop there is no other way: who waits for another thread wakes the runtime's pool of threads, which then
     // wakes up every second.
     let mayHoldLoop = BlockingCalls.wouldHoldLoop && specifications.contains { $0.mayBlock }
-    let made = if mayHoldLoop { await BlockingCalls.aside(making) } else { making() }
+    let made = if mayHoldLoop { await BlockingCalls.aside(making) } else { making() as DriversMade? }
     HopBack.keep()
+    guard let made else { throw .openCancelled }
     guard let refusal = made.refusal else { return try await open(made.parts, configuration: configuration) }
     for part in made.parts { await part.driver.shutDown() }
     throw refusal.broughtBack

@@ -22,7 +22,7 @@ public func exitCode(for error: any Error) -> CInt {
   case .busy: EX_CANTCREAT
   case .broken: EX_PROTOCOL
   // A peer that does not answer now may answer later: the code that invites whoever started the program to start it again.
-  case .timedOut: EX_TEMPFAIL
+  case .timedOut, .frameLost: EX_TEMPFAIL
   default: EX_OSERR
   }
 }

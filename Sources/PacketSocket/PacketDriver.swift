@@ -92,10 +92,14 @@ public final class PacketDriver: NetworkDriver {
     }
     self.interface = interface
     self.options = options
-    self.logger = logger
+    self.logger = logger.aside
     self.queues = queues
     namespace = netdev_packet_namespace()
-    state = Mutex(try PacketDriver.find(interface, queues: queues, logger: logger))
+    let found = try PacketDriver.find(interface, queues: queues, logger: logger.aside)
+    // Waits for whoever holds the lock of links, as opening a TAP does. Each watch of the interface will wait for him, also behind
+    // the end of its device: a program that opens and closes meanwhile would leave one after the other.
+    _ = found.links?.look(interface)
+    state = Mutex(found)
   }
 
   /// Opens the sockets, in the calling thread's network namespace.
@@ -278,7 +282,10 @@ extension PacketDriver {
     do throws(LoopError) {
       // What is not in the sockets' namespace any more is lost, wherever it is.
       let reports = LoopReports(logger, loop: LinkWatch.loopName)
-      let watch = try LinkWatch((links, found.index), reports: reports) {
+      let watch = try LinkWatch((links, found.index), reports: reports) { _ in
+        // The sockets themselves are asked what they are bound to.
+        true
+      } follow: {
         .gone
       } onLook: { [weak self] seen in
         if case .unknown = seen { return self?.noteUnwatched() ?? () }

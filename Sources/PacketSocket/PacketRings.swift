@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import LibeventConcurrency
 internal import Netdev
 internal import PacketFormats
 
@@ -48,7 +49,14 @@ internal import PacketFormats
     netdev_packet_set_room(socket.descriptor, CInt(clamping: transmit * (slot + 1024) * 2))
   }
 
-  deinit { unsafe netdev_unmap(memory, length) }
+  // Others of this process may be mapping theirs, which holds up whoever unmaps: no loop waits for that.
+  deinit {
+    let (socket, address, length) = (socket, UInt(bitPattern: unsafe memory), length)
+    BlockingCalls.start {
+      unsafe netdev_unmap(UnsafeMutableRawPointer(bitPattern: address), length)
+      withExtendedLifetime(socket) {}
+    }
+  }
 
   private static func powerOfTwo(atLeast number: Int) -> Int {
     number <= 1 ? 1 : 1 << (Int.bitWidth - (number - 1).leadingZeroBitCount)

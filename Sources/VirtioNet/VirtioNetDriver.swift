@@ -78,7 +78,7 @@ public final class VirtioNetDriver: NetworkDriver {
   ) {
     self.transport = transport
     self.options = options
-    self.logger = logger
+    self.logger = logger.aside
   }
 
   /// The features that this driver understands.

@@ -90,6 +90,9 @@ extension VirtioQueuePair {
   /// Puts what was in the old rings into the new ones. Frames in flight are resubmitted before anything newer, or fail.
   /// Buffers that the lost device could still write to wait until it is gone.
   func refillRings(_ left: Left, _ terms: ResumeTerms) {
+    let lost = NetworkDeviceError(
+      .frameLost, "send", offered: "the device was lost while it had the frame: \(terms.cause)",
+      advice: "send it again if it may come twice")
     switch terms.inFlight {
     case .resubmit:
       // They were in a ring of this size: they fit. Their bytes have been counted.
@@ -101,9 +104,9 @@ extension VirtioQueuePair {
       let done = (try? transmit(left.transmitted.span)) ?? 0
       counts.bytesSubmitted = bytes
       counts.resubmitted &+= UInt64(done)
-      for entry in left.transmitted.dropFirst(done) { signal.fail(entry, terms.cause) }
+      for entry in left.transmitted.dropFirst(done) { signal.fail(entry, lost) }
     case .fail:
-      for entry in left.transmitted { signal.fail(entry, terms.cause) }
+      for entry in left.transmitted { signal.fail(entry, lost) }
     }
     guard terms.isGone else {
       quarantine[terms.generation] = left.posted

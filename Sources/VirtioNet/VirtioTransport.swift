@@ -130,7 +130,7 @@ public struct VirtioRecovery: Sendable, Hashable {
   public enum InFlight: Sendable, Hashable {
     /// They are submitted again, before anything newer: each at least once on the wire, perhaps twice.
     case resubmit
-    /// Their sends fail with the cause of the loss: each at most once on the wire.
+    /// Their sends fail with `frameLost`, which names the cause of the loss: each at most once on the wire.
     case fail
   }
 

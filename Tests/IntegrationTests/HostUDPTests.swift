@@ -1,5 +1,8 @@
+import Glibc
+import LibeventConcurrency
 import Netdev
 import NetdevDevices
+import Synchronization
 import TestSupport
 import Testing
 
@@ -36,5 +39,24 @@ import Testing
     try await device.close()
     // And it is free again afterwards.
     try await NetworkDevice.open("host-udp:127.0.0.1:\(port)").close()
+  }
+
+  @Test(arguments: ["host-udp:127.0.0.1:0", "loopback:"])
+  func `a device that does not block opens and closes while calls of others do`(_ url: String) async throws {
+    final class Calls: Sendable {
+      let areHeld = Atomic(true)
+      let number = Atomic(0)
+    }
+    let calls = Calls()
+    for _ in 0..<64 {
+      BlockingCalls.start {
+        calls.number.add(1, ordering: .relaxed)
+        while calls.areHeld.load(ordering: .relaxed) { usleep(1000) }
+        calls.number.subtract(1, ordering: .relaxed)
+      }
+    }
+    defer { calls.areHeld.store(false, ordering: .relaxed) }
+    try await NetworkDevice.open(url).close()
+    #expect(calls.number.load(ordering: .relaxed) > 0)
   }
 }

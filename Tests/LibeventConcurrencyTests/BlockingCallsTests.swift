@@ -1,5 +1,7 @@
 import CNetdevSystem
+import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import LibeventConcurrency
@@ -8,6 +10,8 @@ import Testing
 @Suite(.timeLimit(.minutes(2))) struct BlockingCallsTests {
   private final class Noted: Sendable {
     let numbers = Mutex<[Int]>([])
+    /// Whoever looks at it waits.
+    let isHeld = Atomic(true)
   }
 
   private actor Asker {
@@ -20,7 +24,7 @@ import Testing
       return nil
     }
 
-    func askAside<Answer: Sendable>(_ body: @escaping @Sendable () -> Answer) async -> Answer {
+    func askAside<Answer: Sendable>(_ body: @escaping @Sendable () -> Answer) async -> Answer? {
       let answer = await BlockingCalls.aside(body)
       #expect(loop.isOnLoop)
       return answer
@@ -50,6 +54,39 @@ import Testing
   @Test func `what is made aside is made on no loop, and whoever asked goes on where he was`() async throws {
     let asker = Asker(loop: try LoopExecutor(name: "asker"))
     #expect(await asker.askAside { netdev_current_loop_identity() } == 0)
+  }
+
+  @Test(arguments: [false, true])
+  func `who is cancelled waits no longer for what is made aside, and what it brings is let go of off the loop`(
+    isUnderWay: Bool
+  ) async throws {
+    /// What the call brings.
+    final class Brought: Sendable {
+      let noted: Noted
+      init(_ noted: Noted) { self.noted = noted }
+      deinit { noted.numbers.withLock { $0.append(netdev_current_loop_identity() == 0 ? 2 : 3) } }
+    }
+    let noted = Noted()
+    let asker = Asker(loop: try LoopExecutor(name: "asker"))
+    try await withThrowingTaskGroup(of: Bool.self) { group in
+      group.addTask {
+        if !isUnderWay { unsafe withUnsafeCurrentTask { unsafe $0?.cancel() } }
+        let brought = await asker.askAside { () -> Brought in
+          noted.numbers.withLock { $0.append(1) }
+          while noted.isHeld.load(ordering: .relaxed) { usleep(1000) }
+          return Brought(noted)
+        }
+        return brought == nil
+      }
+      if isUnderWay {
+        try await waitUntil("the call is made") { noted.numbers.withLock { $0 == [1] } }
+        group.cancelAll()
+      }
+      #expect(try await group.next() == true)
+    }
+    noted.isHeld.store(false, ordering: .relaxed)
+    guard isUnderWay else { return #expect(noted.numbers.withLock { $0.isEmpty }) }
+    try await waitUntil("what it brought is gone") { noted.numbers.withLock { $0 == [1, 2] } }
   }
 
   @Test func `many calls from many places are each made once, and those of a queue in their order`() async {

@@ -1,12 +1,15 @@
+import Glibc
 import LibeventConcurrency
 import Logging
-import Netdev
+import NetdevDevices
 import NetdevTesting
 import Synchronization
 import TestSupport
 import Testing
 import Virtio
 import VirtioNet
+
+@testable import Netdev
 
 /// The control plane in the log: each step is there, at the level that its reader expects, with what is needed to follow it.
 @Suite(.timeLimit(.minutes(3))) struct LoggingTests {
@@ -93,6 +96,7 @@ import VirtioNet
     #expect(log.first("link down")?.metadata["cause"]?.isEmpty == false)
     #expect(log.first("link up")?.level == .notice)
     #expect(log.first("the device is lost")?.level == .debug)
+    #expect(log.first("the device is not back yet")?.level == .notice)
     #expect(log.first("the device is not back yet")?.metadata["error"]?.isEmpty == false)
     #expect(log.first("the device is back")?.level == .debug)
     let kept = try #require(log.all.first { $0.message.contains("quarantined until") })
@@ -158,5 +162,65 @@ import VirtioNet
     #expect(record.metadata["loop"] == "\(device.information.name)/0")
     #expect(record.metadata["length"]?.isEmpty == false)
     try await device.close()
+  }
+
+  // MARK: - An output that takes nothing
+
+  /// A log whose output takes nothing until it is told to.
+  private final class HeldLog: Sendable {
+    let log = RecordedLog()
+    let isHeld = Atomic(true)
+
+    var logger: Logger {
+      var logger = Logger(label: "held") { _ in Handler(held: self) }
+      logger.logLevel = .trace
+      return logger
+    }
+
+    private struct Handler: LogHandler {
+      let held: HeldLog
+      var logLevel = Logger.Level.trace
+      var metadata: Logger.Metadata = [:]
+      subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+      }
+      func log(event: LogEvent) {
+        while held.isHeld.load(ordering: .acquiring) { usleep(1000) }
+        held.log.logger.handler.log(event: event)
+      }
+    }
+  }
+
+  @Test func `a log whose output takes nothing holds neither traffic nor the end`() async throws {
+    let held = HeldLog()
+    defer { held.isHeld.store(false, ordering: .releasing) }
+    var settings = NetworkDevice.Configuration()
+    settings.logger = held.logger
+    let device = try await NetworkDevice.open("loopback:", configuration: settings)
+    for _ in 0..<100 { try await device.queues[0].send(Packet(count: 60, in: device.pool)) }
+    try await device.close()
+    #expect(held.log.isEmpty)
+    held.isHeld.store(false, ordering: .releasing)
+    #expect(held.log.messages.last == "device closed")
+  }
+
+  @Test func `lines that find no room are counted, and the others are in order`() {
+    let held = HeldLog()
+    let logger = held.logger.aside
+    let more = 500
+    for number in 0..<LogLines.most + more { logger.info("\(number)") }
+    held.isHeld.store(false, ordering: .releasing)
+    LogLines.finish()
+    logger.info("and on")
+    let lines = held.log.all
+    // Lines of other tests may have had some of the room.
+    #expect(lines.count >= LogLines.most / 2 && lines.count <= LogLines.most + 2)
+    let numbers = lines.compactMap { Int($0.message) }
+    #expect(numbers == Array(0..<numbers.count))
+    #expect(lines.last?.message == "and on")
+    let lost = lines.dropLast().last
+    #expect(lost?.message == "lines of the log were lost: its output took none")
+    #expect(lost?.metadata["lines"] == "\(LogLines.most + more - numbers.count)")
   }
 }

@@ -39,6 +39,7 @@ struct OpeningAsideTests {
     _ = await opener.hasBegun
     #expect(test_link_lock_is_held() == 1, "the loop has waited for the lock")
     let device = try await opening.value
+    try await namespace.shell("ip link show \(url.dropFirst(url.count - 6))")
     try await device.close()
   }
 }

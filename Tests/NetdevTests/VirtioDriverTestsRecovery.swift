@@ -86,7 +86,7 @@ import VirtioNet
     await lying.side.perform { $0.release() }
     try await Self.loseAndRegain(lying)
     try await eventually("every send ends") { sends.allSatisfy { $0.finished == 1 } }
-    #expect(sends.flatMap { $0.errors }.map { $0.code } == Array(repeating: .broken, count: 7))
+    #expect(sends.flatMap { $0.errors }.map { $0.code } == Array(repeating: .frameLost, count: 7))
     #expect(sends[0].errors.isEmpty)
     let next = try await Self.send(8..<9, lying)
     #expect(await Self.heldNumbers(lying) == [8])

@@ -1,4 +1,5 @@
 public import Logging
+import Netdev
 import Synchronization
 
 /// What was logged, in order.
@@ -22,12 +23,15 @@ public final class RecordedLog: Sendable {
   public var all: [Record] {
     // An array of its own, made under the lock: one that shared its storage would be ordered by a reference count alone, which
     // the thread sanitizer does not see.
-    records.withLock { $0.map { $0 } }
+    LogLines.finish()
+    return records.withLock { $0.map { $0 } }
   }
+  /// Nothing has been written yet, whatever waits to be.
+  public var isEmpty: Bool { records.withLock { $0.isEmpty } }
   /// The words alone.
   public var messages: [String] { all.map { $0.message } }
   /// The first line with these words.
-  public func first(_ message: String) -> Record? { records.withLock { $0.first { $0.message == message } } }
+  public func first(_ message: String) -> Record? { all.first { $0.message == message } }
 
   /// A logger that writes here, at every level.
   public var logger: Logger { logger(level: .trace) }

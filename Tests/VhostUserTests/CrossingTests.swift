@@ -161,7 +161,7 @@ import VirtioNet
       let opened = Task { [configuration] in
         try await NetworkDevice.open(driver: driver, configuration: configuration)
       }
-      try await eventually("it listens") { log.lines.contains { $0.contains("listening") } }
+      try await eventually("it listens") { log.lines.contains { $0.contains("waiting for the vhost-user back-end") } }
       // Who knocks has its descriptor already.
       let knocker = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0)
       var address = sockaddr_un()

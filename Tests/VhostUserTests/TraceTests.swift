@@ -68,7 +68,7 @@ import Testing
     var opening = Opening(backend, role: .listen)
     opening.options.logger = log.logger(level: .debug)
     let device = try await opening.open()
-    #expect(log.lines == ["vhost-user listening", "vhost-user back-end accepted"])
+    #expect(log.lines == ["waiting for the vhost-user back-end to connect", "vhost-user back-end accepted"])
     backend.closeChannel()
     try await eventually("the end of the channel is told") { log.lines.count > 2 }
     #expect(log.lines.last == "vhost-user back-end channel over cause=the peer closed the connection")

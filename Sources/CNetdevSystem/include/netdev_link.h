@@ -10,6 +10,7 @@ int netdev_interface_set_up(const char *name, bool up);
 // What an interface is at the moment.
 struct netdev_link {
   int index;
+  char name[16];  // IFNAMSIZ; always with its zero
   bool is_up;
   bool is_running;  // and there is somebody at the other end of its wire, as far as it knows
   int mtu;

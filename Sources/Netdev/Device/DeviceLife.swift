@@ -329,6 +329,7 @@ extension DeviceLife {
       try await pause(previous)
       delay = min(previous * 2, pauses.longest)
     }
+    var refusal: NetworkDeviceError.Code?
     while true {
       do throws(NetworkDeviceError) {
         try await step(nil) { [driver] () async throws(NetworkDeviceError) in try await driver.recover() }
@@ -338,8 +339,11 @@ extension DeviceLife {
         return delay
       } catch {
         if let end { throw end }
+        // Each reason is news once.
         log.write(
-          .debug, "the device is not back yet", ["loss": "\(loss)", "error": "\(error)", "again": "\(delay)"])
+          error.code == refusal ? .debug : .notice, "the device is not back yet",
+          ["loss": "\(loss)", "error": "\(error)", "again": "\(delay)"])
+        refusal = error.code
         // What the device lacks it will lack at the next attempt too; everything else may pass.
         if [.unsupported, .invalidConfiguration, .resetNotConfirmed].contains(error.code) { throw error }
       }

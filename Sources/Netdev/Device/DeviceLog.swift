@@ -9,7 +9,7 @@ final class DeviceLog: Sendable {
   private let logger: Logger
   private let name = Mutex("")
 
-  init(_ logger: Logger) { self.logger = logger }
+  init(_ logger: Logger) { self.logger = logger.aside }
 
   /// The driver has said who it is.
   func setName(_ text: String) { name.withLock { $0 = text } }

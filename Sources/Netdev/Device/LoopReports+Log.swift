@@ -5,6 +5,7 @@ extension LoopReports {
   /// All of it to the log.
   package init(_ logger: Logger, loop name: String) {
     self.init()
+    let logger = logger.aside
     onStall = { length in
       logger.warning("a job held the loop", metadata: ["loop": "\(name)", "length": "\(length)"])
     }

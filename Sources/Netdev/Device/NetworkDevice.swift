@@ -14,7 +14,8 @@ public import Logging
 public final class NetworkDevice: Sendable {
   /// How to open a device.
   public struct Configuration: Sendable {
-    /// Queue pairs wanted; nil takes what the device recommends.
+    /// Queue pairs wanted; nil takes what the device recommends. `queues` in a device's URL comes first; a device that is opened
+    /// by its URL has one pair if neither says.
     public var queuePairs: Int?
     /// Descriptors a ring; nil takes the device's choice or 256.
     public var queueSize: Int?
@@ -40,7 +41,9 @@ public final class NetworkDevice: Sendable {
     public var resetTimeout: Duration = .seconds(5)
     /// A job that holds a queue's loop longer is counted and logged.
     public var stallBound: Duration = .milliseconds(100)
-    /// Where the control plane logs.
+    /// Where the control plane logs. Lines are written in order, on a thread of the library's own: neither traffic nor
+    /// ``NetworkDevice/close()`` waits for the logger. While its output takes nothing, lines beyond a bound are dropped; a later
+    /// line says how many.
     public var logger = Logger(label: "netdev")
 
     /// The defaults.
@@ -144,7 +147,7 @@ extension NetworkDeviceError {
     NetworkDeviceError(.closed, "the device", offered: "it was closed")
   }
 
-  static var openCancelled: NetworkDeviceError {
+  package static var openCancelled: NetworkDeviceError {
     NetworkDeviceError(.cancelled, "open", offered: "the task was cancelled before the device was open")
   }
 }

@@ -4,7 +4,7 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
   public struct Code: Sendable, Hashable, CustomStringConvertible {
     private enum Kind: String, Sendable, Hashable {
       case cancelled, closed, broken, resetNotConfirmed, invalidConfiguration, unsupported, notPermitted, notFound, busy
-      case outOfMemory, frameTooLong, timedOut, system
+      case outOfMemory, frameTooLong, frameLost, timedOut, system
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -31,6 +31,8 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
     public static let outOfMemory = Code(.outOfMemory)
     /// A frame is longer than the device or a buffer takes.
     public static let frameTooLong = Code(.frameTooLong)
+    /// The device was lost while it had the frame, and comes back or is looked for: whether the frame went out is not known.
+    public static let frameLost = Code(.frameLost)
     /// The peer did not answer in time.
     public static let timedOut = Code(.timedOut)
     /// A system call failed for another reason.
@@ -57,8 +59,8 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
     self.advice = advice
   }
 
-  /// Whether the error is about one frame only, which was not sent; the queue goes on, and so should its program.
-  public var concernsOneFrame: Bool { code == .frameTooLong }
+  /// Whether the error is about one frame only, which was not sent, or perhaps not; the queue goes on, and so should its program.
+  public var concernsOneFrame: Bool { code == .frameTooLong || code == .frameLost }
 
   /// One line for a person.
   public var description: String {

@@ -50,7 +50,7 @@ actor Listener {
       close()
       throw NetworkDeviceError(.system, "listening for \(name)", offered: "\(error)")
     }
-    logger.debug("vhost-user listening", metadata: ["device": "\(name)"])
+    logger.notice("waiting for the vhost-user back-end to connect", metadata: ["device": "\(name)"])
   }
 
   /// The next connection; its descriptor is the caller's. Whoever knocked before has waited in the backlog. One at a time asks.

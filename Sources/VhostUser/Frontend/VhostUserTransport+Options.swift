@@ -18,12 +18,14 @@ extension VhostUserTransport {
     public var path: String
     /// Who listens on it.
     public var role: Role
-    /// How long a back-end is awaited in the listening role.
+    /// How long a back-end is awaited in the listening role. In the connecting role there is no wait: a socket on which nobody
+    /// listens is `notFound` at once.
     public var connectTimeout: Duration = .seconds(60)
     /// How long the back-end may take for one answer.
     public var requestTimeout: Duration = .seconds(5)
     /// How long the first frames of a queue pair other than the first may stay with the back-end before the pair counts as not
-    /// served. Back-ends claim more pairs than they serve: DPDK says 128, always.
+    /// served. Back-ends claim more pairs than they serve: DPDK says 128, always. Each pair is watched once: later
+    /// frames, and those after a reconnection, may stay for any time.
     public var serviceTimeout: Duration = .seconds(10)
     /// The hardware address to give the device when the back-end has none; nil makes a locally administered one of the path.
     public var hardwareAddress: MACAddress?

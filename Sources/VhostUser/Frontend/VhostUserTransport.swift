@@ -55,6 +55,8 @@ public final class VhostUserTransport: VirtioTransport {
       throw refuse("a socket path of \(length) bytes", "1 to \(NETDEV_UNIX_PATH) are possible")
     }
     if let mtu = options.mtu, !(68...9216).contains(mtu) { throw refuse("an MTU of \(mtu)", "68 to 9216 are possible") }
+    var options = options
+    options.logger = options.logger.aside
     self.options = options
   }
 

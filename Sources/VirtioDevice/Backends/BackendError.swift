@@ -1,3 +1,4 @@
+internal import Glibc
 internal import LibeventConcurrency
 
 /// Why a back-end could not be opened or could not serve a queue pair, and what to do about it.
@@ -42,6 +43,17 @@ public struct BackendError: Error, Sendable, Hashable {
     self.operation = operation
     self.errno = errno
     self.advice = advice
+  }
+}
+
+extension BackendError {
+  /// What to do about a failed system call: a want of descriptors has its own remedy, whatever the call was for.
+  static func advice(for errno: CInt, otherwise: String) -> String {
+    switch errno {
+    case EMFILE: "raise the limit of descriptors (ulimit -n), or close some"
+    case ENFILE: "raise the machine's limit of descriptors (/proc/sys/fs/file-max)"
+    default: otherwise
+    }
   }
 }
 

@@ -23,8 +23,12 @@ public protocol NetworkBackend: AnyObject, Sendable {
   /// The largest frame without its Ethernet header, where the back-end knows it.
   var mtu: UInt16? { get }
 
-  /// Does for a queue pair what may block, before its port is made: not called on a loop. A back-end that has nothing of the kind
-  /// does not say anything.
+  /// Whether `prepare` or `close` may block: they are then called on a thread that they share with those of all back-ends that
+  /// block, and otherwise on a loop.
+  var mayBlock: Bool { get }
+
+  /// Does for a queue pair what may block, before its port is made: on a loop only if `mayBlock` is false. A back-end that has
+  /// nothing of the kind does not say anything.
   ///
   /// - Throws: `BackendError` when the pair cannot be served.
   func prepare(pair: Int) throws(BackendError)
@@ -36,12 +40,15 @@ public protocol NetworkBackend: AnyObject, Sendable {
   func makePort(_ request: PortRequest) throws(BackendError) -> any BackendPort
 
   /// Gives back what was opened, as far as no port uses it any more; ports that still do keep it until they are closed.
-  /// From any thread, on a loop if it never blocks; idempotent. Afterwards no port can be made.
+  /// From any thread, on a loop only if `mayBlock` is false; idempotent. Afterwards no port can be made.
   func close()
 }
 
 extension NetworkBackend {
-  /// Nothing blocks.
+  /// True: nothing is known.
+  public var mayBlock: Bool { true }
+
+  /// There is nothing to do.
   public func prepare(pair: Int) throws(BackendError) {}
 }
 

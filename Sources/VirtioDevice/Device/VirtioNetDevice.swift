@@ -106,6 +106,9 @@ public final class VirtioNetDevice: Sendable {
 
   /// Gives back what the back-end has opened, which may block: not on a loop. Engines are stopped first. Idempotent.
   public func close() { backend.close() }
+
+  /// Whether `prepare` or `close` may block: then not on a loop.
+  package var mayBlock: Bool { backend.mayBlock }
 }
 
 extension MACAddress {

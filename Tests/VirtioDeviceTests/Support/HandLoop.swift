@@ -20,7 +20,12 @@ import Glibc
     arrive()
   }
 
-  deinit { netdev_set_current_loop(nil) }
+  /// Takes what others still bring to the loop: calls that wait for a turn that never comes would keep it.
+  deinit {
+    while BlockingCalls.areUnderWay { usleep(1000) }
+    settle()
+    netdev_set_current_loop(nil)
+  }
 
   /// The calling thread turns the loop from here on; the one that did must not meanwhile.
   func arrive() { unsafe netdev_set_current_loop(loop.core) }

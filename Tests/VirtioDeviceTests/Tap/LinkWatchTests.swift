@@ -22,7 +22,9 @@ import Testing
     let log = Log()
     let socket = try #require(LinkSocket())
     let link = try #require(socket.look("lo"))
-    let watch = try LinkWatch(nil, reports: LoopReports()) {
+    let watch = try LinkWatch(nil, reports: LoopReports()) { _ in
+      true
+    } follow: {
       let looks = log.state.withLock { log in
         log.looks += 1
         return log.looks

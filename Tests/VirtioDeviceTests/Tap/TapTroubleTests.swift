@@ -124,6 +124,21 @@ extension TapBackendTests {
       }
     }
 
+    @Test func `a link that has the interface's old number is not taken for it`() throws {
+      try NetworkNamespace.run {
+        let log = EventLog()
+        let backend = try TapBackend("tap0")
+        let other = try #require(LinkSocket()?.look("lo"))
+        // As after a move, when the number was given to somebody else before anybody looked.
+        backend.state.withLock { $0.link?.index = other.index }
+        let rig = try Rig(backend: backend, configuration: log.configuration())
+        rig.serve()
+        #expect(setMTU("tap0", 4000) == 0)
+        #expect(rig.hand.wait { !log.events.isEmpty })
+        #expect(log.events == [.mtuChanged(to: 4000)])
+      }
+    }
+
     @Test func `without netlink, a frame finds out`() throws {
       try NetworkNamespace.run {
         let log = EventLog()
@@ -216,7 +231,7 @@ extension TapBackendTests {
             Issue.record("opened")
           } catch {
             #expect(error.code == .inUse)
-            #expect(error.description.contains("another process has 1 of its queues"))
+            #expect(error.description.contains("not closed yet, has 1 of its queues"))
           }
         }
         #expect(netdev_tap_differences(stranger, true, 10) == differences)

@@ -64,7 +64,7 @@ internal import PacketFormats
       )
     default:
       return BackendError(
-        .system, operation, errno: errno, advice: "the error says why: is a limit of open files reached?")
+        .system, operation, errno: errno, advice: BackendError.advice(for: errno, otherwise: "the error says why"))
     }
   }
 }

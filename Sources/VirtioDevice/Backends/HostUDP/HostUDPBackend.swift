@@ -47,6 +47,8 @@ public final class HostUDPBackend: NetworkBackend {
   public let macAddress: MACAddress? = nil
   /// 1500: an IP packet of 1472 bytes of payload.
   public let mtu: UInt16? = 1500
+  /// False.
+  public let mayBlock = false
 
   private let socket: Mutex<HostSocket?>
   private let gatewayMAC: MACAddress

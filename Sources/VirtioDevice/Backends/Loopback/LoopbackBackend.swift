@@ -16,6 +16,8 @@ public final class LoopbackBackend: NetworkBackend {
   public let macAddress: MACAddress? = nil
   /// None.
   public let mtu: UInt16? = nil
+  /// False.
+  public let mayBlock = false
   private let isLossless: Bool
 
   /// - Parameters:

@@ -86,7 +86,7 @@ public final class TapBackend: NetworkBackend {
     guard result == 0, LinkSocket()?.look(name)?.is_up ?? true else {
       throw BackendError(
         .system, "setting \(kind.word) \(name) up", errno: -result,
-        advice: "set it up yourself: ip link set \(name) up")
+        advice: BackendError.advice(for: -result, otherwise: "set it up yourself: ip link set \(name) up"))
     }
   }
 

@@ -58,7 +58,7 @@ extension TapQueue {
           advice: "run as a user that may read and write /dev/net/tun, or change its mode")
       default:
         return BackendError(
-          .system, operation, errno: errno, advice: "the error says why: is a limit of open files reached?")
+          .system, operation, errno: errno, advice: BackendError.advice(for: errno, otherwise: "the error says why"))
       }
     }
     let operation = "attaching queue \(index) of \(count) of \(kind.word) \(name)"
@@ -71,7 +71,8 @@ extension TapQueue {
     case EBUSY:
       return BackendError(
         .inUse, operation, errno: errno,
-        advice: "another process has this interface, or it is not a \(kind.word): take another name")
+        advice: "another process, or a device of this one that is not closed yet, has this interface, or it is not a "
+          + "\(kind.word): take another name")
     case EINVAL:
       return BackendError(
         .invalidConfiguration, operation, errno: errno,

@@ -117,7 +117,8 @@ final class TapQueue: Sendable {
     guard let link = LinkSocket()?.look(name), Int(link.queues) > own else { return }
     throw BackendError(
       .inUse, "opening \(kind.word) \(name)", errno: EBUSY,
-      advice: "another process has \(Int(link.queues) - own) of its queues: end it, or take another interface")
+      advice: "another process, or a device of this one that is not closed yet, has \(Int(link.queues) - own) of its "
+        + "queues: end or close it, or take another interface")
   }
 
   // MARK: What was asked for, and whether it is so

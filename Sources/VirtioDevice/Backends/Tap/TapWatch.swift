@@ -41,7 +41,9 @@ final class TapWatch: @unchecked Sendable {
     self.mtu = mtu
     self.portLoop = portLoop
     self.onEvent = onEvent
-    watch = try LinkWatch(link, reports: reports) { [weak queue] in
+    watch = try LinkWatch(link, reports: reports) { [weak queue] link in
+      Self.isStill(link, of: queue)
+    } follow: { [weak queue] in
       Self.find(queue)
     } onLook: { [weak self] seen in
       guard let self else { return }
@@ -54,6 +56,14 @@ final class TapWatch: @unchecked Sendable {
     onEvent = nil
     watch?.close()
     watch = nil
+  }
+
+  /// Whether a link is the interface of a queue: its name, which the queue knows, is given to one of a namespace only.
+  private static func isStill(_ link: netdev_link, of queue: TapQueue?) -> Bool {
+    guard let queue else { return true }
+    do throws(BackendError) { return try queue.interfaceName() == link.interfaceName } catch {
+      return error.code != .lost
+    }
   }
 
   /// Finds the interface by one of its queues, in whatever namespace it is now.
