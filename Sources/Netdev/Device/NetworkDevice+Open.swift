@@ -56,7 +56,7 @@ extension NetworkDevice {
           try PacketPool(.fitting(informations, keptPackets: configuration.keptPackets))
         }
       if let advice = pool.configuration.advice(for: informations, keptPackets: configuration.keptPackets) {
-        configuration.logger.notice(
+        configuration.logger.aside.notice(
           "\(advice)", metadata: ["device": "\(informations.map { $0.name }.joined(separator: ", "))"])
       }
       for information in informations { try pool.configuration.check(against: information) }
