@@ -67,10 +67,12 @@ struct ExampleProgramTests {
     try await program.waitForOutput("10.8.0.2 7000")
     try await namespace.shell("ip addr add 10.8.0.1/24 dev kv0")
     func ask(_ request: String, _ answer: String) async throws {
-      // One datagram each way; bash opens the socket.
+      // One datagram each way. The socket is opened by bash, which not every shell can do.
       try await namespace.shell(
-        "exec 3<>/dev/udp/10.8.0.2/7000; printf '\(request)' >&3; answer=$(timeout 5 head -c \(answer.utf8.count) <&3); "
-          + "test \"$answer\" = '\(answer)'")
+        """
+        bash -c 'exec 3<>/dev/udp/10.8.0.2/7000; printf "\(request)" >&3
+        answer=$(timeout 5 head -c \(answer.utf8.count) <&3); test "$answer" = "\(answer)"'
+        """)
     }
     try await ask("get color", "error: no such key")
     try await ask("set color dark blue", "ok")

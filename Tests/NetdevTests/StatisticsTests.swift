@@ -94,7 +94,7 @@ import VirtioNet
     var sum = first
     sum += second
     let (a, b, c) = (Self.numbers(first), Self.numbers(second), Self.numbers(sum))
-    #expect(a.count == 28)
+    #expect(a.count == 31)
     for (name, value) in c { #expect(value == (a[name] ?? 0) &+ (b[name] ?? 0) && a[name] != 0, "\(name)") }
     #expect(sum.residency.counts == zip(first.residency.counts, second.residency.counts).map { $0 + $1 })
   }
