@@ -19,7 +19,7 @@ import Responder
 
   @Argument(
     help: """
-      The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, packet:INTERFACE?queues=N, vhost-user:SOCKET, loopback:
+      The device: host-udp:ADDRESS:PORT, tap:NAME?queues=N, tun:NAME, packet:INTERFACE?queues=N, vhost-user:SOCKET, loopback:
       """)
   var device = "host-udp:127.0.0.1:7007"
 

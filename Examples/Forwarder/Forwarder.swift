@@ -16,7 +16,7 @@ import NetdevDevices
 
   @Argument(
     help: """
-      One device: tap:NAME?queues=N, packet:INTERFACE?promiscuous=1, vhost-user:SOCKET, host-udp:ADDRESS:PORT, loopback:
+      One device: tap:NAME?queues=N, tun:NAME, packet:INTERFACE?promiscuous=1, vhost-user:SOCKET, host-udp:ADDRESS:PORT, loopback:
       """)
   var left: String
 
