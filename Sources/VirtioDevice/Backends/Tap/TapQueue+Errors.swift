@@ -44,7 +44,9 @@ extension TapQueue {
     }
   }
 
-  static func refusal(errno: CInt, opening: Bool, name: String, index: Int, count: Int, _ kind: Kind = .tap) -> BackendError {
+  static func refusal(
+    errno: CInt, opening: Bool, name: String, index: Int, count: Int, _ kind: Kind = .tap
+  ) -> BackendError {
     if opening {
       let operation = "opening /dev/net/tun"
       switch errno {
