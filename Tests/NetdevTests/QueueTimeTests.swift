@@ -57,10 +57,14 @@ import Testing
   @Test func `what is done again and again keeps to its times, until it is cancelled or the queue ends`() async throws {
     try await Self.inWorld { device, _ in
       let queue = device.queues[0]
+      let all = Tally(1)
       let counts = try await queue.run { queue in
         var calls = [0, 0]
         let first = try queue.every(.seconds(1)) { calls[0] += 1 }
-        try queue.every(.milliseconds(250)) { calls[1] += 1 }
+        try queue.every(.milliseconds(250)) {
+          calls[1] += 1
+          all.add(0)
+        }
         try await queue.sleep(for: .milliseconds(10_100))
         first.cancel()
         #expect(first.isCancelled)
@@ -69,9 +73,11 @@ import Testing
       }
       #expect(counts == [10, 80])
       try await device.close()
+      let before = all.total
+      await queue.loop.sleep(for: .seconds(10))
+      #expect(all.total == before)
       let code = await Self.code { try await queue.run { queue in _ = try queue.every(.seconds(1)) {} } }
       #expect(code == .closed)
-      // The world itself sees to it that nothing goes on after the end.
     }
   }
 

@@ -72,6 +72,25 @@ import Testing
     try await device.close()
   }
 
+  @Test func `not even where there is room for one, and the first of those who wait wants it for two`() async throws {
+    let driver = ScriptedDriver(mode: .hold, capacity: 2)
+    let (device, queue) = try await Self.open(driver)
+    try await queue.submit(Packet(copying: numbered(0), in: queue.pool))
+    try await eventually("it is with the device") { queue.inFlight == 1 }
+    let waiting = Task {
+      try await queue.run { queue in try await queue.submit(queue.makeBurst(count: 2, length: 64)) }
+    }
+    try await eventually("the burst waits") { queue.statistics.sendersWaiting == 1 }
+    let isBack = try await queue.run { queue in
+      try queue.trySubmit(Packet(copying: numbered(1), in: queue.pool)) != nil && queue.transmitRoom == 0
+    }
+    #expect(isBack)
+    await driver.releaseAll()
+    try await waiting.value
+    #expect(await driver.held() == 2)
+    try await device.close()
+  }
+
   @Test func `a device of the same loop has its turn before a packet comes back`() async throws {
     // Each frame is released when the device has been rung for: a ring of four takes any number of them.
     let driver = ScriptedDriver(mode: .release, capacity: 4)

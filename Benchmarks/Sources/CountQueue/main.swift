@@ -120,7 +120,7 @@ struct Work: Sendable {
   private func forwardTrying(_ queue: isolated NetworkQueue) async throws {
     var left = packets
     for await packet in queue.packets {
-      if try queue.trySubmit(packet) != nil { try refuse(1) }
+      if let back = try queue.trySubmit(packet) { try refuse(back.count) }
       left &-= 1
       if left == 0 { return }
     }
@@ -128,7 +128,7 @@ struct Work: Sendable {
 
   /// There is room for every frame: fewer are under way than the ring takes.
   private func refuse(_ count: Int) throws {
-    throw NetworkDeviceError(.system, "trySubmit", offered: "\(count) frames came back")
+    throw NetworkDeviceError(.system, "trySubmit", offered: "\(count) came back")
   }
 
   private func forwardSwapped(_ queue: isolated NetworkQueue) async throws {
