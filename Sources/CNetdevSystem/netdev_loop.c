@@ -102,6 +102,11 @@ int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
     result = NETDEV_CALL_NUMBER(pthread_attr_setaffinity_np, &attributes, sizeof set, &set);
+  } else {
+    // The CPUs of the process: a thread that a pinned loop starts would share the loop's. Without an answer it does.
+    cpu_set_t set;
+    if (sched_getaffinity(getpid(), sizeof set, &set) == 0)
+      (void)NETDEV_CALL_NUMBER(pthread_attr_setaffinity_np, &attributes, sizeof set, &set);
   }
   // Signals belong to the program's own threads: a loop never becomes the one that handles SIGINT.
   sigset_t all, before;

@@ -171,8 +171,10 @@ import VirtioNet
     let log = RecordedLog()
     let isHeld = Atomic(true)
 
-    var logger: Logger {
-      var logger = Logger(label: "held") { _ in Handler(held: self) }
+    var logger: Logger { logger(label: "held") }
+
+    func logger(label: String) -> Logger {
+      var logger = Logger(label: label) { _ in Handler(held: self) }
       logger.logLevel = .trace
       return logger
     }
@@ -203,6 +205,31 @@ import VirtioNet
     #expect(held.log.isEmpty)
     held.isHeld.store(false, ordering: .releasing)
     #expect(held.log.messages.last == "device closed")
+  }
+
+  @Test func `devices that close while the log's output takes nothing leave no loop behind`() async throws {
+    let held = HeldLog()
+    defer { held.isHeld.store(false, ordering: .releasing) }
+    var settings = NetworkDevice.Configuration()
+    settings.logger = held.logger(label: "held-\(UInt64.random(in: 0...UInt64.max))")
+    weak var loop: LoopExecutor?
+    for _ in 0..<3 {
+      let device = try await NetworkDevice.open("loopback:", configuration: settings)
+      loop = device.life.loop
+      try await device.close()
+    }
+    try await eventually("the last one's control loop is gone") { loop == nil }
+    #expect(held.log.isEmpty)
+  }
+
+  @Test func `an output that takes nothing silences no other label`() {
+    let held = HeldLog()
+    defer { held.isHeld.store(false, ordering: .releasing) }
+    held.logger.aside.info("waits")
+    let log = RecordedLog()
+    log.logger.aside.info("goes on")
+    while log.isEmpty { usleep(1000) }
+    #expect(held.log.isEmpty)
   }
 
   @Test func `lines that find no room are counted, and the others are in order`() {
