@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import LibeventConcurrency
 import Logging
@@ -229,6 +230,21 @@ import VirtioNet
     log.logger.aside.info("goes on")
     while log.isEmpty { usleep(1000) }
     #expect(held.log.isEmpty)
+  }
+
+  @Test func `however many labels wait, few threads do`() async throws {
+    let held = HeldLog()
+    defer { held.isHeld.store(false, ordering: .releasing) }
+    let loggers = (0..<3 * LogLines.mostLabels).map { _ in held.logger.aside }
+    for logger in loggers { logger.info("waits") }
+    let threads = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")
+      .count { (try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)) == "netdev-log\n" }
+    #expect(threads <= LogLines.mostLabels)
+    held.isHeld.store(false, ordering: .releasing)
+    try await eventually("there is room for a line of any label") {
+      loggers.last?.info("and on")
+      return held.log.messages.contains("and on")
+    }
   }
 
   @Test func `lines that find no room are counted, and the others are in order`() {

@@ -19,6 +19,10 @@ package final class LogLines: Sendable {
   private let queue = BlockingQueue(thread: "netdev-log")
   /// Lines that wait for an output that takes nothing.
   static let most = 1000
+  /// Labels with lines that wait, each of which has a thread.
+  private static let labels = Atomic(0)
+  /// Those of more labels are lost.
+  static let mostLabels = 32
 
   private init() {}
 
@@ -54,10 +58,14 @@ package final class LogLines: Sendable {
   func add(_ event: LogEvent, to logger: Logger) {
     guard LoopWorlds.current == nil else { return logger.handler.log(event: event) }
     let lost = state.withLock { state -> Int? in
-      guard state.waiting < Self.most else {
+      let hasRoom =
+        state.waiting == 0
+        ? Self.labels.load(ordering: .relaxed) < Self.mostLabels : state.waiting < Self.most
+      guard hasRoom else {
         state.lost += 1
         return nil
       }
+      if state.waiting == 0 { Self.labels.add(1, ordering: .relaxed) }
       state.waiting += 1
       defer { state.lost = 0 }
       return state.lost
@@ -72,6 +80,7 @@ package final class LogLines: Sendable {
       state.withLock { state in
         state.waiting -= 1
         state.isBehind = false
+        if state.waiting == 0 { Self.labels.subtract(1, ordering: .relaxed) }
       }
     }
   }

@@ -72,9 +72,9 @@ final class TapWatch: @unchecked Sendable {
     let name: String
     do throws(BackendError) { name = try queue.interfaceName() } catch { return error.code == .lost ? .gone : .unknown }
     // Not permitted to look where the interface is: it is here, unless somebody more powerful has moved it.
-    guard let socket = LinkSocket(besideTap: queue.descriptor) ?? LinkSocket(), let link = socket.look(name) else {
-      return .unknown
-    }
+    guard let socket = LinkSocket(besideTap: queue.descriptor) ?? LinkSocket(),
+      socket.isBeside(tap: queue.descriptor) ?? true, let link = socket.look(name)
+    else { return .unknown }
     return .found(socket, link)
   }
 
