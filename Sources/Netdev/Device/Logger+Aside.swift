@@ -1,6 +1,4 @@
-internal import LibeventConcurrency
 package import Logging
-internal import Synchronization
 
 extension Logger {
   /// The same, whose lines are written aside: no loop waits for its output.
