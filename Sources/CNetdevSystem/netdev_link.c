@@ -6,12 +6,14 @@
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "netdev_descriptor.h"
@@ -85,6 +87,19 @@ int netdev_link_watch_beside(int tap) {
     elsewhere.result = -error;
   netdev_close(namespace);
   return elsewhere.result;
+}
+
+int netdev_link_is_beside(int watch, int tap) {
+  int theirs = netdev_descriptor_above_stdio(NETDEV_CALL(ioctl, tap, TUNGETDEVNETNS, 0));
+  if (theirs < 0) return theirs;
+  int own = netdev_descriptor_above_stdio(NETDEV_CALL(ioctl, watch, SIOCGSKNS, 0));
+  int result = own < 0 ? own : 0;
+  struct stat there, here;
+  if (result == 0 && (NETDEV_CALL(fstat, theirs, &there) < 0 || NETDEV_CALL(fstat, own, &here) < 0)) result = -errno;
+  if (result == 0) result = there.st_dev == here.st_dev && there.st_ino == here.st_ino;
+  if (own >= 0) netdev_close(own);
+  netdev_close(theirs);
+  return result;
 }
 
 // The value of an attribute among `length` bytes of them, or NULL.

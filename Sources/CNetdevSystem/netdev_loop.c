@@ -79,11 +79,16 @@ bool netdev_descriptor_is_ready(int descriptor, bool for_writing) {
 struct start {
   void (*body)(void *);
   void *argument;
+  bool is_pinned;
 };
+
+// Whether the calling thread was started on one CPU.
+static _Thread_local bool is_pinned;
 
 static void *trampoline(void *argument) {
   struct start start = *(struct start *)argument;
   free(argument);
+  is_pinned = start.is_pinned;
   start.body(start.argument);
   return NULL;
 }
@@ -94,6 +99,7 @@ int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body
   if (!start) return -ENOMEM;
   start->body = body;
   start->argument = argument;
+  start->is_pinned = cpu >= 0;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   int result = 0;
@@ -103,12 +109,19 @@ int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body
     CPU_SET(cpu, &set);
     result = NETDEV_CALL_NUMBER(pthread_attr_setaffinity_np, &attributes, sizeof set, &set);
   }
+  // A thread that a pinned one starts would share its CPU: it has those of the main thread. Nothing else is set where nobody asked
+  // for it: the system may refuse that, and whoever changes the CPUs of the process later would not reach the thread.
+  cpu_set_t wide;
+  bool widens = cpu < 0 && is_pinned && sched_getaffinity(getpid(), sizeof wide, &wide) == 0;
+  if (widens) widens = NETDEV_CALL_NUMBER(pthread_attr_setaffinity_np, &attributes, sizeof wide, &wide) == 0;
   // Signals belong to the program's own threads: a loop never becomes the one that handles SIGINT.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t created;
   if (result == 0) result = NETDEV_CALL_NUMBER(pthread_create, &created, &attributes, trampoline, start);
+  // Refused for its CPUs, perhaps: then it shares the pinned one's.
+  if (result != 0 && widens) result = NETDEV_CALL_NUMBER(pthread_create, &created, NULL, trampoline, start);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   if (result != 0) {

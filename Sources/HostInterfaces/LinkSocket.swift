@@ -15,6 +15,12 @@ package final class LinkSocket: Sendable {
   /// Of the namespace that the interface of a TAP queue is in now; nil where this process may not go there.
   package convenience init?(besideTap queue: CInt) { self.init(taking: netdev_link_watch_beside(queue)) }
 
+  /// Whether its namespace is the one that the interface of a TAP queue is in now; nil where the kernel does not tell this process.
+  package func isBeside(tap queue: CInt) -> Bool? {
+    let answer = netdev_link_is_beside(descriptor, queue)
+    return answer < 0 ? nil : answer != 0
+  }
+
   deinit { netdev_close(descriptor) }
 
   /// The link of this name, as the kernel has it; nil where it does not say. Waits for whoever changes links: not on a loop.

@@ -32,7 +32,7 @@ package actor LinkWatch {
   package nonisolated let loop: LoopExecutor
   private var socket: LinkSocket?
   private var index: CInt
-  private let isStill: @Sendable (netdev_link) -> Bool
+  private let isStill: @Sendable (LinkSocket, netdev_link) -> Bool
   private let follow: @Sendable () -> Whereabouts
   private let onLook: @Sendable (Seen) -> Void
   private var source: LoopSource?
@@ -51,14 +51,14 @@ package actor LinkWatch {
   ///   - place: where to listen, and the interface's number there; nil has it looked for by `follow`.
   ///   - reports: of the watch's loop. One that waits for the kernel's lock of links is slow, which is as it should be: stalls
   ///     are not among them.
-  ///   - isStill: whether the link that has the interface's number is the interface: one that has left gives its number free.
+  ///   - isStill: whether the link that has the interface's number there is the interface: one that has left gives its number free.
   ///     On the watch's loop, where it may block.
   ///   - follow: looks for the interface when it is not there any more. On the watch's loop, where it may block.
   ///   - onLook: called after each look, on the watch's loop.
   /// - Throws: `LoopError` when a thread or its descriptors cannot be had.
   package init(
     _ place: (socket: LinkSocket, index: CInt)?, reports: LoopReports,
-    isStill: @escaping @Sendable (netdev_link) -> Bool, follow: @escaping @Sendable () -> Whereabouts,
+    isStill: @escaping @Sendable (LinkSocket, netdev_link) -> Bool, follow: @escaping @Sendable () -> Whereabouts,
     onLook: @escaping @Sendable (Seen) -> Void
   ) throws(LoopError) {
     var reports = reports
@@ -96,7 +96,7 @@ package actor LinkWatch {
     var link = netdev_link()
     switch unsafe netdev_link_look_again(socket.descriptor, index, &link) {
     case 0:
-      guard isStill(link) else { return lookElsewhere() }
+      guard isStill(socket, link) else { return lookElsewhere() }
       pause?.succeeded()
       onLook(.link(link))
     case -ENODEV: lookElsewhere()

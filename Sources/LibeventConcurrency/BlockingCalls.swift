@@ -15,6 +15,8 @@ package enum BlockingCalls {
 
   private static let state = Mutex(State())
   private static let mostThreads = 32
+  /// Calls made aside that nobody waits for any more: each holds its thread until the system answers.
+  package static let mostAbandoned = 32
 
   /// Whether a call that blocks here holds a loop.
   package static var wouldHoldLoop: Bool { netdev_current_loop_identity() != 0 }
@@ -54,19 +56,20 @@ package enum BlockingCalls {
   /// Makes a call on a thread of its own, which the calling thread hands its network namespace and its rights, and waits for what
   /// comes of it without holding a thread: for what belongs to where the caller is, and may block.
   ///
-  /// Where no thread can be had, and in a simulated world, the call is made here. Nothing takes it back.
-  ///
-  /// - Returns: nil when the task was cancelled first: what comes of the call is then let go of on its thread.
+  /// Where no thread can be had, and in a simulated world, the call is made here. Nothing takes it back: what comes of a call whose
+  /// task was cancelled is let go of on its thread.
   package static func aside<Result: Sendable>(
     isolation: isolated (any Actor)? = #isolation, _ body: @escaping @Sendable () -> Result
-  ) async -> Result? {
-    guard LoopWorlds.current == nil else { return body() }
+  ) async -> Aside<Result> {
+    guard LoopWorlds.current == nil else { return .made(body()) }
+    let abandoned = Abandoned.count
+    guard abandoned < mostAbandoned else { return .refused(abandoned: abandoned) }
     let answer = Answer<Result>()
     return await withTaskCancellationHandler {
       // A closure that did not use it would leave the caller's thread, and the new one would have another's namespace.
       _ = isolation
       return await withCheckedContinuation { continuation in
-        guard answer.isAwaited(by: continuation) else { return continuation.resume(returning: nil) }
+        guard answer.isAwaited(by: continuation) else { return continuation.resume(returning: .cancelled) }
         let call = { @Sendable in answer.give(body()) }
         if let thread = OwnThread("netdev-aside", call) { thread.detach() } else { call() }
       }
@@ -102,8 +105,8 @@ package final class BlockingQueue: Sendable {
   private let state = Mutex(State())
   private let threadName: String?
 
-  /// - Parameter thread: the name of a thread of the queue's own, which is there while there is something to call; without one
-  ///   the queue shares threads with all others.
+  /// - Parameter thread: the name of a thread of the queue's own, which is there while there is something to call; where none can be
+  ///   had, the calls wait for the next one. Without a name the queue shares threads with all others, and makes its calls in any case.
   package init(thread: String? = nil) { threadName = thread }
 
   /// Makes a call, after those that were there before. From any thread; what the call holds is let go of where it is made.
@@ -120,7 +123,7 @@ package final class BlockingQueue: Sendable {
       self.work()
     }
     guard let threadName, LoopWorlds.current == nil else { return BlockingCalls.start(work) }
-    if let thread = OwnThread(threadName, work) { thread.detach() } else { work() }
+    if let thread = OwnThread(threadName, work) { thread.detach() } else { state.withLock { $0.isDue = false } }
   }
 
   /// Makes a call, after those that were there before, and waits for what comes of it. Not on a loop.
@@ -163,19 +166,36 @@ package final class BlockingQueue: Sendable {
   }
 }
 
+/// What came of a call that was made aside.
+package enum Aside<Result: Sendable>: Sendable {
+  /// The call has been made.
+  case made(Result)
+  /// The task was cancelled first.
+  case cancelled
+  /// So many calls of cancelled tasks are still being made that this one was not begun.
+  case refused(abandoned: Int)
+}
+
+/// How many calls are being made aside that nobody waits for.
+private enum Abandoned {
+  private static let number = Atomic(0)
+  static var count: Int { number.load(ordering: .relaxed) }
+  static func add(_ change: Int) { number.add(change, ordering: .relaxed) }
+}
+
 /// What a call brings, for the one task that waits for it until it is cancelled.
 private final class Answer<Value: Sendable>: Sendable {
   private enum State {
     case notAwaited
-    case awaited(CheckedContinuation<Value?, Never>)
-    /// Nobody waits any more.
+    case awaited(CheckedContinuation<Aside<Value>, Never>)
+    case abandoned
     case over
   }
 
   private let state = Mutex(State.notAwaited)
 
   /// False when the wait is over before it has begun.
-  func isAwaited(by continuation: CheckedContinuation<Value?, Never>) -> Bool {
+  func isAwaited(by continuation: CheckedContinuation<Aside<Value>, Never>) -> Bool {
     state.withLock { state in
       guard case .notAwaited = state else { return false }
       state = .awaited(continuation)
@@ -183,16 +203,27 @@ private final class Answer<Value: Sendable>: Sendable {
     }
   }
 
-  func give(_ value: Value) { end()?.resume(returning: value) }
-
-  func abandon() { end()?.resume(returning: nil) }
-
-  private func end() -> CheckedContinuation<Value?, Never>? {
-    state.withLock { state in
+  func give(_ value: Value) {
+    let continuation = state.withLock { state in
       defer { state = .over }
-      guard case .awaited(let continuation) = state else { return nil }
+      if case .abandoned = state { Abandoned.add(-1) }
+      guard case .awaited(let continuation) = state else { return nil as CheckedContinuation<Aside<Value>, Never>? }
       return continuation
     }
+    continuation?.resume(returning: .made(value))
+  }
+
+  func abandon() {
+    let continuation = state.withLock { state in
+      guard case .awaited(let continuation) = state else {
+        state = .over
+        return nil as CheckedContinuation<Aside<Value>, Never>?
+      }
+      state = .abandoned
+      Abandoned.add(1)
+      return continuation
+    }
+    continuation?.resume(returning: .cancelled)
   }
 }
 

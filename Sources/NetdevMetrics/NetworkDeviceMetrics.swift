@@ -50,8 +50,10 @@ public final class NetworkDeviceMetrics: Sendable {
   /// other end, and cancellation ends it at once.
   public func run() async {
     while true {
+      // Asked before: a report that a cancellation overtakes is not the last one.
+      let isLast = Task.isCancelled
       report()
-      if Task.isCancelled { return }
+      if isLast { return }
       // Cut short by a cancellation: the report above follows it.
       try? await Task.sleep(for: interval)
     }

@@ -282,7 +282,7 @@ extension PacketDriver {
     do throws(LoopError) {
       // What is not in the sockets' namespace any more is lost, wherever it is.
       let reports = LoopReports(logger, loop: LinkWatch.loopName)
-      let watch = try LinkWatch((links, found.index), reports: reports) { _ in
+      let watch = try LinkWatch((links, found.index), reports: reports) { _, _ in
         // The sockets themselves are asked what they are bound to.
         true
       } follow: {

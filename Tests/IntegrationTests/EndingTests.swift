@@ -74,6 +74,7 @@ private final class FullPipe {
     try await waitUntil("it listens") { FileManager.default.fileExists(atPath: path) }
     let end = await server.end(with: SIGTERM)
     #expect(end.status == 0, "\(end)")
+    // That it waits is in the log; the program itself has nothing to say.
     #expect(end.lines(of: program).isEmpty, "\(end)")
     #expect(!FileManager.default.fileExists(atPath: path))
     unsafe unlink(path)

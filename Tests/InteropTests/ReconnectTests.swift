@@ -53,7 +53,7 @@ struct ReconnectTests {
           let bytes = Frames.bytes(number, count: Self.size(of: number))
           try await queue.send(Packet(copying: bytes, in: queue.pool))
         } catch {
-          guard policy == .fail, error.code == .broken else {
+          guard policy == .fail, error.code == .frameLost else {
             return failures.withLock { $0.append("\(error)") }
           }
           failed.add(1, ordering: .relaxed)

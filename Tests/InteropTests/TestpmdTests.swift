@@ -1,5 +1,6 @@
 import Foundation
 import NetdevDevices
+import TestSupport
 import Testing
 
 /// Our driver on ports of DPDK's testpmd: every frame is checked byte for byte, and none may be missing.
@@ -62,9 +63,13 @@ struct TestpmdTests {
       let before = peer.process.output.count
       let device = try await open("vhost-user:\(socket)?\(options)")
       try await device.close()
-      let text = peer.process.output.dropFirst(before)
-      let digits = text.components(separatedBy: "negotiated Virtio features: 0x").dropFirst().first ?? ""
-      return try #require(UInt64(digits.prefix(while: { $0.isHexDigit }), radix: 16), "\(text)")
+      var rest: String {
+        let text = peer.process.output.dropFirst(before)
+        return text.components(separatedBy: "negotiated Virtio features: 0x").dropFirst().first ?? ""
+      }
+      // What it prints comes by a pipe.
+      try await waitUntil("it says what was negotiated") { rest.contains { !$0.isHexDigit } }
+      return try #require(UInt64(rest.prefix { $0.isHexDigit }, radix: 16))
     }
     let all = try await negotiated("queues=1")
     #expect(all & 1 << 15 != 0)

@@ -25,9 +25,10 @@ import Testing
     }
 
     func askAside<Answer: Sendable>(_ body: @escaping @Sendable () -> Answer) async -> Answer? {
-      let answer = await BlockingCalls.aside(body)
+      let outcome = await BlockingCalls.aside(body)
       #expect(loop.isOnLoop)
-      return answer
+      if case .made(let answer) = outcome { return answer }
+      return nil
     }
   }
 
@@ -87,6 +88,27 @@ import Testing
     noted.isHeld.store(false, ordering: .relaxed)
     guard isUnderWay else { return #expect(noted.numbers.withLock { $0.isEmpty }) }
     try await waitUntil("what it brought is gone") { noted.numbers.withLock { $0 == [1, 2] } }
+  }
+
+  @Test func `cancelled calls that nobody answers are bounded`() async throws {
+    let noted = Noted()
+    let asker = Asker(loop: try LoopExecutor(name: "asker"))
+    for number in 0...BlockingCalls.mostAbandoned {
+      let asking = Task {
+        await asker.askAside {
+          noted.numbers.withLock { $0.append(number) }
+          while noted.isHeld.load(ordering: .relaxed) { usleep(1000) }
+        }
+      }
+      let isBegun = number < BlockingCalls.mostAbandoned
+      if isBegun { try await waitUntil("the call is made") { noted.numbers.withLock { $0.contains(number) } } }
+      asking.cancel()
+      _ = await asking.value
+      #expect(noted.numbers.withLock { $0.contains(number) } == isBegun)
+    }
+    noted.isHeld.store(false, ordering: .relaxed)
+    // Once the system answers, there is room again.
+    try await waitUntil("calls are made again") { await asker.askAside {} != nil }
   }
 
   @Test func `many calls from many places are each made once, and those of a queue in their order`() async {

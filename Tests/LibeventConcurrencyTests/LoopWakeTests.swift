@@ -97,6 +97,16 @@ private actor Resident {
     }
   }
 
+  private static func affinityOfThreadStartedHere() -> [Int] {
+    let found = Found()
+    OwnThread("own") { found.cpus.withLock { $0 = affinity() } }?.join()
+    return found.cpus.withLock { $0 }
+  }
+
+  private final class Found: Sendable {
+    let cpus = Mutex<[Int]>([])
+  }
+
   @Test func `a pinned loop's thread may run on its CPU and no other; one that is not pinned where the process may`()
     async throws
   {
@@ -108,5 +118,8 @@ private actor Resident {
     }
     let free = try LoopExecutor(name: "free")
     #expect(await LoopScope(free).run { _ in Self.affinity() } == allowed)
+    // A thread that a pinned loop starts does not share the loop's CPU.
+    let pinned = try LoopExecutor(name: "pinned", cpu: allowed[0])
+    #expect(await LoopScope(pinned).run { _ in Self.affinityOfThreadStartedHere() } == allowed)
   }
 }

@@ -95,6 +95,25 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
+  @Test func `a pipeline goes on where a lost device has taken its frames along`() async throws {
+    let lying = try await Self.lying(.fail)
+    let (queue, pool) = (lying.queue, lying.pool)
+    let (packets, source) = AsyncStream<Packet>.makeStream()
+    let outcome = Outcome()
+    let forwarding = Task { await outcome.record { try await queue.forward(from: packets) } }
+    for number in 0..<4 { source.yield(try Packet(copying: numbered(number), in: pool)) }
+    try await eventually("the device has them") { await lying.held() == 4 }
+    try await Self.loseAndRegain(lying)
+    try await eventually("they have failed") { queue.statistics.packetsFailed == 4 }
+    source.yield(try Packet(copying: numbered(4), in: pool))
+    try await eventually("it goes on") { await lying.held() == 1 }
+    await lying.side.perform { $0.releaseAll() }
+    source.finish()
+    await forwarding.value
+    #expect(outcome.finished == 1 && outcome.errors.isEmpty)
+    try await lying.closeAndCheck()
+  }
+
   @Test func `a buffer that somebody else holds goes again with the same bytes`() async throws {
     let lying = try await Self.lying()
     try await Self.loseWithSharedBuffer(lying)

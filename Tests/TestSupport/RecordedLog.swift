@@ -1,3 +1,4 @@
+internal import Glibc
 public import Logging
 import Netdev
 import Synchronization
@@ -15,15 +16,31 @@ public final class RecordedLog: Sendable {
   }
 
   private let records = Mutex<[Record]>([])
+  /// Of its loggers.
+  public let label: String
+  private let held: Atomic<Bool>
 
   /// Nothing yet.
-  public init() {}
+  ///
+  /// - Parameters:
+  ///   - label: of its loggers.
+  ///   - isHeld: the output takes nothing until `letGo`.
+  public init(label: String = "recorded", isHeld: Bool = false) {
+    self.label = label
+    held = Atomic(isHeld)
+  }
+
+  /// The output takes nothing.
+  public var isHeld: Bool { held.load(ordering: .acquiring) }
+
+  /// From now on the output takes what comes.
+  public func letGo() { held.store(false, ordering: .releasing) }
 
   /// Everything so far.
   public var all: [Record] {
+    LogLines.finish()
     // An array of its own, made under the lock: one that shared its storage would be ordered by a reference count alone, which
     // the thread sanitizer does not see.
-    LogLines.finish()
     return records.withLock { $0.map { $0 } }
   }
   /// Nothing has been written yet, whatever waits to be.
@@ -36,9 +53,9 @@ public final class RecordedLog: Sendable {
   /// A logger that writes here, at every level.
   public var logger: Logger { logger(level: .trace) }
 
-  /// A logger that writes here, at this level and above.
-  public func logger(level: Logger.Level) -> Logger {
-    var logger = Logger(label: "recorded") { _ in Handler(log: self) }
+  /// A logger that writes here, at this level and above; of another label than the log's, if that is said.
+  public func logger(level: Logger.Level, label: String? = nil) -> Logger {
+    var logger = Logger(label: label ?? self.label) { _ in Handler(log: self) }
     logger.logLevel = level
     return logger
   }
@@ -54,6 +71,7 @@ public final class RecordedLog: Sendable {
     }
 
     func log(event: LogEvent) {
+      while log.isHeld { usleep(1000) }
       let metadata = (event.metadata ?? [:]).mapValues { "\($0)" }
       let record = Record(level: event.level, message: "\(event.message)", metadata: metadata)
       log.records.withLock { $0.append(record) }

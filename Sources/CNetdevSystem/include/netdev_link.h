@@ -22,6 +22,10 @@ struct netdev_link {
 int netdev_link_watch(void);
 int netdev_link_watch_beside(int tap);
 
+// Whether a watch listens in the namespace that the interface of a TAP queue is in now: 1 or 0; -errno where the kernel does not
+// tell this process.
+int netdev_link_is_beside(int watch, int tap);
+
 // Takes what has been told by a watch, and looks up the link of this name, or of this index, in its namespace. Returns 0; -ENODEV
 // when there is none; or -errno. The kernel answers under the lock of all changes to links (rtnl): this waits for as long as
 // anybody on the machine holds that.

@@ -50,18 +50,12 @@ extension DeviceLife {
     log.write(.debug, "device closed")
     enter(brokenCause == nil && failure == nil ? .closed : .failed)
     DriversInUse.release(driver)
-    await finishLog()
+    await log.written(on: loop, within: Self.writingTime)
     settle(failure)
   }
 
   /// How long the log is waited for, so that a program that ends now ends with its last lines.
   private static let writingTime = Duration.milliseconds(100)
-
-  private func finishLog() async {
-    let written = LoopPromise<Void>(loop: loop)
-    LogLines.whenWritten { written.fulfil(()) }
-    _ = await written.value(within: Self.writingTime)
-  }
 
   private func noteBroken(_ cause: NetworkDeviceError) {
     if cause.code != .cancelled { brokenCause = cause }

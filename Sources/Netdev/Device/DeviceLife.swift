@@ -329,7 +329,7 @@ extension DeviceLife {
       try await pause(previous)
       delay = min(previous * 2, pauses.longest)
     }
-    var refusal: NetworkDeviceError.Code?
+    var reasons: Set<NetworkDeviceError.Code> = []
     while true {
       do throws(NetworkDeviceError) {
         try await step(nil) { [driver] () async throws(NetworkDeviceError) in try await driver.recover() }
@@ -341,9 +341,8 @@ extension DeviceLife {
         if let end { throw end }
         // Each reason is news once.
         log.write(
-          error.code == refusal ? .debug : .notice, "the device is not back yet",
+          reasons.insert(error.code).inserted ? .notice : .debug, "the device is not back yet",
           ["loss": "\(loss)", "error": "\(error)", "again": "\(delay)"])
-        refusal = error.code
         // What the device lacks it will lack at the next attempt too; everything else may pass.
         if [.unsupported, .invalidConfiguration, .resetNotConfirmed].contains(error.code) { throw error }
       }

@@ -7,9 +7,16 @@ internal import Synchronization
 /// error. No packet goes through here.
 final class DeviceLog: Sendable {
   private let logger: Logger
+  private let lines: LogLines
   private let name = Mutex("")
 
-  init(_ logger: Logger) { self.logger = logger.aside }
+  init(_ logger: Logger) {
+    self.logger = logger.aside
+    lines = LogLines.ofLabel(logger.label)
+  }
+
+  /// Waits until what was said has been written, or as long as `limit`. On a loop.
+  func written(on loop: LoopExecutor, within limit: Duration) async { await lines.written(on: loop, within: limit) }
 
   /// The driver has said who it is.
   func setName(_ text: String) { name.withLock { $0 = text } }

@@ -59,7 +59,8 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
     self.advice = advice
   }
 
-  /// Whether the error is about one frame only, which was not sent, or perhaps not; the queue goes on, and so should its program.
+  /// Whether the error is about what the call brought only, a frame or a burst, which was not sent, or perhaps not; the queue goes on,
+  /// and so should its program.
   public var concernsOneFrame: Bool { code == .frameTooLong || code == .frameLost }
 
   /// One line for a person.

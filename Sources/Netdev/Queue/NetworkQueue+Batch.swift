@@ -68,7 +68,8 @@ extension NetworkQueue {
   /// Not more than `limit` frames of it are in flight at a time (without one, as many as the ring takes); while they are, the
   /// source is not asked for more: nothing piles up and nothing is dropped here. Doorbells are rung by the burst.
   ///
-  /// A packet that is longer than this device takes is dropped, and counted among `packetsFailed`: one frame does not end it.
+  /// A packet that is longer than this device takes is dropped, and one that a lost device had may be (`frameLost`); both are counted
+  /// among `packetsFailed`: frames do not end it.
   ///
   /// Deadline: none of its own, it goes on as long as the source does; the queue's end ends it within `resetTimeout` and a
   /// second, and so does that of the source's queue end the source. Cancellation ends the wait for the source, for room
@@ -78,7 +79,7 @@ extension NetworkQueue {
   /// - Throws: `cancelled` when the task is cancelled: what has been published is then released. What the source throws.
   ///   `closed` or the cause when the queue ends, also while the source brings nothing; `outOfMemory`, as `submit(_:)`.
   @inlinable public func forward(from source: some PacketSequence, inFlight limit: Int = .max) async throws {
-    let batch = try openBatch()
+    let batch = try openBatch(isPipeline: true)
     // A task of its own: when this queue ends, the wait for the source ends with it.
     let pipeline = Task { await self.move(source, in: batch, limit: max(1, limit)) }
     try await closeBatch(batch, await outcome(of: pipeline, batch))
@@ -122,7 +123,7 @@ extension NetworkQueue {
   @inlinable public func forward<Source: AsyncSequence>(
     from source: Source, inFlight limit: Int = .max
   ) async throws where Source.Element == Packet {
-    let batch = try openBatch()
+    let batch = try openBatch(isPipeline: true)
     let pipeline = Task { await self.move(source, in: batch, limit: max(1, limit)) }
     try await closeBatch(batch, await outcome(of: pipeline, batch))
   }
@@ -149,13 +150,14 @@ extension NetworkQueue {
 }
 
 extension NetworkQueue {
-  @usableFromInline func openBatch() throws(NetworkDeviceError) -> Waiter {
+  @usableFromInline func openBatch(isPipeline: Bool = false) throws(NetworkDeviceError) -> Waiter {
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
     if let end = core.end { throw end.met(by: "send") }
     let batch = core.waiters.take(.batch)
     batch.flights = 0
     batch.enough = nil
     batch.failure = nil
+    batch.isPipeline = isPipeline
     return batch
   }
 

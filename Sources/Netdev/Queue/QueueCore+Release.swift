@@ -148,7 +148,8 @@ extension QueueCore {
       waiter.settle(.failed(error))
     case .receipt: settleReceipt(waiter, .failed(error))
     case .batch:
-      if waiter.failure == nil { waiter.failure = error }
+      // A pipeline goes on with what comes next.
+      if waiter.failure == nil, !(waiter.isPipeline && error.concernsOneFrame) { waiter.failure = error }
       waiter.leaveFlight(1)
     default: break
     }

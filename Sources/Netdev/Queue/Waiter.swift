@@ -42,6 +42,8 @@ internal import LibeventConcurrency
   @usableFromInline @safe @exclusivity(unchecked) var flights = 0
   /// A batch waits until no more than so many are in flight; nil while it does not wait.
   @safe @exclusivity(unchecked) var enough: Int?
+  /// A batch without an end of its own: frames that fail do not end it, the queue does.
+  @safe @exclusivity(unchecked) var isPipeline = false
   /// The first failure of a batch's frames.
   @safe @exclusivity(unchecked) var failure: NetworkDeviceError?
   /// The task that moves packets from a source into this queue, while there is one.

@@ -22,7 +22,7 @@ import Testing
     let log = Log()
     let socket = try #require(LinkSocket())
     let link = try #require(socket.look("lo"))
-    let watch = try LinkWatch(nil, reports: LoopReports()) { _ in
+    let watch = try LinkWatch(nil, reports: LoopReports()) { _, _ in
       true
     } follow: {
       let looks = log.state.withLock { log in

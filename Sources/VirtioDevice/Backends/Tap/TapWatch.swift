@@ -41,8 +41,8 @@ final class TapWatch: @unchecked Sendable {
     self.mtu = mtu
     self.portLoop = portLoop
     self.onEvent = onEvent
-    watch = try LinkWatch(link, reports: reports) { [weak queue] link in
-      Self.isStill(link, of: queue)
+    watch = try LinkWatch(link, reports: reports) { [weak queue] socket, link in
+      Self.isStill(link, at: socket, of: queue)
     } follow: { [weak queue] in
       Self.find(queue)
     } onLook: { [weak self] seen in
@@ -58,9 +58,11 @@ final class TapWatch: @unchecked Sendable {
     watch = nil
   }
 
-  /// Whether a link is the interface of a queue: its name, which the queue knows, is given to one of a namespace only.
-  private static func isStill(_ link: netdev_link, of queue: TapQueue?) -> Bool {
+  /// Whether a link is the interface of a queue: it has the name that the queue knows, in the namespace that the queue knows, which
+  /// another may have where this process is not told of that.
+  private static func isStill(_ link: netdev_link, at socket: LinkSocket, of queue: TapQueue?) -> Bool {
     guard let queue else { return true }
+    guard socket.isBeside(tap: queue.descriptor) ?? true else { return false }
     do throws(BackendError) { return try queue.interfaceName() == link.interfaceName } catch {
       return error.code != .lost
     }
@@ -72,9 +74,9 @@ final class TapWatch: @unchecked Sendable {
     let name: String
     do throws(BackendError) { name = try queue.interfaceName() } catch { return error.code == .lost ? .gone : .unknown }
     // Not permitted to look where the interface is: it is here, unless somebody more powerful has moved it.
-    guard let socket = LinkSocket(besideTap: queue.descriptor) ?? LinkSocket(), let link = socket.look(name) else {
-      return .unknown
-    }
+    guard let socket = LinkSocket(besideTap: queue.descriptor) ?? LinkSocket(),
+      socket.isBeside(tap: queue.descriptor) ?? true, let link = socket.look(name)
+    else { return .unknown }
     return .found(socket, link)
   }
 

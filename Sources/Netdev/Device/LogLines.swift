@@ -1,0 +1,105 @@
+internal import LibeventConcurrency
+internal import Logging
+internal import Synchronization
+
+/// Lines of the log, written one after the other on a thread that is there while there are some.
+///
+/// What a program's log handler does is not known. The usual one writes to a pipe or a terminal, and whoever reads there may have
+/// stopped: then no loop shall wait, neither for the handler nor for others that wait in it. Loggers of one label share lines, so that
+/// what several modules say of a device keeps its order; those of another label do not wait for them.
+package final class LogLines: Sendable {
+  private struct State {
+    var waiting = 0
+    var lost = 0
+    /// Somebody has waited in vain: until a line is written, nobody does.
+    var isBehind = false
+  }
+
+  private let state = Mutex(State())
+  private let queue = BlockingQueue(thread: "netdev-log")
+  /// Lines that wait for an output that takes nothing.
+  static let most = 1000
+  /// Labels with lines that wait, each of which has a thread.
+  private static let labels = Atomic(0)
+  /// Those of more labels are lost.
+  static let mostLabels = 32
+
+  private init() {}
+
+  // MARK: One for each label
+
+  private struct Reference {
+    weak var lines: LogLines?
+  }
+
+  private static let all = Mutex<[String: Reference]>([:])
+
+  /// Those of the loggers with this label.
+  static func ofLabel(_ label: String) -> LogLines {
+    all.withLock { all in
+      if let lines = all[label]?.lines { return lines }
+      let lines = LogLines()
+      all = all.filter { $0.value.lines != nil }
+      all[label] = Reference(lines: lines)
+      return lines
+    }
+  }
+
+  /// Waits until all lines of now have been written. Not on a loop; on one it does not wait.
+  package static func finish() {
+    for lines in all.withLock({ $0.values.compactMap { $0.lines } }) { lines.queue.finish() }
+  }
+
+  // MARK: Lines
+
+  /// Adds a line; one that finds no room is counted, and told by the next one that finds some.
+  ///
+  /// In a simulated world, which has one thread, it is written here.
+  func add(_ event: LogEvent, to logger: Logger) {
+    guard LoopWorlds.current == nil else { return logger.handler.log(event: event) }
+    let lost = state.withLock { state -> Int? in
+      let hasRoom =
+        state.waiting == 0
+        ? Self.labels.load(ordering: .relaxed) < Self.mostLabels : state.waiting < Self.most
+      guard hasRoom else {
+        state.lost += 1
+        return nil
+      }
+      if state.waiting == 0 { Self.labels.add(1, ordering: .relaxed) }
+      state.waiting += 1
+      defer { state.lost = 0 }
+      return state.lost
+    }
+    guard let lost else { return }
+    queue.start { [self] in
+      if lost > 0 {
+        logger.warning(
+          "lines of the log were lost: its output took none", metadata: ["lines": "\(lost)"])
+      }
+      logger.handler.log(event: event)
+      state.withLock { state in
+        state.waiting -= 1
+        state.isBehind = false
+        if state.waiting == 0 { Self.labels.subtract(1, ordering: .relaxed) }
+      }
+    }
+  }
+
+  /// Waits, on a loop, until the lines of now have been written, but no longer than `limit`; and not at all while an earlier wait was
+  /// in vain.
+  func written(on loop: LoopExecutor, within limit: Duration) async {
+    guard LoopWorlds.current == nil, state.withLock({ $0.waiting > 0 && !$0.isBehind }) else { return }
+    let promise = LoopPromise<Void>(loop: loop)
+    // Who waits takes it away again: behind an output that takes nothing it would keep the loop.
+    let kept = Kept(promise)
+    queue.start { kept.take()?.fulfil(()) }
+    if case .timedOut = await promise.value(within: limit) { state.withLock { $0.isBehind = $0.waiting > 0 } }
+    _ = kept.take()
+  }
+
+  private final class Kept: Sendable {
+    private let promise: Mutex<LoopPromise<Void>?>
+    init(_ promise: LoopPromise<Void>) { self.promise = Mutex(promise) }
+    func take() -> LoopPromise<Void>? { promise.withLock { $0.take() } }
+  }
+}
