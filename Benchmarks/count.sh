@@ -34,7 +34,7 @@ table='
        await-swap      CountQueue  await-swap,64    350    0        0    -      -
        await-32        CountQueue  await,32         340    0        0    1.25   burst-32
        burst-try       CountQueue  burst-try,64     250    0        0    1.01   burst
-       await-try       CountQueue  await-try,64     315    0        0.1  1.02   await
+       await-try       CountQueue  await-try,64     310    0        0    1.01   await
        pipeline        CountQueue  pipeline,64      -      0        0.1  1.40   burst
        pipeline-swap   CountQueue  pipeline-swap,64 -      0        0.1  1.40   burst-swap
        through         CountQueue  through,64       445    0        0.2  -      -

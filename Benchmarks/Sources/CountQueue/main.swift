@@ -113,22 +113,22 @@ struct Work: Sendable {
     var done = 0
     while done < packets, let burst = await queue.receiveBurst() {
       done += burst.count
-      if let rest = try queue.trySubmit(burst) { try refuse(rest.count) }
+      if let rest = try queue.trySubmit(burst) { throw refusal(rest.count) }
     }
   }
 
   private func forwardTrying(_ queue: isolated NetworkQueue) async throws {
     var left = packets
     for await packet in queue.packets {
-      if let back = try queue.trySubmit(packet) { try refuse(back.count) }
+      if let back = try queue.trySubmit(packet) { throw refusal(back.count) }
       left &-= 1
       if left == 0 { return }
     }
   }
 
   /// There is room for every frame: fewer are under way than the ring takes.
-  private func refuse(_ count: Int) throws {
-    throw NetworkDeviceError(.system, "trySubmit", offered: "\(count) came back")
+  private func refusal(_ count: Int) -> NetworkDeviceError {
+    NetworkDeviceError(.system, "trySubmit", offered: "\(count) came back")
   }
 
   private func forwardSwapped(_ queue: isolated NetworkQueue) async throws {

@@ -29,7 +29,12 @@ extension NetworkQueue {
       acceptSingle(packet)
       return nil
     }
-    return try trySubmitSlowly(consume packet)
+    // The way that cannot throw leaves the caller's loop its registers.
+    switch trySubmitSlowly(consume packet) {
+    case .taken: return nil
+    case .refused(let packet): return packet
+    case .failed(let error): throw error
+    }
   }
 
   /// Submits as many frames of a burst, from the first on, as there is room for now, and never suspends.
@@ -67,10 +72,25 @@ extension NetworkQueue {
   }
 }
 
+/// What became of a packet that was tried.
+@frozen @usableFromInline enum TriedPacket: Sendable {
+  case taken
+  case refused(Packet)
+  case failed(NetworkDeviceError)
+}
+
 extension NetworkQueue {
-  @usableFromInline @inline(never) nonisolated func trySubmitSlowly(
-    _ packet: consuming Packet
-  ) throws(NetworkDeviceError) -> Packet? {
+  @usableFromInline @inline(never) nonisolated func trySubmitSlowly(_ packet: consuming Packet) -> TriedPacket {
+    do throws(NetworkDeviceError) {
+      guard let refused = try tryPacket(consume packet) else { return .taken }
+      return .refused(refused)
+    } catch {
+      return .failed(error)
+    }
+  }
+
+  /// Takes a packet that is not at once to be taken; returns it when there is no room.
+  private nonisolated func tryPacket(_ packet: consuming Packet) throws(NetworkDeviceError) -> Packet? {
     guard canSend(packet) else { throw .tooLong(packet.count, maximumFrameLength, "trySubmit") }
     let isForeign = unsafe !pool.owns(packet.record)
     if isForeign { try checkBuffers(for: packet.count, "trySubmit") }
