@@ -1,3 +1,4 @@
+import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import Testing
@@ -83,6 +84,29 @@ import Testing
       } catch {}
       #expect(seen == 6)
     }
+  }
+
+  @Test func `a burst and its parts say when they were received, by the loop's clock`() async throws {
+    let hand = HandTurnedLoop()
+    let driver = ScriptedDriver(mode: .hold)
+    let configuration = hand.configuration
+    let device = try await hand.run { try await NetworkDevice.open(driver: driver, configuration: configuration) }
+    let queue = device.queues[0]
+    hand.advance(by: .seconds(7))
+    let sent = Task { await driver.deliver(contentsOf: (0..<8).map { numbered($0) }) }
+    let times = try await hand.run {
+      await queue.run { queue in
+        var times: [LoopClock.Instant?] = []
+        guard let burst = await queue.receiveBurst() else { return times }
+        burst.split(by: { Int($0.unsafeLoadUnchecked(0)) % 2 }) { _, part in times.append(part.receivedAt) }
+        return times
+      }
+    }
+    try await hand.run { _ = await sent.value }
+    #expect(times == Array(repeating: LoopClock.Instant(nanoseconds: 7_000_000_000), count: 2))
+    let made = try await hand.run { try await queue.run { try $0.makeBurst(count: 2, length: 60).receivedAt } }
+    #expect(made == nil)
+    try await hand.run { try await device.close() }
   }
 
   @Test func `segments are shown without a copy, frames in one piece with one`() async throws {

@@ -1,7 +1,14 @@
-internal import LibeventConcurrency
+public import LibeventConcurrency
 
 // Frames of a burst one by one, in order: to read them, and to take them out.
 extension PacketBurst {
+  /// When the queue took these frames from the device, by the clock of its loop (``NetworkQueue/clock``): read once for all of them,
+  /// and so not before any of them had come. Nil for a burst that a program made.
+  public var receivedAt: LoopClock.Instant? {
+    let time = unsafe block.pointee.time
+    return time == 0 ? nil : LoopClock.Instant(nanoseconds: time)
+  }
+
   /// Reads each frame, in order. One that lies in several buffers is copied into one piece for it, and counted by its pool.
   @inline(__always) public borrowing func forEachFrame<Failure: Error>(
     _ body: (RawSpan) throws(Failure) -> Void
@@ -81,6 +88,7 @@ extension PacketBurst {
     }
     unsafe from.pointee.count = kept
     unsafe to.pointee.count = taken
+    unsafe to.pointee.time = from.pointee.time
     return part
   }
 }

@@ -4,6 +4,8 @@ struct BurstBlock {
   @usableFromInline static var capacity: Int { 64 }
   @usableFromInline var count: Int
   @usableFromInline let entries: UnsafeMutablePointer<TransmitEntry>
+  /// When the frames were taken from the device, by the loop's clock; 0 for frames that were not received.
+  var time: UInt64
   /// The next one, while this one is idle.
   var next: UnsafeMutablePointer<BurstBlock>?
 
@@ -19,6 +21,7 @@ struct BurstBlock {
   @usableFromInline init(count: Int, entries: UnsafeMutablePointer<TransmitEntry>) {
     self.count = count
     unsafe self.entries = entries
+    time = 0
     unsafe next = nil
   }
 

@@ -14,6 +14,8 @@ extension QueueCore {
       unsafe state.pointee.readyHead = 0
       unsafe block.pointee.count = count
       guard count > 0 else { return false }
+      // Once for all of them.
+      unsafe block.pointee.time = loop.now
       noteReceived(count)
       if driver.receiveRoom >= urgentRoom { refillWithinTurn() }
       return true
@@ -102,6 +104,7 @@ extension QueueCore {
       let part = unsafe takeBlock()
       unsafe part.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: limit)
       unsafe part.pointee.count = limit
+      unsafe part.pointee.time = block.pointee.time
       unsafe state.pointee.readyHead = head + limit
       blocksOut += 1
       return unsafe part
@@ -122,6 +125,7 @@ extension QueueCore {
     guard let block = idleBlock else { return unsafe BurstBlock.make() }
     idleBlock = unsafe block.pointee.next
     unsafe block.pointee.count = 0
+    unsafe block.pointee.time = 0
     return unsafe block
   }
 
