@@ -35,6 +35,8 @@ struct interface {
   int room;
   bool is_up;
   bool is_multi_queue;
+  // Packets without an Ethernet header.
+  bool is_tun;
   // Made by the program that opened it: it goes with the last queue.
   bool is_temporary;
   struct messages sent;

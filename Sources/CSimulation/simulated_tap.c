@@ -22,11 +22,11 @@ static struct interface *find(const char *name) {
   return interface;
 }
 
-static struct interface *make(const char *name, bool multi_queue, int mtu) {
+static struct interface *make(const char *name, bool multi_queue, bool is_tun, int mtu) {
   struct interface *interface = calloc(1, sizeof *interface);
   if (!interface) return NULL;
   *interface = (struct interface){
-      .next = interfaces, .index = 100 + indices++, .mtu = mtu, .header = 10, .room = 500, .is_multi_queue = multi_queue};
+      .next = interfaces, .index = 100 + indices++, .mtu = mtu, .header = 10, .room = 500, .is_multi_queue = multi_queue, .is_tun = is_tun};
   strncpy(interface->name, name, IFNAMSIZ - 1);
   interfaces = interface;
   return interface;
@@ -133,17 +133,17 @@ int simulated_tap_open(void) {
 }
 
 static int become_queue(struct object *object, struct ifreq *request) {
-  bool multi_queue = (request->ifr_flags & IFF_MULTI_QUEUE) != 0;
+  bool multi_queue = (request->ifr_flags & IFF_MULTI_QUEUE) != 0, is_tun = (request->ifr_flags & IFF_TUN) != 0;
   if (object->interface) return -EBUSY;
   if (!request->ifr_name[0]) snprintf(request->ifr_name, IFNAMSIZ, "tap%d", indices);
   struct interface *interface = find(request->ifr_name);
-  if (interface && interface->is_multi_queue != multi_queue) return -EINVAL;
+  if (interface && (interface->is_multi_queue != multi_queue || interface->is_tun != is_tun)) return -EINVAL;
   int attached, detached;
   if (interface) {
     (void)queue_of(interface, 0, &attached, &detached);
     if (!multi_queue && attached) return -EBUSY;
   } else {
-    interface = make(request->ifr_name, multi_queue, 1500);
+    interface = make(request->ifr_name, multi_queue, is_tun, 1500);
     if (!interface) return -ENOMEM;
     interface->is_temporary = true;
   }
@@ -171,7 +171,8 @@ int simulated_tap_ioctl(struct object *object, unsigned long number, void *argum
     case TUNGETIFF:
       memset(request, 0, sizeof *request);
       memcpy(request->ifr_name, interface->name, IFNAMSIZ);
-      request->ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (interface->is_multi_queue ? IFF_MULTI_QUEUE : 0) |
+      request->ifr_flags = (short)((interface->is_tun ? IFF_TUN : IFF_TAP) | IFF_NO_PI | IFF_VNET_HDR |
+                                   (interface->is_multi_queue ? IFF_MULTI_QUEUE : 0) |
                                    (object->is_detached ? IFF_DETACH_QUEUE : 0));
       return 0;
     case TUNGETVNETHDRSZ: *(int *)argument = interface->header; return 0;
@@ -207,6 +208,15 @@ ssize_t simulated_tap_read(struct object *object, const struct iovec *pieces, in
   return length;
 }
 
+static bool is_of_internet(const struct iovec *pieces, int count, size_t skip) {
+  for (int index = 0; index < count; skip -= pieces[index++].iov_len) {
+    if (skip >= pieces[index].iov_len) continue;
+    int version = ((const unsigned char *)pieces[index].iov_base)[skip] >> 4;
+    return version == 4 || version == 6;
+  }
+  return false;
+}
+
 ssize_t simulated_tap_write(struct object *object, const struct iovec *pieces, int count) {
   struct interface *interface = object->interface;
   if (!interface) return -EBADFD;
@@ -214,8 +224,9 @@ ssize_t simulated_tap_write(struct object *object, const struct iovec *pieces, i
   if (interface->sent.count >= interface->room) return -EAGAIN;
   size_t length = 0;
   for (int index = 0; index < count; index++) length += pieces[index].iov_len;
-  // An Ethernet header, at least, behind the one in front.
-  if (length < (size_t)interface->header + 14) return -EINVAL;
+  // An Ethernet header, at least, behind the one in front; or a packet of IPv4 or IPv6.
+  if (length < (size_t)interface->header + (interface->is_tun ? 1 : 14)) return -EINVAL;
+  if (interface->is_tun && !is_of_internet(pieces, count, (size_t)interface->header)) return -EINVAL;
   if (!simulated_put(&interface->sent, pieces, count, (size_t)interface->header, (struct sockaddr_in){0})) return -ENOMEM;
   simulated_news();
   return (ssize_t)length;
@@ -261,9 +272,9 @@ void simulated_taps_end(void) {
 
 // --- The other side
 
-bool simulated_tap_make(const char *name, bool multi_queue, int mtu) {
+bool simulated_tap_make(const char *name, bool multi_queue, bool is_tun, int mtu) {
   if (!name[0] || strlen(name) >= IFNAMSIZ || find(name)) return false;
-  struct interface *interface = make(name, multi_queue, mtu);
+  struct interface *interface = make(name, multi_queue, is_tun, mtu);
   if (interface) interface->is_up = true;
   return interface != NULL;
 }

@@ -21,6 +21,21 @@ extension NetworkDeviceError {
   }
 }
 
+extension PeerStatistics {
+  /// The same counts.
+  init(_ statistics: QueuePairStatistics) {
+    self.init()
+    transmittedFrames = statistics.transmittedFrames
+    transmittedBytes = statistics.transmittedBytes
+    receivedFrames = statistics.receivedFrames
+    receivedBytes = statistics.receivedBytes
+    drops = DeviceDrops(statistics.drops)
+    kicks = statistics.kicks
+    interrupts = statistics.calls
+    interruptsSuppressed = statistics.suppressedCalls
+  }
+}
+
 extension DeviceDrops {
   /// The same counts, by the names of their reasons.
   init(_ counts: DropCounts) {

@@ -139,8 +139,8 @@ extension InProcessTransport {
     return control.loop
   }
 
-  /// What the device's side of each pair has dropped.
-  public var deviceDrops: [DeviceDrops] { device.drops.map { DeviceDrops($0) } }
+  /// What the device's side of each pair has done.
+  public var peerStatistics: [PeerStatistics] { device.statistics.map { PeerStatistics($0) } }
 
   /// NEEDS_RESET, or a link that changed.
   public func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig? {

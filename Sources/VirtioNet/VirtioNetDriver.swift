@@ -94,8 +94,8 @@ public final class VirtioNetDriver: NetworkDriver {
 // MARK: - Agreeing
 
 extension VirtioNetDriver {
-  /// What the device says that it dropped.
-  public var deviceDrops: [DeviceDrops] { transport.deviceDrops }
+  /// What the device says that it has done.
+  public var peerStatistics: [PeerStatistics] { transport.peerStatistics }
 
   /// Tells the transport too.
   public func attach(control: DeviceControl) {

@@ -105,8 +105,8 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// Lets go of the device.
   func shutDown() async
 
-  /// What the device has dropped so far, a queue pair each; empty where it does not tell. From any thread.
-  var deviceDrops: [DeviceDrops] { get }
+  /// What the device's own side has done so far, a queue pair each; empty where it does not tell. From any thread.
+  var peerStatistics: [PeerStatistics] { get }
 }
 
 extension VirtioTransport {
@@ -118,8 +118,8 @@ extension VirtioTransport {
   public func attach(control: DeviceControl) {}
   /// No device is ever lost.
   public func loss() async -> VirtioLoss? { nil }
-  /// Most devices do not tell what they drop.
-  public var deviceDrops: [DeviceDrops] { [] }
+  /// Most devices do not tell what they do.
+  public var peerStatistics: [PeerStatistics] { [] }
   /// The configuration never changes.
   public func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig? { nil }
 }

@@ -50,6 +50,7 @@ import Testing
     Case(.goesOnAfterStarving, .staysStarved, ""),
     Case(.severalPairs, .deafSecondPair, ""),
     Case(.statisticsAgree, .countsHeaders, ""),
+    Case(.peerAgrees, .forgetsCounts, "0 and 0"),
   ]
 
   @Test func `for every check there is a driver that it must find`() {

@@ -12,7 +12,7 @@ enum Fault: String, Sendable, CaseIterable {
   case releasesTwice, holdsLastRelease, neverArms, ignoresArm, saysArmed
   case publishesMore, forgetsFrame, drainsTwice, failsReset, keepsBuffer
   case writesAfterReset, leavesDescriptor
-  case staysStarved, deafSecondPair, countsHeaders
+  case staysStarved, deafSecondPair, countsHeaders, forgetsCounts
 }
 
 /// The virtio driver with a fault between it and its queues.
@@ -32,6 +32,9 @@ final class FaultyDriver: NetworkDriver {
   }
 
   var recovery: RecoveryPauses? { inner.recovery }
+  var peerStatistics: [PeerStatistics] {
+    fault == .forgetsCounts ? inner.peerStatistics.map { _ in PeerStatistics() } : inner.peerStatistics
+  }
   func attach(control: DeviceControl) { inner.attach(control: control) }
   func attend() async throws(NetworkDeviceError) { try await inner.attend() }
   func suspend() async { await inner.suspend() }

@@ -73,6 +73,11 @@ import VirtioNet
       #expect(
         carried + drops.totalTransmitted + drops.totalReceived == counts.packetsReleased, "\(url) \(fetching): \(drops)"
       )
+      // The device's own side has counted the same: what it carried on it has delivered, or had no buffer for.
+      let peer = try #require(device.peerStatistics.first)
+      #expect(peer.drops == drops && peer.receivedFrames == carried, "\(url) \(fetching): \(peer)")
+      #expect(peer.transmittedFrames + drops.totalTransmitted == counts.packetsReleased, "\(url) \(fetching): \(peer)")
+      #expect(peer.receivedBytes >= counts.bytesReceived)
       #expect(counts.droppedAtEnd + account.fetched == counts.packetsReceived, "\(url) \(fetching)")
       if !isLossless {
         // Far more than the ring holds: the device had none left, and both sides say so.

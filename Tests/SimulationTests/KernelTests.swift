@@ -13,6 +13,27 @@ import Testing
     }
   }
 
+  @Test func `packets pass through a TUN interface, and no frames`() async throws {
+    for seed in 0..<10 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in
+        let interface = try #require(world.makeInterface("tun0", isLayer3: true))
+        await #expect(throws: NetworkDeviceError.self) { _ = try await world.open("tap:tun0") }
+        let device = try await world.open("tun:tun0")
+        // Of the link's two stations this is the other one.
+        let router: [UInt8] = [0x02, 0x00, 0x5e, 0x00, 0x00, 0x01]
+        let packet = [0x45] + [UInt8](repeating: 7, count: 40)
+        try await device.run { queue in
+          #expect(interface.send(packet))
+          var packets = queue.packets.makeAsyncIterator()
+          let frame = [UInt8](try #require(await packets.next()))
+          #expect(Array(frame[6..<14]) == router + [0x08, 0x00] && Array(frame[14...]) == packet)
+          try await queue.send(try Packet(copying: router + frame[0..<6] + frame[12...], in: queue.pool))
+        }
+        #expect(interface.take() == packet && interface.take() == nil)
+      }
+    }
+  }
+
   @Test func `an interface goes down and up, and is deleted`() async throws {
     for seed in 0..<10 as Range<UInt64> {
       try await Simulation(seed: seed).run { world in

@@ -17,10 +17,10 @@ void simulated_kernel_begin(void (*news)(void *context), void *context);
 // Takes everything away. Descriptors that are still open stay so, and read as ends.
 void simulated_kernel_end(void);
 
-// --- TAP interfaces
+// --- TAP and TUN interfaces
 
 // Makes an interface, up; false when the name is taken or none.
-bool simulated_tap_make(const char *name, bool multi_queue, int mtu);
+bool simulated_tap_make(const char *name, bool multi_queue, bool is_tun, int mtu);
 
 // Whether there is such an interface.
 bool simulated_tap_exists(const char *name);

@@ -15,6 +15,12 @@ public struct DeviceDrops: Sendable, Hashable {
   public var totalTransmitted: UInt64 { transmitted.values.reduce(0, &+) }
   /// Frames for the program, for any reason.
   public var totalReceived: UInt64 { received.values.reduce(0, &+) }
+
+  /// Adds what was dropped elsewhere.
+  public static func += (sum: inout DeviceDrops, other: DeviceDrops) {
+    sum.transmitted.merge(other.transmitted) { $0 &+ $1 }
+    sum.received.merge(other.received) { $0 &+ $1 }
+  }
 }
 
 extension NetworkDevice {

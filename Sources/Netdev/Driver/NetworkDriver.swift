@@ -74,12 +74,18 @@ public protocol NetworkDriver: AnyObject, Sendable {
   /// What the device has dropped so far, a queue pair each; empty where it does not tell. From any thread, also after
   /// `shutDown`.
   var deviceDrops: [DeviceDrops] { get }
+
+  /// What the device's own side has done so far, drops included, a queue pair each; empty where it does not tell. From any thread,
+  /// also after `shutDown`.
+  var peerStatistics: [PeerStatistics] { get }
 }
 
 // What a driver need not say whose device has no control plane: it is never lost, and never changes.
 extension NetworkDriver {
   /// Most devices do not tell.
-  public var deviceDrops: [DeviceDrops] { [] }
+  public var deviceDrops: [DeviceDrops] { peerStatistics.map { $0.drops } }
+  /// Most devices do not tell.
+  public var peerStatistics: [PeerStatistics] { [] }
   /// A lost device stays lost.
   public var recovery: RecoveryPauses? { nil }
   /// It never asks for attention.

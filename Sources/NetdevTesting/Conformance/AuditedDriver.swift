@@ -19,6 +19,8 @@ final class AuditedDriver: NetworkDriver {
   var ledgers: [SlotLedger] { made.withLock { $0 } }
 
   var recovery: RecoveryPauses? { inner.recovery }
+  var deviceDrops: [DeviceDrops] { inner.deviceDrops }
+  var peerStatistics: [PeerStatistics] { inner.peerStatistics }
   func attach(control: DeviceControl) { inner.attach(control: control) }
   func attend() async throws(NetworkDeviceError) { try await inner.attend() }
   func suspend() async { await inner.suspend() }

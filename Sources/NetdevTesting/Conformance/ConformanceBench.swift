@@ -42,7 +42,7 @@ final class ConformanceBench: Sendable {
 
   /// Frames of usual lengths.
   func frames(_ numbers: Range<Int>, flow: Int = 0) -> [[UInt8]] {
-    numbers.map { ConformanceFrame.bytes($0, length: usualLength($0), flow: flow) }
+    numbers.map { trial.frame($0, length: usualLength($0), flow: flow) }
   }
 
   func packet(_ bytes: [UInt8]) throws -> Packet { try Packet(copying: bytes, in: pool) }

@@ -1,14 +1,18 @@
+internal import PacketFormats
+
 /// Frames that say which they are, and to which flow they belong.
 ///
 /// Long enough, a frame is a UDP datagram over IPv4, so that whatever steers flows sees one flow a queue; shorter ones carry
-/// an experimental EtherType. Nobody is addressed: the stations and addresses are reserved for such uses.
+/// an experimental EtherType. Nobody is addressed: the addresses are reserved for such uses, and the stations the suite's.
 enum ConformanceFrame {
   private static let headers = 42
 
-  static func bytes(_ number: Int, length: Int, flow: Int = 0) -> [UInt8] {
+  static func bytes(
+    _ number: Int, length: Int, flow: Int = 0, from source: MACAddress, to destination: MACAddress
+  ) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: length)
     let isDatagram = length >= headers + 4
-    put([2, 0, 0, 0, 0xcc, 2, 2, 0, 0, 0, 0xcc, 1], at: 0, in: &bytes)
+    put([destination, source].flatMap { station in (0..<6).map { station[$0] } }, at: 0, in: &bytes)
     // EtherType: IPv4, or one for local experiments (IEEE 802).
     put(isDatagram ? [0x08, 0x00] : [0x88, 0xb5], at: 12, in: &bytes)
     let payload = isDatagram ? headers : 14

@@ -105,7 +105,7 @@ extension ConformanceTrial {
         await withTaskGroup(of: Void.self) { group in
           for number in 0..<8 {
             group.addTask {
-              await outcomes.sendOn(queue, number: number, until: { Task.isCancelled })
+              await outcomes.send(self.frame(number, length: 60), on: queue, until: { Task.isCancelled })
             }
           }
         }
@@ -140,7 +140,7 @@ extension ConformanceTrial {
     if can(.peerHoldsBuffers) { bench.peer.hold() }
     let sending = (0..<senders).map { number in
       ConformanceTask { [queue = bench.queue] in
-        await outcomes.sendOn(queue, number: number, until: { false })
+        await outcomes.send(self.frame(number, length: 60), on: queue, until: { false })
       }
     }
     if can(.peerHoldsBuffers) {
@@ -173,7 +173,9 @@ extension ConformanceTrial {
     log.expectBreakage()
     if can(.peerHoldsBuffers) { bench.peer.hold() }
     let outcomes = Outcomes()
-    let sender = ConformanceTask { [queue = bench.queue] in await outcomes.sendOn(queue, number: 0, until: { false }) }
+    let sender = ConformanceTask { [queue = bench.queue] in
+      await outcomes.send(self.frame(0, length: 60), on: queue, until: { false })
+    }
     let running = ConformanceTask { try await device.run { queue in for await _ in queue.packets {} } }
     try await eventually("a frame is sent") { bench.ledger.submitted > 0 }
     let cause = NetworkDeviceError(.broken, "the check", offered: "a queue that breaks")
@@ -306,10 +308,9 @@ private final class Outcomes: Sendable {
   var ended: Int { state.withLock { $0.ended } }
   var codes: [NetworkDeviceError.Code] { state.withLock { $0.codes } }
 
-  /// Sends one frame after the other until that fails or is not wanted any more.
-  func sendOn(_ queue: NetworkQueue, number: Int, until isEnough: () -> Bool) async {
+  /// Sends a frame again and again until that fails or is not wanted any more.
+  func send(_ frame: [UInt8], on queue: NetworkQueue, until isEnough: () -> Bool) async {
     defer { state.withLock { $0.ended += 1 } }
-    let frame = ConformanceFrame.bytes(number, length: 60)
     do throws(NetworkDeviceError) {
       while !isEnough() { try await queue.send(Packet(copying: frame, in: queue.pool)) }
     } catch {

@@ -13,7 +13,7 @@ extension ConformanceTrial {
     lengths += [longest]
     for start in stride(from: 0, to: lengths.count, by: 200) {
       let chunk = start..<min(lengths.count, start + 200)
-      try await bench.exchange(chunk.map { ConformanceFrame.bytes($0, length: lengths[$0]) }, through: inbox)
+      try await bench.exchange(chunk.map { frame($0, length: lengths[$0]) }, through: inbox)
     }
   }
 
@@ -21,7 +21,7 @@ extension ConformanceTrial {
     let bench = try await open()
     let inbox = bench.receive()
     for (number, shift) in [1, 2, 3, 14, 33].enumerated() {
-      let frame = ConformanceFrame.bytes(number, length: bench.usualLength(number))
+      let frame = self.frame(number, length: bench.usualLength(number))
       var later = try bench.packet([UInt8](repeating: 0xee, count: shift) + frame)
       later.removeFirst(shift)
       var earlier = try bench.packet(Array(frame.dropFirst(shift)))
@@ -46,7 +46,7 @@ extension ConformanceTrial {
       bench.interventions.alter(.init(length: length, kind: .split))
       // Enough traffic around it for the next buffer to be posted.
       var frames = bench.frames(round * 100..<round * 100 + 40)
-      frames.insert(ConformanceFrame.bytes(round, length: length), at: 20)
+      frames.insert(frame(round, length: length), at: 20)
       try await bench.exchange(frames, through: inbox)
       try expect(
         bench.interventions.alterations == round + 1, "the check puts a frame into two buffers", "it could not")
@@ -130,7 +130,7 @@ extension ConformanceTrial {
     let frames = bench.frames(0..<3)
     if long <= 65_535 {
       // The program's own mistake, which the queue finds.
-      let mistake = bench.startSend(try bench.packet(ConformanceFrame.bytes(0, length: long)))
+      let mistake = bench.startSend(try bench.packet(frame(0, length: long)))
       try await eventually("a frame of \(long) bytes is refused") { mistake.isFinished }
       try expect(mistake.failure == .frameTooLong, "frameTooLong", "\(mistake.result.map { "\($0)" } ?? "nothing")")
     }
@@ -139,7 +139,7 @@ extension ConformanceTrial {
     let marked = bench.usualLength() + 1000 < long ? bench.usualLength() + 1000 : long - 1
     bench.interventions.alter(.init(length: marked, kind: .lengthen(to: long)))
     let before = bench.startSend(try bench.packet(frames[0]))
-    let tooLong = bench.startSend(try bench.packet(ConformanceFrame.bytes(9, length: marked)))
+    let tooLong = bench.startSend(try bench.packet(frame(9, length: marked)))
     let after = bench.startSend(try bench.packet(frames[1]))
     try await eventually("a frame of \(long) bytes is refused") { tooLong.isFinished }
     try expect(tooLong.failure == .frameTooLong, "frameTooLong", "\(tooLong.result.map { "\($0)" } ?? "nothing")")
@@ -260,6 +260,39 @@ extension ConformanceTrial {
     try await bench.close()
     let atEnd = bench.queue.statistics
     try expect(atEnd.bytesReceived == bytes, "the counts stay when the device is closed", "\(atEnd.bytesReceived)")
+  }
+
+  func peerAgrees() async throws {
+    let bench = try await open()
+    let inbox = bench.receive()
+    let frames = bench.frames(0..<250)
+    var bytes: UInt64 = 0
+    for round in 1...4 {
+      try await bench.exchange(frames, through: inbox)
+      bytes += UInt64(frames.reduce(0) { $0 + $1.count })
+      try checkPeer(bench, frames: UInt64(250 * round), bytes: bytes)
+    }
+    try await bench.close()
+    try checkPeer(bench, frames: 1000, bytes: bytes)
+  }
+
+  /// What is released or received the device's side has counted, and nothing was dropped.
+  private func checkPeer(_ bench: ConformanceBench, frames: UInt64, bytes: UInt64) throws {
+    let peers = bench.device.peerStatistics
+    // A device that does not tell has nothing that could be wrong.
+    guard !peers.isEmpty else { return }
+    try expect(peers.count == bench.device.queues.count, "each queue pair tells, or none", "\(peers.count) do")
+    var peer = PeerStatistics()
+    for other in peers { peer += other }
+    try expect(
+      peer.transmittedFrames == frames && peer.receivedFrames == frames, "\(frames) frames both ways",
+      "\(peer.transmittedFrames) and \(peer.receivedFrames)")
+    try expect(
+      peer.transmittedBytes == bytes && peer.receivedBytes == bytes, "\(bytes) bytes both ways",
+      "\(peer.transmittedBytes) and \(peer.receivedBytes)")
+    try expect(peer.drops == DeviceDrops(), "no frame dropped", "\(peer.drops)")
+    try expect(
+      bench.device.deviceDrops == peers.map { $0.drops }, "the drops are those of `deviceDrops`", "they differ")
   }
 }
 

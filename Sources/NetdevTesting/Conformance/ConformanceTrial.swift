@@ -17,6 +17,12 @@ final class ConformanceTrial: Sendable {
   /// True when driver and peer can do this.
   func can(_ capability: DriverConformance.Capability) -> Bool { !suite.lacking.contains(capability) }
 
+  /// A frame that says which it is.
+  func frame(_ number: Int, length: Int, flow: Int = 0) -> [UInt8] {
+    let stations = suite.stations
+    return ConformanceFrame.bytes(number, length: length, flow: flow, from: stations.source, to: stations.destination)
+  }
+
   // MARK: Opening
 
   /// A fresh driver joined to its peer.

@@ -59,6 +59,8 @@ extension DriverConformance {
     case severalPairs
     /// The counts of frames and bytes are those of the traffic.
     case statisticsAgree
+    /// Where the device's own side tells what it has done, that is what its driver has.
+    case peerAgrees
   }
 }
 
@@ -122,6 +124,8 @@ extension DriverConformance.Check {
       "Each queue pair works on a loop of its own, and its frames stay its own."
     case .statisticsAgree:
       "The counts of frames and bytes are those of the traffic."
+    case .peerAgrees:
+      "Where the device's own side tells what it has done, that is what its driver has."
     }
   }
 
@@ -164,6 +168,7 @@ extension DriverConformance.Check {
     case .goesOnAfterStarving: try await trial.goesOnAfterStarving()
     case .severalPairs: try await trial.severalPairs()
     case .statisticsAgree: try await trial.statisticsAgree()
+    case .peerAgrees: try await trial.peerAgrees()
     }
   }
 }

@@ -1,4 +1,5 @@
 public import Netdev
+public import PacketFormats
 
 /// The contract between `Netdev` and a driver as a list of checks: whoever writes a driver runs it.
 ///
@@ -71,6 +72,9 @@ public struct DriverConformance: Sendable {
   public var lacking: Set<Capability>
   /// Length in bytes of the shortest frame that the wire carries, at least 14: an Ethernet header.
   public var minimumFrameLength: Int
+  /// The stations that frames are from and to. A wire that makes the Ethernet header itself brings a frame back as it was sent only
+  /// where both are what it makes of them.
+  public var stations = (source: MACAddress(2, 0, 0, 0, 0xcc, 1), destination: MACAddress(2, 0, 0, 0, 0xcc, 2))
   /// How long to wait for anything before it is taken for a violation.
   public var patience: Duration
   let join: @Sendable (_ queuePairs: Int) async throws -> Joint

@@ -1,7 +1,7 @@
 internal import CSimulation
 
-/// A TAP interface of a world, seen from its kernel's side: what a device `tap:NAME` transmits comes here, and what is sent here the
-/// device receives.
+/// A TAP or TUN interface of a world, seen from its kernel's side: what a device `tap:NAME` or `tun:NAME` transmits comes here, and
+/// what is sent here the device receives. Of a TUN interface these are packets, without an Ethernet header.
 ///
 /// ```swift
 /// let interface = world.makeInterface("tap0")!
@@ -99,15 +99,18 @@ public final class SimulatedPort: @unchecked Sendable {
 // MARK: - Of a world
 
 extension SimulatedWorld {
-  /// Makes a TAP interface, up.
+  /// Makes a TAP or TUN interface, up.
   ///
   /// - Parameters:
   ///   - name: of the interface, as in a device's URL.
   ///   - isMultiQueue: a device may have several queues on it, and has to have asked for more than one.
   ///   - mtu: in bytes.
+  ///   - isLayer3: a TUN interface, of packets without Ethernet.
   /// - Returns: nil when there is such an interface already, or can be none of this name (1 to 15 bytes).
-  public func makeInterface(_ name: String, isMultiQueue: Bool = false, mtu: Int = 1500) -> SimulatedInterface? {
-    guard unsafe simulated_tap_make(name, isMultiQueue, CInt(clamping: mtu)) else { return nil }
+  public func makeInterface(
+    _ name: String, isMultiQueue: Bool = false, mtu: Int = 1500, isLayer3: Bool = false
+  ) -> SimulatedInterface? {
+    guard unsafe simulated_tap_make(name, isMultiQueue, isLayer3, CInt(clamping: mtu)) else { return nil }
     return SimulatedInterface(name, newsBell())
   }
 

@@ -77,7 +77,7 @@ extension VirtioNetDevice {
     do throws(RingError) {
       return try QueuePairEngine(
         loop: loop, receive: receive, transmit: transmit, memory: memory, format: format, port: port,
-        receiveLine: receiveLine, transmitLine: transmitLine, budget: budget, drops: ledgers[pair],
+        receiveLine: receiveLine, transmitLine: transmitLine, budget: budget, ledger: ledgers[pair],
         onEvent: { [weak self] event in self?.note(event, pair: pair) }
       ) { [weak self] _ in self?.requireReset() }
     } catch {

@@ -6,7 +6,10 @@ extension VirtioNetDevice {
   public var loss: BackendError? { state.withLock { $0.loss } }
 
   /// What the device's side of each queue pair has dropped so far, over all resets. From any thread; no pair notices.
-  public var drops: [DropCounts] { ledgers.map { $0.snapshot } }
+  public var drops: [DropCounts] { ledgers.map { $0.drops } }
+
+  /// What the device's side of each queue pair has done so far, over all resets. From any thread; no pair notices.
+  public var statistics: [QueuePairStatistics] { ledgers.map { $0.statistics } }
 
   /// What a pair's port or engine tells. On the pair's loop.
   func note(_ event: PortEvent, pair: Int) {

@@ -61,8 +61,8 @@ public final class VirtioNetDevice: Sendable {
   let onEvent: (@Sendable (PortEvent, Int) -> Void)?
   /// For the loops that are made for the device.
   package let loopReports: @Sendable (_ loop: String) -> LoopReports
-  /// What each pair's engines have dropped.
-  let ledgers: [DropLedger]
+  /// What each pair's engines have done and dropped.
+  let ledgers: [PairLedger]
   let state: Mutex<State>
 
   /// What changes while the device lives.
@@ -87,7 +87,7 @@ public final class VirtioNetDevice: Sendable {
     pairSwitching = configuration.pairSwitching
     onEvent = configuration.onEvent
     loopReports = configuration.loopReports
-    ledgers = (0..<maximumPairs).map { _ in DropLedger() }
+    ledgers = (0..<maximumPairs).map { _ in PairLedger() }
     var offered: FeatureSet = [.version1, .mac, .status]
     offered.formUnion(
       configuration.ringFeatures.intersection([.mrgRxbuf, .indirectDesc, .eventIndex, .inOrder]))

@@ -1,5 +1,3 @@
-internal import Synchronization
-
 /// Frames dropped, by direction and reason.
 public struct DropCounts: Sendable {
   private var transmitted = InlineArray<16, UInt64>(repeating: 0)
@@ -35,36 +33,6 @@ public struct DropCounts: Sendable {
     for index in sum.transmitted.indices {
       sum.transmitted[index] &+= other.transmitted[index]
       sum.received[index] &+= other.received[index]
-    }
-  }
-}
-
-/// What the device's side of a queue pair has dropped since there is a device, over all engines that the pair has had.
-///
-/// An engine adds to it at the end of a turn that dropped something, so that whoever asks never meets the path of a frame
-/// that is carried.
-public final class DropLedger: Sendable {
-  private let counts = Mutex(DropCounts())
-
-  /// Nothing yet.
-  public init() {}
-
-  /// The counts so far. From any thread.
-  public var snapshot: DropCounts { counts.withLock { $0 } }
-
-  /// Adds what a turn has dropped.
-  ///
-  /// - Returns: the reasons that there were none of before.
-  func add(_ turn: DropCounts) -> [(FrameDirection, DropReason)] {
-    counts.withLock { counts in
-      var firsts: [(FrameDirection, DropReason)] = []
-      for direction in [FrameDirection.transmitted, .received] {
-        for reason in DropReason.allCases where turn[direction, reason] > 0 && counts[direction, reason] == 0 {
-          firsts.append((direction, reason))
-        }
-      }
-      counts += turn
-      return firsts
     }
   }
 }

@@ -21,16 +21,18 @@ internal import Virtio
   let port: Port
   let receiveLine: any InterruptLine
   let transmitLine: any InterruptLine
-  let drops: DropLedger
+  /// Unmanaged, so that a turn retains nothing: released by `deinit`.
+  private let ledger: Unmanaged<PairLedger>
   let onEvent: (PortEvent) -> Void
   let onFailure: (QueuePairEngine.Failure) -> Void
 
   init(
     rings: consuming EngineRings, port: any BackendPort, receiveLine: any InterruptLine,
-    transmitLine: any InterruptLine, budget: Int, drops: DropLedger, onEvent: @escaping (PortEvent) -> Void,
+    transmitLine: any InterruptLine, budget: Int, ledger: PairLedger, onEvent: @escaping (PortEvent) -> Void,
     onFailure: @escaping (QueuePairEngine.Failure) -> Void
   ) {
-    self.drops = drops
+    ledger.beginEngine()
+    unsafe self.ledger = .passRetained(ledger)
     self.onEvent = onEvent
     self.rings = rings
     self.port = Port(port)
@@ -39,6 +41,11 @@ internal import Virtio
     self.budget = budget
     self.onFailure = onFailure
   }
+
+  deinit { unsafe ledger.release() }
+
+  /// Tells whoever looks from elsewhere what has been done.
+  func writeLedger() { unsafe ledger._withUnsafeGuaranteedRef { $0.write(rings.statistics) } }
 
   static func kick(_ core: UnsafeMutablePointer<EngineCore>) {
     unsafe core.pointee.pending = true
@@ -64,6 +71,8 @@ internal import Virtio
     let isIdle = before == after && !result.contains(.moreWork)
     unsafe core.pointee.isPolling = isIdle ? core.pointee.askForKicks(result) : true
     unsafe core.pointee.rings.returnBuffers()
+    // Before the driver learns of it: then it is counted.
+    unsafe core.pointee.writeLedger()
     unsafe core.pointee.rings.receive.publishUsed()
     unsafe core.pointee.rings.transmit.publishUsed()
     if before != after { TurnHook.noteWork() }
@@ -129,7 +138,8 @@ internal import Virtio
     var events = unsafe core.pointee.events
     unsafe core.pointee.events = []
     if unsafe core.pointee.rings.hasUnpublishedDrops {
-      let firsts = unsafe core.pointee.drops.add(core.pointee.rings.takeUnpublishedDrops())
+      let drops = unsafe core.pointee.rings.takeUnpublishedDrops()
+      let firsts = unsafe core.pointee.ledger._withUnsafeGuaranteedRef { $0.add(drops) }
       events += firsts.map { .firstDrop($0.0, $0.1) }
     }
     let onEvent = unsafe core.pointee.onEvent

@@ -65,7 +65,7 @@ public import Virtio
   ///   - receiveLine: raised when received frames were put on the receive ring.
   ///   - transmitLine: raised when transmitted frames were released.
   ///   - budget: frames moved each way in one turn.
-  ///   - drops: where to add what this engine drops.
+  ///   - ledger: where to add what this engine does and drops.
   ///   - onEvent: called on the loop, at the end of a turn, with what happened beside frames. Must not block.
   ///   - onFailure: called on the loop, once for each ring that the driver breaks; the device then needs a reset.
   /// - Throws: the rule of configuration that a ring breaks.
@@ -73,7 +73,7 @@ public import Virtio
     loop: LoopExecutor, receive: consuming SplitDeviceRing.Configuration,
     transmit: consuming SplitDeviceRing.Configuration, memory: consuming GuestMemory, format: FrameFormat,
     port: any BackendPort, receiveLine: any InterruptLine, transmitLine: any InterruptLine, budget: Int = 64,
-    drops: DropLedger = DropLedger(), onEvent: @escaping (PortEvent) -> Void = { _ in },
+    ledger: PairLedger = PairLedger(), onEvent: @escaping (PortEvent) -> Void = { _ in },
     onFailure: @escaping (Failure) -> Void
   ) throws(RingError) {
     // Room for a burst of chains of a few buffers each.
@@ -87,7 +87,7 @@ public import Virtio
     unsafe core.initialize(
       to: EngineCore(
         rings: rings, port: port, receiveLine: receiveLine, transmitLine: transmitLine, budget: max(budget, 1),
-        drops: drops, onEvent: onEvent, onFailure: onFailure))
+        ledger: ledger, onEvent: onEvent, onFailure: onFailure))
     unsafe bell = ServiceBell(loop: loop, core: core)
   }
 
@@ -181,6 +181,7 @@ public import Virtio
     }
     bell.disconnect()
     unsafe core.pointee.port.close()
+    unsafe core.pointee.writeLedger()
     let bases = unsafe Bases(
       receive: core.pointee.rings.receive.nextAvailIndex, transmit: core.pointee.rings.transmit.nextAvailIndex)
     self.bases = bases

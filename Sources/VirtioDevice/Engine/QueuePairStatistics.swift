@@ -1,4 +1,4 @@
-/// What the device side of one queue pair has done since it started. Read on the pair's loop.
+/// What the device side of one queue pair has done since it started.
 public struct QueuePairStatistics: Sendable {
   /// Frames taken from the driver's transmit ring and carried on.
   public var transmittedFrames: UInt64 = 0
@@ -23,4 +23,18 @@ public struct QueuePairStatistics: Sendable {
 
   /// All zero.
   public init() {}
+
+  /// Adds what another engine has done.
+  static func += (sum: inout QueuePairStatistics, other: QueuePairStatistics) {
+    sum.transmittedFrames &+= other.transmittedFrames
+    sum.transmittedBytes &+= other.transmittedBytes
+    sum.receivedFrames &+= other.receivedFrames
+    sum.receivedBytes &+= other.receivedBytes
+    sum.receivedBuffers &+= other.receivedBuffers
+    sum.drops += other.drops
+    sum.kicks &+= other.kicks
+    sum.calls &+= other.calls
+    sum.suppressedCalls &+= other.suppressedCalls
+    sum.services &+= other.services
+  }
 }

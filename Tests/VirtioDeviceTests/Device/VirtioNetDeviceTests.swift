@@ -262,14 +262,31 @@ private func noMemory() -> GuestMemory {
   }
 
   @Test func `a ledger adds up what turns dropped, and tells of each reason once`() {
-    let ledger = DropLedger()
+    let ledger = PairLedger()
     var turn = DropCounts()
     turn[.received, .tooLong] = 2
     #expect(ledger.add(turn).map { $0.1 } == [.tooLong])
     turn[.transmitted, .tooLong] = 1
     let firsts = ledger.add(turn)
     #expect(firsts.count == 1 && firsts.first?.0 == .transmitted)
-    #expect(ledger.snapshot[.received, .tooLong] == 4)
-    #expect(ledger.snapshot.total == 5)
+    #expect(ledger.drops[.received, .tooLong] == 4)
+    #expect(ledger.drops.total == 5)
+    #expect(ledger.statistics.drops.total == 5)
+  }
+
+  @Test func `a ledger goes on where the engine before left off`() {
+    let ledger = PairLedger()
+    for engine in 1...3 {
+      ledger.beginEngine()
+      var done = QueuePairStatistics()
+      for turn in 1...2 {
+        done.transmittedFrames = UInt64(turn)
+        done.receivedBytes = UInt64(turn) * 100
+        ledger.write(done)
+        let all = ledger.statistics
+        #expect(all.transmittedFrames == UInt64(2 * (engine - 1) + turn))
+        #expect(all.receivedBytes == 100 * all.transmittedFrames)
+      }
+    }
   }
 }
