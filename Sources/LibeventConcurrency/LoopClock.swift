@@ -46,6 +46,9 @@ public struct LoopClock: Clock {
 
   /// Waits until a point in time, by the loop's timers; from any task.
   ///
+  /// Deadline: its own. Cancellation ends it at once; the end of a queue that the clock is asked of does not
+  /// (`NetworkQueue.sleep(for:)` is ended by that).
+  ///
   /// - Parameters:
   ///   - deadline: when to go on; one that has passed is no wait.
   ///   - tolerance: not used: a loop's timer is as exact as it can be.

@@ -12,6 +12,8 @@ import Testing
     case sendForBuffer, submitForBuffer, receiptForBuffer, batchForBuffer
     case sendForRelease, batchForRelease, burstForRelease, receiptReleased
     case packets, packetsMapped, packetsOutside, receiveBurst, receiveBurstOutside, releases, linkChanges, closed
+    case sleep, clockSleep, receiveBurstWithin, receiveBurstWithinOutside, deadline, deadlineOutside, broadcast
+    case broadcastForOthers
 
     /// The operation that the program called, where the wait ends by an error.
     var operation: String? {
@@ -22,8 +24,11 @@ import Testing
       case .batchForRoom, .batchForBuffer: "send(contentsOf:)"
       case .forwardForRoom, .forwardAnyForRoom, .forwardForLimit, .forwardForPackets, .forwardAnyForPackets: "forward"
       case .closed: "closed"
+      case .sleep, .deadline, .deadlineOutside: "sleep"
+      case .receiveBurstWithin, .receiveBurstWithinOutside: "receiveBurst"
       case .sendForRelease, .batchForRelease, .burstForRelease, .receiptReleased: nil
       case .packets, .packetsMapped, .packetsOutside, .receiveBurst, .receiveBurstOutside, .releases, .linkChanges: nil
+      case .clockSleep, .broadcast, .broadcastForOthers: nil
       }
     }
 
@@ -86,8 +91,27 @@ import Testing
     case .linkChanges: for await _ in device.linkChanges {}
     case .releases: for await _ in queue.releases {}
     case .closed: try await queue.closed()
+    case .sleep: try await queue.sleep(for: .seconds(3600))
+    case .clockSleep:
+      // A clock of the language: what it throws is the language's, and it is no queue's.
+      do { try await queue.clock.sleep(for: .seconds(3600)) } catch { #expect(error is CancellationError) }
+    case .receiveBurstWithin: while try await queue.receiveBurst(within: .seconds(3600)) != nil {}
+    case .receiveBurstWithinOutside:
+      try await outside(queue) { while try await $0.receiveBurst(within: .seconds(3600)) != nil {} }
+    case .deadline: try await queue.withDeadline(.seconds(3600)) { try await $0.sleep(for: .seconds(3600)) }
+    case .deadlineOutside:
+      try await outside(queue) { try await $0.withDeadline(.seconds(3600)) { try await $0.sleep(for: .seconds(3600)) } }
+    case .broadcast: for await _ in queue.broadcast(to: 2)[1] {}
+    case .broadcastForOthers:
+      // One of them waits for the queue, the other for that one.
+      let copies = queue.broadcast(to: 2)
+      async let first: Void = drain(copies[0])
+      await drain(copies[1])
+      await first
     }
   }
+
+  private static func drain(_ packets: BroadcastPackets) async { for await _ in packets {} }
 
   /// The same from a task that is not on the loop, a child of this one.
   private static func outside(

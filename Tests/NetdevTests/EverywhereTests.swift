@@ -14,7 +14,7 @@ enum Call: CaseIterable, Sendable {
   case packets, packetsMapped, packetsCompactMapped, packetsFiltered, receiveBurst, receiveBurstIfAny, submit
   case submitBurst, makeBurst, submitForReceipt, send, sendContents, sendBurst, forward, forwardInFlight, forwardAny
   case forwardAnyInFlight, releases, statistics, run, deviceRun, isLinkUp, linkChanges, pollableDescriptor, closed
-  case close
+  case close, trySubmit, trySubmitBurst, sleep, receiveBurstWithin, withDeadline, broadcast
 }
 
 private actor Elsewhere {
@@ -262,6 +262,47 @@ private typealias Stay = @Sendable () -> Void
       #expect(closed.finished == 1 && closed.errors.isEmpty)
     case .pollableDescriptor:
       #expect(try await queue.pollableDescriptor >= 0)
+    case .trySubmit:
+      for number in 0..<20 {
+        let back = try queue.trySubmit(Packet(copying: numbered(number), in: pool))
+        if back != nil { Issue.record("\(number) came back") }
+      }
+      await expectNumbers(0..<20)
+    case .trySubmitBurst:
+      var burst = try await queue.makeBurst(count: 8, length: 64)
+      var number: UInt64 = 0
+      burst.forEach { frame in
+        frame.storeBytes(of: number, toByteOffset: 0, as: UInt64.self)
+        number += 1
+      }
+      if let rest = try queue.trySubmit(burst) { Issue.record("\(rest.count) came back") }
+      await expectNumbers(0..<8)
+    case .sleep:
+      try await queue.sleep(for: .milliseconds(2))
+    case .receiveBurstWithin:
+      #expect(try await queue.receiveBurst(within: .milliseconds(2))?.count == nil)
+      try await fill(5)
+      var left = 5
+      while left > 0, let burst = try await queue.receiveBurst(within: .seconds(60)) {
+        stay()
+        left -= burst.count
+      }
+      #expect(left == 0)
+    case .withDeadline:
+      let isOnLoop = try await queue.withDeadline(.seconds(600)) { queue in queue.loop.isOnLoop }
+      #expect(isOnLoop)
+    case .broadcast:
+      let copies = queue.broadcast(to: 2)
+      try await fill(20)
+      for copy in copies {
+        var next = 0
+        for await packet in copy {
+          stay()
+          #expect(packet.number == next)
+          next += 1
+          if next == 20 { break }
+        }
+      }
     case .close:
       try await device.close()
       try await queue.closed()

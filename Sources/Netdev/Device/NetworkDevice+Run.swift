@@ -9,8 +9,8 @@ extension NetworkDevice {
   /// }
   /// ```
   ///
-  /// A device ends when its bodies have returned, or one has thrown, or the device broke. Cancelling the task closes all devices at
-  /// once, as with `run(_:)` of one.
+  /// A device ends when its bodies have returned, or one has thrown, or the device broke. Deadline: none while they run; from the first
+  /// end on, `resetTimeout` and a second. Cancellation closes all devices at once, as with `run(_:)` of one.
   ///
   /// - Parameters:
   ///   - devices: what to run; they need not have been opened together, though what they share stays on one loop then.

@@ -38,6 +38,9 @@ extension NetworkQueue {
   ///
   /// The loop is held while `body` runs. What must be sent from there is sent by `trySubmit(_:)`, which does not wait.
   ///
+  /// Nothing waits for it: it has no deadline, and cancelling a task does not end it; `cancel()` of what is returned does, and the
+  /// queue's end.
+  ///
   /// - Parameters:
   ///   - interval: from one call to the next; one shorter than a millisecond counts as one.
   ///   - body: called on the loop; what it refers to is kept until then.
@@ -65,6 +68,9 @@ extension NetworkQueue {
   ///   else { flush() }    // nothing came for ten milliseconds
   /// }
   /// ```
+  ///
+  /// Deadline: its own. Cancellation ends the wait at once, and so does the queue's end, whatever time is left; what is at hand is
+  /// taken first.
   ///
   /// - Returns: nil when the time was over first; without any time it takes what the loop's next turn has brought.
   /// - Throws: `cancelled` when the task is, `closed` or the cause when the queue ends: unlike `receiveBurst()`, since nil says
@@ -94,8 +100,9 @@ extension NetworkQueue {
   /// try await queue.withDeadline(.seconds(1)) { queue in try await queue.send(packet) }
   /// ```
   ///
-  /// What is cancelled is a task of its own, and this waits for it: a `send` whose frame is published already goes on until the
-  /// device has released it, since virtio takes nothing back. Cancelling the caller's task cancels it too.
+  /// Deadline: its own, at which `body` is cancelled; it is a task of its own, and this waits for its end: a `send` whose frame is
+  /// published already goes on until the device has released it, since virtio takes nothing back. Cancellation of the caller's
+  /// task is handed on to it. The queue's end ends it as far as it ends what `body` waits for.
   ///
   /// - Throws: `timedOut` when the time was over and `body` threw; what `body` throws before that; `system` when there is no timer
   ///   to be had, and then `body` has not run.

@@ -19,6 +19,9 @@ extension NetworkQueue {
   ///
   /// Whoever else receives from the queue competes with all of them together.
   ///
+  /// Deadline: none; frames come when the device has some. Cancellation ends an iteration at once, and no other one's; the queue's end
+  /// ends all of them.
+  ///
   /// - Parameters:
   ///   - count: how many sequences.
   ///   - limit: packets that each may be behind.
