@@ -1,9 +1,10 @@
 import Foundation
+import Glibc
+import TestSupport
 import Testing
 
 /// The command lines of the page "Switches to try it with", as they stand there.
-@Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: Testpmd.isAvailable, Testpmd.requirement))
-struct CommandLineTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct CommandLineTests {
   /// The blocks of shell commands of the page, in order.
   private static func blocks() throws -> [String] {
     let page = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
@@ -14,20 +15,25 @@ struct CommandLineTests {
     }
   }
 
-  @Test func `what is sent into one port of testpmd comes out at the other`() async throws {
+  /// The command of a block that begins with `swift run`, with the program beside the test executable instead of a build.
+  private static func command(_ block: String) throws -> [String] {
+    let words = block.split(separator: " ").map { String($0) }
+    try #require(words.prefix(2) == ["swift", "run"])
+    let program = URL(filePath: CommandLine.arguments[0]).deletingLastPathComponent().appending(path: words[2]).path
+    return [program] + words.dropFirst(3)
+  }
+
+  @Test(.enabled(if: Testpmd.isAvailable, Testpmd.requirement))
+  func `what is sent into one port of testpmd comes out at the other`() async throws {
     let blocks = try Self.blocks()
-    try #require(blocks.count == 2)
+    try #require(blocks.count == 6)
     let peer = try ChildProcess(["stdbuf", "-oL", "bash", "-c", "exec \(blocks[0])"])
     let deadline = ContinuousClock.now + .seconds(60)
     while !peer.output.contains("testpmd> ") {
       try #require(ContinuousClock.now < deadline && !peer.hasEnded, "\(peer.output)")
       try await Task.sleep(for: .milliseconds(10))
     }
-    // The program beside the test executable, instead of a build.
-    let words = blocks[1].split(separator: " ").map { String($0) }
-    #expect(words.prefix(2) == ["swift", "run"])
-    let program = URL(filePath: CommandLine.arguments[0]).deletingLastPathComponent().appending(path: words[2]).path
-    let generator = try ChildProcess([program] + words.dropFirst(3))
+    let generator = try ChildProcess(try Self.command(blocks[1]))
     await generator.waitForEnd(within: .seconds(60))
     let line = generator.output.split(separator: "\n").first { $0.hasPrefix("sent ") } ?? ""
     let counts = line.split { !$0.isNumber }.compactMap { Int($0) }
@@ -35,5 +41,29 @@ struct CommandLineTests {
     peer.type("quit")
     await peer.waitForEnd(within: .seconds(20))
     for number in 0..<2 { try? FileManager.default.removeItem(atPath: "/tmp/netdev-page\(number).sock") }
+  }
+
+  fileprivate static let hasOpenVSwitch = unsafe NamespaceThread.isAvailable && access(openVSwitch, X_OK) == 0
+  private static let openVSwitch = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+
+  @Test(
+    .enabled(if: CommandLineTests.hasOpenVSwitch, "needs root and Open vSwitch with DPDK (openvswitch-switch-dpdk)"))
+  func `Open vSwitch reaches a device behind its port`() async throws {
+    let blocks = try Self.blocks()
+    try #require(blocks.count == 6)
+    let server = try Self.command(blocks[3]).joined(separator: " ")
+    // The blocks as they are, in a network of their own; the program beside them, as in another terminal.
+    let script = """
+      ip link set lo up
+      \(blocks[2])
+      \(server) & server=$!
+      \(blocks[4])
+      kill -INT $server; wait $server; echo "ended by $?"
+      \(blocks[5])
+      """
+    let shell = try ChildProcess(["unshare", "-n", "bash", "-c", script])
+    await shell.waitForEnd(within: .seconds(120))
+    #expect(shell.output.contains(" 0% packet loss") && shell.output.contains("ended by 0"), "\(shell.output)")
+    try? FileManager.default.removeItem(atPath: "/tmp/netdev-page-ovs.sock")
   }
 }
