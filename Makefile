@@ -16,7 +16,7 @@ test: deps test-deps
 
 # The products that are empty without their traits. A build of its own: other traits mean other objects.
 test-traits: deps
-	swift test --disable-xctest --traits ServiceLifecycle,Metrics --scratch-path .build-traits \
+	swift test --disable-xctest --traits Examples,ServiceLifecycle,Metrics --scratch-path .build-traits \
 	  --filter '^(NetdevServiceTests|NetdevMetricsTests)[.]'
 
 # The getting-started page, word for word, as a package of its own.
@@ -60,6 +60,11 @@ bench: deps
 # ARGUMENTS='--plot FILE.svg' says.
 bench-dpdk: deps test-deps
 	Benchmarks/dpdk.sh $(ARGUMENTS)
+
+# The example KeyValueStore beside the same store on kernel sockets.
+.PHONY: bench-store
+bench-store: deps test-deps
+	Benchmarks/store.sh $(ARGUMENTS)
 
 # What comes from outside, made up by libFuzzer: ten minutes for each fuzzer, or half a minute to see that nothing has changed.
 .PHONY: fuzz fuzz-short

@@ -16,6 +16,10 @@ let rules: [SwiftSetting] = [
 
 let cRules: [CSetting] = [.define("_GNU_SOURCE"), .treatAllWarnings(as: .error)]
 
+/// What the examples alone need: whoever takes no trait of this package does not fetch it.
+let argumentParser = Target.Dependency.product(
+  name: "ArgumentParser", package: "swift-argument-parser", condition: .when(traits: ["Examples"]))
+
 let package = Package(
   name: "swift-netdev",
   products: [
@@ -44,15 +48,16 @@ let package = Package(
     .executable(name: "KeyValueStore", targets: ["KeyValueStore"]),
   ],
   traits: [
-    .default(enabledTraits: []),
+    .default(enabledTraits: ["Examples"]),
+    .trait(name: "Examples", description: "The example programs; a program that uses the library leaves it out."),
     .trait(name: "ServiceLifecycle", description: "NetdevService: a device as a service of swift-service-lifecycle."),
     .trait(name: "Metrics", description: "NetdevMetrics: what devices count, reported to swift-metrics."),
     .trait(name: "Testing", description: "For tests of this package only: system calls can be refused."),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
     // Of use to a trait only, and not fetched without it.
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
   ],
@@ -164,56 +169,56 @@ let package = Package(
       name: "ExampleSupport",
       dependencies: [
         "Netdev", "NetdevProgram", "PacketFormats", .product(name: "Logging", package: "swift-log"),
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/ExampleSupport", swiftSettings: rules),
     .executableTarget(
       name: "EchoServer",
       dependencies: [
         "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/EchoServer", swiftSettings: rules),
     .executableTarget(
       name: "Forwarder",
       dependencies: [
         "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/Forwarder", swiftSettings: rules),
     .executableTarget(
       name: "Switch",
       dependencies: [
         "ExampleSupport", "NetdevDevices", "Netdev", "PacketFormats", "LibeventConcurrency",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/Switch", swiftSettings: rules),
     .executableTarget(
       name: "Router",
       dependencies: [
         "ExampleSupport", "NetdevDevices", "Netdev", "Responder", "PacketFormats", "LibeventConcurrency",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/Router", swiftSettings: rules),
     .executableTarget(
       name: "TrafficGenerator",
       dependencies: [
         "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "PacketFormats", "LibeventConcurrency",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/TrafficGenerator", swiftSettings: rules),
     .executableTarget(
       name: "CapturePackets",
       dependencies: [
         "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "PacketFormats",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/CapturePackets", swiftSettings: rules),
     .executableTarget(
       name: "KeyValueStore",
       dependencies: [
         "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/KeyValueStore", swiftSettings: rules),
     .executableTarget(
@@ -221,7 +226,7 @@ let package = Package(
       dependencies: [
         "ExampleSupport", "NetdevProgram", "NetdevDevices", "Netdev", "Responder", "PacketFormats",
         "LibeventConcurrency",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        argumentParser,
       ],
       path: "Examples/DHCPServer", swiftSettings: rules),
 
