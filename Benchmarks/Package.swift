@@ -63,6 +63,18 @@ let package = Package(
       dependencies: ["BenchmarkSupport", "CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
       swiftSettings: rules),
 
+    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it. The example's own files are links, and
+    // so is `ChildProcess.swift`.
+    .target(name: "CStoreTwin", cSettings: cRules),
+    .executableTarget(
+      name: "TimeStore",
+      dependencies: [
+        "BenchmarkSupport", "CStoreTwin", .product(name: "NetdevDevices", package: "swift-netdev"),
+        .product(name: "Netdev", package: "swift-netdev"), .product(name: "PacketFormats", package: "swift-netdev"),
+        .product(name: "Responder", package: "swift-netdev"),
+      ],
+      swiftSettings: rules),
+
     // The driver beside DPDK's, on DPDK's device: `dpdk.sh` runs it. `ChildProcess.swift` is a link to that of the tests.
     .executableTarget(
       name: "TimeDPDK",

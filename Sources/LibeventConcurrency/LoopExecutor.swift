@@ -219,7 +219,11 @@ extension LoopExecutor {
   public var turn: UInt64 { isOnLoop ? unsafe core.pointee.turns : 0 }
 
   /// Nanoseconds of the loop's clock. On the loop only; 0 elsewhere.
-  public var now: UInt64 { isOnLoop ? unsafe core.pointee.backend.now : 0 }
+  public var now: UInt64 {
+    guard isOnLoop else { return 0 }
+    // A loop with a thread has the system's clock: asked at once it costs no reference.
+    return thread == nil ? unsafe core.pointee.backend.now : netdev_monotonic_nanoseconds()
+  }
 
   /// The same from any thread: of a loop without a thread of its own, elsewhere than on it, when it turned last.
   var time: UInt64 {

@@ -1,4 +1,3 @@
-import Dispatch
 import NetdevDevices
 
 /// The loop that is timed: each answer is awaited until the device has released its buffer.
@@ -43,25 +42,4 @@ func echoAndSubmit(_ device: NetworkDevice) async throws {
 
 @inline(__always) private func load<Value: BitwiseCopyable>(_ frame: borrowing MutableRawSpan, _ offset: Int) -> Value {
   frame.unsafeLoadUnaligned(fromByteOffset: offset, as: Value.self)
-}
-
-/// Waits on this thread for what a task does: the main thread is the client and belongs to no executor.
-func blocking<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) throws -> Result {
-  let outcome = Outcome<Result>()
-  let done = DispatchSemaphore(value: 0)
-  Task.detached {
-    do { outcome.value = .success(try await body()) } catch { outcome.value = .failure(error) }
-    done.signal()
-  }
-  done.wait()
-  switch outcome.value {
-  case .success(let result): return result
-  case .failure(let error): throw error
-  case nil: throw CancellationError()
-  }
-}
-
-/// Written by the task, then read by who waited for it: the semaphore orders the two.
-private final class Outcome<Value: Sendable>: @unchecked Sendable {
-  var value: Result<Value, any Error>?
 }

@@ -16,11 +16,12 @@ enum Kind: String, CaseIterable, Sendable {
   case tap
   case tapTwo = "tap-two"
   case tapDeleted = "tap-deleted"
+  case tun
   case packet
   case packetTwo = "packet-two"
 
   /// Interfaces are made in a network of the process' own, which takes root.
-  var needsRoot: Bool { [.tap, .tapTwo, .tapDeleted].contains(self) || isOnWire }
+  var needsRoot: Bool { [.tap, .tapTwo, .tapDeleted, .tun].contains(self) || isOnWire }
 
   /// The device has one end of a wire of the kernel, whose other end is the kernel's.
   var isOnWire: Bool { self == .packet || self == .packetTwo }
@@ -51,6 +52,7 @@ enum Kind: String, CaseIterable, Sendable {
       case .vhostUser: ["vhost-user:\(path)?timeout=1&serve_timeout=2"]
       case .vhostUserServer: ["vhost-user:\(path)?server=1&timeout=1&connect_timeout=2&serve_timeout=2"]
       case .tap, .tapDeleted: ["tap:\(Self.interface)"]
+      case .tun: ["tun:\(Self.interface)"]
       case .tapTwo: ["tap:\(Self.interface)?queues=2&placement=own"]
       case .packet: ["packet:\(Self.interface)"]
       case .packetTwo: ["packet:\(Self.interface)?queues=2&promiscuous=1"]

@@ -32,6 +32,12 @@ struct Frame: Hashable, Sendable {
       packet.withBytes { bytes in (0..<bytes.byteCount).map { bytes.unsafeLoad(fromByteOffset: $0, as: UInt8.self) } })
   }
 
+  init?(_ bytes: RawSpan) {
+    var all: [UInt8] = []
+    for place in 0..<bytes.byteCount { all.append(bytes.unsafeLoad(fromByteOffset: place, as: UInt8.self)) }
+    self.init(all)
+  }
+
   /// Puts this frame in the place of one of the same length.
   func write(to packet: inout Packet) {
     let bytes = bytes

@@ -49,7 +49,7 @@ struct Scenario: Sendable {
 
   static let all: [Scenario] =
     loopbackScenarios + sharingScenarios + endingScenarios + peerScenarios + kernelScenarios
-    + vhostUserScenarios + [
+    + vhostUserScenarios + tryingScenarios + [
       Scenario(name: "loops", body: giveTimersAway)
     ]
 }

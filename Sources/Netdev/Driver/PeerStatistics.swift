@@ -40,7 +40,8 @@ extension NetworkDevice {
   /// What the device's own side has done so far, a queue pair each in the order of ``queues``; empty where it does not tell, as that
   /// of a switch or of `packet:`. From any thread; no queue notices. Still there after the device is closed.
   ///
-  /// A frame is counted before its buffer is released, or before it can be received; a drop and an interrupt a little later.
+  /// A frame is counted before its buffer is released, or before it can be received; a drop a little later, and doorbells and interrupts
+  /// with the next frame, or at the end.
   public var peerStatistics: [PeerStatistics] { Array(life.driver.peerStatistics.prefix(queues.count)) }
 }
 

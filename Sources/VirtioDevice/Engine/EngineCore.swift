@@ -72,7 +72,7 @@ internal import Virtio
     unsafe core.pointee.isPolling = isIdle ? core.pointee.askForKicks(result) : true
     unsafe core.pointee.rings.returnBuffers()
     // Before the driver learns of it: then it is counted.
-    unsafe core.pointee.writeLedger()
+    if before != after { unsafe core.pointee.writeLedger() }
     unsafe core.pointee.rings.receive.publishUsed()
     unsafe core.pointee.rings.transmit.publishUsed()
     if before != after { TurnHook.noteWork() }

@@ -3,8 +3,8 @@ internal import Synchronization
 /// What the device's side of a queue pair has done and what it has dropped since there is a device, over all engines that the pair
 /// has had.
 ///
-/// What is done is in words that only the present engine writes, once a turn and before the driver learns of it: whoever reads them
-/// is not noticed, and finds in them every frame of which the driver knows. Drops are added at the end of a turn that dropped
+/// What is done is in words that only the present engine writes, once in a turn that moved something and before the driver learns of
+/// it: whoever reads them is not noticed, and finds in them every frame of which the driver knows. Drops are added at the end of a turn that dropped
 /// something, so that they never meet the path of a frame that is carried.
 public final class PairLedger: Sendable {
   private let transmittedFrames = Atomic<UInt64>(0)

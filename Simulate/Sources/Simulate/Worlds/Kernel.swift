@@ -2,27 +2,66 @@ import Netdev
 import NetdevDevices
 import NetdevTesting
 
-/// Devices behind which there is this machine: the world's kernel on the other side of a TAP interface, programs at a UDP port.
+/// Devices behind which there is this machine: the world's kernel on the other side of a TAP or TUN interface, programs at a UDP port.
 let kernelScenarios: [Scenario] = [
-  Scenario(name: "tap") { world, plan in try await driveTap(world, plan, isTroubled: false) },
+  Scenario(name: "tap") { world, plan in try await drive(.tap, world, plan, isTroubled: false) },
   Scenario(name: "tap-troubled") { world, plan in
-    try await driveTap(world, plan, isTroubled: plan.disturbances.contains(.loss))
+    try await drive(.tap, world, plan, isTroubled: plan.disturbances.contains(.loss))
+  },
+  Scenario(name: "tun") { world, plan in
+    try await drive(.tun, world, plan, isTroubled: plan.disturbances.contains(.loss) && world.chance(oneIn: 2))
   },
   Scenario(name: "tap-deleted", body: deleteTap),
   Scenario(name: "tap-other-mtu", body: changeMTU),
   Scenario(name: "host-udp", body: echoDatagrams),
 ]
 
+/// What an interface carries.
+private enum Link: String, Sendable {
+  /// Frames.
+  case tap
+  /// Packets: of IPv4 and IPv6 by turns, whose bytes behind the first are a frame's.
+  case tun
+
+  /// The station of whoever is behind a TUN interface.
+  private static let router: [UInt8] = [0x02, 0x00, 0x5e, 0x00, 0x00, 0x01]
+
+  /// What the kernel has of a frame.
+  func bytes(_ frame: Frame) -> [UInt8] {
+    self == .tap ? frame.bytes : [frame.number % 2 == 0 ? 0x45 : 0x60] + frame.bytes
+  }
+
+  /// The frame of what the kernel has.
+  func frame(_ bytes: [UInt8]) -> Frame? { Frame(self == .tap ? bytes : Array(bytes.dropFirst())) }
+
+  /// What the device sends of a frame.
+  func packet(_ frame: Frame, in pool: PacketPool) throws(NetworkDeviceError) -> Packet {
+    guard self == .tun else { return try frame.packet(in: pool) }
+    let type: [UInt8] = frame.number % 2 == 0 ? [0x08, 0x00] : [0x86, 0xdd]
+    return try Packet(copying: Self.router + [2, 0, 0, 0, 0, 1] + type + bytes(frame), in: pool)
+  }
+
+  /// The frame of what the device has received.
+  func frame(_ packet: consuming Packet) -> Frame? {
+    var packet = packet
+    if self == .tun { packet.removeFirst(15) }
+    return Frame(packet)
+  }
+}
+
 /// Flows in both directions, a queue pair each. While nobody troubles the interface nothing is lost.
-private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) async throws {
+private func drive(_ link: Link, _ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) async throws {
   let queues = 1 + world.choose(below: 2)
-  guard let interface = world.makeInterface("tap0", isMultiQueue: queues > 1) else { return world.find("no interface") }
+  guard let interface = world.makeInterface("wire0", isMultiQueue: queues > 1, isLayer3: link == .tun) else {
+    return world.find("no interface")
+  }
   if world.chance(oneIn: 2) { interface.setRoom(1 + world.choose(below: 4)) }
-  let device = try await world.open("tap:tap0?queues=\(queues)" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
+  let device = try await world.open(
+    "\(link.rawValue):wire0?queues=\(queues)" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
   let (sent, received) = (Ledger(world), Ledger(world))
   let kernel = Task.detached {
-    while let frame = await interface.next() {
-      sent.note(Frame(frame))
+    while let bytes = await interface.next() {
+      sent.note(link.frame(bytes))
       await plan.pause(world)
     }
   }
@@ -30,7 +69,7 @@ private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) a
   let (out, into) = (Account(), Account())
   let readers = device.queues.map { queue in
     Task.detached {
-      for await packet in queue.packets { received.note(Frame(packet)) }
+      for await packet in queue.packets { received.note(link.frame(packet)) }
       out.isOver = true
       into.isOver = true
     }
@@ -41,7 +80,8 @@ private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) a
       for number in 0..<plan.size {
         await plan.pause(world)
         out.begun += 1
-        try await send([try Frame(flow: queue.index, number: number).packet(in: queue.pool)], by: queue, world)
+        try await send(
+          [try link.packet(Frame(flow: queue.index, number: number), in: queue.pool)], by: queue, world)
         out.done += 1
       }
     }
@@ -49,7 +89,7 @@ private func driveTap(_ world: SimulatedWorld, _ plan: Plan, isTroubled: Bool) a
   for number in 0..<plan.size {
     await plan.pause(world)
     for queue in 0..<queues {
-      if interface.send(Frame(flow: queue, number: number).bytes, queue: queue) {
+      if interface.send(link.bytes(Frame(flow: queue, number: number)), queue: queue) {
         into.begun += 1
         into.done += 1
       } else if !isTroubled && world.isCalm {

@@ -1,0 +1,1 @@
+../../../Tests/InteropTests/Support/ChildProcess.swift
