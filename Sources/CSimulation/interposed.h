@@ -2,6 +2,17 @@
 #ifndef INTERPOSED_H
 #define INTERPOSED_H
 
+#include "CSimulation.h"
+
+// The calling thread's world; NULL outside of worlds.
+const struct simulation_thread *interposed_world(void);
+
+// Remembers the library that this address lies in: the one of the runtime's tasks.
+void interposed_find_runtime(void *inside);
+
+// Lets go of the timers of sleeps that nobody sleeps any more.
+void interposed_timers_end(void);
+
 // The library's own function of this name, looked up once; several threads may do so at the same time, and find the same.
 void *interposed_look_up(void **known, const char *name);
 

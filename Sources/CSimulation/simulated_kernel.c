@@ -19,14 +19,22 @@
 struct kernel {
   struct object *objects;
   void (*news)(void *context);
+  void (*lacks)(void *context, const char *what);
   void *context;
 };
 
 static __thread struct kernel *kernel;
 
-void simulated_kernel_begin(void (*news)(void *context), void *context) {
+void simulated_kernel_begin(
+    void (*news)(void *context), void (*lacks)(void *context, const char *what), void *context) {
   kernel = calloc(1, sizeof *kernel);
-  if (kernel) *kernel = (struct kernel){.news = news, .context = context};
+  if (kernel) *kernel = (struct kernel){.news = news, .lacks = lacks, .context = context};
+}
+
+// What a socket of the world's cannot do: an error, and a word of it.
+static long lacks(const char *what, int error) {
+  if (kernel) kernel->lacks(kernel->context, what);
+  return -error;
 }
 
 void simulated_kernel_end(void) {
@@ -174,24 +182,57 @@ int ioctl(int descriptor, unsigned long request, ...) {
 ssize_t readv(int descriptor, const struct iovec *pieces, int count) {
   struct object *object = simulated_object(descriptor);
   if (!object) return ORIGINAL(readv, descriptor, pieces, count);
-  return told(object->kind == TAP_QUEUE ? simulated_tap_read(object, pieces, count) : -EOPNOTSUPP);
+  return told(object->kind == TAP_QUEUE ? simulated_tap_read(object, pieces, count) : lacks("readv of a socket", EOPNOTSUPP));
 }
 
 ssize_t writev(int descriptor, const struct iovec *pieces, int count) {
   struct object *object = simulated_object(descriptor);
   if (!object) return ORIGINAL(writev, descriptor, pieces, count);
-  return told(object->kind == TAP_QUEUE ? simulated_tap_write(object, pieces, count) : -EOPNOTSUPP);
+  return told(object->kind == TAP_QUEUE ? simulated_tap_write(object, pieces, count) : lacks("writev of a socket", EOPNOTSUPP));
+}
+
+ssize_t read(int descriptor, void *bytes, size_t room) {
+  if (!simulated_object(descriptor)) return ORIGINAL(read, descriptor, bytes, room);
+  struct iovec piece = {.iov_base = bytes, .iov_len = room};
+  return readv(descriptor, &piece, 1);
+}
+
+ssize_t write(int descriptor, const void *bytes, size_t length) {
+  if (!simulated_object(descriptor)) return ORIGINAL(write, descriptor, bytes, length);
+  struct iovec piece = {.iov_base = (void *)bytes, .iov_len = length};
+  return writev(descriptor, &piece, 1);
 }
 
 int socket(int domain, int type, int protocol) {
   bool is_link = domain == AF_NETLINK;
   // An interface of the host is none of the world's.
-  bool is_unknown = domain == AF_INET6 || domain == AF_PACKET;
-  if (!kernel || !(is_link || domain == AF_INET || is_unknown)) return ORIGINAL(socket, domain, type, protocol);
-  int descriptor = -EAFNOSUPPORT;
-  if (is_link || domain == AF_INET) simulated_make(is_link ? LINK_SOCKET : INTERNET_SOCKET, &descriptor);
+  if (kernel && domain == AF_PACKET) return (int)told(lacks("packet sockets: there is no device packet: in it", EAFNOSUPPORT));
+  if (kernel && domain == AF_INET6) return (int)told(lacks("sockets of IPv6", EAFNOSUPPORT));
+  if (!kernel || !(is_link || domain == AF_INET)) return ORIGINAL(socket, domain, type, protocol);
+  if (!is_link && (type & 0xf) != SOCK_DGRAM) return (int)told(lacks("sockets of IPv4 but those of UDP", EPROTONOSUPPORT));
+  int descriptor = -ENOMEM;
+  simulated_make(is_link ? LINK_SOCKET : INTERNET_SOCKET, &descriptor);
   return (int)told(descriptor);
 }
+
+// What the library does not ask of a socket of the world's.
+#define LACKED(result, name, parameters, ...)                                  \
+  result name parameters {                                                     \
+    if (simulated_object(descriptor)) return (result)told(lacks(#name " of a socket", EOPNOTSUPP)); \
+    return ORIGINAL(name, __VA_ARGS__);                                        \
+  }
+
+LACKED(int, connect, (int descriptor, const struct sockaddr *name, socklen_t length), descriptor, name, length)
+LACKED(int, listen, (int descriptor, int backlog), descriptor, backlog)
+LACKED(int, getpeername, (int descriptor, struct sockaddr *restrict name, socklen_t *restrict length), descriptor, name, length)
+LACKED(ssize_t, sendto,
+       (int descriptor, const void *bytes, size_t length, int flags, const struct sockaddr *name, socklen_t name_length), descriptor,
+       bytes, length, flags, name, name_length)
+LACKED(ssize_t, recvfrom,
+       (int descriptor, void *restrict bytes, size_t room, int flags, struct sockaddr *restrict name, socklen_t *restrict length),
+       descriptor, bytes, room, flags, name, length)
+LACKED(ssize_t, sendmsg, (int descriptor, const struct msghdr *message, int flags), descriptor, message, flags)
+LACKED(ssize_t, recvmsg, (int descriptor, struct msghdr *message, int flags), descriptor, message, flags)
 
 int bind(int descriptor, const struct sockaddr *name, socklen_t length) {
   struct object *object = simulated_object(descriptor);

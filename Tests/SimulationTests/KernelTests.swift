@@ -116,3 +116,43 @@ private func passThroughTap(_ world: SimulatedWorld, _ queues: Int) async throws
   while let frame = interface.take() { taken.append(frame[14]) }
   #expect(taken.sorted() == (0..<5).flatMap { [UInt8](repeating: 100 + $0, count: queues) })
 }
+
+/// What a program asks of the kernel that a world has not.
+@Suite struct LackTests {
+  private struct Asked: Sendable, CustomTestStringConvertible {
+    let testDescription: String
+    let ask: @Sendable (SimulatedWorld) async throws -> Void
+  }
+
+  private static func socket(_ domain: CInt, _ type: __socket_type) -> CInt {
+    Glibc.socket(domain, CInt(type.rawValue), 0)
+  }
+
+  private static let asked: [Asked] = [
+    Asked(testDescription: "packet sockets: there is no device packet:") { world in
+      do { _ = try await world.open("packet:lo") } catch {}
+    },
+    Asked(testDescription: "sockets of IPv4 but those of UDP") { _ in _ = socket(AF_INET, SOCK_STREAM) },
+    Asked(testDescription: "sockets of IPv6") { _ in _ = socket(AF_INET6, SOCK_DGRAM) },
+    Asked(testDescription: "sendto of a socket") { _ in
+      let own = socket(AF_INET, SOCK_DGRAM)
+      _ = unsafe sendto(own, "hi", 2, 0, nil, 0)
+      close(own)
+    },
+    Asked(testDescription: "listen of a socket") { _ in
+      let own = socket(AF_INET, SOCK_DGRAM)
+      _ = listen(own, 1)
+      close(own)
+    },
+    Asked(testDescription: "writev of a socket") { _ in
+      let own = socket(AF_INET, SOCK_DGRAM)
+      _ = unsafe write(own, "12345678", 8)
+      close(own)
+    },
+  ]
+
+  @Test(arguments: asked) private func `is said in words`(_ asked: Asked) async {
+    let report = await Simulation(seed: 1).observe(asked.ask)
+    #expect(report.findings.first?.hasPrefix("a world has no \(asked.testDescription)") == true, "\(report)")
+  }
+}

@@ -1,7 +1,7 @@
 // What the Swift runtime and the C library do for one thread, taken over by a simulated world.
 //
-// A program's own `dispatch_async_f`, `dispatch_after_f` and `clock_gettime` are the ones that its shared libraries call, too:
-// on a world's thread they hand work to the world and read its clock; on every other thread they are what they always were.
+// A program's own functions of Dispatch, its clocks and its system calls are the ones that its shared libraries call, too: on a
+// world's thread they hand work to the world, read its clock and ask its kernel; on every other thread they are what they always were.
 #ifndef CSIMULATION_H
 #define CSIMULATION_H
 
@@ -19,6 +19,8 @@ struct simulation_thread {
   void (*after)(void *context, uint64_t delay, void (*body)(void *), void *argument);
   // Work for the main thread, which is outside of every world.
   void (*main)(void *context);
+  // A function of Dispatch's that the program has called itself.
+  void (*dispatch)(void *context, const char *function);
   // Nanoseconds of the world's clock.
   uint64_t (*now)(void *context);
 };
@@ -32,6 +34,9 @@ bool simulation_install(simulation_stranger stranger);
 // From here on the calling thread belongs to the world; NULL: to nobody. What is pointed to outlives that.
 void simulation_enter(const struct simulation_thread *world);
 
+// From here on the next job that the calling thread hands to the pool is put here instead; NULL: as everywhere.
+void simulation_capture(void **job);
+
 // A number that no other task of this process has, for the task that the job belongs to; 0 for a job without a task.
 uint64_t simulation_task(void *job);
 
@@ -41,10 +46,30 @@ void simulation_run(void *job);
 // The calling thread's name, into 16 bytes.
 void simulation_thread_name(char *name);
 
+// The calling thread's number in the system.
+int simulation_thread_number(void);
+
 // Lets real time pass.
 void simulation_pause(unsigned milliseconds);
 
 // Whether a descriptor can be read, or written, now.
 bool simulation_is_ready(int descriptor, bool for_writing);
+
+// --- Who looks at a world from outside
+
+// From here to the end, on the world's thread: where it traps, and when a step has lasted so many milliseconds of real time, a line
+// on the standard error says so.
+void simulation_watch_begin(uint64_t seed, unsigned milliseconds);
+
+// A line on the standard error, of the world of this seed; from any thread.
+void simulation_tell(uint64_t seed, const char *text);
+
+// The step that is being made.
+void simulation_watch_step(uint64_t step);
+
+// The world itself waits, or goes on.
+void simulation_watch_rest(bool rests);
+
+void simulation_watch_end(void);
 
 #endif

@@ -11,8 +11,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-// A kernel with nothing in it, as the calling thread's; `news` is called when something has passed to the other side.
-void simulated_kernel_begin(void (*news)(void *context), void *context);
+// A kernel with nothing in it, as the calling thread's; `news` is called when something has passed to the other side, `lacks` when it
+// is asked for what only the machine's has.
+void simulated_kernel_begin(
+    void (*news)(void *context), void (*lacks)(void *context, const char *what), void *context);
 
 // Takes everything away. Descriptors that are still open stay so, and read as ends.
 void simulated_kernel_end(void);

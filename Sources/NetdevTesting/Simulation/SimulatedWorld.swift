@@ -1,3 +1,4 @@
+internal import CSimulation
 public import Netdev
 internal import NetdevDevices
 
@@ -13,18 +14,21 @@ public final class SimulatedWorld: @unchecked Sendable {
 
   init(_ schedule: WorldSchedule) { self.schedule = schedule }
 
-  func begin(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) {
-    // The program's first task: whoever runs the world waits for its end.
-    let program = Task.detached { [self] in
-      do {
-        try await body(self)
-      } catch {
-        self.error = error
-      }
-      isOver = true
-      schedule.incidents.end()
+  /// Whoever runs the world waits for the end of its program.
+  func begin(_ program: Program) {
+    program.begin(in: schedule)
+    mayCancel(program.task)
+  }
+
+  fileprivate func live(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) async {
+    guard !schedule.isEnded else { return }
+    do {
+      try await body(self)
+    } catch {
+      self.error = error
     }
-    mayCancel(program)
+    isOver = true
+    schedule.incidents.end()
   }
 
   /// Rings whenever something has passed through the world's kernel.
@@ -39,6 +43,33 @@ public final class SimulatedWorld: @unchecked Sendable {
       schedule.find("pool \(number): \(pool.configuration.slots - pool.free) buffers have not come home")
     }
     pools = []
+  }
+}
+
+/// The first task of a world: made by its caller, whose task-local values it has, and run by the world.
+struct Program: Sendable {
+  let task: Task<Void, Never>
+  /// The address of its first job, which belongs to whoever runs it, once.
+  private let job: UInt
+
+  init(_ world: SimulatedWorld, _ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) {
+    var job: UnsafeMutableRawPointer?
+    task = unsafe withUnsafeMutablePointer(to: &job) { place in
+      unsafe simulation_capture(place)
+      defer { simulation_capture(nil) }
+      return Task(priority: .medium) { await world.live(body) }
+    }
+    self.job = UInt(bitPattern: job)
+  }
+
+  func begin(in schedule: WorldSchedule) {
+    if let job = unsafe UnsafeMutableRawPointer(bitPattern: job) { unsafe schedule.enqueue(job) }
+  }
+
+  /// Ends it without its world.
+  func abandon(_ schedule: WorldSchedule) {
+    schedule.end()
+    if let job = unsafe UnsafeMutableRawPointer(bitPattern: job) { unsafe simulation_run(job) }
   }
 }
 

@@ -1,3 +1,5 @@
+internal import CNetdevSystem
+internal import CSimulation
 internal import Synchronization
 
 /// A program and its devices in a world of one thread, whose clock and whose order of events come from a seed.
@@ -29,6 +31,8 @@ public struct Simulation: Sendable {
     public var traceLines = 60
     /// Milliseconds of real time that another thread's mistake is waited for before a wait counts as one for ever.
     public var arrivalMilliseconds = 1000
+    /// Milliseconds of real time in one step after which a line on the standard error says that the program does not come back.
+    public var stepMilliseconds = 10_000
 
     /// The defaults.
     public init() {}
@@ -49,7 +53,7 @@ public struct Simulation: Sendable {
   }
 
   /// What came of a run.
-  public struct Report: Sendable {
+  public struct Report: Sendable, CustomStringConvertible {
     /// The seed.
     public let seed: UInt64
     /// What the world found wrong, first things first: tasks that wait for ever, loops and sleeps that are left, loops that
@@ -69,6 +73,18 @@ public struct Simulation: Sendable {
     public let steps: UInt64
     /// What its clock showed at the end, from its beginning.
     public let duration: Duration
+
+    /// The seed and what the body threw, what happened to it, what was found, and the last events: a line each.
+    public var description: String {
+      let outcome = error.map { "the body threw: \($0)" }
+      var lines = outcome.map { [$0] } ?? []
+      if !happened.isEmpty { lines.append("what happened: \(happened.joined(separator: ", "))") }
+      if refusals > 0 { lines.append("calls refused or cut short: \(refusals)") }
+      lines += findings.map { error == nil && happened.isEmpty && refusals == 0 ? $0 : "found: \($0)" }
+      if lines.isEmpty { lines = ["nothing was found"] }
+      lines[0] = "seed \(seed): \(lines[0])"
+      return (lines + ["the last of \(steps) steps, in \(duration):"] + trace).joined(separator: "\n")
+    }
   }
 
   /// A run in which something was wrong.
@@ -76,11 +92,8 @@ public struct Simulation: Sendable {
     /// What came of the run.
     public let report: Report
 
-    /// Findings, seed and the last events.
-    public var description: String {
-      (["seed \(report.seed): \(report.findings.first ?? "")"] + report.findings.dropFirst() + report.trace)
-        .joined(separator: "\n")
-    }
+    /// That of its report.
+    public var description: String { report.description }
   }
 
   /// The seed.
@@ -90,7 +103,7 @@ public struct Simulation: Sendable {
   /// What else happens to the program; nothing, unless it is asked for.
   public var disturbances: Disturbances = []
   /// One system call of the library in so many is refused with an error that it may have, or cut short; 0 for none. Only a build
-  /// with the package trait `Testing` can.
+  /// with the package trait `Testing` can; in another one that is all that a run finds.
   public var refusalRate = 0
 
   /// The run of this seed.
@@ -121,9 +134,23 @@ public struct Simulation: Sendable {
 
   /// The same, for whoever wants to see what came of it.
   public func observe(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) async -> Report {
-    await withCheckedContinuation { continuation in
-      let isStarted = SimulationThread.start { continuation.resume(returning: live(body)) }
-      if !isStarted { continuation.resume(returning: refused("there is no thread for the world")) }
+    guard SimulationThread.current == nil else {
+      return refused("a world in a world: one must be over before the next one begins")
+    }
+    guard refusalRate == 0 || netdev_fault_is_built() else {
+      return refused(
+        "refusalRate does nothing in this build: only one of swift-netdev with the trait Testing refuses calls")
+    }
+    guard SimulationThread.isInstalled else { return refused("the runtime of this process cannot be taken over") }
+    let schedule = WorldSchedule(seed: seed, limits: limits, disturbances: disturbances)
+    schedule.faults.rate = refusalRate
+    let world = SimulatedWorld(schedule)
+    // On this thread: the body has the task-local values of its caller, among them which test this is.
+    let program = Program(world, body)
+    return await withCheckedContinuation { continuation in
+      if SimulationThread.start({ continuation.resume(returning: live(world, program)) }) { return }
+      program.abandon(schedule)
+      continuation.resume(returning: refused("there is no thread for the world"))
     }
   }
 
@@ -133,19 +160,16 @@ public struct Simulation: Sendable {
       duration: .zero)
   }
 
-  @inline(never) private func live(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) -> Report {
-    let schedule = WorldSchedule(seed: seed, limits: limits, disturbances: disturbances)
-    schedule.faults.rate = refusalRate
-    let world = SimulatedWorld(schedule)
+  @inline(never) private func live(_ world: SimulatedWorld, _ program: Program) -> Report {
+    let schedule = world.schedule
     let began = schedule.now
-    let isInstalled = SimulationThread.with(schedule) {
-      world.begin(body)
+    SimulationThread.with(schedule) {
+      world.begin(program)
       schedule.run { world.isOver }
       if schedule.findings.isEmpty { schedule.findLeftovers() }
       if schedule.findings.isEmpty { world.findLeftovers() }
       schedule.end()
     }
-    guard isInstalled else { return refused("the runtime of this process cannot be taken over") }
     return Report(
       seed: seed, findings: schedule.findings, error: world.error, happened: schedule.incidents.happened,
       refusals: schedule.faults.count, trace: schedule.trace.lines,

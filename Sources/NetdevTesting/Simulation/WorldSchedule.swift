@@ -55,7 +55,8 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   let arrivals = Mutex(Arrivals())
   /// Watches the rings of virtio-net in this world. Behind a lock, as a driver may go on any thread.
   private let rings = Mutex(RingMonitor())
-  private let limits: Simulation.Limits
+  let seed: UInt64
+  let limits: Simulation.Limits
   private var orders: UInt64 = 0
   private var pool: [Work] = []
   private var delayed: [Delayed] = []
@@ -67,13 +68,14 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   private var listeners: [SimulatedBell] = []
   /// Steps since time passed that was waited for.
   private var stepsInPlace = 0
-  private var isEnded = false
+  private(set) var isEnded = false
 
   let incidents = WorldIncidents()
   let faults = SimulatedFaults()
   let disturbances: Simulation.Disturbances
 
   init(seed: UInt64, limits: Simulation.Limits, disturbances: Simulation.Disturbances) {
+    self.seed = seed
     random = SeededRandom(seed: seed)
     self.limits = limits
     self.disturbances = disturbances
@@ -96,6 +98,29 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   func find(_ text: String) {
     note(.note("FOUND: \(text)"))
     if findings.count < 20 { findings.append(text) }
+  }
+}
+
+// MARK: - What a world has not
+
+extension WorldSchedule {
+  /// The program itself has called one of Dispatch's functions: what it asked for is done outside of the world.
+  func noteDispatch(_ function: String) {
+    find("the program used Dispatch: \(function); a world has none: use tasks and Task.sleep")
+  }
+
+  /// The program, or the library for it, has asked for something of the kernel that only the machine's has.
+  func noteLack(of what: String) { find("a world has no \(what)") }
+
+  /// What is waited for when nothing can go on.
+  private var endlessWait: String {
+    let times = loops.compactMap { $0.backend.earliest } + delayed.map { $0.time }
+    guard let first = times.min() else { return "a wait for ever: nothing is to be done, and no timer is set" }
+    let day: UInt64 = 24 * 3600 * 1_000_000_000
+    return first == .max
+      ? "a wait for ever: nothing is to be done, but to sleep without an end"
+      : "a wait for ever: nothing is to be done for \((first - min(first, now)) / day) days, and longer than "
+        + "\(limits.nanoseconds / day) days nobody waits (Simulation.Limits.nanoseconds)"
   }
 }
 
@@ -150,19 +175,19 @@ extension WorldSchedule {
   /// From any thread: a loop of this world was woken.
   func noteWake(of loop: Int) {
     guard SimulationThread.current !== self else { return }
-    let thread = SimulationThread.name
-    arrivals.withLock { $0.escapes.append("the thread '\(thread)' woke loop \(loop) of the world") }
+    let thread = SimulationThread.description
+    arrivals.withLock { $0.escapes.append("\(thread) woke loop \(loop) of the world") }
   }
 
   /// From another thread: takes a job that is this world's.
   func take(stranger job: UnsafeMutableRawPointer) -> Bool {
     let identity = unsafe simulation_task(job)
     guard identity != 0 else { return false }
-    let thread = SimulationThread.name
+    let thread = SimulationThread.description
     return arrivals.withLock { arrivals in
       guard arrivals.tasks.contains(identity) else { return false }
       arrivals.jobs.append(UInt(bitPattern: job))
-      arrivals.escapes.append("the thread '\(thread)' resumed a task of the world")
+      arrivals.escapes.append("\(thread) resumed a task of the world")
       return true
     }
   }
@@ -198,17 +223,21 @@ extension WorldSchedule {
       if step() { continue }
       if isOver() { return }
       // Nothing to do, and nothing to wait for: unless somebody outside of this world is to bring it.
-      guard waitForArrivals() else { return find("a wait for ever: nothing is to be done, and no timer is set") }
+      guard waitForArrivals() else { return find(endlessWait) }
     }
+  }
+
+  private var awake: [Turned] {
+    loops.filter { !$0.loop.isTurning && (!$0.loop.isAsleep || $0.backend.hasReason) }
   }
 
   /// One thing that can happen; false when there is none.
   private func step() -> Bool {
-    let awake = loops.filter { !$0.loop.isTurning && (!$0.loop.isAsleep || $0.backend.hasReason) }
+    let awake = awake
     let choices = pool.count + awake.count
     // Who is held up is so for a while, and not until somebody's time-out is over.
     if choices == 0 { return depth == 0 && passTime() }
-    steps += 1
+    beginStep()
     stepsInPlace += 1
     now += 100 + random.next() % 2000
     // A machine that is busy elsewhere.
@@ -222,6 +251,11 @@ extension WorldSchedule {
       turn(awake[choice - pool.count])
     }
     return true
+  }
+
+  private func beginStep() {
+    steps += 1
+    simulation_watch_step(steps)
   }
 
   private func haveIncidents() {
@@ -244,7 +278,7 @@ extension WorldSchedule {
   private func passTime() -> Bool {
     let next = (loops.compactMap { $0.backend.earliest } + delayed.map { $0.time }).min()
     guard let next, next != .max, next - min(next, now) < limits.nanoseconds else { return false }
-    steps += 1
+    beginStep()
     stepsInPlace = 0
     for turned in loops { turned.idleness.inARow = 0 }
     now = max(now, next) + random.next() % 1000
@@ -259,6 +293,8 @@ extension WorldSchedule {
       delayed[first].time <= now
     {
       pool.append(delayed.remove(at: first).work)
+      // Somebody has waited for this time.
+      stepsInPlace = 0
     }
   }
 
@@ -318,7 +354,9 @@ extension WorldSchedule {
 
   /// Real time, for what another thread may bring; false when nobody brings anything.
   private func waitForArrivals() -> Bool {
-    for _ in 0..<limits.arrivalMilliseconds {
+    simulation_watch_rest(true)
+    defer { simulation_watch_rest(false) }
+    for _ in 0..<max(0, limits.arrivalMilliseconds) {
       if arrivals.withLock({ !$0.jobs.isEmpty || !$0.escapes.isEmpty }) { return true }
       simulation_pause(1)
     }
@@ -353,9 +391,25 @@ extension WorldSchedule {
   func findLeftovers() {
     loops.removeAll { !$0.loop.isLive }
     for turned in loops {
-      find("the loop '\(turned.loop.name)' is still held at the end, \(turned.backend.timersSet) timers set")
+      find(
+        "the loop '\(turned.loop.name)' is still held at the end, \(turned.backend.timersSet) timers set: "
+          + "close its device, or end the task that holds it")
     }
-    if !delayed.isEmpty { find("\(delayed.count) tasks still sleep at the end") }
+    let sleeping = wakeSleepers()
+    if sleeping > 0 { find("\(sleeping) tasks still sleep at the end: cancel them, and wait for them") }
+  }
+
+  /// Ends the sleeps that are longer than a world lasts, and counts those that somebody sleeps: of a cancelled one nothing comes.
+  private func wakeSleepers() -> Int {
+    var count = 0
+    for sleep in delayed {
+      let before = pool.count + awake.count
+      guard case .call(let body, let argument) = sleep.work else { continue }
+      LoopWorlds.outsideLoops { unsafe body(argument) }
+      if pool.count + awake.count > before { count += 1 }
+    }
+    delayed = []
+    return count
   }
 
   /// Lets go of everything: what is still held outside stays as it is and is never turned again.
