@@ -29,7 +29,7 @@ table='
        serve-1         CountRing   swift,serve,1    400    0        0    1.40   serve-c-1
        burst           CountQueue  burst,64         250    0        0    -      -
        burst-swap      CountQueue  burst-swap,64    290    0        0    -      -
-       burst-32        CountQueue  burst,32         280    0        0    -      -
+       burst-32        CountQueue  burst,32         282    0        0    -      -
        await           CountQueue  await,64         310    0        0    1.25   burst
        await-swap      CountQueue  await-swap,64    350    0        0    -      -
        await-32        CountQueue  await,32         340    0        0    1.25   burst-32

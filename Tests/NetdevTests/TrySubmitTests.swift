@@ -173,10 +173,15 @@ import Testing
   @Test func `what was left for the loop and never sent is counted as failed`() async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 1)
     let (device, queue) = try await Self.open(driver)
-    for number in 0..<10 { #expect(try queue.trySubmit(Packet(copying: numbered(number), in: queue.pool)) == nil) }
+    // The loop may be quick, and find no room for the others.
+    var taken: UInt64 = 0
+    for number in 0..<10 {
+      if try queue.trySubmit(Packet(copying: numbered(number), in: queue.pool)) == nil { taken += 1 }
+    }
     try await device.close()
     let statistics = device.totalStatistics
-    #expect(statistics.packetsFailed + statistics.packetsReleased == 10)
+    #expect(taken > 0 && statistics.packetsRefused == 10 - taken)
+    #expect(statistics.packetsFailed + statistics.packetsReleased == taken)
     #expect(device.pool.free == device.pool.configuration.slots)
   }
 }
