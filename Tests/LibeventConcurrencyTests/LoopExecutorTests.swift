@@ -122,9 +122,10 @@ private actor Counter {
     #expect(throws: LoopError.self) { _ = try loop.makeSource(descriptor: 0, readiness: .readable) {} }
   }
 
-  @Test func `a CPU that does not exist is refused with an error that names it`() {
-    #expect { try LoopExecutor(name: "test", cpu: 1000) } throws: { error in
-      (error as? LoopError)?.operation.contains("1000") == true
+  @Test(arguments: [1000, -1, Int.max, Int.min])
+  func `a CPU that does not exist is refused with an error that names it`(_ cpu: Int) {
+    #expect { try LoopExecutor(name: "test", cpu: cpu) } throws: { error in
+      (error as? LoopError)?.operation.hasSuffix("CPU \(cpu)") == true
     }
   }
 

@@ -1,7 +1,9 @@
 import LibeventConcurrency
 import Netdev
+import NetdevDevices
 import NetdevTesting
 import Testing
+import VirtioNet
 
 /// Any argument of a public call gives a result or a typed error: nothing traps, and nothing stale is shown.
 @Suite(.timeLimit(.minutes(2))) struct ArgumentTests {
@@ -97,11 +99,53 @@ import Testing
         #expect(error.code == .invalidConfiguration)
       }
     }
+    for change: (inout NetworkDevice.Configuration) -> Void in [
+      { $0.cpus = [number] }, { $0.queuePairs = number }, { $0.queueSize = number },
+    ] {
+      var configuration = NetworkDevice.Configuration()
+      change(&configuration)
+      do {
+        let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .release), configuration: configuration)
+        try await device.queues[0].send(Packet(copying: numbered(1), in: device.pool))
+        try await device.close()
+      } catch {
+        #expect(error.code == (configuration.cpus.isEmpty ? .invalidConfiguration : .system))
+        #expect(error.description.contains("\(number)"))
+      }
+    }
+  }
+
+  @Test(arguments: [
+    Duration(attoseconds: .min), .seconds(Int64.min), .seconds(-1), Duration(attoseconds: -1), .zero,
+    Duration(attoseconds: 1), .seconds(Int64.max), Duration(attoseconds: .max),
+  ])
+  func `times of any length are times`(_ time: Duration) async throws {
+    #expect(time.nanosecondsRoundedUp == (time <= .zero ? 0 : time < .seconds(1) ? 1 : .max))
+    let loop = try LoopExecutor(name: "times", stallBound: time)
+    if time <= .seconds(1) { #expect(await loop.sleep(for: time)) }
     var configuration = NetworkDevice.Configuration()
-    configuration.busyPoll = .seconds(Int64(number))
-    let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .release), configuration: configuration)
-    try await device.queues[0].send(Packet(copying: numbered(1), in: device.pool))
-    try await device.close()
+    configuration.busyPoll = time
+    configuration.resetTimeout = time
+    configuration.stallBound = time
+    var recovery = VirtioRecovery()
+    (recovery.firstDelay, recovery.longestDelay) = (time, time)
+    var lying = LyingDevice.Configuration()
+    lying.recovery = recovery
+    let side = LyingDevice(lying)
+    for open in [
+      { try await NetworkDevice.open(driver: ScriptedDriver(mode: .release), configuration: configuration) },
+      { try await NetworkDevice.open("loopback:", configuration: configuration) },
+      { try await NetworkDevice.open(driver: VirtioNetDriver(transport: side), configuration: configuration) },
+    ] {
+      let device = try await open()
+      try await device.queues[0].submit(Packet(copying: numbered(1), in: device.pool))
+      for _ in 0..<3 { side.lose(isGone: { true }) }
+      do {
+        try await device.close()
+      } catch {
+        #expect(error.code == .resetNotConfirmed && time <= .seconds(1))
+      }
+    }
   }
 
   @Test(arguments: [

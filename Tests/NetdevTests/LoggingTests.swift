@@ -13,7 +13,7 @@ import VirtioNet
 @testable import Netdev
 
 /// The control plane in the log: each step is there, at the level that its reader expects, with what is needed to follow it.
-@Suite(.timeLimit(.minutes(3))) struct LoggingTests {
+@Suite(.serialized, .timeLimit(.minutes(3))) struct LoggingTests {
   private func open(
     _ side: LyingDevice, _ log: RecordedLog, reset: Duration = .seconds(5),
     change: (inout NetworkDevice.Configuration) -> Void = { _ in }
@@ -231,7 +231,7 @@ import VirtioNet
     let more = 500
     for number in 0..<LogLines.most + more { logger.info("\(number)") }
     held.letGo()
-    LogLines.finish()
+    LogLines.finish([held.label])
     logger.info("and on")
     let lines = held.all
     #expect(lines.count == LogLines.most + 2)

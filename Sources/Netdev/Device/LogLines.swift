@@ -45,9 +45,9 @@ package final class LogLines: Sendable {
     }
   }
 
-  /// Waits until all lines of now have been written. Not on a loop; on one it does not wait.
-  package static func finish() {
-    for lines in all.withLock({ $0.values.compactMap { $0.lines } }) { lines.queue.finish() }
+  /// Waits until the lines of now have been written of loggers with one of these labels. Not on a loop; on one it does not wait.
+  package static func finish(_ labels: Set<String>) {
+    for lines in all.withLock({ all in labels.compactMap { all[$0]?.lines } }) { lines.queue.finish() }
   }
 
   // MARK: Lines

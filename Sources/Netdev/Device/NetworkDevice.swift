@@ -31,9 +31,9 @@ public final class NetworkDevice: Sendable {
     public var controlLoop: LoopExecutor?
     /// CPUs to pin the queues' loops to, in turn; empty leaves placement to the scheduler.
     public var cpus: [Int] = []
-    /// How long an idle queue polls before it sleeps; zero sleeps at once.
+    /// How long an idle queue polls before it sleeps; zero, and less, sleeps at once.
     public var busyPoll: Duration = .zero
-    /// How long the device may take to confirm a reset before its memory is quarantined.
+    /// How long the device may take to confirm a reset before its memory is quarantined; less than zero counts as zero.
     public var resetTimeout: Duration = .seconds(5)
     /// A job that holds a queue's loop longer is counted and logged.
     public var stallBound: Duration = .milliseconds(100)
