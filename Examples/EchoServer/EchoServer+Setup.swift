@@ -41,7 +41,9 @@ extension EchoServer {
 
   func hardwareAddress(of device: NetworkDevice) throws -> MACAddress {
     guard let address = device.information.hardwareAddress else {
-      throw NetworkDeviceError(.unsupported, "EchoServer", offered: "a device without a hardware address")
+      throw NetworkDeviceError(
+        .unsupported, "echoing on \(device.information.name)", offered: "a device without a hardware address",
+        advice: "choose one on Ethernet")
     }
     return address
   }

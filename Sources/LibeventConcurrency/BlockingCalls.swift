@@ -8,19 +8,16 @@ internal import Synchronization
 /// for its grace periods, 10 ms and more each: closing a packet socket or a TAP queue is of both kinds. Threads are there only
 /// while there is something to call, and so many at a time that 256 sockets are closed side by side.
 package enum BlockingCalls {
-  private struct State {
-    var calls: [@Sendable () -> Void] = []
-    var threads = 0
-  }
-
-  private static let state = Mutex(State())
-  private static let mostThreads = 32
+  private static let threads = CallThreads("netdev-calls", most: 32)
 
   /// Whether a call that blocks here holds a loop.
   package static var wouldHoldLoop: Bool { netdev_current_loop_identity() != 0 }
 
   /// Whether calls are being made, or are due: of all that have called `start`. For tests.
-  static var areUnderWay: Bool { state.withLock { $0.threads > 0 } }
+  static var areUnderWay: Bool { threads.areThere }
+
+  /// Calls that wait for a thread. For tests.
+  package static var due: Int { threads.due }
 
   /// Makes a call here, unless this is a loop's thread: then elsewhere, and nobody is told when. From any thread.
   package static func run(_ call: @escaping @Sendable () -> Void) {
@@ -33,35 +30,7 @@ package enum BlockingCalls {
   /// has one thread, it is a step of its own.
   package static func start(_ call: @escaping @Sendable () -> Void) {
     if let world = LoopWorlds.current { return world.start(call) }
-    let needsThread = state.withLock { state in
-      state.calls.append(call)
-      guard state.threads < mostThreads else { return false }
-      state.threads += 1
-      return true
-    }
-    guard needsThread else { return }
-    if let thread = OwnThread("netdev-calls", work) {
-      thread.detach()
-    } else if state.withLock({ state in
-      guard state.threads > 1 else { return true }
-      state.threads -= 1
-      return false
-    }) {
-      work()
-    }
-  }
-
-  /// Makes the calls that are due; ends when there are none.
-  private static func work() {
-    while let call = state.withLock({ state -> (@Sendable () -> Void)? in
-      guard !state.calls.isEmpty else {
-        state.threads -= 1
-        return nil
-      }
-      return state.calls.removeFirst()
-    }) {
-      call()
-    }
+    if !threads.start(call) { threads.callHere() }
   }
 }
 
@@ -76,27 +45,31 @@ package final class BlockingQueue: Sendable {
   }
 
   private let state = Mutex(State())
-  private let threadName: String?
+  private let threads: CallThreads?
 
-  /// - Parameter thread: the name of a thread of the queue's own, which is there while there is something to call; where none can be
-  ///   had, the calls wait for the next one. Without a name the queue shares threads with all others, and makes its calls in any case.
-  package init(thread: String? = nil) { threadName = thread }
+  /// - Parameter threads: what makes the calls; where none can be had, they wait for the next one to come. Without them the queue
+  ///   shares those of all others, and makes its calls in any case.
+  package init(on threads: CallThreads? = nil) { self.threads = threads }
 
   /// Makes a call, after those that were there before. From any thread; what the call holds is let go of where it is made.
   package func start(_ call: @escaping @Sendable () -> Void) {
-    let needsThread = state.withLock { state in
+    let (isFirst, isDue) = state.withLock { state in
       state.calls.append(call)
-      guard !state.isWorking, !state.isDue else { return false }
-      state.isDue = true
-      return true
+      let isFirst = !state.isWorking && !state.isDue
+      if isFirst { state.isDue = true }
+      return (isFirst, state.isDue)
     }
-    guard needsThread else { return }
+    guard isFirst else {
+      // None could be had, perhaps, when the first one asked.
+      if isDue { threads?.provide() }
+      return
+    }
     let work = { @Sendable [self] in
       state.withLock { $0.isDue = false }
       self.work()
     }
-    guard let threadName, LoopWorlds.current == nil else { return BlockingCalls.start(work) }
-    if let thread = OwnThread(threadName, work) { thread.detach() } else { state.withLock { $0.isDue = false } }
+    guard let threads, LoopWorlds.current == nil else { return BlockingCalls.start(work) }
+    threads.start(work)
   }
 
   /// Makes a call, after those that were there before, and waits for what comes of it. Not on a loop.
@@ -142,7 +115,7 @@ package final class BlockingQueue: Sendable {
 /// What a call has brought, for the one thread that waits for it.
 private final class Made<Value: Sendable>: Sendable {
   private let value = Mutex<Value?>(nil)
-  private let signal = Signal()
+  private let signal = OneSignal()
 
   func put(_ made: Value) {
     value.withLock { $0 = made }
@@ -152,27 +125,9 @@ private final class Made<Value: Sendable>: Sendable {
   func take() -> Value {
     while true {
       if let made = value.withLock({ $0 }) { return made }
-      signal.wait()
+      signal.pass()
     }
   }
-}
-
-/// What one thread waits for and another one brings about, once.
-@safe private final class Signal: @unchecked Sendable {
-  // Proof of Sendable: a semaphore is made for threads; it is destroyed with the last who holds it.
-  private let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
-
-  init() { unsafe sem_init(semaphore, 0, 0) }
-
-  deinit {
-    unsafe sem_destroy(semaphore)
-    unsafe semaphore.deallocate()
-  }
-
-  func raise() { unsafe sem_post(semaphore) }
-
-  // A signal may end the wait early: then it goes on.
-  func wait() { while unsafe sem_wait(semaphore) != 0 {} }
 }
 
 extension LoopExecutor {

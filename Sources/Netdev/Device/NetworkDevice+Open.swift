@@ -51,12 +51,13 @@ extension NetworkDevice {
     for life in lives { life.begin() }
     do throws(NetworkDeviceError) {
       let informations = try await room.informations(of: lives)
-      let pool = if let given = configuration.pool { given } else { try PacketPool(.fitting(informations)) }
+      let pool = if let given = configuration.pool { given } else { try await makePool(informations) }
       for information in informations { try pool.configuration.check(against: information) }
       let terms = DeviceLife.Terms(pool: pool, loops: try makeLoops(informations, configuration))
       for life in lives { life.post(.terms(terms)) }
       let queues = try await room.queues(of: lives)
       HopBack.keep()
+      try RuntimeThreads.secure()
       try await RuntimeDescriptors.secure()
       if Task.isCancelled { throw .openCancelled }
       return lives.indices.map { position in
@@ -68,6 +69,22 @@ extension NetworkDevice {
       for life in lives { _ = await life.ended() }
       throw error.broughtBack
     }
+  }
+
+  /// Its memory is made to be there, which takes its time: on no loop.
+  private static func makePool(
+    _ informations: [NetworkDeviceInformation]
+  ) async throws(NetworkDeviceError) -> PacketPool {
+    let make = { @Sendable () -> Result<PacketPool, NetworkDeviceError> in
+      do throws(NetworkDeviceError) {
+        return .success(try PacketPool(.fitting(informations)))
+      } catch {
+        return .failure(error)
+      }
+    }
+    let aside = if BlockingCalls.wouldHoldLoop { await BlockingCalls.aside(make) } else { Aside.made(make()) }
+    HopBack.keep()
+    return try aside.result().get()
   }
 
   private static func makeControlLoop(

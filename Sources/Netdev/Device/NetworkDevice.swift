@@ -37,9 +37,9 @@ public final class NetworkDevice: Sendable {
     public var resetTimeout: Duration = .seconds(5)
     /// A job that holds a queue's loop longer is counted and logged.
     public var stallBound: Duration = .milliseconds(100)
-    /// Where the control plane logs. Lines are written in order, on a thread of the library's own: neither traffic nor
-    /// ``NetworkDevice/close()`` waits for the logger. While its output takes nothing, lines beyond a bound are dropped; a later
-    /// line says how many.
+    /// Where the control plane logs. Lines are written in order, on a thread of the library's own: traffic does not wait
+    /// for the logger, and ``NetworkDevice/close()`` 100 ms at most. While its output takes nothing, lines beyond a bound are
+    /// dropped; a later line says how many.
     public var logger = Logger(label: "netdev")
 
     /// The defaults.
