@@ -148,7 +148,7 @@ let package = Package(
     .target(
       name: "NetdevService",
       dependencies: [
-        "NetdevDevices", "Netdev",
+        "NetdevDevices", "Netdev", "LibeventConcurrency",
         .product(
           name: "ServiceLifecycle", package: "swift-service-lifecycle", condition: .when(traits: ["ServiceLifecycle"])),
       ],
@@ -156,7 +156,8 @@ let package = Package(
     .target(
       name: "NetdevMetrics",
       dependencies: [
-        "Netdev", .product(name: "CoreMetrics", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
+        "Netdev", "LibeventConcurrency",
+        .product(name: "CoreMetrics", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
       ],
       swiftSettings: rules),
 

@@ -17,7 +17,7 @@ CALLS = (
     "accept4? bind close connect dup[23]? epoll_create1? epoll_ctl epoll_p?wait eventfd fallocate fcntl flock fork fstat "
     "ftruncate getpeername getsockname getsockopt ioctl kill listen lseek l?stat madvise memfd_create mkdir mlock mmap mprotect "
     "mremap munmap open(?:at)? pipe2? p?poll prctl pthread_create pthread_attr_setaffinity_np pthread_setaffinity_np "
-    "p?readv?2? process_vm_readv process_vm_writev recv(?:from|msg|mmsg)? rename(?:at2?)? rmdir sched_setaffinity select send(?:to|msg|mmsg)? "
+    "p?readv?2? process_vm_readv process_vm_writev recv(?:from|msg|mmsg)? rename(?:at2?)? rmdir sched_[gs]etaffinity select send(?:to|msg|mmsg)? "
     "setns setsockopt shutdown sigaction signalfd socket socketpair statx syscall timerfd_create timerfd_settime unlink(?:at)? unshare "
     "p?writev?2?").split()
 NAMES = "|".join(CALLS)

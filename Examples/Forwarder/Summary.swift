@@ -36,6 +36,6 @@ func summarize(from input: NetworkDevice, to output: NetworkDevice, _ unfit: Unf
       + "\(received.reduce(0) { $0 + $1.driver.receiveDropsLength }) received too long, "
       + "\(received.reduce(0) { $0 + $1.driver.receiveDropsSegmentation }) of several frames, "
       + "\(received.reduce(0) { $0 + $1.driver.receiveDropsChecksum }) with a bad checksum field, "
-      + "\(sent.reduce(0) { $0 + $1.packetsFailed }) not sent at the end; "
+      + "\(sent.reduce(0) { $0 + $1.packetsFailed }) not sent, or lost with the device; "
       + "copied: \(sent.reduce(0) { $0 + $1.copiedToSend })")
 }

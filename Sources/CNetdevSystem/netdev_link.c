@@ -18,6 +18,7 @@
 
 #include "netdev_descriptor.h"
 #include "netdev_fault.h"
+#include "netdev_loop.h"
 
 // Runs one interface ioctl by name on a short-lived socket.
 static int interface_ioctl(struct ifreq *request, unsigned long operation) {
@@ -75,9 +76,7 @@ int netdev_link_watch_beside(int tap) {
   if (namespace < 0) return namespace;
   // A thread that ends there: the caller's own namespace need not be found again.
   struct elsewhere elsewhere = {.namespace = namespace};
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  sigset_t before = netdev_block_signals();
   pthread_t thread;
   int error = NETDEV_CALL_NUMBER(pthread_create, &thread, NULL, watch_elsewhere, &elsewhere);
   pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -93,6 +93,17 @@ static void *trampoline(void *argument) {
   return NULL;
 }
 
+sigset_t netdev_block_signals(void) {
+  // Signals belong to the program's own threads: a loop never becomes the one that handles SIGINT.
+  sigset_t others, before;
+  sigfillset(&others);
+  // Those of a thread's own mistakes are its own: blocked, they would end the process before anybody could say where it was.
+  static const int faults[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&others, faults[i]);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
+  return before;
+}
+
 int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body)(void *), void *argument) {
   if (cpu >= CPU_SETSIZE) return -EINVAL;
   struct start *start = malloc(sizeof *start);
@@ -112,12 +123,9 @@ int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body
   // A thread that a pinned one starts would share its CPU: it has those of the main thread. Nothing else is set where nobody asked
   // for it: the system may refuse that, and whoever changes the CPUs of the process later would not reach the thread.
   cpu_set_t wide;
-  bool widens = cpu < 0 && is_pinned && sched_getaffinity(getpid(), sizeof wide, &wide) == 0;
+  bool widens = cpu < 0 && is_pinned && NETDEV_CALL(sched_getaffinity, getpid(), sizeof wide, &wide) == 0;
   if (widens) widens = NETDEV_CALL_NUMBER(pthread_attr_setaffinity_np, &attributes, sizeof wide, &wide) == 0;
-  // Signals belong to the program's own threads: a loop never becomes the one that handles SIGINT.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  sigset_t before = netdev_block_signals();
   pthread_t created;
   if (result == 0) result = NETDEV_CALL_NUMBER(pthread_create, &created, &attributes, trampoline, start);
   // Refused for its CPUs, perhaps: then it shares the pinned one's.

@@ -303,6 +303,14 @@ uint64_t netdev_process_identity(int process_descriptor) {
   return identity == ours ? 0 : identity;
 }
 
+bool netdev_unix_has_path(const char *path, struct netdev_file file) {
+  struct netdev_file found;
+  mode_t mode;
+  int result = identify(path, &found, &mode);
+  // Where it cannot be asked, nothing is known against it.
+  return result == 0 ? found.device == file.device && found.inode == file.inode : result != -ENOENT;
+}
+
 void netdev_unix_close_listener(int listener, const char *path, struct netdev_file file) {
   // The open socket holds its file, so that no successor's file has the same number.
   remove_own(path, file);

@@ -159,12 +159,13 @@ int open(const char *path, int flags, ...) {
   mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
   va_end(rest);
   if (kernel && strcmp(path, "/dev/net/tun") == 0) return (int)told(simulated_tap_open());
-  return ORIGINAL(open, path, flags, mode);
+  return interposed_opened(ORIGINAL(open, path, flags, mode));
 }
 
 int close(int descriptor) {
   struct object *object = simulated_object(descriptor);
   if (object) simulated_drop(object);
+  interposed_closed(descriptor);
   return ORIGINAL(close, descriptor);
 }
 
@@ -208,7 +209,7 @@ int socket(int domain, int type, int protocol) {
   // An interface of the host is none of the world's.
   if (kernel && domain == AF_PACKET) return (int)told(lacks("packet sockets: there is no device packet: in it", EAFNOSUPPORT));
   if (kernel && domain == AF_INET6) return (int)told(lacks("sockets of IPv6", EAFNOSUPPORT));
-  if (!kernel || !(is_link || domain == AF_INET)) return ORIGINAL(socket, domain, type, protocol);
+  if (!kernel || !(is_link || domain == AF_INET)) return interposed_opened(ORIGINAL(socket, domain, type, protocol));
   if (!is_link && (type & 0xf) != SOCK_DGRAM) return (int)told(lacks("sockets of IPv4 but those of UDP", EPROTONOSUPPORT));
   int descriptor = -ENOMEM;
   simulated_make(is_link ? LINK_SOCKET : INTERNET_SOCKET, &descriptor);
@@ -232,7 +233,13 @@ LACKED(ssize_t, recvfrom,
        (int descriptor, void *restrict bytes, size_t room, int flags, struct sockaddr *restrict name, socklen_t *restrict length),
        descriptor, bytes, room, flags, name, length)
 LACKED(ssize_t, sendmsg, (int descriptor, const struct msghdr *message, int flags), descriptor, message, flags)
-LACKED(ssize_t, recvmsg, (int descriptor, struct msghdr *message, int flags), descriptor, message, flags)
+
+ssize_t recvmsg(int descriptor, struct msghdr *message, int flags) {
+  if (simulated_object(descriptor)) return (ssize_t)told(lacks("recvmsg of a socket", EOPNOTSUPP));
+  ssize_t length = ORIGINAL(recvmsg, descriptor, message, flags);
+  if (kernel && length >= 0 && message->msg_controllen > 0) interposed_received(message);
+  return length;
+}
 
 int bind(int descriptor, const struct sockaddr *name, socklen_t length) {
   struct object *object = simulated_object(descriptor);

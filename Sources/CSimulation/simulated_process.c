@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "interposed.h"
 #include "simulated_kernel.h"
 #include "simulated_objects.h"
 
@@ -38,6 +39,9 @@ int simulated_process_begin(void) {
     free(process);
     return -1;
   }
+  // They go with the world.
+  interposed_closed(process->ends[0]);
+  interposed_closed(process->ends[1]);
   process->next = processes;
   process->number = ++numbers;
   processes = process;
@@ -109,6 +113,8 @@ int simulated_process_behind(int descriptor, int option, void *value, socklen_t 
   }
   int copy = fcntl(process->ends[0], F_DUPFD_CLOEXEC, 3);
   if (copy < 0) return -errno;
+  // The library keeps it until the process has ended, with the memory that that one has.
+  interposed_closed(copy);
   memcpy(value, &copy, sizeof copy);
   return 0;
 }

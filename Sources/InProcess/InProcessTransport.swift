@@ -201,7 +201,7 @@ extension InProcessTransport {
     let pairs = state.withLock { $0.pairs }
     // What is left to close by then closes a little later.
     state.withLock { state in
-      state.deadline = state.control.map { LoopDeadline($0.loop, after: timeout + Self.closingTime) }
+      state.deadline = state.control.map { LoopDeadline($0.loop, after: timeout.bounded + Self.closingTime) }
     }
     guard !pairs.isEmpty else { return device.reset() }
     let loop = try controlLoop()

@@ -18,7 +18,8 @@ public struct LoopClock: Clock {
       guard duration < .zero else {
         return Instant(nanoseconds: nanoseconds.addingSaturating(duration.nanosecondsRoundedUp))
       }
-      let back = (.zero - duration).nanosecondsRoundedUp
+      // The longest time back has no counterpart forward.
+      let back = (.zero - max(duration, .seconds(-Int64.max))).nanosecondsRoundedUp
       return Instant(nanoseconds: nanoseconds - min(back, nanoseconds))
     }
 

@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// Why a loop, or a source on it, could not be made.
 public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
   /// What kind of failure it is; more kinds may be added.
@@ -32,7 +34,9 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
   /// One line for a person.
   public var description: String {
     switch code.kind {
-    case .system: "\(operation) failed: \(ErrorNumber(errno))"
+    case .system:
+      "\(operation) failed: \(ErrorNumber(errno))"
+        + (errno == EMFILE ? "; raise the limit of descriptors (ulimit -n), or close some" : "")
     case .notOnLoop: "\(operation) was called off the loop's thread; call it from an actor that lives on the loop"
     case .noEventBase: "libevent refused \(operation): is the limit of open files reached?"
     }

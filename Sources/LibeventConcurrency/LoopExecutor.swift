@@ -29,6 +29,7 @@ internal import Glibc
     name: String, cpu: Int? = nil, stallBound: Duration = .milliseconds(100),
     reports: LoopReports = LoopReports()
   ) throws(LoopError) {
+    if let cpu, cpu < 0 { throw LoopError(.system, "starting a thread on CPU \(cpu)", errno: EINVAL) }
     let world = LoopWorlds.current
     let backend: any LoopBackend = if let world { world.makeBackend(for: name) } else { try LibeventBackend() }
     let core = unsafe LoopCore.allocate(backend: backend, stallBound: stallBound, reports: reports)

@@ -28,12 +28,15 @@ public final class LoopTimer {
 extension Duration {
   /// Whole nanoseconds, no fewer than it says; 0 for what is negative, the greatest number for what is out of range.
   package var nanosecondsRoundedUp: UInt64 {
-    let (seconds, attoseconds) = components
-    guard seconds >= 0, attoseconds >= 0 else { return 0 }
+    // A duration of more seconds than there are numbers has no components.
+    let (seconds, attoseconds) = min(max(self, .zero), .seconds(Int64.max)).components
     let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
     let (part, rest) = UInt64(attoseconds).quotientAndRemainder(dividingBy: 1_000_000_000)
     return overflow ? .max : whole.addingSaturating(part + (rest == 0 ? 0 : 1))
   }
+
+  /// The same, but no less than nothing and no more than a century: what is made of it, by sums and doubling, does not overflow.
+  package var bounded: Duration { min(max(self, .zero), .seconds(36_525 * 86_400)) }
 }
 
 extension UInt64 {

@@ -13,9 +13,10 @@ func logged(_ backend: any NetworkBackend, _ logger: Logger) -> @Sendable (PortE
       // Back to what it was: all is well again.
       guard changed != mtu else { return }
       metadata["mtu"] = "\(changed)"
-      logger.warning(
-        "the interface's MTU is not the device's: its frames above \(mtu) bytes and a header are dropped; open it again",
-        metadata: metadata)
+      let consequence =
+        changed > mtu
+        ? "its frames above \(mtu) bytes and a header are dropped" : "it may not take the longer ones of the device"
+      logger.warning("the interface's MTU is not the device's: \(consequence); open it again", metadata: metadata)
     case .shared(let queues):
       metadata["queues"] = "\(queues)"
       logger.warning("others hold queues of the interface: each gets a part of the flows", metadata: metadata)

@@ -1,5 +1,6 @@
 #if Metrics
 public import CoreMetrics
+internal import LibeventConcurrency
 public import Netdev
 internal import Synchronization
 
@@ -40,7 +41,7 @@ public final class NetworkDeviceMetrics: Sendable {
   public init(
     _ device: NetworkDevice, interval: Duration = .seconds(10), factory: any MetricsFactory = MetricsSystem.factory
   ) {
-    self.interval = max(interval, .milliseconds(1))
+    self.interval = max(interval.bounded, .milliseconds(1))
     let name = device.information.name
     queues = device.queues.map { QueueMetrics($0, device: name, factory) }
     pool = PoolMetrics(device.pool, device: name, factory)

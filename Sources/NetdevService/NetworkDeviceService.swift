@@ -1,4 +1,5 @@
 #if ServiceLifecycle
+internal import LibeventConcurrency
 public import Netdev
 internal import NetdevDevices
 public import ServiceLifecycle
@@ -57,7 +58,7 @@ public struct NetworkDeviceService: Service {
     body: @escaping Body
   ) {
     self.open = open
-    self.gracePeriod = gracePeriod
+    self.gracePeriod = gracePeriod.bounded
     self.body = body
   }
 

@@ -26,7 +26,7 @@ extension ScriptedDriver {
     case .value(let frame?)?: return frame
     case .timedOut?:
       throw NetworkDeviceError(
-        .timedOut, "nextSent", offered: "no frame was sent through queue \(queue) in \(limit)",
+        .timedOut, "nextSent", offered: "no frame was sent through queue \(queue) in \(limit.bounded)",
         advice: "look at what the program did instead: its statistics, and held()")
     case .cancelled?: throw NetworkDeviceError(.cancelled, "nextSent")
     case .value(nil)?, nil: throw NetworkDeviceError(.closed, "nextSent", offered: "the device is closed")

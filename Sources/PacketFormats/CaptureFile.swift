@@ -29,7 +29,8 @@ public struct CaptureFile: Sendable {
   ///   - frame: from its Ethernet header on.
   ///   - time: when it came, since the beginning of 1970 UTC; what is before that is the beginning.
   public mutating func append(_ frame: RawSpan, at time: Duration) {
-    let (seconds, attoseconds) = max(time, .zero).components
+    // A duration of more seconds than there are numbers has no components.
+    let (seconds, attoseconds) = min(max(time, .zero), .seconds(Int64.max)).components
     let kept = frame.extracting(first: snapLength)
     append(UInt32(clamping: seconds))
     append(UInt32(clamping: attoseconds / 1_000_000_000))

@@ -363,7 +363,7 @@ extension PacketDriver {
     guard let control else { return }
     let deadline = LoopDeadline(control.loop, after: timeout)
     // What is left to close by then closes a little later.
-    let last = LoopDeadline(control.loop, after: timeout + .milliseconds(250))
+    let last = LoopDeadline(control.loop, after: timeout.bounded + .milliseconds(250))
     state.withLock { $0.deadline = last }
     let stops = queues.map { reference in control.loop.call(on: reference.loop) { reference.queue.stop() } }
     for stop in stops {

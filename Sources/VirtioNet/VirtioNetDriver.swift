@@ -194,7 +194,7 @@ extension VirtioNetDriver {
       throw NetworkDeviceError(
         .invalidConfiguration, "open \(transport.name)",
         offered: "\(wanted) queue pairs were asked for, the device offers \(offered)",
-        advice: "ask for fewer, or configure the device for more")
+        advice: wanted < 1 ? "ask for one at least" : "ask for fewer, or configure the device for more")
     }
     return wanted
   }

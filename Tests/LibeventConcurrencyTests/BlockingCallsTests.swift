@@ -126,3 +126,64 @@ import Testing
     #expect(all.numbers.withLock { Set($0) }.count == 500)
   }
 }
+
+/// Threads for calls: no more than so many, and no call is lost.
+@Suite(.timeLimit(.minutes(2))) struct CallThreadsTests {
+  private final class Noted: Sendable {
+    let order = Mutex<[Int]>([])
+    let mayGo = Atomic(false)
+    let calling = Atomic(0)
+    let most = Atomic(0)
+  }
+
+  @Test func `calls beyond the threads wait for one, and all are made`() throws {
+    let noted = Noted()
+    let threads = CallThreads("test-calls", most: 3)
+    for number in 0..<100 {
+      let isServed = threads.start {
+        let calling = noted.calling.add(1, ordering: .relaxed).newValue
+        while true {
+          let most = noted.most.load(ordering: .relaxed)
+          if calling <= most { break }
+          if noted.most.compareExchange(expected: most, desired: calling, ordering: .relaxed).exchanged { break }
+        }
+        while !noted.mayGo.load(ordering: .acquiring) { usleep(200) }
+        noted.order.withLock { $0.append(number) }
+        noted.calling.subtract(1, ordering: .relaxed)
+      }
+      #expect(isServed)
+    }
+    while noted.calling.load(ordering: .relaxed) < 3 { usleep(200) }
+    #expect(threads.due == 97)
+    noted.mayGo.store(true, ordering: .releasing)
+    while threads.areThere { usleep(200) }
+    #expect(noted.order.withLock { $0.sorted() } == Array(0..<100))
+    #expect(noted.most.load(ordering: .relaxed) == 3)
+  }
+
+  @Test func `a call for which there was no thread is made with the next one`() async {
+    await #expect(processExitsWith: .success) {
+      let noted = Noted()
+      let threads = CallThreads("test-calls", most: 3)
+      let queue = BlockingQueue(on: threads)
+      // No memory for a thread's stack: none can be had.
+      var limit = rlimit()
+      guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 else { exit(2) }
+      var none = limit
+      none.rlim_cur = 1 << 20
+      guard unsafe setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &none) == 0 else { exit(3) }
+      queue.start { noted.calling.add(1, ordering: .relaxed) }
+      queue.start { noted.calling.add(1, ordering: .relaxed) }
+      let isThere = threads.areThere
+      guard unsafe setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 else { exit(4) }
+      guard !isThere, noted.calling.load(ordering: .relaxed) == 0 else { exit(5) }
+      queue.start { noted.calling.add(1, ordering: .relaxed) }
+      var patience = 20_000
+      while noted.calling.load(ordering: .relaxed) < 3, patience > 0 {
+        usleep(1000)
+        patience -= 1
+      }
+      exit(patience > 0 ? 0 : 6)
+    }
+  }
+}

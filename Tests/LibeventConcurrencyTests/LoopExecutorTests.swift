@@ -122,10 +122,24 @@ private actor Counter {
     #expect(throws: LoopError.self) { _ = try loop.makeSource(descriptor: 0, readiness: .readable) {} }
   }
 
-  @Test func `a CPU that does not exist is refused with an error that names it`() {
-    #expect { try LoopExecutor(name: "test", cpu: 1000) } throws: { error in
-      (error as? LoopError)?.operation.contains("1000") == true
+  @Test(arguments: [1000, -1, Int.max, Int.min])
+  func `a CPU that does not exist is refused with an error that names it`(_ cpu: Int) {
+    #expect { try LoopExecutor(name: "test", cpu: cpu) } throws: { error in
+      (error as? LoopError)?.operation.hasSuffix("CPU \(cpu)") == true
     }
+  }
+
+  /// Blocked, they would end the process before its own handlers, or the runtime's backtrace, could say where it was.
+  @Test func `a loop's thread takes the signals of its own mistakes, and no others`() async throws {
+    @Sendable func blocked() -> [CInt] {
+      var set = sigset_t()
+      unsafe pthread_sigmask(SIG_SETMASK, nil, &set)
+      return (1..<32).filter { unsafe sigismember(&set, $0) == 1 }
+    }
+    let faults = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP]
+    let loop = try LoopExecutor(name: "test")
+    let found = await LoopScope(loop).run { _ in blocked() }
+    #expect(found == (1..<32).filter { !faults.contains($0) && $0 != SIGKILL && $0 != SIGSTOP })
   }
 
   @Test func `loops come and go without leaving threads or descriptors`() async throws {

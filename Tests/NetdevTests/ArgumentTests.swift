@@ -1,7 +1,10 @@
 import LibeventConcurrency
 import Netdev
+import NetdevDevices
 import NetdevTesting
+import PacketFormats
 import Testing
+import VirtioNet
 
 /// Any argument of a public call gives a result or a typed error: nothing traps, and nothing stale is shown.
 @Suite(.timeLimit(.minutes(2))) struct ArgumentTests {
@@ -97,10 +100,105 @@ import Testing
         #expect(error.code == .invalidConfiguration)
       }
     }
+    let fitting = PacketPool.Configuration.fitting([], keptPackets: number)
+    #expect(fitting.slots > 0)
+    _ = fitting.advice(for: [], keptPackets: number)
+    for change: (inout NetworkDevice.Configuration) -> Void in [
+      { $0.cpus = [number] }, { $0.queuePairs = number }, { $0.queueSize = number },
+    ] {
+      var configuration = NetworkDevice.Configuration()
+      change(&configuration)
+      do {
+        let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .release), configuration: configuration)
+        try await device.queues[0].send(Packet(copying: numbered(1), in: device.pool))
+        try await device.close()
+      } catch {
+        #expect(error.code == (configuration.cpus.isEmpty ? .invalidConfiguration : .system))
+        #expect(error.description.contains("\(number)"))
+      }
+    }
+  }
+
+  @Test(arguments: [
+    Duration(attoseconds: .min), .seconds(Int64.min), .seconds(-1), Duration(attoseconds: -1), .zero,
+    Duration(attoseconds: 1), .seconds(Int64.max), Duration(attoseconds: .max),
+  ])
+  func `times of any length are times`(_ time: Duration) async throws {
+    #expect(time.nanosecondsRoundedUp == (time <= .zero ? 0 : time < .seconds(1) ? 1 : .max))
+    let loop = try LoopExecutor(name: "times", stallBound: time)
+    if time <= .seconds(1) { #expect(await loop.sleep(for: time)) }
     var configuration = NetworkDevice.Configuration()
-    configuration.busyPoll = .seconds(Int64(number))
-    let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .release), configuration: configuration)
-    try await device.queues[0].send(Packet(copying: numbered(1), in: device.pool))
+    configuration.busyPoll = time
+    configuration.resetTimeout = time
+    configuration.stallBound = time
+    var recovery = VirtioRecovery()
+    (recovery.firstDelay, recovery.longestDelay) = (time, time)
+    var lying = LyingDevice.Configuration()
+    lying.recovery = recovery
+    let side = LyingDevice(lying)
+    for open in [
+      { try await NetworkDevice.open(driver: ScriptedDriver(mode: .release), configuration: configuration) },
+      { try await NetworkDevice.open("loopback:", configuration: configuration) },
+      { try await NetworkDevice.open(driver: VirtioNetDriver(transport: side), configuration: configuration) },
+    ] {
+      let device = try await open()
+      try await device.queues[0].submit(Packet(copying: numbered(1), in: device.pool))
+      for _ in 0..<3 { side.lose(isGone: { true }) }
+      do {
+        try await device.close()
+      } catch {
+        #expect(error.code == .resetNotConfirmed && time <= .seconds(1))
+      }
+    }
+  }
+
+  @Test(arguments: [
+    Duration(attoseconds: .min), .seconds(Int64.min), .seconds(-1), Duration(attoseconds: -1), .zero,
+    Duration(attoseconds: 1), .seconds(Int64.max), Duration(attoseconds: .max),
+  ])
+  func `waits for a time of any length are waits`(_ time: Duration) async throws {
+    let driver = ScriptedDriver(mode: .release)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let now = queue.clock.now
+    let then = now.advanced(by: time)
+    #expect(time == .zero ? then == now : time < .zero ? then < now : then > now)
+    let isShort = time <= .seconds(1)
+    try await queue.run { queue in
+      try queue.every(time) {}.cancel()
+      if !isShort {
+        let value = try await queue.withDeadline(time) { _ in 1 }
+        #expect(value == 1)
+        return
+      }
+      try await queue.sleep(for: time)
+      try await queue.clock.sleep(for: time)
+      if let burst = try await queue.receiveBurst(within: time) { Issue.record("\(burst.count) frames") }
+      let error = await #expect(throws: NetworkDeviceError.self) {
+        try await queue.withDeadline(time) { try await $0.sleep(for: .seconds(3600)) }
+      }
+      #expect(error?.code == .timedOut)
+    }
+    for wait: @Sendable () async throws -> Void in [
+      { try await queue.sleep(for: time) }, { _ = try await queue.receiveBurst(within: time) },
+      { try await queue.withDeadline(time) { try await $0.sleep(for: time) } },
+      { _ = try await driver.nextSent(within: time) },
+    ] {
+      let (outcome, begun) = (Outcome(), Tally(1))
+      let task = Task {
+        begun.add(0)
+        await outcome.record(wait)
+      }
+      try await eventually("it has begun") { begun.total == 1 }
+      if !isShort { task.cancel() }
+      await task.value
+      #expect(outcome.errors.allSatisfy { [.cancelled, .timedOut].contains($0.code) }, "\(outcome.errors)")
+    }
+    var (histogram, capture) = (LatencyHistogram(), CaptureFile())
+    histogram.add(time)
+    let frame: [UInt8] = [1, 2, 3]
+    unsafe capture.append(frame.span.bytes, at: time)
+    #expect(histogram.quantile(1) != nil && capture.count == 1)
     try await device.close()
   }
 

@@ -196,6 +196,12 @@ import VirtioNet
       await outcome.record { try await path.send(packet, to: queue) }
       #expect(outcome.errors.map { $0.code } == (path.isPipeline ? [] : [.frameTooLong]))
       #expect(queue.statistics.packetsFailed - failed == (path.isPipeline ? 1 : 0))
+      // What one call leaves behind is not the next one's.
+      for next in SendPath.ofPacket where !next.isPipeline {
+        let packet = try Packet(copying: frame, in: device.pool)
+        await outcome.record { try await next.send(packet, to: queue) }
+        #expect(outcome.errors.last?.code == .frameTooLong, "\(next) behind \(path)")
+      }
       try await queue.send(Packet(copying: Self.tagged(2, count: 1522), in: device.pool))
       try await queue.send(Packet(copying: Self.tagged(1, count: 1518), in: device.pool))
     }

@@ -36,6 +36,33 @@ import Testing
     #expect(seen.names == ["the program is cancelled", "a device is closed", "a pool is empty"])
   }
 
+  @Test func `a task of the world's is cancelled, in some seeds`() async throws {
+    var cancelled = 0
+    for seed in 0..<100 as Range<UInt64> {
+      var simulation = Simulation(seed: seed)
+      simulation.disturbances = .cancellation
+      let report = await simulation.observe { world in
+        try await world.task("the sender") { for _ in 0..<5000 { try await Task.sleep(for: .milliseconds(1)) } }.value
+      }
+      guard report.happened.contains("the sender is cancelled") else { continue }
+      cancelled += 1
+      #expect(report.error is CancellationError)
+    }
+    #expect(cancelled > 2 && cancelled < 50, "\(cancelled)")
+  }
+
+  @Test(.enabled(if: netdev_fault_is_built(), "only a build with the trait Testing can hold turns up"))
+  func `turns are held up in their middle`() async {
+    var held = 0
+    for seed in 0..<20 as Range<UInt64> {
+      var simulation = Simulation(seed: seed)
+      simulation.limits.traceLines = .max
+      let report = await simulation.observe { world in try await goRound(world, "loopback:?lossless=1&placement=own") }
+      if report.trace.contains(where: { $0.hasSuffix("a turn is held up") }) { held += 1 }
+    }
+    #expect(held > 10)
+  }
+
   @Test(.enabled(if: netdev_fault_is_built(), "only a build with the trait Testing can refuse calls"))
   func `calls are refused and cut short, and the same seed refuses the same`() async throws {
     var refusals = 0

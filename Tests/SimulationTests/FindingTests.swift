@@ -77,6 +77,25 @@ import Testing
     #expect(foundOpen.contains { $0.contains("is still held at the end") }, "\(foundOpen)")
   }
 
+  @Test func `a descriptor that is left open, and not one that another thread opens meanwhile`() async {
+    let kept = Kept()
+    let found = await findings { _ in
+      kept.descriptors = unsafe [open("/dev/null", O_RDONLY), dup(1), fcntl(0, F_DUPFD_CLOEXEC, 3), dup(0)]
+      close(kept.descriptors.removeLast())
+      StrangerThread { kept.descriptors.append(unsafe open("/dev/zero", O_RDONLY)) }.join()
+    }
+    for descriptor in kept.descriptors { close(descriptor) }
+    #expect(found.count == 1 && found[0].hasPrefix("3 descriptors are left open: "), "\(found)")
+    #expect(found.first?.contains("/dev/null") == true && found.first?.contains("/dev/zero") == false, "\(found)")
+  }
+
+  @Test func `a run that does not end`() async {
+    var simulation = Simulation(seed: 1)
+    simulation.limits.steps = 50
+    let report = await simulation.observe { _ in while true { try await Task.sleep(for: .seconds(1)) } }
+    #expect(report.findings == ["no end after 50 steps"])
+  }
+
   @Test func `a loop that spins, and not one that works or one that rests in between`() async {
     let spinning = await findings { world in try await turn(400, works: false) }
     #expect(spinning.first?.hasPrefix("the loop 'turner' spins") == true, "\(spinning)")
@@ -133,4 +152,5 @@ private final class Kept: @unchecked Sendable {
   // Proof: the tasks of one world, one after the other.
   var packet: Packet?
   var device: NetworkDevice?
+  var descriptors: [CInt] = []
 }

@@ -18,6 +18,8 @@ public final class RecordedLog: Sendable {
   private let records = Mutex<[Record]>([])
   /// Of its loggers.
   public let label: String
+  /// Of all loggers that have been asked for. Another log with one of them that is held holds this one too.
+  private let labels: Mutex<Set<String>>
   private let held: Atomic<Bool>
 
   /// Nothing yet.
@@ -27,6 +29,7 @@ public final class RecordedLog: Sendable {
   ///   - isHeld: the output takes nothing until `letGo`.
   public init(label: String = "recorded", isHeld: Bool = false) {
     self.label = label
+    labels = Mutex([label])
     held = Atomic(isHeld)
   }
 
@@ -38,7 +41,7 @@ public final class RecordedLog: Sendable {
 
   /// Everything so far.
   public var all: [Record] {
-    LogLines.finish()
+    LogLines.finish(labels.withLock { $0 })
     // An array of its own, made under the lock: one that shared its storage would be ordered by a reference count alone, which
     // the thread sanitizer does not see.
     return records.withLock { $0.map { $0 } }
@@ -55,7 +58,9 @@ public final class RecordedLog: Sendable {
 
   /// A logger that writes here, at this level and above; of another label than the log's, if that is said.
   public func logger(level: Logger.Level, label: String? = nil) -> Logger {
-    var logger = Logger(label: label ?? self.label) { _ in Handler(log: self) }
+    let label = label ?? self.label
+    labels.withLock { _ = $0.insert(label) }
+    var logger = Logger(label: label) { _ in Handler(log: self) }
     logger.logLevel = level
     return logger
   }

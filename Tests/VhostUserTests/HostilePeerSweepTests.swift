@@ -95,7 +95,7 @@ import VirtioNet
   @Test(arguments: faults) func `the recovery: each message`(_ fault: ScriptedBackend.Fault) async throws {
     let ground = try Ground()
     for step in try await ground.script().opening {
-      let device = try await ground.opening(requestTimeout: fault == .silence ? .milliseconds(20) : .seconds(3600))
+      let device = try await ground.opening(requestTimeout: fault == .silence ? .milliseconds(500) : .seconds(3600))
         .open()
       let before = ground.backend.breaches
       ground.backend.breach(.init(code: step.code, occurrence: step.occurrence, fault: fault))

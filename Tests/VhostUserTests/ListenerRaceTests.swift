@@ -2,9 +2,13 @@ import CNetdevSystem
 import CTestSupport
 import Foundation
 import Glibc
+import Logging
+import Netdev
 import Synchronization
 import TestSupport
 import Testing
+import VhostUser
+import VirtioNet
 
 /// Several programs that want to listen at the same path.
 @Suite(.timeLimit(.minutes(5))) struct ListenerRaceTests {
@@ -25,6 +29,44 @@ import Testing
     let name = URL(filePath: contest.path).lastPathComponent
     let left = try FileManager.default.contentsOfDirectory(atPath: "/tmp").filter { $0.hasPrefix(name) }
     #expect(left.isEmpty, "names for a moment are left")
+  }
+
+  @Test func `a listener whose file is removed or replaced has it again, or says who has it`() async throws {
+    let path = SocketFiles.makePath()
+    let log = RecordedLog()
+    var options = VhostUserTransport.Options(path: path, role: .listen)
+    options.logger = log.logger(level: .debug)
+    var configuration = NetworkDevice.Configuration()
+    configuration.logger = log.logger(level: .debug)
+    configuration.queueSize = 16
+    let transport = try VhostUserTransport(options)
+    async let opening = NetworkDevice.open(
+      driver: VirtioNetDriver(transport: transport), configuration: configuration)
+    // While it waits for the first one.
+    try await eventually("it listens") { fileExists(path) }
+    unsafe unlink(path)
+    try await eventually("it listens again") { fileExists(path) }
+    let backend = ScriptedBackend(isClient: true, path: path)
+    let device = try await opening
+    // While the back-end has it.
+    func recoveries() -> UInt64 { device.queues[0].statistics.driver.recoveries }
+    unsafe unlink(path)
+    backend.hangUp()
+    try await eventually("it is found where it was") { recoveries() == 1 && device.isLinkUp }
+    // Another one takes the path.
+    unsafe unlink(path)
+    var file = netdev_file()
+    let other = unsafe netdev_unix_listen(path, &file)
+    #expect(other >= 0)
+    backend.hangUp()
+    try await eventually("who has it is told") {
+      log.all.contains { $0.message == "the device is not back yet" && $0.metadata["error"]?.contains("busy") == true }
+    }
+    unsafe netdev_unix_close_listener(other, path, file)
+    try await eventually("it has it again") { recoveries() == 2 && device.isLinkUp }
+    try await device.close()
+    backend.end()
+    #expect(!fileExists(path))
   }
 
   @Test func `where this name alone is permitted it is listened on without another, a stale one too`() throws {

@@ -2,6 +2,7 @@
 #ifndef SWIFT_NETDEV_LOOP_H
 #define SWIFT_NETDEV_LOOP_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,7 +36,11 @@ uint64_t netdev_eventfd_drain(int descriptor);
 // Lets out a thread that waits in netdev_eventfd_signal: sets O_NONBLOCK and reads the counter to zero.
 void netdev_eventfd_release(int descriptor);
 
-// Starts a joinable thread with all signals blocked, named (15 bytes are kept) and, when `cpu` is not negative, pinned
+// Blocks on this thread what one that it starts shall not take: all signals but those of a thread's own mistakes. Returns what was
+// blocked before.
+sigset_t netdev_block_signals(void);
+
+// Starts a joinable thread with these signals blocked, named (15 bytes are kept) and, when `cpu` is not negative, pinned
 // to one CPU from its first instruction. Returns 0 or -errno.
 int netdev_thread_start(uint64_t *thread, const char *name, int cpu, void (*body)(void *), void *argument);
 

@@ -29,6 +29,9 @@ struct netdev_file {
 // removes it.
 int netdev_unix_listen(const char *path, struct netdev_file *file);
 
+// Whether a listening socket's file still has this name, as far as the system tells.
+bool netdev_unix_has_path(const char *path, struct netdev_file file);
+
 // Closes a listening socket, and removes its file if that still has this name: a listener that leaves must not take the name of
 // its successor.
 void netdev_unix_close_listener(int listener, const char *path, struct netdev_file file);

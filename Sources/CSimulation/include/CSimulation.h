@@ -6,6 +6,7 @@
 #define CSIMULATION_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "simulated_kernel.h"
@@ -54,6 +55,12 @@ void simulation_pause(unsigned milliseconds);
 
 // Whether a descriptor can be read, or written, now.
 bool simulation_is_ready(int descriptor, bool for_writing);
+
+// The first descriptor from `from` on that the world's thread has opened and nobody has closed, and what it is; -1 when there is none.
+int simulation_descriptor_left(int from, char *kind, size_t room);
+
+// None is the world's any more.
+void simulation_descriptors_forget(void);
 
 // --- Who looks at a world from outside
 

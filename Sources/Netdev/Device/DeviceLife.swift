@@ -72,6 +72,8 @@ actor DeviceLife {
     self.request = request
     self.position = position
     self.room = room
+    var settings = settings
+    settings.resetTimeout = settings.resetTimeout.bounded
     self.settings = settings
     self.loop = loop
     executor = LoopTaskExecutor(loop: loop)
@@ -323,11 +325,12 @@ extension DeviceLife {
     link.lose(cause)
     log.write(.debug, "the device is lost", ["loss": "\(loss)", "cause": "\(cause)"])
     guard let pauses = driver.recovery else { throw cause }
-    var delay = pauses.first
+    var delay = pauses.first.bounded
+    let longest = pauses.longest.bounded
     // A device that is lost again as soon as it is there is not called again at once.
-    if let previous, stay < pauses.longest {
+    if let previous, stay < longest {
       try await pause(previous)
-      delay = min(previous * 2, pauses.longest)
+      delay = min(previous * 2, longest)
     }
     var reasons: Set<NetworkDeviceError.Code> = []
     while true {
@@ -347,7 +350,7 @@ extension DeviceLife {
         if [.unsupported, .invalidConfiguration, .resetNotConfirmed].contains(error.code) { throw error }
       }
       try await pause(delay)
-      delay = min(delay * 2, pauses.longest)
+      delay = min(delay * 2, longest)
     }
   }
 }

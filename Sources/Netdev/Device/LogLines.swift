@@ -16,13 +16,15 @@ package final class LogLines: Sendable {
   }
 
   private let state = Mutex(State())
-  private let queue = BlockingQueue(thread: "netdev-log")
-  /// Lines that wait for an output that takes nothing.
+  private let queue = BlockingQueue(on: threads)
+  /// So many outputs may take nothing, each of which holds a thread, before lines of other labels wait for them.
+  static let mostThreads = 32
+  private static let threads = CallThreads("netdev-log", most: mostThreads)
+  /// Lines of a label that wait for an output that takes nothing.
   static let most = 1000
-  /// Labels with lines that wait, each of which has a thread.
-  private static let labels = Atomic(0)
-  /// Those of more labels are lost.
-  static let mostLabels = 32
+  /// Of all labels.
+  static let mostOfAll = 64_000
+  private static let ofAll = Atomic(0)
 
   private init() {}
 
@@ -45,9 +47,9 @@ package final class LogLines: Sendable {
     }
   }
 
-  /// Waits until all lines of now have been written. Not on a loop; on one it does not wait.
-  package static func finish() {
-    for lines in all.withLock({ $0.values.compactMap { $0.lines } }) { lines.queue.finish() }
+  /// Waits until the lines of now have been written of loggers with one of these labels. Not on a loop; on one it does not wait.
+  package static func finish(_ labels: Set<String>) {
+    for lines in all.withLock({ all in labels.compactMap { all[$0]?.lines } }) { lines.queue.finish() }
   }
 
   // MARK: Lines
@@ -58,30 +60,31 @@ package final class LogLines: Sendable {
   func add(_ event: LogEvent, to logger: Logger) {
     guard LoopWorlds.current == nil else { return logger.handler.log(event: event) }
     let lost = state.withLock { state -> Int? in
-      let hasRoom =
-        state.waiting == 0
-        ? Self.labels.load(ordering: .relaxed) < Self.mostLabels : state.waiting < Self.most
-      guard hasRoom else {
+      guard state.waiting < Self.most, Self.ofAll.load(ordering: .relaxed) < Self.mostOfAll else {
         state.lost += 1
         return nil
       }
-      if state.waiting == 0 { Self.labels.add(1, ordering: .relaxed) }
       state.waiting += 1
+      Self.ofAll.add(1, ordering: .relaxed)
       defer { state.lost = 0 }
       return state.lost
     }
     guard let lost else { return }
     queue.start { [self] in
+      // Whatever level this logger has: the lines may have been those of another.
       if lost > 0 {
-        logger.warning(
-          "lines of the log were lost: its output took none", metadata: ["lines": "\(lost)"])
+        logger.handler.log(
+          event: LogEvent(
+            level: .warning, message: "lines of the log were lost: its output took none",
+            metadata: ["lines": "\(lost)"],
+            source: event.source, file: event.file, function: event.function, line: event.line))
       }
       logger.handler.log(event: event)
       state.withLock { state in
         state.waiting -= 1
         state.isBehind = false
-        if state.waiting == 0 { Self.labels.subtract(1, ordering: .relaxed) }
       }
+      Self.ofAll.subtract(1, ordering: .relaxed)
     }
   }
 

@@ -51,11 +51,10 @@ extension NetworkDevice {
     for life in lives { life.begin() }
     do throws(NetworkDeviceError) {
       let informations = try await room.informations(of: lives)
+      let keptPackets = configuration.keptPackets
       let pool =
-        if let given = configuration.pool { given } else {
-          try PacketPool(.fitting(informations, keptPackets: configuration.keptPackets))
-        }
-      if let advice = pool.configuration.advice(for: informations, keptPackets: configuration.keptPackets) {
+        if let given = configuration.pool { given } else { try await makePool(informations, keptPackets: keptPackets) }
+      if let advice = pool.configuration.advice(for: informations, keptPackets: keptPackets) {
         configuration.logger.aside.notice(
           "\(advice)", metadata: ["device": "\(informations.map { $0.name }.joined(separator: ", "))"])
       }
@@ -64,6 +63,7 @@ extension NetworkDevice {
       for life in lives { life.post(.terms(terms)) }
       let queues = try await room.queues(of: lives)
       HopBack.keep()
+      try RuntimeThreads.secure()
       try await RuntimeDescriptors.secure()
       if Task.isCancelled { throw .openCancelled }
       return lives.indices.map { position in
@@ -75,6 +75,22 @@ extension NetworkDevice {
       for life in lives { _ = await life.ended() }
       throw error.broughtBack
     }
+  }
+
+  /// Its memory is made to be there, which takes its time: on no loop.
+  private static func makePool(
+    _ informations: [NetworkDeviceInformation], keptPackets: Int
+  ) async throws(NetworkDeviceError) -> PacketPool {
+    let make = { @Sendable () -> Result<PacketPool, NetworkDeviceError> in
+      do throws(NetworkDeviceError) {
+        return .success(try PacketPool(.fitting(informations, keptPackets: keptPackets)))
+      } catch {
+        return .failure(error)
+      }
+    }
+    let aside = if BlockingCalls.wouldHoldLoop { await BlockingCalls.aside(make) } else { Aside.made(make()) }
+    HopBack.keep()
+    return try aside.result().get()
   }
 
   private static func makeControlLoop(

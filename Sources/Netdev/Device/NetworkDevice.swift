@@ -35,15 +35,15 @@ public final class NetworkDevice: Sendable {
     public var controlLoop: LoopExecutor?
     /// CPUs to pin the queues' loops to, in turn; empty leaves placement to the scheduler.
     public var cpus: [Int] = []
-    /// How long an idle queue polls before it sleeps; zero sleeps at once.
+    /// How long an idle queue polls before it sleeps; zero, and less, sleeps at once.
     public var busyPoll: Duration = .zero
-    /// How long the device may take to confirm a reset before its memory is quarantined.
+    /// How long the device may take to confirm a reset before its memory is quarantined; less than zero counts as zero.
     public var resetTimeout: Duration = .seconds(5)
     /// A job that holds a queue's loop longer is counted and logged.
     public var stallBound: Duration = .milliseconds(100)
-    /// Where the control plane logs. Lines are written in order, on a thread of the library's own: neither traffic nor
-    /// ``NetworkDevice/close()`` waits for the logger. While its output takes nothing, lines beyond a bound are dropped; a later
-    /// line says how many.
+    /// Where the control plane logs. Lines are written in order, on a thread of the library's own: traffic does not wait
+    /// for the logger, and ``NetworkDevice/close()`` 100 ms at most. While its output takes nothing, lines beyond a bound are
+    /// dropped; a later line says how many.
     public var logger = Logger(label: "netdev")
 
     /// The defaults.

@@ -25,7 +25,7 @@ extension PacketPool.Configuration {
   /// A pool that is short works: its devices drop what they find no buffer for. `NetworkDevice.open` logs this as a notice.
   public func advice(for informations: [NetworkDeviceInformation], keptPackets: Int = 0) -> String? {
     let fitting = PacketPool.Configuration.fitting(informations, keptPackets: keptPackets)
-    let (rings, kept) = (fitting.reserve, max(keptPackets, 0))
+    let (rings, kept) = (fitting.reserve, min(max(keptPackets, 0), 1_048_575))
     let instead = "write PacketPool.Configuration(slots: \(fitting.slots), reserve: \(fitting.reserve))"
     if slots < rings + kept {
       let beside = kept > 0 ? " and \(kept) kept packets" : ""

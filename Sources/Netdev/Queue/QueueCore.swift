@@ -138,9 +138,7 @@ final class QueueCore {
     self.pool = pool
     unsafe local = pool.makeLocalList(loop: loop, counters: queue.counters)
     // A setting of centuries polls for a century.
-    self.busyPoll =
-      UInt64(min(max(busyPoll.components.seconds, 0), 4_000_000_000)) &* 1_000_000_000
-      &+ UInt64(clamping: busyPoll.components.attoseconds / 1_000_000_000)
+    self.busyPoll = busyPoll.nanosecondsRoundedUp
     self.onBroken = onBroken
     self.tell = tell
     samplerCookie = waiters.take(.sample).index

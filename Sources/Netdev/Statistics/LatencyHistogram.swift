@@ -106,8 +106,8 @@ public struct LatencyHistogram: Sendable, Hashable, CustomStringConvertible {
 extension Duration {
   /// Whole nanoseconds; 0 for what is negative, the greatest number for what is out of range.
   fileprivate var nanosecondsRoundedDown: UInt64 {
-    let (seconds, attoseconds) = components
-    guard seconds >= 0, attoseconds >= 0 else { return 0 }
+    // A duration of more seconds than there are numbers has no components.
+    let (seconds, attoseconds) = min(max(self, .zero), .seconds(Int64.max)).components
     let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
     return overflow ? .max : whole &+ UInt64(attoseconds / 1_000_000_000)
   }

@@ -169,6 +169,8 @@ public struct Simulation: Sendable {
       if schedule.findings.isEmpty { schedule.findLeftovers() }
       if schedule.findings.isEmpty { world.findLeftovers() }
       schedule.end()
+      if schedule.findings.isEmpty { schedule.findOpenDescriptors() }
+      simulation_descriptors_forget()
     }
     return Report(
       seed: seed, findings: schedule.findings, error: world.error, happened: schedule.incidents.happened,

@@ -399,6 +399,22 @@ extension WorldSchedule {
     if sleeping > 0 { find("\(sleeping) tasks still sleep at the end: cancel them, and wait for them") }
   }
 
+  /// After everything else: descriptors that were opened in this world, and that nobody has closed.
+  func findOpenDescriptors() {
+    var kind = [CChar](repeating: 0, count: 128)
+    var kinds: [String] = []
+    var next: CInt = 0
+    while true {
+      let found = unsafe kind.withUnsafeMutableBufferPointer {
+        unsafe simulation_descriptor_left(next, $0.baseAddress, $0.count)
+      }
+      guard found >= 0 else { break }
+      kinds.append(String(decoding: kind.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+      next = found + 1
+    }
+    if !kinds.isEmpty { find("\(kinds.count) descriptors are left open: \(kinds.sorted().joined(separator: " "))") }
+  }
+
   /// Ends the sleeps that are longer than a world lasts, and counts those that somebody sleeps: of a cancelled one nothing comes.
   private func wakeSleepers() -> Int {
     var count = 0

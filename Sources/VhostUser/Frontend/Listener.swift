@@ -18,6 +18,7 @@ actor Listener {
   private var pause: LoopTimer?
   private var nextPause = shortestPause
   private var waiter: LoopPromise<CInt>?
+  private var isAnnounced = false
   #if Testing
   /// Somebody was let in before.
   private var hasAccepted = false
@@ -35,9 +36,15 @@ actor Listener {
     self.logger = logger
   }
 
-  /// Binds the path, once.
+  /// Binds the path, and again when its file has been removed or replaced since: who looks for us there would not find us.
+  ///
+  /// - Throws: `busy` when somebody else listens there.
   func open() throws(NetworkDeviceError) {
-    guard descriptor < 0 else { return }
+    if descriptor >= 0 {
+      if unsafe netdev_unix_has_path(path, file) { return }
+      logger.notice("the socket's file is no longer ours", metadata: ["device": "\(name)"])
+      close()
+    }
     let opened = unsafe netdev_unix_listen(path, &file)
     guard opened >= 0 else { throw NetworkDeviceError(socket: path, errno: -opened, listening: true) }
     descriptor = opened
@@ -50,8 +57,17 @@ actor Listener {
       close()
       throw NetworkDeviceError(.system, "listening for \(name)", offered: "\(error)")
     }
+  }
+
+  /// Says that somebody is waited for, once until he has come.
+  func announce() {
+    guard !isAnnounced else { return }
+    isAnnounced = true
     logger.notice("waiting for the vhost-user back-end to connect", metadata: ["device": "\(name)"])
   }
+
+  /// He has come.
+  func found() { isAnnounced = false }
 
   /// The next connection; its descriptor is the caller's. Whoever knocked before has waited in the backlog. One at a time asks.
   func next(within limit: Duration) async -> LoopPromise<CInt>.Outcome {
@@ -130,7 +146,7 @@ extension NetworkDeviceError {
     case EACCES, EPERM:
       self.init(.notPermitted, operation, offered: "the socket's permissions", advice: "ask its owner for access")
     case EADDRINUSE:
-      self.init(.busy, operation, offered: "the path is taken", advice: "choose another one, or remove the file")
+      self.init(.busy, operation, offered: "the path is taken", advice: "end who listens there, or choose another path")
     case EAGAIN:
       self.init(.busy, operation, offered: "the listener's backlog is full", advice: "does the switch still run?")
     case ENAMETOOLONG:

@@ -113,6 +113,10 @@ extension VhostUserTransport {
     return control
   }
 
+  /// How long nobody looks whether the listener's file is still there: whoever clears a directory of sockets leaves a listener that
+  /// nobody finds.
+  private static let pathPatience = Duration.seconds(5)
+
   /// How long a stranger who connects and says nothing keeps a back-end waiting.
   private static let strangersPatience = Duration.seconds(5)
 
@@ -125,13 +129,16 @@ extension VhostUserTransport {
       state.listener = listener
       return listener
     }
-    try await listener.open()
     let deadline = LoopDeadline(control.loop, after: options.connectTimeout)
     var last: NetworkDeviceError?
     while true {
+      try await listener.open()
+      await listener.announce()
       // Somebody in the backlog is there before any time-out: strangers do not outlast the deadline.
-      switch deadline.remaining > .zero ? await listener.next(within: deadline.remaining) : .timedOut {
+      let patience = min(deadline.remaining, Self.pathPatience)
+      switch patience > .zero ? await listener.next(within: patience) : .timedOut {
       case .cancelled: throw .waitCancelled
+      case .timedOut where deadline.remaining > .zero: continue
       case .timedOut:
         throw NetworkDeviceError(
           .timedOut, "open \(name)",
@@ -139,8 +146,8 @@ extension VhostUserTransport {
           advice: "start the switch with a client port on \(options.path)")
       case .value(let descriptor):
         do throws(NetworkDeviceError) {
-          return try await begin(
-            descriptor, control, patience: min(options.requestTimeout, Self.strangersPatience))
+          try await begin(descriptor, control, patience: min(options.requestTimeout, Self.strangersPatience))
+          return await listener.found()
         } catch {
           // Whoever has agreed on something and lacks what we need is a back-end.
           guard [.broken, .timedOut].contains(error.code) else { throw error }

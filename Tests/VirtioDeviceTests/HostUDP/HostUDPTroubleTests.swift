@@ -75,6 +75,15 @@ import Testing
       let tap = openTapQueue("tap7", withHeaders: true)
       defer { close(tap) }
       #expect(shell("ip link set tap7 up && ip -6 addr add fe80::7/64 dev tap7 nodad") == 0)
+      // The kernel takes its time with a new link: what is sent before is lost.
+      let early = try HostUDPBackend(address: "::")
+      let (first, probe) = (try EchoDriver(early), try Client("fe80::7%tap7", asking: "fe80::7%tap7", port: early.port))
+      #expect(
+        first.rig.hand.wait {
+          probe.send([7])
+          first.turn()
+          return first.echoed > 0
+        })
       let backend = try HostUDPBackend(address: "::")
       try converse(backend, [try Client("fe80::7%tap7", asking: "fe80::7%tap7", port: backend.port)])
     }

@@ -266,7 +266,8 @@ extension TapBackendTests {
         #expect(log.loss?.code == .inUse)
         #expect(log.loss?.description.contains("headers have another length") == true)
         #expect(rig.takeFrame(from: &buffers) == nil)
-        #expect(rig.engine.statistics.drops[.received, .malformedFrame] == 1)
+        // The kernel may have sent a frame of its own on a link that is new.
+        #expect(rig.engine.statistics.drops[.received, .malformedFrame] >= 1)
       }
     }
   }

@@ -1,0 +1,114 @@
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "CSimulation.h"
+#include "interposed.h"
+
+// Descriptors that a world's thread has opened, and nobody has closed: those of other threads are none of its. What is memory only
+// is left out, which the library keeps as long as a device may still write to it.
+
+enum { MOST = 1 << 16 };
+static atomic_bool opened[MOST];
+
+int interposed_opened(int descriptor) {
+  if (descriptor >= 0 && descriptor < MOST && interposed_world()) atomic_store(&opened[descriptor], true);
+  return descriptor;
+}
+
+void interposed_closed(int descriptor) {
+  if (descriptor >= 0 && descriptor < MOST && atomic_load(&opened[descriptor])) atomic_store(&opened[descriptor], false);
+}
+
+int simulation_descriptor_left(int from, char *kind, size_t room) {
+  for (int descriptor = from; descriptor < MOST; descriptor++) {
+    if (!atomic_load(&opened[descriptor])) continue;
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, kind, room - 1);
+    // Closed inside of the C library.
+    if (length < 0) continue;
+    kind[length] = 0;
+    // The number of a socket is another one each time.
+    kind[strcspn(kind, "[")] = 0;
+    return descriptor;
+  }
+  return -1;
+}
+
+void simulation_descriptors_forget(void) {
+  for (int descriptor = 0; descriptor < MOST; descriptor++) interposed_closed(descriptor);
+}
+
+// --- What opens one
+
+#define ORIGINAL(name, ...)                                                    \
+  ({                                                                           \
+    static void *known_;                                                       \
+    ((__typeof__(&name))interposed_look_up(&known_, #name))(__VA_ARGS__);      \
+  })
+
+int eventfd(unsigned count, int flags) { return interposed_opened(ORIGINAL(eventfd, count, flags)); }
+int timerfd_create(clockid_t clock, int flags) { return interposed_opened(ORIGINAL(timerfd_create, clock, flags)); }
+int epoll_create1(int flags) { return interposed_opened(ORIGINAL(epoll_create1, flags)); }
+int dup(int descriptor) { return interposed_opened(ORIGINAL(dup, descriptor)); }
+
+int accept(int listener, struct sockaddr *restrict name, socklen_t *restrict length) {
+  return interposed_opened(ORIGINAL(accept, listener, name, length));
+}
+
+int accept4(int listener, struct sockaddr *restrict name, socklen_t *restrict length, int flags) {
+  return interposed_opened(ORIGINAL(accept4, listener, name, length, flags));
+}
+
+int openat(int folder, const char *path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  return interposed_opened(ORIGINAL(openat, folder, path, flags, mode));
+}
+
+int fcntl(int descriptor, int command, ...) {
+  va_list rest;
+  va_start(rest, command);
+  void *argument = va_arg(rest, void *);
+  va_end(rest);
+  int result = ORIGINAL(fcntl, descriptor, command, argument);
+  return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? interposed_opened(result) : result;
+}
+
+static int both(int result, const int ends[2]) {
+  if (result < 0) return result;
+  interposed_opened(ends[0]);
+  interposed_opened(ends[1]);
+  return result;
+}
+
+int pipe(int ends[2]) { return both(ORIGINAL(pipe, ends), ends); }
+int pipe2(int ends[2], int flags) { return both(ORIGINAL(pipe2, ends, flags), ends); }
+int socketpair(int domain, int type, int protocol, int ends[2]) {
+  return both(ORIGINAL(socketpair, domain, type, protocol, ends), ends);
+}
+
+void interposed_received(struct msghdr *message) {
+  for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t index = 0; index < count; index++) {
+      int descriptor;
+      memcpy(&descriptor, CMSG_DATA(part) + index * sizeof descriptor, sizeof descriptor);
+      char kind[64], link[32];
+      snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+      ssize_t length = readlink(link, kind, sizeof kind);
+      if (length < 7 || memcmp(kind, "/memfd:", 7) != 0) interposed_opened(descriptor);
+    }
+  }
+}
