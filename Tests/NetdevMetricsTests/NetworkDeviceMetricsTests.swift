@@ -198,6 +198,8 @@ import Testing
     let task = Task { await metrics.run() }
     try await waitUntil("the first report") { total(rare, "packetsSubmitted") == 3 }
     try await submit(4, to: device.queues[0])
+    // From outside they are left for the loop, which need not have come to them before the device closes.
+    try await waitUntil("they are published") { device.statistics[0].packetsSubmitted == 7 }
     try await device.close()
     #expect(total(rare, "packetsSubmitted") == 3)
     task.cancel()
