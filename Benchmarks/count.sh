@@ -15,23 +15,51 @@ cd "$(dirname "$0")"
 
 #      name            executable  arguments        instr  mallocs  arc  ratio  to row
 table='
-       ring-c-32       CountRing   c,pop,32         -      0        0    -      -
-       ring-32         CountRing   swift,pop,32     115    0        0    1.05   ring-c-32
-       ring-c-8        CountRing   c,pop,8          -      0        0    -      -
-       ring-8          CountRing   swift,pop,8      145    0        0    1.10   ring-c-8
-       ring-c-1        CountRing   c,pop,1          -      0        0    -      -
-       ring-1          CountRing   swift,pop,1      460    0        0    1.40   ring-c-1
-       serve-c-32      CountRing   c,serve,32       -      0        0    -      -
-       serve-32        CountRing   swift,serve,32   108    0        0    1.05   serve-c-32
-       serve-c-8       CountRing   c,serve,8        -      0        0    -      -
-       serve-8         CountRing   swift,serve,8    130    0        0    1.10   serve-c-8
-       serve-c-1       CountRing   c,serve,1        -      0        0    -      -
-       serve-1         CountRing   swift,serve,1    400    0        0    1.40   serve-c-1
-       burst           CountQueue  burst,64         250    0        0    -      -
+       c-split-loop-32               CountRing   c,split,any,loop,32  -  0  0  -  -
+       split-loop-32                 CountRing   swift,split,any,loop,32  -  0  -  1.00  c-split-loop-32
+       c-split-loop-8                CountRing   c,split,any,loop,8  -  0  0  -  -
+       split-loop-8                  CountRing   swift,split,any,loop,8  -  0  -  1.05  c-split-loop-8
+       c-split-loop-1                CountRing   c,split,any,loop,1  -  0  0  -  -
+       split-loop-1                  CountRing   swift,split,any,loop,1  -  0  -  1.80  c-split-loop-1
+       c-split-transmit-32           CountRing   c,split,any,transmit,32  -  0  0  -  -
+       split-transmit-32             CountRing   swift,split,any,transmit,32  -  0  0  -  c-split-transmit-32
+       c-split-in-order-loop-32      CountRing   c,split,in-order,loop,32  -  0  0  -  -
+       split-in-order-loop-32        CountRing   swift,split,in-order,loop,32  -  0  -  1.00  c-split-in-order-loop-32
+       c-split-in-order-loop-8       CountRing   c,split,in-order,loop,8  -  0  0  -  -
+       split-in-order-loop-8         CountRing   swift,split,in-order,loop,8  -  0  -  1.05  c-split-in-order-loop-8
+       c-split-in-order-loop-1       CountRing   c,split,in-order,loop,1  -  0  0  -  -
+       split-in-order-loop-1         CountRing   swift,split,in-order,loop,1  -  0  -  1.80  c-split-in-order-loop-1
+       c-split-in-order-transmit-32  CountRing   c,split,in-order,transmit,32  -  0  0  -  -
+       split-in-order-transmit-32    CountRing   swift,split,in-order,transmit,32  -  0  0  -  c-split-in-order-transmit-32
+       c-packed-loop-32              CountRing   c,packed,any,loop,32  -  0  0  -  -
+       packed-loop-32                CountRing   swift,packed,any,loop,32  -  0  -  1.00  c-packed-loop-32
+       c-packed-loop-8               CountRing   c,packed,any,loop,8  -  0  0  -  -
+       packed-loop-8                 CountRing   swift,packed,any,loop,8  -  0  -  1.05  c-packed-loop-8
+       c-packed-loop-1               CountRing   c,packed,any,loop,1  -  0  0  -  -
+       packed-loop-1                 CountRing   swift,packed,any,loop,1  -  0  -  1.80  c-packed-loop-1
+       c-packed-transmit-32          CountRing   c,packed,any,transmit,32  -  0  0  -  -
+       packed-transmit-32            CountRing   swift,packed,any,transmit,32  -  0  0  -  c-packed-transmit-32
+       c-packed-in-order-loop-32     CountRing   c,packed,in-order,loop,32  -  0  0  -  -
+       packed-in-order-loop-32       CountRing   swift,packed,in-order,loop,32  -  0  -  1.00  c-packed-in-order-loop-32
+       c-packed-in-order-loop-8      CountRing   c,packed,in-order,loop,8  -  0  0  -  -
+       packed-in-order-loop-8        CountRing   swift,packed,in-order,loop,8  -  0  -  1.05  c-packed-in-order-loop-8
+       c-packed-in-order-loop-1      CountRing   c,packed,in-order,loop,1  -  0  0  -  -
+       packed-in-order-loop-1        CountRing   swift,packed,in-order,loop,1  -  0  -  1.80  c-packed-in-order-loop-1
+       c-packed-in-order-transmit-32 CountRing   c,packed,in-order,transmit,32  -  0  0  -  -
+       packed-in-order-transmit-32   CountRing   swift,packed,in-order,transmit,32  -  0  0  -  c-packed-in-order-transmit-32
+       split-transmit               CountRing   swift,split,any,transmit,32  -  0  0  -  -
+       split-transmit-in-order      CountRing   swift,split,in-order,transmit,32  -  0  0  1.00  split-transmit
+       packed-transmit              CountRing   swift,packed,any,transmit,32  -  0  0  -  -
+       packed-transmit-in-order     CountRing   swift,packed,in-order,transmit,32  -  0  0  0.95  packed-transmit
+       burst           CountQueue  burst,64         230    0        0    -      -
        burst-swap      CountQueue  burst-swap,64    290    0        0    -      -
-       burst-32        CountQueue  burst,32         282    0        0    -      -
-       await           CountQueue  await,64         310    0        0    1.25   burst
+       burst-packed    CountQueue  burst,64,packed=1  -    0        0    1.05   burst
+       burst-in-order  CountQueue  burst,64,in_order=1  -  0        0    1.00   burst
+       burst-packed-in-order CountQueue burst,64,packed=1&in_order=1 - 0 0 1.06 burst
+       burst-32        CountQueue  burst,32         280    0        0    -      -
+       await           CountQueue  await,64         290    0        0    1.30   burst
        await-swap      CountQueue  await-swap,64    350    0        0    -      -
+       await-packed    CountQueue  await,64,packed=1  -    0        0    1.05   await
        await-32        CountQueue  await,32         340    0        0    1.25   burst-32
        burst-try       CountQueue  burst-try,64     250    0        0    1.01   burst
        await-try       CountQueue  await-try,64     310    0        0    1.01   await
@@ -109,7 +137,7 @@ count() {
     END { printf "%d %d %d\n", total, mallocs, a }' "$output"
 }
 
-printf '%-16s %12s %9s %9s %8s   %s\n' row instr/packet mallocs arc ratio verdict
+printf '%-30s %12s %9s %9s %8s   %s\n' row instr/packet mallocs arc ratio verdict
 declare -A instructions
 failed=0
 while read -r name executable arguments instr mallocs arc_bound ratio_bound other; do
@@ -136,6 +164,6 @@ while read -r name executable arguments instr mallocs arc_bound ratio_bound othe
       if (sub(/^>/, "", bound)) return value > bound + 0 ? "" : " " what "<=" bound
       return value <= bound + more ? "" : " " what ">" bound }')
   [ "$verdict" = ok ] || failed=1
-  printf '%-16s %12.1f %9.3f %9.3f %8s   %s\n' "$name" "$i" "$m" "$a" "$ratio" "$verdict"
+  printf '%-30s %12.1f %9.3f %9.3f %8s   %s\n' "$name" "$i" "$m" "$a" "$ratio" "$verdict"
 done <<<"$table"
 exit "$failed"

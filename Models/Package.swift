@@ -6,6 +6,7 @@ let rules: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
   .enableUpcomingFeature("ExistentialAny"),
   .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableExperimentalFeature("Lifetimes"),
 ]
 
 // Modules with the names of the library's: their files are the library's own, by links, beside stand-ins for what the models leave

@@ -74,8 +74,8 @@ final class InProcessPair: @unchecked Sendable {
     let line: any InterruptLine = wires ?? InlineLine(onInterrupt)
     do {
       let map = try memory.map()
-      let receive = try configuration(placement.receive, map)
-      let transmit = try configuration(placement.transmit, map)
+      let receive = try areas(placement.receive, map)
+      let transmit = try areas(placement.transmit, map)
       let made = try device.makeEngine(
         pair: placement.index, loop: engineLoop, receive: receive, transmit: transmit, memory: map, receiveLine: line,
         transmitLine: line)
@@ -89,12 +89,12 @@ final class InProcessPair: @unchecked Sendable {
     }
   }
 
-  private func configuration(
+  private func areas(
     _ ring: VirtioPairPlacement.Ring, _ map: borrowing GuestMemory
-  ) throws(RingError) -> SplitDeviceRing.Configuration {
-    try SplitDeviceRing.Configuration(
-      size: ring.size, descriptorAddress: ring.descriptors, availAddress: ring.available, usedAddress: ring.used,
-      memory: map)
+  ) throws(RingError) -> RingAreas {
+    try RingAreas(
+      RingFormat(placement.features), size: ring.size, descriptorAddress: ring.descriptors, driverAddress: ring.driver,
+      deviceAddress: ring.device, memory: map)
   }
 
   private func watch(_ wires: Wires, _ engine: QueuePairEngine) throws(LoopError) -> [LoopSource] {

@@ -21,7 +21,8 @@ extension NetworkDevice {
   /// | `vhost-user:PATH?server=1` | a port of a switch, behind its socket |
   ///
   /// Options of all: `queues` (pairs) and `queue_size`; of all but `packet:`, which is no virtio device, `mrg_rxbuf`,
-  /// `event_idx`, `indirect` (0 or 1: what the driver accepts). `loopback:`, `tap:`, `tun:` and `host-udp:` also know `placement`
+  /// `event_idx`, `indirect` (0 or 1: what the driver accepts), `packed` and `in_order` (1: packed rings, and buffers used in
+  /// order; a device that does not offer it is refused). `loopback:`, `tap:`, `tun:` and `host-udp:` also know `placement`
   /// (`inline` or `own`: the device's engines on the queues' loops or on their own), and `loopback:` knows `lossless=1`: a
   /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
   /// are received too.
@@ -142,6 +143,8 @@ struct DeviceSpecification: Sendable {
       if let flag = try url.flag("mrg_rxbuf") { options.mergeableBuffers = flag }
       if let flag = try url.flag("event_idx") { options.eventIndex = flag }
       if let flag = try url.flag("indirect") { options.indirect = flag }
+      if let flag = try url.flag("packed") { options.packedRings = flag }
+      if let flag = try url.flag("in_order") { options.inOrder = flag }
     }
     if kind.isInProcess, try url.word("placement", of: ["inline", "own"]) == "own" { placement = .ownLoop() }
     self.options = options

@@ -86,7 +86,7 @@ internal import VirtioNet
 
   init?(_ ring: VirtioPairPlacement.Ring, memory: LyingMemory) {
     self.init(
-      size: ring.size, descriptors: ring.descriptors, available: ring.available, used: ring.used, memory: memory)
+      size: ring.size, descriptors: ring.descriptors, available: ring.driver, used: ring.device, memory: memory)
   }
 
   /// By the addresses that the device knows.

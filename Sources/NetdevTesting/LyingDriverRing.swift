@@ -34,7 +34,7 @@ public import Virtio
   }
 
   /// Where the ring's parts lie in its memory.
-  public let layout: SplitRingLayout
+  public let layout: RingLayout
   private let block: UnsafeMutableRawPointer
   /// What the driver has made available so far.
   public var availIndex: UInt16
@@ -49,7 +49,7 @@ public import Virtio
   ///   - startIndex: where both indices begin; the device begins there too.
   /// - Throws: `RingError` when `size` is none for a split ring.
   public init(size: Int, block: UnsafeMutableRawPointer, startIndex: UInt16 = 0) throws(RingError) {
-    layout = try SplitRingLayout(size: size)
+    layout = try RingLayout(.split, size: size)
     unsafe self.block = block
     availIndex = startIndex
     usedIndex = startIndex
@@ -58,8 +58,8 @@ public import Virtio
     unsafe netdev_store_release_u16(used + 2, startIndex)
   }
 
-  private var avail: UnsafeMutableRawPointer { unsafe block + layout.availOffset }
-  private var used: UnsafeMutableRawPointer { unsafe block + layout.usedOffset }
+  private var avail: UnsafeMutableRawPointer { unsafe block + layout.driverOffset }
+  private var used: UnsafeMutableRawPointer { unsafe block + layout.deviceOffset }
   private var mask: Int { Int(layout.size) - 1 }
 
   /// Writes a descriptor into the ring's table; `index` is below the size.

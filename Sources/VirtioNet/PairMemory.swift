@@ -37,10 +37,10 @@ internal import Virtio
 
 /// Where a pair's parts lie in its piece of the ring memory: both rings, indirect tables, the header of zeros.
 struct PairMemoryMap {
-  let layout: SplitRingLayout
+  let layout: RingLayout
   let indirectCapacity: Int
 
-  init(layout: SplitRingLayout, indirect: Bool) {
+  init(layout: RingLayout, indirect: Bool) {
     self.layout = layout
     indirectCapacity = indirect ? min(8, Int(layout.size)) : 0
   }

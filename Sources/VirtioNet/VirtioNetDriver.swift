@@ -16,8 +16,12 @@ public final class VirtioNetDriver: NetworkDriver {
     public var eventIndex = true
     /// Accepts INDIRECT_DESC when it is offered.
     public var indirect = true
+    /// Uses packed rings (RING_PACKED); a device that does not offer them is refused.
+    public var packedRings = false
+    /// Has the device use buffers in order (IN_ORDER); a device that does not offer that is refused.
+    public var inOrder = false
 
-    /// All accepted.
+    /// All accepted that is a matter of acceptance; split rings, in any order.
     public init() {}
   }
 
@@ -38,7 +42,7 @@ public final class VirtioNetDriver: NetworkDriver {
     var handshake: UInt64 = 0
     var isFresh: Bool { control.map { $0.loop.now &- handshake < 1_000_000 } ?? false }
     #endif
-    var pairs: [VirtioQueuePair.Reference] = []
+    var pairs: [PairReference] = []
     var saysLinkIsUp = true
     /// Losses so far, in this life.
     var losses = 0
@@ -50,7 +54,7 @@ public final class VirtioNetDriver: NetworkDriver {
   /// What was agreed with the device; fixed before the first ring exists.
   struct Agreed: Sendable {
     var features: FeatureSet
-    var layout: SplitRingLayout
+    var layout: RingLayout
     var mtu: Int
     var pairs: Int
 
@@ -87,6 +91,14 @@ public final class VirtioNetDriver: NetworkDriver {
     if options.mergeableBuffers { set.insert(.mrgRxbuf) }
     if options.eventIndex { set.insert(.eventIndex) }
     if options.indirect { set.insert(.indirectDesc) }
+    return set.union(required)
+  }
+
+  /// The features that the program has asked for: the device has them, or is not for it.
+  private var required: FeatureSet {
+    var set = FeatureSet()
+    if options.packedRings { set.insert(.ringPacked) }
+    if options.inOrder { set.insert(.inOrder) }
     return set
   }
 }
@@ -108,7 +120,8 @@ extension VirtioNetDriver {
     try await setUp { [self] () async throws(NetworkDeviceError) in
       let (features, config) = try await agree(on: nil)
       let pairs = try queuePairs(request.queuePairs, config, features)
-      let layout = try queueSize(request.queueSize, try await transport.maximumQueueSize())
+      let layout = try queueSize(
+        request.queueSize, try await transport.maximumQueueSize(), RingFormat(features))
       let mtu = config.mtu.map { Int($0) } ?? 1500
       state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs) }
       // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3), its VLAN tags included; with them any
@@ -166,6 +179,12 @@ extension VirtioNetDriver {
         .unsupported, "open \(transport.name)", offered: "a legacy device without VERSION_1",
         advice: "use a device of VIRTIO 1.0 or later")
     }
+    guard offered.contains(required) else {
+      throw NetworkDeviceError(
+        .unsupported, "open \(transport.name)",
+        offered: "a device without \(required.subtracting(offered)), which was asked for",
+        advice: "configure the device for it, or ask for less")
+    }
     let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
     logger.debug(
       "features",
@@ -199,15 +218,16 @@ extension VirtioNetDriver {
     return wanted
   }
 
-  private func queueSize(_ requested: Int?, _ maximum: Int?) throws(NetworkDeviceError) -> SplitRingLayout {
-    // A device may offer any number; the largest power of two in it is what a split ring can use (VIRTIO 1.4 §2.7).
-    let offered = max(0, min(maximum ?? 256, SplitRingLayout.maximumSize))
-    let largest = offered == 0 ? 0 : 1 << (Int.bitWidth - 1 - offered.leadingZeroBitCount)
-    let size = requested ?? min(256, largest)
-    guard size <= maximum ?? 1024, let layout = try? SplitRingLayout(size: size) else {
+  private func queueSize(
+    _ requested: Int?, _ maximum: Int?, _ format: RingFormat
+  ) throws(NetworkDeviceError) -> RingLayout {
+    // A device may offer any number; of it the format can use what `RingLayout` allows (VIRTIO 1.4 §2.7, §2.8.10.1).
+    let size = requested ?? RingLayout.largestSize(format, upTo: min(maximum ?? 256, 256))
+    guard size <= maximum ?? 1024, let layout = try? RingLayout(format, size: size) else {
+      let sizes = format == .split ? "a split ring has a power of two of descriptors, here" : "a packed ring has"
       throw NetworkDeviceError(
         .invalidConfiguration, "open \(transport.name)", offered: "a queue size of \(size)",
-        advice: "a split ring has a power of two of descriptors, here up to \(maximum ?? 1024)")
+        advice: "\(sizes) up to \(maximum ?? 1024)")
     }
     return layout
   }
@@ -244,11 +264,22 @@ extension VirtioNetDriver {
         .invalidConfiguration, "makeQueue", offered: "queue pair \(index) of \(agreed.pairs)",
         advice: "attach a pool first")
     }
-    let pair = try VirtioQueuePair(
-      index: index, agreed: agreed, memory: memory, slots: slots, signal: signal, transport: transport, loop: loop,
-      logger: logger)
-    state.withLock { $0.pairs.append(VirtioQueuePair.Reference(pair: pair, loop: loop)) }
-    return pair
+    let parts = PairParts(
+      index: index, agreed: agreed, memory: memory, slots: slots, signal: signal, transport: transport, loop: loop)
+    switch agreed.layout.format {
+    case .split:
+      let pair = try VirtioQueuePair<SplitDriverRing>(parts, logger)
+      note(pair, loop)
+      return SplitQueuePair(pair)
+    case .packed:
+      let pair = try VirtioQueuePair<PackedDriverRing>(parts, logger)
+      note(pair, loop)
+      return PackedQueuePair(pair)
+    }
+  }
+
+  private func note(_ pair: any PairControl, _ loop: LoopExecutor) {
+    state.withLock { $0.pairs.append(PairReference(pair: pair, loop: loop)) }
   }
 
   /// DRIVER_OK; from here on doorbells ring (VIRTIO 1.4 §3.1.1: never before).
@@ -303,7 +334,7 @@ extension VirtioNetDriver {
 
   /// Tells all pairs at the same time, each on its loop; the answers of those that answered in time.
   func tell<Answer: Sendable>(
-    within limit: Duration = tellingTime, _ body: @escaping @Sendable (VirtioQueuePair) -> Answer
+    within limit: Duration = tellingTime, _ body: @escaping @Sendable (any PairControl) -> Answer
   ) async -> [Answer] {
     let (control, pairs) = state.withLock { ($0.control, $0.pairs) }
     guard let control else { return [] }

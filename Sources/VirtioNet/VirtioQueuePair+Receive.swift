@@ -3,7 +3,7 @@ internal import Netdev
 internal import Virtio
 
 /// Reception: empty buffers go to the device, frames come back behind their net headers.
-extension VirtioQueuePair {
+extension VirtioQueuePair where Ring: ~Copyable {
   var receiveRoom: Int { isSuspended ? 0 : unsafe rings.pointee.receive.freeCount }
 
   func post(_ posted: Span<UInt32>) throws(NetworkDeviceError) -> Int {
@@ -52,31 +52,31 @@ extension VirtioQueuePair {
     let headerOffset = slots.headroom &- VirtioNetHeader.size
     let maximumLength = UInt32(truncatingIfNeeded: maximumFrame)
     var bytes = 0
-    let taken: Int
     do throws(RingError) {
-      taken = try unsafe entries.withUnsafeMutableBufferPointer { entries throws(RingError) in
-        guard let room = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }
-        return try unsafe rings.pointee.receive.reapSingles(max: max) { position, token, written in
-          let slot = UInt32(truncatingIfNeeded: token)
-          // Of its two fields that matter each is loaded once.
-          let header = unsafe slots.base(of: slot) + headerOffset
-          let kind = unsafe netdev_load_relaxed_u16(header)
-          let buffers = unsafe netdev_load_relaxed_u16(header + 10)
-          // One comparison for both ends: what is shorter than a header wraps to a huge number.
-          guard VirtioNetHeader.isPlain(copied: kind, numBuffers: buffers),
-            written &- UInt32(VirtioNetHeader.size) <= maximumLength
-          else { return false }
-          slots.setReceived(slot: slot, length: Int(written) &- VirtioNetHeader.size)
-          bytes &+= Int(written)
-          // Below the count.
-          unsafe room[position] = TransmitEntry(receivedIn: slot)
-          return true
-        }
-      }
+      try unsafe rings.pointee.receive.look()
     } catch {
       // What came before the violation is good; the ring, once broken, throws again at the next call.
       if start > 0 { return 0 }
       throw broken("the receive ring", "\(error)")
+    }
+    let taken = unsafe entries.withUnsafeMutableBufferPointer { entries in
+      guard let room = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }
+      return unsafe rings.pointee.receive.takeSingles(max: max) { position, token, written in
+        let slot = UInt32(truncatingIfNeeded: token)
+        // Of its two fields that matter each is loaded once.
+        let header = unsafe slots.base(of: slot) + headerOffset
+        let kind = unsafe netdev_load_relaxed_u16(header)
+        let buffers = unsafe netdev_load_relaxed_u16(header + 10)
+        // One comparison for both ends: what is shorter than a header wraps to a huge number.
+        guard VirtioNetHeader.isPlain(copied: kind, numBuffers: buffers),
+          written &- UInt32(VirtioNetHeader.size) <= maximumLength
+        else { return false }
+        slots.setReceived(slot: slot, length: Int(written) &- VirtioNetHeader.size)
+        bytes &+= Int(written)
+        // Below the count.
+        unsafe room[position] = TransmitEntry(receivedIn: slot)
+        return true
+      }
     }
     counts.bytesReceived &+= UInt64(truncatingIfNeeded: bytes &- taken &* VirtioNetHeader.size)
     return taken
@@ -114,11 +114,6 @@ extension VirtioQueuePair {
       unsafe rings.pointee.receive.fail(RingError(.stopped, UInt64(count)))
       throw broken("a received frame", error.how)
     }
-  }
-
-  /// How a frame breaks the queue.
-  private struct FrameViolation: Error {
-    let how: String
   }
 
   /// Checks the header of the frame that begins in `slot`, collects its buffers and checks its length; false when it was
@@ -193,4 +188,9 @@ extension VirtioQueuePair {
     }
     unsafe rings.pointee.receive.publish()
   }
+}
+
+/// How a frame breaks the queue.
+private struct FrameViolation: Error {
+  let how: String
 }

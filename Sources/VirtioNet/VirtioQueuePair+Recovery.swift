@@ -14,25 +14,25 @@ struct ResumeTerms: Sendable {
   var cause: NetworkDeviceError
 }
 
+/// Frames of a lost device that nobody has fetched yet, in order.
+struct Backlog {
+  var released: [TransmitEntry] = []
+  var received: [TransmitEntry] = []
+  var isEmpty: Bool { released.isEmpty && received.isEmpty }
+}
+
+/// What was in the old rings.
+struct Left {
+  /// In the order of publication.
+  var transmitted: [TransmitEntry] = []
+  var posted: [UInt32] = []
+}
+
 // What happens to a pair's buffers when its device is lost and comes back, or another one in its place.
 //
 // The old rings stay as they were until there are new ones: what the lost device had given back before is still taken, with
 // the checks that its word always got. What it had not given back moves to the new rings, as the private tables have it.
-extension VirtioQueuePair {
-  /// Frames of a lost device that nobody has fetched yet, in order.
-  struct Backlog {
-    var released: [TransmitEntry] = []
-    var received: [TransmitEntry] = []
-    var isEmpty: Bool { released.isEmpty && received.isEmpty }
-  }
-
-  /// What was in the old rings.
-  struct Left {
-    /// In the order of publication.
-    var transmitted: [TransmitEntry] = []
-    var posted: [UInt32] = []
-  }
-
+extension VirtioQueuePair where Ring: ~Copyable {
   /// The backlog first. Of a ring that belongs to a lost device what its word was good for is taken; it breaks no queue.
   func takeReleasedOfLost(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     let count = Self.move(&backlog, \.released, into: &entries)

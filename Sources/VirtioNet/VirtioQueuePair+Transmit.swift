@@ -3,7 +3,7 @@ internal import Netdev
 internal import Virtio
 
 // Transmission: frames into the ring, and released buffers out of it.
-extension VirtioQueuePair {
+extension VirtioQueuePair where Ring: ~Copyable {
   var transmitCapacity: Int { size }
 
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
@@ -108,9 +108,10 @@ extension VirtioQueuePair {
     do throws(RingError) {
       while count < room {
         let start = count
-        count &+= try unsafe entries.withUnsafeMutableBufferPointer { entries throws(RingError) in
+        try unsafe rings.pointee.transmit.look()
+        count &+= unsafe entries.withUnsafeMutableBufferPointer { entries in
           guard let place = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }
-          return try unsafe rings.pointee.transmit.reapSingles(max: room &- start) { position, token, _ in
+          return unsafe rings.pointee.transmit.takeSingles(max: room &- start) { position, token, _ in
             // Below the room.
             unsafe place[position] = TransmitEntry(rawValue: token)
             return true

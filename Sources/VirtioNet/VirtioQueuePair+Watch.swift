@@ -3,7 +3,7 @@ internal import Netdev
 internal import Virtio
 
 // Only in builds for tests: simulated worlds watch the pair's rings.
-extension VirtioQueuePair {
+extension VirtioQueuePair where Ring: ~Copyable {
   /// The rings in this memory are laid, and empty.
   func tellLaid(_ memory: SharedRingMemory) {
     let map = agreed.memoryMap

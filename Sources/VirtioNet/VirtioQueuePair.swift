@@ -4,28 +4,15 @@ internal import Logging
 internal import Netdev
 internal import Virtio
 
-/// One virtio-net queue pair: a receive ring and a transmit ring, the net header in front of each frame.
+/// One virtio-net queue pair: a receive ring and a transmit ring of one format, the net header in front of each frame.
 ///
-/// Lives on its queue's loop. The rings sit behind one pointer, so that a burst works on them without exclusivity checks.
-@safe final class VirtioQueuePair: QueueDriver {
-  /// Where the driver finds it.
-  struct Reference: @unchecked Sendable {
-    // Proof of Sendable: `pair` is used in calls on `loop` only, which is the loop it belongs to.
-    let pair: VirtioQueuePair
-    let loop: LoopExecutor
-  }
-
-  /// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
-  struct Doorbells: ~Copyable {
-    let bells: any VirtioDoorbells
-    borrowing func kickReceive() { bells.kickReceive() }
-    borrowing func kickTransmit() { bells.kickTransmit() }
-  }
-
+/// Lives on its queue's loop. The rings sit behind one pointer, so that a burst works on them without exclusivity checks. The
+/// queue sees it as `SplitQueuePair` or `PackedQueuePair`, where this is compiled for its format.
+@safe final class VirtioQueuePair<Ring: DriverRing & ~Copyable>: PairControl {
   /// Both rings.
   struct Rings: ~Copyable {
-    var receive: SplitDriverRing
-    var transmit: SplitDriverRing
+    var receive: Ring
+    var transmit: Ring
   }
 
   let rings: UnsafeMutablePointer<Rings>
@@ -72,33 +59,30 @@ internal import Virtio
     var doorbells: Doorbells
   }
 
-  init(
-    index: Int, agreed: VirtioNetDriver.Agreed, memory: VirtioNetDriver.Memory, slots: SlotTable, signal: QueueSignal,
-    transport: any VirtioTransport, loop: LoopExecutor, logger: Logger
-  ) throws(NetworkDeviceError) {
-    self.index = index
-    self.agreed = agreed
-    self.transport = transport
-    self.loop = loop
+  init(_ parts: PairParts, _ logger: Logger) throws(NetworkDeviceError) {
+    index = parts.index
+    agreed = parts.agreed
+    transport = parts.transport
+    loop = parts.loop
     self.logger = logger
-    self.memory = memory.rings.piece(index, of: agreed.memoryMap.totalBytes)
-    let made = try Self.makeRings(agreed, self.memory)
+    memory = parts.memory.rings.piece(index, of: agreed.memoryMap.totalBytes)
+    let made = try Self.makeRings(agreed, memory)
     unsafe rings = .allocate(capacity: 1)
     unsafe rings.initialize(to: made)
     chainCapacity = Int(agreed.layout.size) + 1
     unsafe chain = .allocate(capacity: chainCapacity)
     unsafe chain.initialize(repeating: RingBuffer(address: 0, length: 0), count: chainCapacity)
-    self.slots = slots
-    self.signal = signal
-    addressing = PoolAddressing(base: memory.poolAddress, slots: slots)
+    slots = parts.slots
+    signal = parts.signal
+    addressing = PoolAddressing(base: parts.memory.poolAddress, slots: slots)
     features = agreed.features
     size = Int(agreed.layout.size)
     maximumFrame = agreed.mtu + 14
-    zeroHeaderAddress = self.memory.address &+ UInt64(agreed.memoryMap.headerOffset)
+    zeroHeaderAddress = memory.address &+ UInt64(agreed.memoryMap.headerOffset)
     #if Testing
-    tellLaid(self.memory)
+    tellLaid(memory)
     #endif
-    doorbells = try attach(self.memory)
+    doorbells = try attach(memory)
     try watchService()
   }
 
@@ -117,13 +101,14 @@ internal import Virtio
     let map = agreed.memoryMap
     let base = unsafe memory.pointer
     let size = Int(map.layout.size)
-    let eventIndex = agreed.features.contains(.eventIndex)
+    let (eventIndex, inOrder) = (agreed.features.contains(.eventIndex), agreed.features.contains(.inOrder))
     do throws(RingError) {
-      var receive = try unsafe SplitDriverRing.Configuration(size: size, block: base)
+      var receive = try unsafe Ring.Configuration(size: size, block: base)
       receive.eventIndex = eventIndex
-      var transmit = try unsafe SplitDriverRing.Configuration(
-        size: size, block: base.advanced(by: map.ringStride))
+      receive.inOrder = inOrder
+      var transmit = try unsafe Ring.Configuration(size: size, block: base.advanced(by: map.ringStride))
       transmit.eventIndex = eventIndex
+      transmit.inOrder = inOrder
       if map.indirectCapacity >= 2 {
         transmit.indirect = unsafe IndirectTables(
           host: base.advanced(by: map.indirectOffset), address: memory.address &+ UInt64(map.indirectOffset),
@@ -247,7 +232,7 @@ internal import Virtio
 
 // MARK: - Notifications and the end
 
-extension VirtioQueuePair {
+extension VirtioQueuePair where Ring: ~Copyable {
   // `Models/Sources/Virtio/RingModels.swift` has a copy of the order in which a queue takes back, submits, rings and arms.
 
   func ring() {
@@ -291,7 +276,7 @@ extension VirtioQueuePair {
   private func checkService() {
     endService()
     guard unsafe rings.pointee.transmit.returnedIndex == 0, unsafe rings.pointee.transmit.inFlight > 0,
-      (try? unsafe rings.pointee.transmit.pendingUsed()) == 0
+      unsafe !rings.pointee.transmit.hasUsed
     else { return }
     signal.fail(
       NetworkDeviceError(

@@ -211,23 +211,23 @@ extension VirtioDoorbells {
 
 /// Where the rings of a pair lie, and what was negotiated for them.
 public struct VirtioPairPlacement: Sendable, Hashable {
-  /// A ring's three parts by the addresses that the device knows.
+  /// A ring's three areas by the addresses that the device knows, in the format that follows from the features.
   public struct Ring: Sendable, Hashable {
     /// Descriptors.
     public let size: Int
-    /// Address of the descriptor table.
+    /// Address of the descriptors.
     public let descriptors: UInt64
-    /// Address of the available ring.
-    public let available: UInt64
-    /// Address of the used ring.
-    public let used: UInt64
+    /// Address of the driver area: the available ring, or event suppression of a packed ring.
+    public let driver: UInt64
+    /// Address of the device area: the used ring, or event suppression of a packed ring.
+    public let device: UInt64
 
-    /// A ring whose three parts lie in one piece at `address`, as `layout` places them.
-    public init(_ layout: SplitRingLayout, at address: UInt64) {
+    /// A ring whose three areas lie in one piece at `address`, as `layout` places them.
+    public init(_ layout: RingLayout, at address: UInt64) {
       size = Int(layout.size)
       descriptors = address
-      available = address &+ UInt64(layout.availOffset)
-      used = address &+ UInt64(layout.usedOffset)
+      driver = address &+ UInt64(layout.driverOffset)
+      device = address &+ UInt64(layout.deviceOffset)
     }
   }
 

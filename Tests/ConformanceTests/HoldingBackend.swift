@@ -82,7 +82,7 @@ private final class HoldingPort: BackendPort {
     try inner.start(bell)
   }
 
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     valve.note(returned: rings.statistics.receivedFrames, by: number)
     return valve.holds ? .transmitBlocked : inner.serve(&rings, budget: budget)
   }

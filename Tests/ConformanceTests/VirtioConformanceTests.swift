@@ -32,6 +32,21 @@ struct VirtioVariant: Sendable, CustomTestStringConvertible {
       $0.eventIndex = false
       $0.indirect = false
     },
+    VirtioVariant("inline, packed", .inline) { $0.packedRings = true },
+    VirtioVariant("own loop, packed", .ownLoop()) { $0.packedRings = true },
+    VirtioVariant("inline, in order", .inline) { $0.inOrder = true },
+    VirtioVariant("own loop, in order", .ownLoop()) { $0.inOrder = true },
+    VirtioVariant("inline, packed, in order", .inline) {
+      $0.packedRings = true
+      $0.inOrder = true
+    },
+    VirtioVariant("own loop, packed, in order, none of the others", .ownLoop()) {
+      $0.packedRings = true
+      $0.inOrder = true
+      $0.mergeableBuffers = false
+      $0.eventIndex = false
+      $0.indirect = false
+    },
   ]
 
   /// The driver over the in-process loopback, and what wraps it.

@@ -140,9 +140,18 @@ struct ReconnectTests {
   func `killed under load and started again seconds later, it listening`(
     _ queues: Int, _ policy: InFlightPolicy
   ) async throws {
+    try await killAndStart(queues, policy, "")
+  }
+
+  @Test(arguments: ["&packed=1&queue_size=257", "&in_order=1", "&packed=1&in_order=1"])
+  func `the same with other rings`(_ rings: String) async throws {
+    try await killAndStart(2, .resubmit, rings)
+  }
+
+  private func killAndStart(_ queues: Int, _ policy: InFlightPolicy, _ rings: String) async throws {
     let socket = socketPath()
     var peer = try await Testpmd([.init(socket: socket, queues: queues)])
-    let device = try await open("vhost-user:\(socket)?queues=\(queues)&in_flight=\(policy)")
+    let device = try await open("vhost-user:\(socket)?queues=\(queues)&in_flight=\(policy)\(rings)")
     let changes = device.linkChanges
     let traffic = Traffic(policy)
     let running = Task { try await traffic.run(on: device) }

@@ -44,6 +44,31 @@ struct TestpmdTests {
     await peer.quit()
   }
 
+  @Test(
+    arguments: ["packed=0", "packed=1"], ["in_order=0", "in_order=1"])
+  func `either ring format, in order and not, mergeable and not, in bursts, with frames in one and in many buffers`(
+    _ format: String, _ order: String
+  ) async throws {
+    let socket = socketPath()
+    let peer = try await Testpmd([.init(socket: socket, queues: 2)])
+    let sizes = format == "packed=1" ? ["256", "257", "1024"] : ["256", "1024"]
+    for options in sizes.flatMap({ size in
+      ["mrg_rxbuf=0", "mrg_rxbuf=1", "mrg_rxbuf=1&event_idx=0&indirect=0"].map { "queue_size=\(size)&\($0)" }
+    }) {
+      let device = try await open("vhost-user:\(socket)?queues=2&\(format)&\(order)&\(options)")
+      try await device.run { queue in
+        for burst in [1, 2, 7, 32, 64] {
+          try await exchange(on: queue, total: 64 + 3 * burst, burst: burst, isSwapped: true)
+        }
+        // More than a lap of every ring.
+        try await exchange(on: queue, total: 3000, burst: 48, isSwapped: true)
+      }
+      for queue in device.statistics { #expect(queue.packetsReleased == queue.packetsSubmitted) }
+      #expect(device.pool.free == device.pool.configuration.slots)
+    }
+    await peer.quit()
+  }
+
   @Test(arguments: ["kicks=0", "event_idx=0", "indirect=0&mrg_rxbuf=0&event_idx=0", "mtu=1500"])
   func `frames go both ways whatever the keys say`(_ options: String) async throws {
     let socket = socketPath()
@@ -80,6 +105,8 @@ struct TestpmdTests {
     #expect(try await negotiated("indirect=0") == all & ~(1 << 28))
     #expect(try await negotiated("event_idx=0") == all & ~(1 << 29))
     #expect(try await negotiated("mtu=1400") == all | 1 << 3)
+    #expect(try await negotiated("packed=1") == all | 1 << 34)
+    #expect(try await negotiated("in_order=1") == all | 1 << 35)
     await peer.quit()
   }
 

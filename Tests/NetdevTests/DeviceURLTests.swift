@@ -24,14 +24,17 @@ import Testing
   }
 
   @Test(arguments: [
-    ("loopback:?queue=2", "event_idx, indirect, lossless, mrg_rxbuf, placement, queue_size, queues"),
-    ("tap:tap0?mtu=1500", "event_idx, indirect, mrg_rxbuf, placement, queue_size, queues"),
+    ("loopback:?queue=2", "event_idx, in_order, indirect, lossless, mrg_rxbuf, packed, placement, queue_size, queues"),
+    ("tap:tap0?mtu=1500", "event_idx, in_order, indirect, mrg_rxbuf, packed, placement, queue_size, queues"),
     ("packet:eth0?placement=own", "promiscuous, queue_size, queues"),
-    ("host-udp:127.0.0.1:7?server=1", "event_idx, indirect, mrg_rxbuf, placement, queue_size, queues"),
+    (
+      "host-udp:127.0.0.1:7?server=1",
+      "event_idx, in_order, indirect, mrg_rxbuf, packed, placement, queue_size, queues"
+    ),
     (
       "vhost-user:/run/x?lossless=1",
-      "connect_timeout, event_idx, in_flight, indirect, kicks, mac, mrg_rxbuf, mtu, queue_size, queues, reconnect, "
-        + "serve_timeout, server, timeout"
+      "connect_timeout, event_idx, in_flight, in_order, indirect, kicks, mac, mrg_rxbuf, mtu, packed, queue_size, "
+        + "queues, reconnect, serve_timeout, server, timeout"
     ),
   ])
   func `an option that a device does not have is told those that it has`(_ url: String, _ options: String) throws {

@@ -11,14 +11,15 @@ import VirtioNet
 
 /// Invariant 2 through real rings: a software device on its own thread that gives back one frame out of the middle.
 @Suite(.timeLimit(.minutes(2))) struct OutOfOrderReleaseTests {
-  @Test(arguments: [true, false])
-  func `a full ring, one buffer released: its send goes on, alone, and one sender is let in`(eventIndex: Bool)
-    async throws
-  {
+  @Test(arguments: [true, false], [true, false])
+  func `a full ring, one buffer released: its send goes on, alone, and one sender is let in`(
+    eventIndex: Bool, packedRings: Bool
+  ) async throws {
     let backend = PickingBackend()
     let transport = InProcessTransport(device: VirtioNetDevice(backend: backend), placement: .ownLoop())
     var options = VirtioNetDriver.Options()
     options.eventIndex = eventIndex
+    options.packedRings = packedRings
     var settings = NetworkDevice.Configuration()
     settings.queueSize = 16
     let device = try await NetworkDevice.open(
@@ -135,7 +136,7 @@ private final class PickingPort: BackendPort {
   func setEnabled(_ enabled: Bool) {}
   func close() {}
 
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     var budget = budget
     rings.beginTransmit()
     while let position = backend.nextPick() {

@@ -16,17 +16,30 @@ import Testing
     var features: Int
     var size: Int
     var queues: Int
+    /// Packed rings, buffers used in order.
+    var rings = ""
     var url: String {
       "loopback:?lossless=1&placement=\(placement)&queue_size=\(size)&queues=\(queues)&mrg_rxbuf=\(features & 1)"
-        + "&event_idx=\(features >> 1 & 1)&indirect=\(features >> 2 & 1)"
+        + "&event_idx=\(features >> 1 & 1)&indirect=\(features >> 2 & 1)\(rings)"
     }
     var testDescription: String { url }
   }
 
-  private static let cases = ["inline", "own"].flatMap { placement in
-    (0..<8).flatMap { features in
-      [2, 4, 256, 1024].flatMap { size in
-        [1, 2].map { Case(placement: placement, features: features, size: size, queues: $0) }
+  private static let cases =
+    ["inline", "own"].flatMap { placement in
+      (0..<8).flatMap { features in
+        [2, 4, 256, 1024].flatMap { size in
+          [1, 2].map { Case(placement: placement, features: features, size: size, queues: $0) }
+        }
+      }
+    } + otherRings
+
+  private static let otherRings = ["inline", "own"].flatMap { placement in
+    ["&packed=1", "&in_order=1", "&packed=1&in_order=1"].flatMap { rings in
+      [0, 1, 2, 7].flatMap { features in
+        (rings == "&in_order=1" ? [4, 256] : [2, 3, 5, 257, 1024]).map {
+          Case(placement: placement, features: features, size: $0, queues: $0 < 256 ? 2 : 1, rings: rings)
+        }
       }
     }
   }

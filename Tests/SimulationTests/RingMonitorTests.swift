@@ -254,20 +254,21 @@ import Virtio
   /// Where buffers point: 4 KiB.
   private let frames: UnsafeMutableRawPointer
   private let block: UnsafeMutableRawPointer
-  private let layout: SplitRingLayout
+  private let layout: RingLayout
   private let monitor = RingMonitor()
   private let identity: UInt
   private var usedPosition: UInt16
 
   init(startIndex: UInt16 = 0, _ configure: (inout MonitoredRing) -> Void = { _ in }) throws {
-    layout = try SplitRingLayout(size: 4)
+    layout = try RingLayout(.split, size: 4)
     unsafe block = .allocate(byteCount: layout.totalBytes, alignment: 64)
     unsafe frames = .allocate(byteCount: 4096, alignment: 64)
     unsafe frames.initializeMemory(as: UInt8.self, repeating: 0, count: 4096)
     driver = unsafe try LyingDriverRing(size: 4, block: block, startIndex: startIndex)
     usedPosition = startIndex
     var ring = unsafe MonitoredRing(
-      "the ring", size: 4, descriptors: block, available: block + layout.availOffset, used: block + layout.usedOffset)
+      "the ring", size: 4, descriptors: block, available: block + layout.driverOffset, used: block + layout.deviceOffset
+    )
     ring.startIndex = startIndex
     let start = unsafe UInt(bitPattern: frames)
     unsafe ring.place = { address, length in
@@ -307,7 +308,7 @@ import Virtio
   /// Puts a descriptor where buffers point to.
   func store(_ descriptor: LyingDriverRing.Descriptor) { unsafe LyingDriverRing.write(descriptor, to: frames) }
 
-  private var used: UnsafeMutableRawPointer { unsafe block + layout.usedOffset }
+  private var used: UnsafeMutableRawPointer { unsafe block + layout.deviceOffset }
 
   var usedIndex: UInt16 {
     get { unsafe (used + 2).load(as: UInt16.self) }

@@ -10,9 +10,9 @@ import Testing
   private func pauses(_ body: (ReadReadiness) -> Void) throws -> [UInt64] {
     let backend = StillBackend()
     let hand = HandLoop(backend: backend)
-    let core = UnsafeMutablePointer<EngineCore>.allocate(capacity: 1)
-    defer { unsafe core.deallocate() }
-    let bell = unsafe ServiceBell(loop: hand.loop, core: core)
+    let requests = UnsafeMutablePointer<EngineRequests>.allocate(capacity: 1)
+    defer { unsafe requests.deallocate() }
+    let bell = unsafe ServiceBell(loop: hand.loop, requests: requests)
     bell.disconnect()
     let readiness = try ReadReadiness(descriptor: 0, bell: bell)
     body(readiness)

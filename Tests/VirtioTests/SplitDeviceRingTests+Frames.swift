@@ -69,7 +69,7 @@ extension SplitDeviceRingTests {
     #expect(heads == [7, 6, 5])
     #expect(chains.map(\.writableLength) == [100, 100, 100])
     for (position, chain) in chains.enumerated() {
-      ring.pushUsed(head: chain.head, written: position < 2 ? 100 : 50)
+      ring.pushUsed(chain, written: position < 2 ? 100 : 50)
       #expect(block.usedIdx == 0)
     }
     ring.publishUsed()
@@ -78,31 +78,30 @@ extension SplitDeviceRingTests {
   }
 
   @Test("Device rule 10: what does not suffice is put back, and comes again")
-  func rewind() throws {
+  func putBack() throws {
     let block = try RingBlock(size: 8)
     let memory = try block.memory()
     var ring = try block.device()
     for id: UInt16 in 0..<8 { block.setDescriptor(id, RawDescriptor(base, 100, RawDescriptor.write)) }
     for index: UInt16 in 0..<3 { offer(block, index, at: index) }
-    _ = try ring.begin()
-    while try ring.next(in: memory) != nil {}
-    #expect(ring.outstanding == 3)
-    let tooMany = violation { () throws(RingError) in try ring.rewind(4) }
-    #expect(tooMany == RingError(.rewind, 4))
-    try ring.rewind(2)
+    let chains = try ring.take(max: 8, in: memory)
+    #expect(chains.count == 3 && ring.outstanding == 3)
+    try ring.putBack(chains[2])
+    try ring.putBack(chains[1])
     #expect(ring.outstanding == 1 && ring.nextAvailIndex == 1)
-    let available = try ring.begin()
-    let chain = try ring.next(in: memory)
-    #expect(available == 2 && chain?.head == 1)
+    let again = try ring.take(max: 8, in: memory)
+    #expect(again.map(\.head) == [1, 2])
     ring.publishUsed()
     #expect(block.usedIdx == 0)
     // Not beyond this batch: the segments of the one before are gone.
-    let earlier = violation { () throws(RingError) in try ring.rewind(2) }
-    #expect(earlier == RingError(.rewind, 2))
+    try ring.putBack(again[1])
+    try ring.putBack(again[0])
+    let earlier = violation { () throws(RingError) in try ring.putBack(chains[0]) }
+    #expect(earlier == RingError(.putBack, 0))
   }
 
   @Test("Device rule 10: nothing is put back across a malformed chain, which has been returned")
-  func rewindMalformed() throws {
+  func putBackMalformed() throws {
     let block = try RingBlock(size: 8)
     let memory = try block.memory()
     var ring = try block.device()
@@ -111,58 +110,15 @@ extension SplitDeviceRingTests {
     block.setDescriptor(2, RawDescriptor(base, 1))
     for index: UInt16 in 0..<3 { offer(block, index, at: index) }
     _ = try ring.begin()
-    _ = try ring.next(in: memory)
+    let first = try #require(try ring.next(in: memory))
     let error = violation { () throws(RingError) in _ = try ring.next(in: memory) }
     #expect(error?.rule == .bufferUnmapped)
-    _ = try ring.next(in: memory)
-    let across = violation { () throws(RingError) in try ring.rewind(2) }
-    #expect(across == RingError(.rewind, 2))
-    try ring.rewind(1)
+    let last = try #require(try ring.next(in: memory))
+    try ring.putBack(last)
+    let across = violation { () throws(RingError) in try ring.putBack(first) }
+    #expect(across == RingError(.putBack, 0))
     let chain = try ring.next(in: memory)
     #expect(chain?.head == 2)
-  }
-
-  @Test("Batches: singles, chains and a malformed one; the good ones first, the error next time, the rest after that")
-  func batches() throws {
-    for serves in [false, true] {
-      let block = try RingBlock(size: 16)
-      let memory = try block.memory()
-      var ring = try block.device()
-      for id: UInt16 in 0..<16 { block.setDescriptor(id, RawDescriptor(base, UInt32(id) + 1, RawDescriptor.write)) }
-      block.setDescriptor(2, RawDescriptor(base, 1, RawDescriptor.next, next: 3))
-      block.setDescriptor(5, RawDescriptor(1, 1))
-      for (index, head) in ([0, 1, 2, 4, 5, 6, 7] as [UInt16]).enumerated() { offer(block, head, at: UInt16(index)) }
-      let output = UnsafeMutablePointer<DescriptorChain>.allocate(capacity: 16)
-      defer { unsafe output.deallocate() }
-      var heads: [UInt16] = []
-      func batch(_ ring: inout SplitDeviceRing, _ memory: borrowing GuestMemory) throws(RingError) -> Int {
-        if serves {
-          return try ring.serve(max: 16, in: memory) { chain in
-            heads.append(chain.head)
-            return UInt32(chain.writableLength)
-          }
-        }
-        let count = try unsafe ring.pop(into: output, max: 16, in: memory)
-        for index in 0..<count {
-          let chain = unsafe output[index]
-          heads.append(chain.head)
-          ring.pushUsed(head: chain.head, written: UInt32(chain.writableLength))
-        }
-        return count
-      }
-      let first = try batch(&ring, memory)
-      #expect(first == 4 && heads == [0, 1, 2, 4])
-      var error: RingError?
-      do throws(RingError) { _ = try batch(&ring, memory) } catch let thrown { error = thrown }
-      #expect(error == RingError(.bufferUnmapped, 1))
-      let second = try batch(&ring, memory)
-      #expect(second == 2 && heads == [0, 1, 2, 4, 6, 7])
-      ring.publishUsed()
-      #expect(block.usedIdx == 7)
-      var returned: [UInt32: UInt32] = [:]
-      for index: UInt16 in 0..<7 { returned[block.usedElement(index).id] = block.usedElement(index).length }
-      #expect(returned == [0: 1, 1: 2, 2: 4, 4: 5, 5: 0, 6: 7, 7: 8])
-    }
   }
 
   @Test("A batch whose chains have more segments than there is room for goes on in the next one")
@@ -178,13 +134,11 @@ extension SplitDeviceRingTests {
         (1...3).map { RawDescriptor(base + 4096, 1, $0 < 3 ? RawDescriptor.next : 0, next: UInt16($0)) })
       offer(block, id, at: id)
     }
-    let output = UnsafeMutablePointer<DescriptorChain>.allocate(capacity: 4)
-    defer { unsafe output.deallocate() }
     for id: UInt16 in 0..<4 {
-      let count = try unsafe ring.pop(into: output, max: 4, in: memory)
-      #expect(unsafe count == 1 && output[0].head == id && output[0].readableCount == 3)
+      let chains = try ring.take(max: 4, in: memory)
+      #expect(chains.count == 1 && chains[0].head == id && chains[0].readableCount == 3)
     }
-    let none = try unsafe ring.pop(into: output, max: 4, in: memory)
-    #expect(none == 0)
+    let none = try ring.take(max: 4, in: memory)
+    #expect(none.isEmpty)
   }
 }

@@ -6,38 +6,38 @@ import Virtio
   @Test("Driver rule 7: the size of a split ring is a power of two from 1 to 32768")
   func size() throws {
     for size in [0, -1, 3, 6, 255, 257, 32769, 65536, .max, .min] {
-      let error = violation { () throws(RingError) in _ = try SplitRingLayout(size: size) }
+      let error = violation { () throws(RingError) in _ = try RingLayout(.split, size: size) }
       #expect(error == RingError(.size, UInt64(truncatingIfNeeded: size)))
     }
-    for shift in 0...15 { #expect(try SplitRingLayout(size: 1 << shift).size == 1 << UInt16(shift)) }
+    for shift in 0...15 { #expect(try RingLayout(.split, size: 1 << shift).size == 1 << UInt16(shift)) }
   }
 
   @Test("§2.7: sizes and alignments of the three areas")
   func layout() throws {
-    let layout = try SplitRingLayout(size: 256)
+    let layout = try RingLayout(.split, size: 256)
     #expect(layout.descriptorBytes == 4096)
-    #expect(layout.availBytes == 6 + 512)
-    #expect(layout.usedBytes == 6 + 2048)
-    #expect(layout.availOffset % 2 == 0 && layout.usedOffset % 4 == 0)
-    #expect(layout.usedOffset >= layout.availOffset + layout.availBytes)
-    #expect(layout.totalBytes == layout.usedOffset + layout.usedBytes)
+    #expect(layout.driverBytes == 6 + 512)
+    #expect(layout.deviceBytes == 6 + 2048)
+    #expect(layout.driverOffset % 2 == 0 && layout.deviceOffset % 4 == 0)
+    #expect(layout.deviceOffset >= layout.driverOffset + layout.driverBytes)
+    #expect(layout.totalBytes == layout.deviceOffset + layout.deviceBytes)
   }
 
   @Test("§2.7: unaligned and overlapping areas are refused on both sides, and nothing is written")
   func areas() throws {
-    let layout = try SplitRingLayout(size: 8)
+    let layout = try RingLayout(.split, size: 8)
     let block = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 64)
     defer { unsafe block.deallocate() }
     unsafe block.initializeMemory(as: UInt8.self, repeating: 0xa5, count: 4096)
     func check(_ descriptors: Int, _ avail: Int, _ used: Int, _ rule: RingError.Rule?) {
       let driver = violation { () throws(RingError) in
         _ = try unsafe SplitDriverRing.Configuration(
-          size: 8, descriptors: block + descriptors, avail: block + avail, used: block + used
+          RingAreas(size: 8, descriptors: block + descriptors, driver: block + avail, device: block + used)
         ).activate()
       }
       let device = violation { () throws(RingError) in
         _ = try unsafe SplitDeviceRing.Configuration(
-          size: 8, descriptors: block + descriptors, avail: block + avail, used: block + used
+          RingAreas(size: 8, descriptors: block + descriptors, driver: block + avail, device: block + used)
         ).activate()
       }
       #expect(driver?.rule == rule)
@@ -45,8 +45,8 @@ import Virtio
     }
     let bytes = layout.descriptorBytes
     check(8, 1024, 2048, .descriptorAlignment)
-    check(0, 1025, 2048, .availAlignment)
-    check(0, 1024, 2050, .usedAlignment)
+    check(0, 1025, 2048, .driverAlignment)
+    check(0, 1024, 2050, .deviceAlignment)
     check(0, bytes - 2, 2048, .areaOverlap)
     check(0, 1024, 1024 + 20, .areaOverlap)
     check(0, 1024, 64, .areaOverlap)
@@ -76,9 +76,10 @@ import Virtio
     for (size, descriptors, avail, used, expected) in cases {
       var error: RingError?
       do throws(RingError) {
-        _ = try SplitDeviceRing.Configuration(
-          size: size, descriptorAddress: descriptors, availAddress: avail, usedAddress: used, memory: memory
-        ).activate()
+        let areas = try RingAreas(
+          .split, size: size, descriptorAddress: descriptors, driverAddress: avail, deviceAddress: used,
+          memory: memory)
+        _ = try SplitDeviceRing.Configuration(areas).activate()
       } catch let refusal {
         error = refusal
       }

@@ -1,8 +1,8 @@
 // Receives and transmits a number of frames on one queue of the loopback device: what `count.sh` counts.
 //
-//     CountQueue MODE FRAMES PACKETS
+//     CountQueue MODE FRAMES [OPTIONS] PACKETS
 //
-// MODE is one of `Mode`; FRAMES, 1 to 256, are in flight at a time. The device works on the queue's own loop, so the counts
+// MODE is one of `Mode`; FRAMES, 1 to 256, are in flight at a time; OPTIONS are those of the device's URL. The device works on the queue's own loop, so the counts
 // include it. It prints the allocations and the time of the loop. Its main is synchronous, and valgrind can follow.
 import CAllocationCounter
 import Dispatch
@@ -268,16 +268,17 @@ struct First<Base: PacketSequence>: PacketSequence {
 }
 
 let arguments = CommandLine.arguments
-guard arguments.count == 4, let mode = Mode(rawValue: arguments[1]), let frames = Int(arguments[2]),
-  (1...256).contains(frames), let packets = Int(arguments[3])
+guard (4...5).contains(arguments.count), let mode = Mode(rawValue: arguments[1]), let frames = Int(arguments[2]),
+  (1...256).contains(frames), let packets = arguments.last.flatMap({ Int($0) })
 else {
-  print("usage: CountQueue \(Mode.allCases.map(\.rawValue).joined(separator: "|")) FRAMES PACKETS")
+  print("usage: CountQueue \(Mode.allCases.map(\.rawValue).joined(separator: "|")) FRAMES [OPTIONS] PACKETS")
   exit(2)
 }
+let url = "loopback:" + (arguments.count == 5 ? "?\(arguments[3])" : "")
 let finished = DispatchSemaphore(value: 0)
 Task.detached {
   do {
-    let urls = mode == .through ? ["loopback:", "loopback:"] : ["loopback:"]
+    let urls = Array(repeating: url, count: mode == .through ? 2 : 1)
     let devices = try await NetworkDevice.open(urls)
     let other = devices.count == 2 ? devices[1] : nil
     let work = Work(mode: mode, frames: frames, packets: packets, other: other?.queues[0])

@@ -69,7 +69,7 @@ private func converse(_ session: Session, memory: CInt) async throws(NetworkDevi
   _ = try await session.status()
   let region = MemoryRegion(address: 0x1_0000, size: 0x1000, fileOffset: 0, descriptor: memory)
   try await session.share([region, region])
-  guard let layout = try? SplitRingLayout(size: 256) else { violated("256 is a size") }
+  guard let layout = try? RingLayout(.split, size: 256) else { violated("256 is a size") }
   let ring = VirtioPairPlacement.Ring(layout, at: 0x2_0000)
   try await session.start([
     RingSetup(index: 0, ring: ring, kick: memory, call: memory, error: memory),

@@ -26,7 +26,7 @@ private final class CopyingPort: BackendPort {
   func setEnabled(_ enabled: Bool) {}
   func close() {}
 
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     rings.beginTransmit()
     rings.beginReceive()
     var budget = budget

@@ -23,7 +23,7 @@ func runEngine(_ input: inout InputReader) {
   let engine: QueuePairEngine
   do throws(DeviceError) {
     engine = try device.makeEngine(
-      pair: 0, loop: hand.loop, receive: configuration(receive, start), transmit: configuration(transmit, start),
+      pair: 0, loop: hand.loop, receive: places(receive, start), transmit: places(transmit, start),
       memory: world.memory(), receiveLine: line, transmitLine: line, budget: Int(input.byte() & 15))
   } catch {
     violated("an engine is made of right rings: \(error)")
@@ -53,7 +53,9 @@ private func negotiate(_ flags: UInt8, _ features: FeatureSet) -> VirtioNetDevic
   default: backend = CopyingBackend()
   }
   var configuration = VirtioNetDevice.Configuration()
-  if flags & 16 != 0 { configuration.ringFeatures = configuration.ringFeatures.union(.inOrder) }
+  // This driver writes split rings.
+  configuration.ringFeatures.remove(.ringPacked)
+  if flags & 16 == 0 { configuration.ringFeatures.remove(.inOrder) }
   let device = VirtioNetDevice(backend: backend, configuration: configuration)
   device.setStatus([.acknowledge, .driver])
   device.setDriverFeatures(
@@ -64,18 +66,17 @@ private func negotiate(_ flags: UInt8, _ features: FeatureSet) -> VirtioNetDevic
   return device
 }
 
-private func side(_ size: Int, _ world: GuestWorld, _ address: UInt64?) -> RingAreas {
-  guard let address else { return RingAreas(size: size, edge: .end) }
-  guard let layout = try? SplitRingLayout(size: size) else { violated("\(size) is a size") }
+private func side(_ size: Int, _ world: GuestWorld, _ address: UInt64?) -> RawRing {
+  guard let address else { return RawRing(.split, size: size, edge: .end) }
+  guard let layout = try? RingLayout(.split, size: size) else { violated("\(size) is a size") }
   let block = world.pointer(address)
-  return RingAreas(layout, block, block + layout.availOffset, block + layout.usedOffset)
+  return RawRing(layout, block, block + layout.driverOffset, block + layout.deviceOffset)
 }
 
-private func configuration(_ areas: RingAreas, _ start: UInt16) -> SplitDeviceRing.Configuration {
-  var configuration = SplitDeviceRing.Configuration(
-    size: areas.size, descriptors: areas.descriptors, avail: areas.avail, used: areas.used)
-  configuration.startIndex = start
-  return configuration
+private func places(_ raw: RawRing, _ start: UInt16) -> RingAreas {
+  var areas = raw.areas
+  areas.startIndex = start
+  return areas
 }
 
 private final class SilentLine: InterruptLine {
@@ -84,12 +85,12 @@ private final class SilentLine: InterruptLine {
 
 /// One ring, and how far its driver has come.
 private struct Side {
-  let areas: RingAreas
+  let areas: RawRing
   var index: UInt16
   /// Where the next honest buffer lies.
   var place = 0
 
-  init(_ areas: RingAreas, _ start: UInt16) {
+  init(_ areas: RawRing, _ start: UInt16) {
     self.areas = areas
     index = start
   }

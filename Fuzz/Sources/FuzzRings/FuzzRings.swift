@@ -1,6 +1,7 @@
 import FuzzSupport
+import Virtio
 
-// Split rings opposite a peer that may write anything at any time: our driver's ring, our device's ring, and the whole engine.
+// Rings opposite a peer that may write anything at any time: our driver's ring, our device's ring, and the whole engine.
 
 /// Before the first input.
 @c(LLVMFuzzerInitialize)
@@ -13,10 +14,12 @@ public func initialize(_ count: UnsafeMutableRawPointer, _ arguments: UnsafeMuta
 @c(LLVMFuzzerTestOneInput)
 public func testOneInput(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   var input = InputReader(bytes, count)
-  switch input.byte() % 3 {
-  case 0: runDriverRing(&input)
-  case 1: runDeviceRing(&input)
-  default: runEngine(&input)
+  switch input.byte() % 5 {
+  case 0: runDriverRing(&input, .split)
+  case 1: runDeviceRing(&input, .split)
+  case 2: runEngine(&input)
+  case 3: runDriverRing(&input, .packed)
+  default: runDeviceRing(&input, .packed)
   }
   return 0
 }

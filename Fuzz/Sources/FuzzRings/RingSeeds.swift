@@ -5,9 +5,9 @@ let ringSeeds: [[UInt8]] = {
   var seeds: [[UInt8]] = []
   for flags in [UInt8(0), 2, 4, 6, 8, 0x4e] {
     // Sizes 1, 8, 256; two chains and a burst out, published, returned, taken back in each way, drained.
-    for size in [UInt8(0), 3, 8] {
+    for (side, size) in [(UInt8(0), UInt8(0)), (0, 3), (0, 8), (3, 1), (3, 2), (3, 8)] {
       seeds.append(
-        [0, flags, size, 0xfe, 0xff] + [0, 1, 100, 2, 1, 2, 3, 4, 5, 6, 7, 8] + [2, 5, 5, 1] + [
+        [side, flags, size, 0xfe, 0xff] + [0, 1, 100, 2, 1, 2, 3, 4, 5, 6, 7, 8] + [2, 5, 5, 1] + [
           3, 1, 2, 10, 20, 2, 30, 40,
         ]
           + [4, 6, 7, 7, 14, 14, 16, 40, 18, 5, 7, 7, 17, 20, 15] + [19, 3, 0, 5, 0])
@@ -19,11 +19,13 @@ let ringSeeds: [[UInt8]] = {
       0, 0, 0, 0, 1, 20, 1, 1, 1, 1, 0, 0, 8, 30, 2, 0, 0, 2, 7, 0, 2, 4, 0, 2, 0, 0, 0, 2, 5, 0, 0,
     ]
     let areas: [UInt8] = flags == 0x80 ? [0, 0, 0, 0, 0, 16, 0, 0, 32] : []
-    seeds.append(
-      [1, flags, 4] + areas + [0, 0] + descriptors + [
-        3, 0, 3, 2, 6, 10, 11, 0, 40, 11, 0, 40, 13, 9, 1, 0, 0, 0, 14, 15,
-      ]
-        + [3, 0, 6, 18, 9, 0, 9, 17, 1, 19, 9, 0, 9, 16, 14, 20, 0, 1, 0])
+    for side in [UInt8(1), 4] {
+      seeds.append(
+        [side, flags, 4] + areas + [0, 0] + descriptors + [
+          3, 0, 3, 2, 6, 10, 11, 0, 40, 11, 0, 40, 13, 9, 1, 0, 0, 0, 14, 15,
+        ]
+          + [3, 0, 6, 18, 9, 0, 9, 17, 1, 19, 9, 0, 9, 16, 14, 20, 0, 1, 0])
+    }
   }
   for flags in [UInt8(0), 4, 8, 0x10, 0x18, 2, 1] {
     // Buffers, then frames in one to three pieces, with and without offloads.

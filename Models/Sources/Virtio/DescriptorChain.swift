@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/DescriptorChain.swift
+../../../Sources/Virtio/Virtqueue/DescriptorChain.swift

@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/EventIndex.swift
+../../../Sources/Virtio/Virtqueue/EventIndex.swift

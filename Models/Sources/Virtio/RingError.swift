@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/RingError.swift
+../../../Sources/Virtio/Virtqueue/RingError.swift

@@ -23,7 +23,7 @@ package enum RingModels {
     let contents: [PlainWord]
 
     init(_ explorer: Explorer, size: Int, chains: Int, eventIndex: Bool) throws {
-      let layout = try SplitRingLayout(size: size)
+      let layout = try RingLayout(.split, size: size)
       block = .allocate(byteCount: layout.totalBytes, alignment: 64)
       block.initializeMemory(as: UInt8.self, repeating: 0, count: layout.totalBytes)
       explorer.share(block, bytes: layout.totalBytes, "the ring of \(size)")
@@ -116,8 +116,8 @@ package enum RingModels {
       }
       var moved = 0
       do throws(RingError) {
-        var left = try world.device.begin()
-        while left > 0, let chain = try world.device.next(in: world.memory) {
+        _ = try world.device.begin()
+        while let chain = try world.device.next(in: world.memory) {
           // The length tells which one it is.
           let length = UInt32(chain.writableLength)
           guard length >= 1, length <= chains else {
@@ -127,10 +127,9 @@ package enum RingModels {
           explorer.require(
             world.contents[token].value == UInt64(token), "the buffer of chain \(token) is not filled yet")
           world.contents[token].value = UInt64(100 + token)
-          world.device.pushUsed(head: chain.head, written: length)
+          world.device.pushUsed(chain, written: length)
           note(length)
           moved += 1
-          left -= 1
         }
       } catch {
         return explorer.report("the device finds \(error)")

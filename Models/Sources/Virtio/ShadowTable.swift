@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/ShadowTable.swift
+../../../Sources/Virtio/Virtqueue/ShadowTable.swift

@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDeviceRing+Chains.swift
+../../../Sources/Virtio/Split/SplitDeviceRing+Chains.swift

@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDeviceRing+Configuration.swift
+../../../Sources/Virtio/Split/SplitDeviceRing+Configuration.swift

@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDeviceRing+Notifications.swift
+../../../Sources/Virtio/Split/SplitDeviceRing+Notifications.swift

@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDeviceRing+Relay.swift
+../../../Sources/Virtio/Split/SplitDeviceRing+Relay.swift

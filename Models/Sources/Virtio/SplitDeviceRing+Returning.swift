@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDeviceRing+Returning.swift
+../../../Sources/Virtio/Split/SplitDeviceRing+Returning.swift

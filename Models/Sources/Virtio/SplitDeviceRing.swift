@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDeviceRing.swift
+../../../Sources/Virtio/Split/SplitDeviceRing.swift

@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDriverRing+Chains.swift
+../../../Sources/Virtio/Split/SplitDriverRing+Chains.swift

@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDriverRing+Configuration.swift
+../../../Sources/Virtio/Split/SplitDriverRing+Configuration.swift

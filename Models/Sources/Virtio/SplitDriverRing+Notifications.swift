@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDriverRing+Notifications.swift
+../../../Sources/Virtio/Split/SplitDriverRing+Notifications.swift

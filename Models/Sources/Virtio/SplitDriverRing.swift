@@ -1,1 +1,1 @@
-../../../Sources/Virtio/Ring/SplitDriverRing.swift
+../../../Sources/Virtio/Split/SplitDriverRing.swift

@@ -96,8 +96,8 @@ extension MonitoredRing {
   /// A driver's ring, as it tells of it.
   init(_ ring: WatchedRing) {
     unsafe self.init(
-      ring.name, size: ring.size, descriptors: ring.areas.descriptors, available: ring.areas.available,
-      used: ring.areas.used)
+      ring.name, size: ring.size, descriptors: ring.areas.descriptors, available: ring.areas.driver,
+      used: ring.areas.device)
     eventIndex = ring.features.contains(.eventIndex)
     indirect = ring.features.contains(.indirectDesc)
     mergedBuffers = ring.features.contains(.mrgRxbuf)

@@ -8,6 +8,9 @@ struct RingSetup: Sendable {
   /// Index of the ring.
   let index: UInt32
   let ring: VirtioPairPlacement.Ring
+  /// Where both sides begin, of a packed ring in both halves: of what is available, and of what is used. Rings are always laid
+  /// anew, so that it is the first index of the format.
+  let base: UInt32
   /// Nil for a ring that the back-end polls.
   let kick: CInt?
   let call: CInt
@@ -36,9 +39,9 @@ extension Session {
     for setup in rings {
       let index = setup.index
       try await ask(.setVringNum(ring: index, size: UInt32(clamping: setup.ring.size)))
-      try await ask(.setVringBase(ring: index, index: 0))
+      try await ask(.setVringBase(ring: index, index: setup.base))
       let addresses = VringAddresses(
-        ring: index, descriptors: setup.ring.descriptors, used: setup.ring.used, available: setup.ring.available)
+        ring: index, descriptors: setup.ring.descriptors, used: setup.ring.device, available: setup.ring.driver)
       try await ask(.setVringAddr(addresses))
       try await ask(.setVringErr(VringDescriptor(ring: index, descriptor: setup.error)))
       // From the kick on the ring counts as started: its base must be asked for to stop it.

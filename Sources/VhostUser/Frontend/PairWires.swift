@@ -1,5 +1,6 @@
 internal import LibeventConcurrency
 internal import Netdev
+internal import Virtio
 internal import VirtioNet
 
 /// The eventfds of one queue pair, and its driver's end of them: a kick for each ring, one call for both, one for errors.
@@ -63,15 +64,12 @@ final class PairWires: VirtioDoorbells, @unchecked Sendable {
   /// Both rings for the messages that set them up.
   var rings: [RingSetup] {
     let first = UInt32(truncatingIfNeeded: 2 * placement.index)
-    return [
+    let base = UInt32(RingFormat(placement.features).firstIndex)
+    return [(first, placement.receive, receiveBell), (first + 1, placement.transmit, transmitBell)].map {
       RingSetup(
-        index: first, ring: placement.receive, kick: isPolled ? nil : receiveBell.descriptor, call: call.descriptor,
-        error: error.descriptor),
-      RingSetup(
-        index: first + 1, ring: placement.transmit, kick: isPolled ? nil : transmitBell.descriptor,
-        call: call.descriptor,
-        error: error.descriptor),
-    ]
+        index: $0, ring: $1, base: base | base << 16, kick: isPolled ? nil : $2.descriptor, call: call.descriptor,
+        error: error.descriptor)
+    }
   }
 
   func kickReceive() { ring(receiveBell) }

@@ -117,6 +117,13 @@ public struct GuestMemory: ~Copyable, @unchecked Sendable {
     return UInt64(length) &- 1 < remaining ? unsafe firstHost + Int(truncatingIfNeeded: offset) : nil
   }
 
+  /// The first region as a value of its own: a loop that writes to memory keeps it in registers.
+  @inlinable
+  @inline(__always)
+  borrowing func first() -> FirstRegion {
+    unsafe FirstRegion(address: firstAddress, length: firstLength, host: firstHost)
+  }
+
   /// The same for a length of 64 bits, with the reason when it is refused.
   ///
   /// - Throws: why it is refused: no region has the whole range, or it may not be written.
@@ -152,5 +159,34 @@ public struct GuestMemory: ~Copyable, @unchecked Sendable {
       }
     }
     return nil
+  }
+}
+
+/// The largest region of a memory.
+@frozen
+@usableFromInline
+@safe
+struct FirstRegion {
+  @usableFromInline let address: UInt64
+  @usableFromInline let length: UInt64
+  @usableFromInline let host: UnsafeMutableRawPointer
+
+  @inlinable
+  @inline(__always)
+  init(address: UInt64, length: UInt64, host: UnsafeMutableRawPointer) {
+    self.address = address
+    self.length = length
+    unsafe self.host = host
+  }
+
+  /// As `GuestMemory.firstPointer`, empty ranges included; found by its end, which takes fewer steps where the largest region is
+  /// the one that counts.
+  @inlinable
+  @inline(__always)
+  func place(of address: UInt64, length: UInt32) -> UnsafeMutableRawPointer? {
+    let (lastOffset, isLonger) = self.length.subtractingReportingOverflow(UInt64(length))
+    let offset = address &- self.address
+    guard !isLonger, offset <= lastOffset else { return nil }
+    return unsafe host + Int(truncatingIfNeeded: offset)
   }
 }

@@ -1,3 +1,5 @@
+public import Virtio
+
 /// What one burst of a port amounted to, and what it waits for: how the engine knows when to call again.
 public struct ServeResult: OptionSet, Sendable {
   /// The bits.
@@ -18,7 +20,7 @@ public struct ServeResult: OptionSet, Sendable {
 ///
 /// A port is made, started, served and closed on the loop of its queue pair and never touched elsewhere. It is called once a
 /// burst, not once a packet: `serve` owns both rings for its duration, loops over them with calls that the compiler resolves
-/// statically, and leaves publishing and interrupts to the engine. A ring that the driver has broken has no frames and no
+/// statically for each format of rings, and leaves publishing and interrupts to the engine. A ring that the driver has broken has no frames and no
 /// buffers any more; the port goes on with the other one.
 public protocol BackendPort: AnyObject {
   /// The engine is about to serve: watch descriptors, remember the bell. Called once.
@@ -26,8 +28,14 @@ public protocol BackendPort: AnyObject {
   /// - Throws: `BackendError` when what it needs of the loop or the system is not there.
   func start(_ bell: ServiceBell) throws(BackendError)
 
-  /// Moves up to `budget` frames each way.
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult
+  /// Moves up to `budget` frames each way: written once, for rings of any format.
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult
+
+  /// `serve` with split rings. The engine calls it, and so `serve` is compiled for them; nobody writes it.
+  func burst(_ rings: inout EngineRings<SplitDeviceRing>, budget: Int) -> ServeResult
+
+  /// The same with packed rings.
+  func burst(_ rings: inout EngineRings<PackedDeviceRing>, budget: Int) -> ServeResult
 
   /// The driver enabled or disabled the pair. While it is disabled `serve` is not called: the engine discards what the
   /// driver transmits and nothing is received. A port starts enabled.
@@ -35,4 +43,18 @@ public protocol BackendPort: AnyObject {
 
   /// The engine has stopped: neither ring will be handed over again. Ends sources; idempotent.
   func close()
+}
+
+extension BackendPort {
+  /// Calls `serve`.
+  @inlinable
+  public func burst(_ rings: inout EngineRings<SplitDeviceRing>, budget: Int) -> ServeResult {
+    serve(&rings, budget: budget)
+  }
+
+  /// Calls `serve`.
+  @inlinable
+  public func burst(_ rings: inout EngineRings<PackedDeviceRing>, budget: Int) -> ServeResult {
+    serve(&rings, budget: budget)
+  }
 }

@@ -38,8 +38,7 @@ extension VirtioNetDevice {
 
   /// Makes the engine of a queue pair, stopped. On the pair's loop, after FEATURES_OK; start it after DRIVER_OK.
   ///
-  /// What was negotiated about rings is set here in both configurations, whatever the transport has put there. A ring that
-  /// the driver breaks makes the device need a reset.
+  /// The rings have the format that was negotiated. A ring that the driver breaks makes the device need a reset.
   ///
   /// - Parameters:
   ///   - pair: from 0.
@@ -52,8 +51,7 @@ extension VirtioNetDevice {
   ///   - budget: frames moved each way in one turn.
   /// - Throws: `DeviceError` when nothing is agreed yet, or the pair, its rings or its port cannot be had.
   public func makeEngine(
-    pair: Int, loop: LoopExecutor, receive: consuming SplitDeviceRing.Configuration,
-    transmit: consuming SplitDeviceRing.Configuration, memory: consuming GuestMemory,
+    pair: Int, loop: LoopExecutor, receive: RingAreas, transmit: RingAreas, memory: consuming GuestMemory,
     receiveLine: any InterruptLine, transmitLine: any InterruptLine, budget: Int = 64
   ) throws(DeviceError) -> QueuePairEngine {
     let status = status
@@ -63,8 +61,6 @@ extension VirtioNetDevice {
     for size in [receive.size, transmit.size] where size > maximumQueueSize {
       throw .queueTooLarge(size, maximum: maximumQueueSize)
     }
-    Self.set(features, in: &receive)
-    Self.set(features, in: &transmit)
     let format = FrameFormat(features)
     let port: any BackendPort
     do throws(BackendError) {
@@ -84,11 +80,5 @@ extension VirtioNetDevice {
       port.close()
       throw .ring(error)
     }
-  }
-
-  private static func set(_ features: FeatureSet, in ring: inout SplitDeviceRing.Configuration) {
-    ring.eventIndex = features.contains(.eventIndex)
-    ring.indirect = features.contains(.indirectDesc)
-    ring.inOrder = features.contains(.inOrder)
   }
 }

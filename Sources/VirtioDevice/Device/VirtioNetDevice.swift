@@ -27,9 +27,9 @@ public final class VirtioNetDevice: Sendable {
     public var macAddress: MACAddress?
     /// The largest frame without Ethernet header, 68 to 65535; nil takes what the back-end says.
     public var mtu: UInt16?
-    /// Features of rings and buffers to offer, of MRG_RXBUF, INDIRECT_DESC, EVENT_IDX and IN_ORDER. Others are ignored.
-    public var ringFeatures: FeatureSet = [.mrgRxbuf, .indirectDesc, .eventIndex]
-    /// The largest ring that a driver may set up: a power of two up to 32768.
+    /// Features of rings and buffers to offer, of these. Others are ignored.
+    public var ringFeatures: FeatureSet = [.mrgRxbuf, .indirectDesc, .eventIndex, .ringPacked, .inOrder]
+    /// The largest ring that a driver may set up, up to 32768.
     public var maximumQueueSize = 1024
     /// Who switches queue pairs on and off, and with that whether MQ needs a control virtqueue.
     public var pairSwitching: FeatureSet.PairSwitching = .transport
@@ -90,7 +90,7 @@ public final class VirtioNetDevice: Sendable {
     ledgers = (0..<maximumPairs).map { _ in PairLedger() }
     var offered: FeatureSet = [.version1, .mac, .status]
     offered.formUnion(
-      configuration.ringFeatures.intersection([.mrgRxbuf, .indirectDesc, .eventIndex, .inOrder]))
+      configuration.ringFeatures.intersection([.mrgRxbuf, .indirectDesc, .eventIndex, .ringPacked, .inOrder]))
     offered.formUnion(backend.features.intersection(Self.offloads))
     if mtu != nil { offered.insert(.mtu) }
     if maximumPairs > 1 { offered.insert(.mq) }

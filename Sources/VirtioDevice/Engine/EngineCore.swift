@@ -1,12 +1,22 @@
 internal import LibeventConcurrency
 internal import Virtio
 
-/// The state of an engine and what one of its turns does. It lives behind one pointer, which is the hook's context, so that
-/// a turn retains nothing and checks no exclusivity; it is touched on the loop only.
-@safe struct EngineCore: ~Copyable {
-  var rings: EngineRings
+/// What is asked of an engine from outside its turns, whatever the format of its rings. Touched on the loop only.
+@safe struct EngineRequests {
   /// A kick, the bell, or the start: there may be work.
   var pending = false
+  /// Kicks, both rings.
+  var kicks: UInt64 = 0
+  /// Told by the port and not passed on yet.
+  var events: [PortEvent] = []
+}
+
+/// The state of an engine and what one of its turns does. It lives behind one pointer, which is the hook's context, so that
+/// a turn retains nothing and checks no exclusivity; it is touched on the loop only.
+@safe struct EngineCore<Ring: ServedRing & ~Copyable>: ~Copyable {
+  var rings: EngineRings<Ring>
+  /// The engine's, which outlive this.
+  let requests: UnsafeMutablePointer<EngineRequests>
   /// The last turn found work: look again without being asked.
   var isPolling = false
   var isEnabled = true
@@ -15,22 +25,21 @@ internal import Virtio
   private var transmitArmed = true
   private var receiveReported = false
   private var transmitReported = false
-  /// Told by the port and not passed on yet.
-  var events: [PortEvent] = []
   let budget: Int
   let port: Port
   let receiveLine: any InterruptLine
   let transmitLine: any InterruptLine
-  /// Unmanaged, so that a turn retains nothing: released by `deinit`.
+  /// Unmanaged, so that a turn retains nothing: released by `end`.
   private let ledger: Unmanaged<PairLedger>
   let onEvent: (PortEvent) -> Void
   let onFailure: (QueuePairEngine.Failure) -> Void
 
   init(
-    rings: consuming EngineRings, port: any BackendPort, receiveLine: any InterruptLine,
-    transmitLine: any InterruptLine, budget: Int, ledger: PairLedger, onEvent: @escaping (PortEvent) -> Void,
-    onFailure: @escaping (QueuePairEngine.Failure) -> Void
+    rings: consuming EngineRings<Ring>, requests: UnsafeMutablePointer<EngineRequests>, port: any BackendPort,
+    receiveLine: any InterruptLine, transmitLine: any InterruptLine, budget: Int, ledger: PairLedger,
+    onEvent: @escaping (PortEvent) -> Void, onFailure: @escaping (QueuePairEngine.Failure) -> Void
   ) {
+    unsafe self.requests = requests
     ledger.beginEngine()
     unsafe self.ledger = .passRetained(ledger)
     self.onEvent = onEvent
@@ -42,22 +51,23 @@ internal import Virtio
     self.onFailure = onFailure
   }
 
-  deinit { unsafe ledger.release() }
+  /// Lets go of what the core retains by hand: a deinit of a generic type would be left out (see `ChainPlaces`). Once, before it is
+  /// freed.
+  func end() { unsafe ledger.release() }
 
   /// Tells whoever looks from elsewhere what has been done.
-  func writeLedger() { unsafe ledger._withUnsafeGuaranteedRef { $0.write(rings.statistics) } }
-
-  static func kick(_ core: UnsafeMutablePointer<EngineCore>) {
-    unsafe core.pointee.pending = true
-    unsafe core.pointee.rings.statistics.kicks &+= 1
+  mutating func writeLedger() {
+    rings.statistics.kicks = unsafe requests.pointee.kicks
+    unsafe ledger._withUnsafeGuaranteedRef { $0.write(rings.statistics) }
   }
 
   /// The hook's `end`. True asks for another turn without sleeping.
   ///
   /// `Models/Sources/Virtio/RingModels.swift` has a copy of the order in which it serves, publishes, interrupts and asks for kicks.
   static func turn(_ core: UnsafeMutablePointer<EngineCore>) -> Bool {
-    guard unsafe core.pointee.pending || core.pointee.isPolling else { return false }
-    unsafe core.pointee.pending = false
+    let requests = unsafe core.pointee.requests
+    guard unsafe requests.pointee.pending || core.pointee.isPolling else { return false }
+    unsafe requests.pointee.pending = false
     unsafe core.pointee.suppressKicks()
     unsafe core.pointee.rings.statistics.services &+= 1
     let before = unsafe core.pointee.rings.progress
@@ -94,8 +104,8 @@ internal import Virtio
       if wanted { unsafe core.pointee.transmitLine.raise() }
     }
     unsafe reportFailures(core)
-    if unsafe core.pointee.rings.hasUnpublishedDrops || !core.pointee.events.isEmpty { unsafe passOn(core) }
-    return unsafe core.pointee.isPolling || core.pointee.pending
+    if unsafe core.pointee.rings.hasUnpublishedDrops || !requests.pointee.events.isEmpty { unsafe passOn(core) }
+    return unsafe core.pointee.isPolling || requests.pointee.pending
   }
 
   private mutating func countCall(_ raised: Bool) {
@@ -135,8 +145,9 @@ internal import Virtio
   /// from inside.
   @inline(never)
   private static func passOn(_ core: UnsafeMutablePointer<EngineCore>) {
-    var events = unsafe core.pointee.events
-    unsafe core.pointee.events = []
+    let requests = unsafe core.pointee.requests
+    var events = unsafe requests.pointee.events
+    unsafe requests.pointee.events = []
     if unsafe core.pointee.rings.hasUnpublishedDrops {
       let drops = unsafe core.pointee.rings.takeUnpublishedDrops()
       let firsts = unsafe core.pointee.ledger._withUnsafeGuaranteedRef { $0.add(drops) }
@@ -159,24 +170,56 @@ internal import Virtio
   }
 }
 
-extension EngineCore {
-  /// The back-end's end of the pair. It cannot be copied, so that a turn borrows it where it is and retains nothing.
-  struct Port: ~Copyable {
-    private let port: any BackendPort
+/// The back-end's end of a pair. It cannot be copied, so that a turn borrows it where it is and retains nothing.
+struct Port: ~Copyable {
+  private let port: any BackendPort
 
-    init(_ port: any BackendPort) { self.port = port }
+  init(_ port: any BackendPort) { self.port = port }
 
-    borrowing func start(_ bell: ServiceBell) throws(BackendError) { try port.start(bell) }
-    borrowing func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult { port.serve(&rings, budget: budget) }
-    borrowing func setEnabled(_ enabled: Bool) { port.setEnabled(enabled) }
-    borrowing func close() { port.close() }
+  borrowing func start(_ bell: ServiceBell) throws(BackendError) { try port.start(bell) }
+  borrowing func serve<Ring: ServedRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
+    Ring.serve(port, &rings, budget: budget)
+  }
+  borrowing func setEnabled(_ enabled: Bool) { port.setEnabled(enabled) }
+  borrowing func close() { port.close() }
+}
+
+/// A format of rings that engines serve: where what is generic is compiled for it.
+protocol ServedRing: DeviceRing, ~Copyable {
+  /// Has a port serve: one witness call a burst.
+  static func serve(_ port: any BackendPort, _ rings: inout EngineRings<Self>, budget: Int) -> ServeResult
+  /// `EngineCore.turn`, for a hook whose context is a core with such rings.
+  static var turn: @convention(c) (UnsafeMutableRawPointer) -> Bool { get }
+}
+
+extension SplitDeviceRing: ServedRing {
+  @inline(__always)
+  static func serve(_ port: any BackendPort, _ rings: inout EngineRings<Self>, budget: Int) -> ServeResult {
+    port.burst(&rings, budget: budget)
+  }
+
+  // The context that the engine gave.
+  static var turn: @convention(c) (UnsafeMutableRawPointer) -> Bool {
+    { unsafe EngineCore<SplitDeviceRing>.turn($0.assumingMemoryBound(to: EngineCore<SplitDeviceRing>.self)) }
   }
 }
 
-extension EngineRings {
-  /// How far the chains that have been returned reach on each ring: what a burst has moved shows as a difference.
-  var progress: (receive: UInt16, transmit: UInt16) {
+extension PackedDeviceRing: ServedRing {
+  @inline(__always)
+  static func serve(_ port: any BackendPort, _ rings: inout EngineRings<Self>, budget: Int) -> ServeResult {
+    port.burst(&rings, budget: budget)
+  }
+
+  // The context that the engine gave.
+  static var turn: @convention(c) (UnsafeMutableRawPointer) -> Bool {
+    { unsafe EngineCore<PackedDeviceRing>.turn($0.assumingMemoryBound(to: EngineCore<PackedDeviceRing>.self)) }
+  }
+}
+
+extension EngineRings where Ring: ~Copyable {
+  /// How many chains have been returned on each ring, from some number on: what a burst has moved shows as a difference.
+  var progress: (receive: UInt32, transmit: UInt32) {
     // Every chain taken is returned, put back, or in hand.
-    (receive.nextAvailIndex &- UInt16(truncatingIfNeeded: handEnd - handStart), transmit.nextAvailIndex)
+    (receive.taken &- UInt32(truncatingIfNeeded: handEnd - handStart), transmit.taken)
   }
 }

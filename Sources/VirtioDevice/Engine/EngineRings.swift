@@ -17,11 +17,11 @@ public import Virtio
 /// Whoever takes a chain returns it in the same burst, with `release` or `drop`, or leaves it on the ring with `putBack`;
 /// the engine publishes after the burst. The memory is the driver's: what decides anything is copied once and only the copy
 /// is looked at.
-@safe public struct EngineRings: ~Copyable {
+@safe public struct EngineRings<Ring: DeviceRing & ~Copyable>: ~Copyable {
   /// Where the driver offers buffers for frames.
-  public var receive: SplitDeviceRing
+  public var receive: Ring
   /// Where the driver offers frames.
-  public var transmit: SplitDeviceRing
+  public var transmit: Ring
   /// The memory that both name.
   public let memory: GuestMemory
   /// What was negotiated about headers.
@@ -40,8 +40,7 @@ public import Virtio
   var handEnd = 0
 
   init(
-    receive: consuming SplitDeviceRing, transmit: consuming SplitDeviceRing, memory: consuming GuestMemory,
-    format: FrameFormat
+    receive: consuming Ring, transmit: consuming Ring, memory: consuming GuestMemory, format: FrameFormat
   ) {
     unsafe hand = .allocate(capacity: receive.size)
     self.receive = receive
@@ -55,11 +54,11 @@ public import Virtio
 
 // MARK: - The transmit ring
 
-extension EngineRings {
-  /// Looks at the transmit ring once: how many frames may be taken now. Zero when the ring is broken.
-  @discardableResult public mutating func beginTransmit() -> Int {
+extension EngineRings where Ring: ~Copyable {
+  /// Looks at the transmit ring: whether there is a frame to take. Not when the ring is broken.
+  @discardableResult public mutating func beginTransmit() -> Bool {
     // A violation is kept by the ring itself, where the engine finds it after the burst.
-    (try? transmit.begin()) ?? 0
+    (try? transmit.begin()) ?? false
   }
 
   /// The next frame of the transmit ring that may be carried on; nil when this batch has no more, or the budget is used up.
@@ -82,7 +81,7 @@ extension EngineRings {
   }
 
   /// Whether this batch has frames that have not been taken.
-  public var hasMoreFrames: Bool { transmit.seen > 0 }
+  public var hasMoreFrames: Bool { transmit.hasMore }
 
   /// The next chain, whatever it holds; nil when this batch has no more.
   mutating func nextTransmit() -> DescriptorChain? {
@@ -103,7 +102,7 @@ extension EngineRings {
   /// Returns a frame that has been copied to be carried on later: what comes of it is counted when it is known, with
   /// `countTransmitted` or `countDrop`.
   @inline(__always)
-  public mutating func release(_ chain: DescriptorChain) { transmit.pushUsed(head: chain.head, written: 0) }
+  public mutating func release(_ chain: DescriptorChain) { transmit.pushUsed(chain, written: 0) }
 
   /// Counts a frame that has been carried on.
   @inline(__always)
@@ -137,7 +136,7 @@ extension EngineRings {
   /// Leaves the frame that was taken last on the ring, as if it had not been looked at. False when that cannot be.
   public mutating func putBack(_ chain: DescriptorChain) -> Bool {
     do throws(RingError) {
-      try transmit.rewind(1)
+      try transmit.putBack(chain)
       return true
     } catch {
       return false
@@ -158,9 +157,9 @@ extension EngineRings {
 
 // MARK: - The receive ring
 
-extension EngineRings {
-  /// Looks at the receive ring once, at the beginning of a burst: how many buffers may be taken. Zero when it is broken.
-  @discardableResult public mutating func beginReceive() -> Int { (try? receive.begin()) ?? 0 }
+extension EngineRings where Ring: ~Copyable {
+  /// Looks at the receive ring, at the beginning of a burst: whether there is a buffer to take. Not when it is broken.
+  @discardableResult public mutating func beginReceive() -> Bool { (try? receive.begin()) ?? false }
 
   @inline(__always)
   mutating func nextReceive() -> DescriptorChain? {
@@ -184,7 +183,7 @@ extension EngineRings {
       // The first buffer of a frame has room for the header (VIRTIO 1.4 §5.1.9.3.1); one that has not is returned empty.
       guard room >= format.headerLength else {
         handStart += 1
-        receive.pushUsed(head: first.head, written: 0)
+        receive.pushUsed(first, written: 0)
         continue
       }
       guard format.isMergeable else { return room }
@@ -204,7 +203,7 @@ extension EngineRings {
   /// Whether a frame may wait that the buffers in hand are not enough for. Not when there are more that this burst could not
   /// take, because together they are in more pieces than a batch of the ring has room for: the next burst would come no
   /// further, unless this one has used some for other frames.
-  var mayHopeForBuffers: Bool { !receive.isBroken && (receive.seen == 0 || handStart > 0) }
+  var mayHopeForBuffers: Bool { !receive.isBroken && (!receive.lacksRoom || handStart > 0) }
 
   private mutating func takeInHand(_ chain: DescriptorChain) {
     if handEnd == receive.size {
@@ -246,7 +245,7 @@ extension EngineRings {
       let chain = unsafe hand[handStart]
       let written = min(chain.writableLength, remaining)
       handStart += 1
-      receive.pushUsed(head: chain.head, written: UInt32(truncatingIfNeeded: written))
+      receive.pushUsed(chain, written: UInt32(truncatingIfNeeded: written))
       remaining -= written
     }
     statistics.receivedFrames &+= 1
@@ -257,10 +256,15 @@ extension EngineRings {
   /// Puts what is in hand back on the ring. At the end of every burst, before the engine publishes.
   mutating func returnBuffers() {
     guard handStart != handEnd else { return }
-    do throws(RingError) { try receive.rewind(handEnd - handStart) } catch {
+    do throws(RingError) {
+      while handEnd != handStart {
+        try unsafe receive.putBack(hand[handEnd - 1])
+        handEnd -= 1
+      }
+    } catch {
       // A malformed chain lies among them and has been returned already. The driver broke a rule: its buffers come back
       // empty rather than never.
-      for place in handStart..<handEnd { unsafe receive.pushUsed(head: hand[place].head, written: 0) }
+      for place in handStart..<handEnd { unsafe receive.pushUsed(hand[place], written: 0) }
     }
     (handStart, handEnd) = (0, 0)
   }

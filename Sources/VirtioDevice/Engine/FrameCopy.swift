@@ -1,7 +1,7 @@
 public import Virtio
 
 /// Copies of frames between the driver's buffers and elsewhere, whatever pieces they lie in.
-extension EngineRings {
+extension EngineRings where Ring: ~Copyable {
   /// Copies a whole frame, without its header, into private memory: what is parsed must not change meanwhile.
   ///
   /// - Returns: the length of the frame, which is in `room` only if it fits.

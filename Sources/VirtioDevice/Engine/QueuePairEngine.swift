@@ -17,8 +17,8 @@ public import Virtio
 /// A driver that breaks the protocol breaks its ring and nothing else: the failure is reported once, the other ring goes on,
 /// and so do other pairs. Not Sendable: made, used and released on its loop.
 @safe public final class QueuePairEngine {
-  /// Where the rings stood when the engine stopped: the next entry of each available ring, which is what a transport gives
-  /// back to a driver that goes on later (GET_VRING_BASE).
+  /// Where the rings stood when the engine stopped: where each would have looked for the next available chain, which is what a
+  /// transport gives back to a driver that goes on later (GET_VRING_BASE). Of a packed ring bit 15 is the wrap counter.
   public struct Bases: Sendable, Hashable {
     /// Of the receive ring.
     public var receive: UInt16
@@ -47,20 +47,21 @@ public import Virtio
   /// The loop that the engine lives on.
   public let loop: LoopExecutor
 
-  // Proof: touched on the loop only. The hook that has this pointer as its context is removed before it is freed.
-  private let core: UnsafeMutablePointer<EngineCore>
+  // Proof: touched on the loop only. Its owner has the hook removed before it frees it.
+  private let requests: UnsafeMutablePointer<EngineRequests>
+  private let work: any EngineWork
   private let bell: ServiceBell
   private var hook: TurnHook.Token?
   private var bases: Bases?
 
-  /// Checks and activates both rings. On the loop.
+  /// Checks and activates both rings, in the format that was negotiated. On the loop.
   ///
   /// - Parameters:
   ///   - loop: where the engine takes its turns.
-  ///   - receive: the ring on which the driver offers buffers. Its `segmentCapacity` is raised to what bursts need.
+  ///   - receive: the ring on which the driver offers buffers.
   ///   - transmit: the ring on which the driver offers frames.
   ///   - memory: the driver's memory. The mappings outlive the engine's `stop`.
-  ///   - format: what was negotiated about headers.
+  ///   - format: what was negotiated, about headers and about rings.
   ///   - port: the back-end's end of this pair; the engine closes it.
   ///   - receiveLine: raised when received frames were put on the receive ring.
   ///   - transmitLine: raised when transmitted frames were released.
@@ -70,25 +71,29 @@ public import Virtio
   ///   - onFailure: called on the loop, once for each ring that the driver breaks; the device then needs a reset.
   /// - Throws: the rule of configuration that a ring breaks.
   public init(
-    loop: LoopExecutor, receive: consuming SplitDeviceRing.Configuration,
-    transmit: consuming SplitDeviceRing.Configuration, memory: consuming GuestMemory, format: FrameFormat,
+    loop: LoopExecutor, receive: RingAreas, transmit: RingAreas, memory: consuming GuestMemory, format: FrameFormat,
     port: any BackendPort, receiveLine: any InterruptLine, transmitLine: any InterruptLine, budget: Int = 64,
     ledger: PairLedger = PairLedger(), onEvent: @escaping (PortEvent) -> Void = { _ in },
     onFailure: @escaping (Failure) -> Void
   ) throws(RingError) {
-    // Room for a burst of chains of a few buffers each.
-    receive.segmentCapacity = max(receive.segmentCapacity, 2 * receive.size)
-    transmit.segmentCapacity = max(transmit.segmentCapacity, 2 * transmit.size)
-    let receiveRing = try receive.activate()
-    let transmitRing = try transmit.activate()
-    let rings = EngineRings(receive: receiveRing, transmit: transmitRing, memory: memory, format: format)
+    let requests = UnsafeMutablePointer<EngineRequests>.allocate(capacity: 1)
+    unsafe requests.initialize(to: EngineRequests())
+    let parts = unsafe EngineParts(
+      requests: requests, port: port, receiveLine: receiveLine, transmitLine: transmitLine, budget: max(budget, 1),
+      ledger: ledger, onEvent: onEvent, onFailure: onFailure)
+    do throws(RingError) {
+      switch RingFormat(format.features) {
+      case .split: work = try ServedPair<SplitDeviceRing>(receive, transmit, memory, format, parts)
+      case .packed: work = try ServedPair<PackedDeviceRing>(receive, transmit, memory, format, parts)
+      }
+    } catch {
+      unsafe requests.deinitialize(count: 1)
+      unsafe requests.deallocate()
+      throw error
+    }
     self.loop = loop
-    unsafe core = .allocate(capacity: 1)
-    unsafe core.initialize(
-      to: EngineCore(
-        rings: rings, port: port, receiveLine: receiveLine, transmitLine: transmitLine, budget: max(budget, 1),
-        ledger: ledger, onEvent: onEvent, onFailure: onFailure))
-    unsafe bell = ServiceBell(loop: loop, core: core)
+    unsafe self.requests = requests
+    unsafe bell = ServiceBell(loop: loop, requests: requests)
   }
 
   deinit {
@@ -96,8 +101,9 @@ public import Virtio
     // them first, on their loop.
     guard hook == nil || loop.isOnLoop else { return }
     stop()
-    unsafe core.deinitialize(count: 1)
-    unsafe core.deallocate()
+    work.free()
+    unsafe requests.deinitialize(count: 1)
+    unsafe requests.deallocate()
   }
 
   /// Begins to serve, with a look at both rings whether or not the driver has kicked. On the loop; once.
@@ -106,67 +112,65 @@ public import Virtio
   public func start() throws(BackendError) {
     guard hook == nil, bases == nil else { return }
     do throws(LoopError) {
-      hook = try loop.addHook(
-        unsafe TurnHook(
-          stage: .device, context: UnsafeMutableRawPointer(core), begin: { _ in },
-          end: { context in
-            // The context that was given above.
-            unsafe EngineCore.turn(context.assumingMemoryBound(to: EngineCore.self))
-          }))
+      hook = try loop.addHook(work.hook)
     } catch {
       throw BackendError(
         .system, "starting a queue pair", errno: error.errno, advice: "start it on its loop: \(error.description)")
     }
     do throws(BackendError) {
-      try unsafe core.pointee.port.start(bell)
+      try work.start(bell)
     } catch {
       stop()
       throw error
     }
-    unsafe core.pointee.pending = true
+    unsafe requests.pointee.pending = true
     loop.requestTurn()
   }
 
   /// The driver has put buffers on the receive ring. On the loop; spurious calls are harmless.
   public func kickReceive() {
     guard hook != nil else { return }
-    unsafe EngineCore.kick(core)
+    unsafe requests.pointee.pending = true
+    unsafe requests.pointee.kicks &+= 1
     loop.requestTurn()
   }
 
   /// The driver has put frames on the transmit ring. On the loop; spurious calls are harmless.
   public func kickTransmit() {
     guard hook != nil else { return }
-    unsafe EngineCore.kick(core)
+    unsafe requests.pointee.pending = true
+    unsafe requests.pointee.kicks &+= 1
     loop.requestTurn()
   }
 
   /// Whether the pair is enabled. A disabled pair delivers nothing and discards what the driver transmits. On the loop.
   public var isEnabled: Bool {
-    get { unsafe core.pointee.isEnabled }
+    get { work.isEnabled }
     set {
-      guard unsafe core.pointee.isEnabled != newValue else { return }
-      unsafe core.pointee.isEnabled = newValue
+      guard work.isEnabled != newValue else { return }
+      work.isEnabled = newValue
       guard hook != nil else { return }
-      unsafe core.pointee.port.setEnabled(newValue)
-      unsafe core.pointee.pending = true
+      work.tellEnabled()
+      unsafe requests.pointee.pending = true
       loop.requestTurn()
     }
   }
 
   /// What has been done so far. On the loop.
-  public var statistics: QueuePairStatistics { unsafe core.pointee.rings.statistics }
+  public var statistics: QueuePairStatistics {
+    var statistics = work.statistics
+    statistics.kicks = unsafe requests.pointee.kicks
+    return statistics
+  }
 
   /// What broke the receive ring, or nil while it works. On the loop.
-  public var receiveFailure: RingError? { unsafe core.pointee.rings.receive.failure }
+  public var receiveFailure: RingError? { work.failures.receive }
 
   /// What broke the transmit ring, or nil while it works. On the loop.
-  public var transmitFailure: RingError? { unsafe core.pointee.rings.transmit.failure }
+  public var transmitFailure: RingError? { work.failures.transmit }
 
   /// Chains that broke a rule, on both rings. On the loop.
-  public var malformedChains: UInt64 {
-    unsafe core.pointee.rings.receive.malformedChains &+ core.pointee.rings.transmit.malformedChains
-  }
+  public var malformedChains: UInt64 { work.malformedChains }
 
   /// Stops serving: when this returns, nothing in the driver's memory is read or written any more, the port is closed, and
   /// no call will be raised. On the loop; idempotent.
@@ -180,10 +184,7 @@ public import Virtio
       self.hook = nil
     }
     bell.disconnect()
-    unsafe core.pointee.port.close()
-    unsafe core.pointee.writeLedger()
-    let bases = unsafe Bases(
-      receive: core.pointee.rings.receive.nextAvailIndex, transmit: core.pointee.rings.transmit.nextAvailIndex)
+    let bases = work.close()
     self.bases = bases
     return bases
   }

@@ -39,16 +39,19 @@ private final class ClaimingBackend: NetworkBackend {
 
   @Test func `what is offered follows from the back-end and the configuration`() {
     let plain = VirtioNetDevice(backend: LoopbackBackend())
-    #expect(plain.offeredFeatures == [.version1, .mac, .status, .mrgRxbuf, .indirectDesc, .eventIndex])
+    #expect(
+      plain.offeredFeatures
+        == [.version1, .mac, .status, .mrgRxbuf, .indirectDesc, .eventIndex, .ringPacked, .inOrder])
     let rich = VirtioNetDevice(
       backend: ClaimingBackend(features: [.csum, .hostTSO4, .hashReport, .ctrlVQ], pairs: 4, mtu: 9000))
     #expect(
       rich.offeredFeatures
         == [
-          .version1, .mac, .status, .mrgRxbuf, .indirectDesc, .eventIndex, .mq, .mtu, .csum, .hostTSO4,
+          .version1, .mac, .status, .mrgRxbuf, .indirectDesc, .eventIndex, .ringPacked, .inOrder, .mq, .mtu, .csum,
+          .hostTSO4,
         ])
     var configuration = VirtioNetDevice.Configuration()
-    configuration.ringFeatures = [.inOrder, .ringPacked, .rss]
+    configuration.ringFeatures = [.inOrder, .rss]
     configuration.queuePairs = 2
     configuration.pairSwitching = .controlQueue
     // Without a control virtqueue MQ is of no use to a driver that switches pairs by one (§5.1.3.1).
@@ -172,14 +175,12 @@ private final class ClaimingBackend: NetworkBackend {
       _ device: VirtioNetDevice, pair: Int = 0, size: Int = 64, shift: Int = 0
     ) throws -> DeviceError? {
       do throws(DeviceError) {
-        var receive = unsafe SplitDeviceRing.Configuration(
-          size: size, descriptors: block + shift, avail: block + (256 << 10), used: block + (384 << 10))
-        // What a transport says about features does not count.
-        receive.eventIndex = true
+        let receive = unsafe RingAreas(
+          size: size, descriptors: block + shift, driver: block + (256 << 10), device: block + (384 << 10))
         _ = try device.makeEngine(
           pair: pair, loop: hand.loop, receive: receive,
-          transmit: unsafe SplitDeviceRing.Configuration(
-            size: size, descriptors: block + (512 << 10), avail: block + (768 << 10), used: block + (896 << 10)),
+          transmit: unsafe RingAreas(
+            size: size, descriptors: block + (512 << 10), driver: block + (768 << 10), device: block + (896 << 10)),
           memory: noMemory(), receiveLine: TestLine(), transmitLine: TestLine())
         return nil
       } catch {

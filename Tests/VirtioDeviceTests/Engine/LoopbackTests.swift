@@ -130,7 +130,7 @@ import Virtio
     let seen = Atomic<UInt64>(0)
     let result = Mutex((frames: 0, torn: 0))
     // Addresses: the other thread shares nothing with the rig but the driver's memory.
-    let used = unsafe UInt(bitPattern: rig.block + rig.receive.layout.usedOffset)
+    let used = unsafe UInt(bitPattern: rig.block + rig.receive.layout.deviceOffset)
     let buffers = unsafe UInt(bitPattern: rig.pointer(place))
     let poller = Thread {
       let found = Self.poll(

@@ -48,14 +48,15 @@ final class TestLine: InterruptLine {
     let transmit = unsafe try LyingDriverRing(size: queueSize, block: block + half, startIndex: startIndex)
     device = VirtioNetDevice(backend: backend, configuration: configuration)
     device.setStatus([.acknowledge, .driver])
-    device.setDriverFeatures(features ?? device.offeredFeatures)
+    // The rings of this rig are split ones.
+    device.setDriverFeatures(features ?? device.offeredFeatures.subtracting([.ringPacked, .inOrder]))
     device.setStatus([.acknowledge, .driver, .featuresOK])
     try #require(device.status.contains(.featuresOK))
     device.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     try device.prepare(pair: pair)
-    var receiveRing = try unsafe SplitDeviceRing.Configuration(size: queueSize, block: block)
+    var receiveRing = try unsafe RingAreas(.split, size: queueSize, block: block)
     receiveRing.startIndex = startIndex
-    var transmitRing = try unsafe SplitDeviceRing.Configuration(size: queueSize, block: block + half)
+    var transmitRing = try unsafe RingAreas(.split, size: queueSize, block: block + half)
     transmitRing.startIndex = startIndex
     engine = try device.makeEngine(
       pair: pair, loop: hand.loop, receive: receiveRing, transmit: transmitRing,

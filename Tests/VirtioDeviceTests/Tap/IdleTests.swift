@@ -23,7 +23,7 @@ import Virtio
   func start(_ backend: any NetworkBackend) throws {
     let device = VirtioNetDevice(backend: backend)
     device.setStatus([.acknowledge, .driver])
-    device.setDriverFeatures(device.offeredFeatures)
+    device.setDriverFeatures(device.offeredFeatures.subtracting([.ringPacked, .inOrder]))
     device.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     let receive = unsafe try LyingDriverRing(size: 64, block: block)
     _ = unsafe try LyingDriverRing(size: 64, block: block + (1 << 20))
@@ -36,8 +36,8 @@ import Virtio
     }
     receive.publish()
     engine = try device.makeEngine(
-      pair: 0, loop: loop, receive: unsafe SplitDeviceRing.Configuration(size: 64, block: block),
-      transmit: unsafe SplitDeviceRing.Configuration(size: 64, block: block + (1 << 20)),
+      pair: 0, loop: loop, receive: unsafe RingAreas(.split, size: 64, block: block),
+      transmit: unsafe RingAreas(.split, size: 64, block: block + (1 << 20)),
       memory: GuestMemory([unsafe GuestRegion(address: 0, length: 4 << 20, host: block)]), receiveLine: lines.receive,
       transmitLine: lines.transmit)
     try engine?.start()

@@ -6,14 +6,14 @@ import Virtio
 /// Buffers lie at `bufferBase` of the peer's address space, one page, followed by the ring's own areas in private memory.
 @safe
 final class RingBlock: @unchecked Sendable {
-  let layout: SplitRingLayout
+  let layout: RingLayout
   let block: UnsafeMutableRawPointer
   let buffers: UnsafeMutableRawPointer
   static let bufferBase: UInt64 = 0x10_0000
   static let bufferBytes = 1 << 20
 
   init(size: Int) throws {
-    layout = try SplitRingLayout(size: size)
+    layout = try RingLayout(.split, size: size)
     unsafe block = .allocate(byteCount: layout.totalBytes, alignment: 64)
     unsafe block.initializeMemory(as: UInt8.self, repeating: 0, count: layout.totalBytes)
     unsafe buffers = .allocate(byteCount: Self.bufferBytes, alignment: 4096)
@@ -45,8 +45,8 @@ final class RingBlock: @unchecked Sendable {
 
   // MARK: The bytes of the ring, as the peer writes them
 
-  private var avail: UnsafeMutableRawPointer { unsafe block + layout.availOffset }
-  private var used: UnsafeMutableRawPointer { unsafe block + layout.usedOffset }
+  private var avail: UnsafeMutableRawPointer { unsafe block + layout.driverOffset }
+  private var used: UnsafeMutableRawPointer { unsafe block + layout.deviceOffset }
   private func slot(_ index: UInt16) -> Int { Int(index % layout.size) }
 
   var availFlags: UInt16 {

@@ -100,7 +100,7 @@ internal import Virtio
 
   // MARK: Service
 
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     let now = loop?.now ?? 0
     guard !isLost else {
       dropWaiting(&rings)
@@ -111,7 +111,9 @@ internal import Virtio
   }
 
   /// Frames of the device: each is copied, its buffer released, and what it amounts to done.
-  private func transmit(_ rings: inout EngineRings, budget: Int, now: UInt64) -> ServeResult {
+  private func transmit<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int, now: UInt64)
+    -> ServeResult
+  {
     if waitingStart != waitingEnd, !flush(&rings) { return .transmitBlocked }
     rings.beginTransmit()
     var budget = budget
@@ -144,8 +146,8 @@ internal import Virtio
   }
 
   /// Does what a private copy of a frame asks for.
-  private func carry(
-    _ slot: UnsafeMutableRawBufferPointer, length: Int, _ rings: inout EngineRings, now: UInt64
+  private func carry<Ring: DeviceRing & ~Copyable>(
+    _ slot: UnsafeMutableRawBufferPointer, length: Int, _ rings: inout EngineRings<Ring>, now: UInt64
   ) -> Carried {
     // The slot is this port's own and outlives the span.
     var frame = unsafe MutableRawSpan(_unsafeBytes: slot)
@@ -169,7 +171,7 @@ internal import Virtio
   }
 
   /// Gives the socket what waits. False when it takes no more for now.
-  private func flush(_ rings: inout EngineRings) -> Bool {
+  private func flush<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>) -> Bool {
     guard let writing, !writing.isBlocked else { return false }
     while waitingStart < waitingEnd {
       let count = unsafe netdev_udp_send(socket.socket, waiting + waitingStart, CInt(waitingEnd - waitingStart))
@@ -188,7 +190,7 @@ internal import Virtio
   }
 
   /// Acts on the first datagram that waits, which the socket did not take. True when no other one need be tried now.
-  private func refused(_ error: CInt, _ rings: inout EngineRings) -> Bool {
+  private func refused<Ring: DeviceRing & ~Copyable>(_ error: CInt, _ rings: inout EngineRings<Ring>) -> Bool {
     let refusal = UDPRefusal(sending: error)
     switch refusal {
     case .drop(let reason):
@@ -206,7 +208,7 @@ internal import Virtio
     }
   }
 
-  private func dropWaiting(_ rings: inout EngineRings) {
+  private func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>) {
     while waitingStart < waitingEnd {
       rings.countDrop(.transmitted, .linkDown)
       waitingStart += 1
@@ -215,11 +217,14 @@ internal import Virtio
   }
 
   /// Datagrams from the socket, no more than there are buffers for.
-  private func receive(_ rings: inout EngineRings, budget: Int, now: UInt64) -> ServeResult {
+  private func receive<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int, now: UInt64)
+    -> ServeResult
+  {
     guard let reading, reading.mayRead else { return [] }
     var done = 0
     while done < budget {
-      let wanted = min(budget - done, Self.burst, rings.receive.seen + rings.handEnd - rings.handStart)
+      let limit = min(budget - done, Self.burst)
+      let wanted = min(limit, rings.receive.available(upTo: limit) + rings.handEnd - rings.handStart)
       guard wanted > 0 else {
         reading.waitForBuffers()
         return rings.receive.isBroken ? [] : .needsReceiveBuffers
@@ -261,7 +266,9 @@ internal import Virtio
   }
 
   /// Makes a frame of one datagram and puts it on the receive ring; why not, if it is dropped.
-  private func deliver(_ index: Int, _ rings: inout EngineRings, now: UInt64) -> DropReason? {
+  private func deliver<Ring: DeviceRing & ~Copyable>(_ index: Int, _ rings: inout EngineRings<Ring>, now: UInt64)
+    -> DropReason?
+  {
     let message = unsafe received[index]
     guard unsafe !message.truncated else { return .tooLong }
     let sender = unsafe SenderTable.Key(

@@ -13,9 +13,9 @@ final class LoopbackPort: BackendPort {
   func setEnabled(_ enabled: Bool) {}
   func close() {}
 
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     // The receive ring is not looked at before there is a frame: the driver writes in its cache lines.
-    guard rings.beginTransmit() > 0 else { return [] }
+    guard rings.beginTransmit() else { return [] }
     rings.beginReceive()
     var budget = budget
     while true {
@@ -30,7 +30,7 @@ final class LoopbackPort: BackendPort {
   /// Nearly every frame of a driver is one buffer that asks for no offload, and goes into one buffer: carries those that
   /// come first, and says how many there were.
   @inline(__always)
-  private func relay(_ rings: inout EngineRings, upTo limit: Int) -> Int {
+  private func relay<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, upTo limit: Int) -> Int {
     // Buffers in hand were taken first and are used first.
     guard rings.handStart == rings.handEnd else { return 0 }
     let headerLength = VirtioNetHeader.size
@@ -53,7 +53,7 @@ final class LoopbackPort: BackendPort {
   /// A frame in pieces, or with a header to be judged, or for which there is no single buffer. False when it has been left
   /// on the ring to wait for buffers.
   @inline(never)
-  private func carry(_ chain: DescriptorChain, _ rings: inout EngineRings) -> Bool {
+  private func carry<Ring: DeviceRing & ~Copyable>(_ chain: DescriptorChain, _ rings: inout EngineRings<Ring>) -> Bool {
     guard let reason = rings.deliver(frameOf: chain) else {
       rings.release(chain, frameLength: chain.readableLength - VirtioNetHeader.size)
       return true

@@ -49,7 +49,7 @@ extension TapPort {
   }
 
   /// Lays out the private header, the buffers in hand behind their own header, and the byte that tells a frame too long.
-  func fillVector(from rings: inout EngineRings) -> (places: Int, room: Int) {
+  func fillVector<Ring: DeviceRing & ~Copyable>(from rings: inout EngineRings<Ring>) -> (places: Int, room: Int) {
     unsafe vector[0] = iovec(iov_base: scratch + Self.headerOffset, iov_len: VirtioNetHeader.size)
     var places = 1
     var room = VirtioNetHeader.size
@@ -73,7 +73,9 @@ extension TapPort {
     unsafe report(.transmitted, length, to: observer) { unsafe chain.copyBytes(from: VirtioNetHeader.size, into: $0) }
   }
 
-  func report(_ rings: inout EngineRings, length: Int, to observer: any FrameObserver) {
+  func report<Ring: DeviceRing & ~Copyable>(
+    _ rings: inout EngineRings<Ring>, length: Int, to observer: any FrameObserver
+  ) {
     unsafe report(.received, length, to: observer) { unsafe rings.copyFromHand(at: VirtioNetHeader.size, into: $0) }
   }
 

@@ -172,12 +172,12 @@ internal import Virtio
 
   // MARK: Service
 
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     guard !isLost else { return rings.discardTransmit(budget: budget, .linkDown) ? .moreWork : [] }
     return transmit(&rings, budget: budget).union(receive(&rings, budget: budget))
   }
 
-  private func transmit(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  private func transmit<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     guard let writing, !writing.isBlocked else { return .transmitBlocked }
     rings.beginTransmit()
     var budget = budget
@@ -205,8 +205,8 @@ internal import Virtio
   }
 
   /// Acts on a frame that was not written. True when no other one need be tried now.
-  private func refused(
-    _ refusal: TapRefusal, _ error: CInt, _ chain: DescriptorChain, _ rings: inout EngineRings
+  private func refused<Ring: DeviceRing & ~Copyable>(
+    _ refusal: TapRefusal, _ error: CInt, _ chain: DescriptorChain, _ rings: inout EngineRings<Ring>
   ) -> Bool {
     switch refusal {
     case .drop(let reason), .droppedAndPause(let reason):
@@ -241,7 +241,7 @@ internal import Virtio
     }
   }
 
-  private func receive(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  private func receive<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     guard let reading, reading.mayRead else { return [] }
     rings.beginReceive()
     let longest = VirtioNetHeader.size + limit.longest
@@ -271,7 +271,7 @@ internal import Virtio
   }
 
   /// The kernel gave no frame: what to wait for.
-  private func stopReading(_ error: CInt, _ rings: inout EngineRings) {
+  private func stopReading<Ring: DeviceRing & ~Copyable>(_ error: CInt, _ rings: inout EngineRings<Ring>) {
     let refusal = TapRefusal(reading: error)
     if case .droppedAndPause(let reason) = refusal { rings.countDrop(.received, reason) }
     switch refusal {
@@ -285,8 +285,8 @@ internal import Virtio
 
   /// Why a frame that was read into the buffers in hand is not handed on; nil when it is.
   @inline(__always)
-  private func objection(
-    toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings
+  private func objection<Ring: DeviceRing & ~Copyable>(
+    toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings<Ring>
   ) -> DropReason? {
     let length = count - VirtioNetHeader.size
     if length >= EthernetHeader.length, length <= limit.untagged, count <= room, isHeaderPlain { return nil }
@@ -294,8 +294,8 @@ internal import Virtio
   }
 
   @inline(never)
-  private func objectionInFull(
-    toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings
+  private func objectionInFull<Ring: DeviceRing & ~Copyable>(
+    toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings<Ring>
   ) -> DropReason? {
     if !isHeaderPlain {
       // Headers and offloads belong to the interface, not to one queue: another process has a hand in it.
@@ -329,7 +329,7 @@ internal import Virtio
     unsafe admits(length) { unsafe chain.copyBytes(from: VirtioNetHeader.size, into: $0) }
   }
 
-  private func admits(_ rings: inout EngineRings, _ length: Int) -> Bool {
+  private func admits<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, _ length: Int) -> Bool {
     unsafe admits(length) { unsafe rings.copyFromHand(at: VirtioNetHeader.size, into: $0) }
   }
 

@@ -1,0 +1,1 @@
+../../../Tests/VirtioTests/Shared/RingTortureTests.swift

@@ -1,0 +1,1 @@
+../../../Tests/VirtioTests/Support/RingUse.swift

@@ -1,0 +1,1 @@
+../../../Sources/Virtio/Virtqueue/DriverRing.swift

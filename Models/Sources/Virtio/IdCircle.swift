@@ -1,0 +1,1 @@
+../../../Sources/Virtio/Split/IdCircle.swift

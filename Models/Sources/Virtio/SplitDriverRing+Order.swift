@@ -1,1 +1,0 @@
-../../../Sources/Virtio/Ring/SplitDriverRing+Order.swift

@@ -1,0 +1,67 @@
+public import CNetdevSystem
+
+// The way back: used descriptors over the ring, and the first of them into the driver's sight last.
+extension PackedDeviceRing {
+  /// Returns a chain; the driver sees it after `publishUsed`.
+  @inlinable
+  @inline(__always)
+  public mutating func pushUsed(_ chain: DescriptorChain, written: UInt32) {
+    if inOrder {
+      if chain.writableCount == 0 { return joinBatch(id: chain.head, places: chain.places, count: 1) }
+      flushBatch()
+    }
+    put(id: chain.head, places: chain.places, count: 1, written: written)
+  }
+
+  /// With IN_ORDER: `count` more chains that were only read, `places` descriptors long, the last of them with this id.
+  @inlinable
+  @inline(__always)
+  mutating func joinBatch(id: UInt16, places: UInt32, count: UInt32) {
+    batchCount &+= count
+    batchPlaces &+= places
+    batchId = id
+  }
+
+  /// One used descriptor for the batch, where its first one was (VIRTIO 1.4 §2.8.9).
+  @inlinable
+  mutating func flushBatch() {
+    guard batchCount != 0 else { return }
+    put(id: batchId, places: batchPlaces, count: batchCount, written: 0)
+    batchCount = 0
+    batchPlaces = 0
+  }
+
+  /// Writes a used descriptor for `count` chains, and goes on behind their `places`.
+  @inlinable
+  @inline(__always)
+  mutating func put(id: UInt16, places: UInt32, count chains: UInt32, written: UInt32) {
+    // WRITE says that the length means something (§2.8.5).
+    let shown = usedNext.marks | (written != 0 ? DescriptorFlag.write : 0)
+    var flags = shown
+    if returned == published {
+      (firstPlace, firstFlags) = (usedNext.place, shown)
+      flags = usedNext.availableMarks
+    }
+    // A place in the ring.
+    unsafe netdev_store_relaxed_u64(
+      descriptors + (16 * Int(usedNext.place) + 8), DescriptorFlag.word(length: written, id: id, flags: flags))
+    returned &+= chains
+    held &-= places
+    hidden &+= places
+    usedNext.advance(by: places, size: count)
+  }
+
+  /// Shows the driver everything returned since the last time: one store-release of the first one's flags, which are the last
+  /// to be written (§2.8.21).
+  @inlinable
+  @inline(__always)
+  public mutating func publishUsed() {
+    if inOrder { flushBatch() }
+    guard returned != published else { return }
+    published = returned
+    unannounced = min(unannounced &+ hidden, count)
+    hidden = 0
+    // A place in the ring.
+    unsafe netdev_store_release_u16(descriptors + (16 * Int(firstPlace) + 14), firstFlags)
+  }
+}

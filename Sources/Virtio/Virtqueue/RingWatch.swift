@@ -1,0 +1,75 @@
+#if Testing
+package import Synchronization
+
+// Only in builds for tests: what a monitor of simulated worlds is told of rings (`NetdevTesting/Rings`). It reads the rings by
+// itself; it is told where they are, and when a side has made up its mind about a notification.
+
+/// Where a ring lies, for whoever watches it.
+@safe package struct WatchedRing: @unchecked Sendable {
+  // Proof of Sendable: addresses, which whoever watches reads as another processor would.
+
+  /// How reports call it.
+  package let name: String
+  /// Split or packed.
+  package let format: RingFormat
+  /// Number of descriptors.
+  package let size: Int
+  /// The descriptors, the driver area and the device area.
+  package let areas:
+    (descriptors: UnsafeMutableRawPointer, driver: UnsafeMutableRawPointer, device: UnsafeMutableRawPointer)
+  /// What was negotiated.
+  package let features: FeatureSet
+  /// The device writes its buffers.
+  package let isReceive: Bool
+  /// Where bytes at a device address lie here.
+  package let place: @Sendable (UInt64, Int) -> UnsafeRawPointer?
+
+  /// A ring in one block, as `RingLayout` lays it out.
+  package init(
+    name: String, layout: RingLayout, block: UnsafeMutableRawPointer, features: FeatureSet, isReceive: Bool,
+    place: @escaping @Sendable (UInt64, Int) -> UnsafeRawPointer?
+  ) {
+    self.name = name
+    size = Int(layout.size)
+    format = layout.format
+    unsafe areas = (block, block + layout.driverOffset, block + layout.deviceOffset)
+    self.features = features
+    self.isReceive = isReceive
+    unsafe self.place = place
+  }
+}
+
+/// What happens to a ring. Rings are known by the address of their driver area.
+package enum RingEvent: Sendable {
+  /// It is laid, and empty.
+  case laid(WatchedRing)
+  /// Its memory goes, or nobody keeps its rules any more: its device is reset or lost.
+  case gone(UInt)
+  /// The driver has asked whether the device wants a kick, and has rung or not.
+  case kick(UInt, rang: Bool)
+  /// The device has asked whether the driver wants an interrupt, and has sent it or not.
+  case call(UInt, rang: Bool)
+}
+
+/// Who is told.
+package enum RingWatch {
+  /// Called on whatever thread it happens.
+  package static let listener = Mutex<(@Sendable (RingEvent) -> Void)?>(nil)
+
+  /// Tells it.
+  package static func tell(_ event: RingEvent) {
+    guard let listener = listener.withLock({ $0 }) else { return }
+    listener(event)
+  }
+}
+
+extension SplitDriverRing {
+  /// What tells the ring from others: the address of its driver area.
+  public var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
+}
+
+extension SplitDeviceRing {
+  /// What tells the ring from others, to a driver in the same mapping.
+  public var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
+}
+#endif

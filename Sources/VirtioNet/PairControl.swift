@@ -1,0 +1,46 @@
+internal import LibeventConcurrency
+internal import Netdev
+internal import Virtio
+
+/// What the driver tells a queue pair, whatever the format of its rings. On the pair's loop.
+protocol PairControl: AnyObject {
+  /// The reset has begun.
+  func goQuiet()
+  /// DRIVER_OK is set.
+  func goLive()
+  /// The device is lost.
+  func suspend()
+  /// Makes rings for the device that comes back, and tells the transport of them.
+  ///
+  /// - Throws: what the transport answers.
+  func layAnew(_ rings: SharedRingMemory) throws(NetworkDeviceError)
+  /// The device uses the new rings. Says how many buffers are in quarantine since.
+  func resume(_ terms: ResumeTerms) -> Int
+  /// The device of this loss is gone at last.
+  func endQuarantine(_ generation: Int)
+}
+
+/// Where the driver finds a queue pair.
+struct PairReference: @unchecked Sendable {
+  // Proof of Sendable: `pair` is used in calls on `loop` only, which is the loop it belongs to.
+  let pair: any PairControl
+  let loop: LoopExecutor
+}
+
+/// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
+struct Doorbells: ~Copyable {
+  let bells: any VirtioDoorbells
+  borrowing func kickReceive() { bells.kickReceive() }
+  borrowing func kickTransmit() { bells.kickTransmit() }
+}
+
+/// What a queue pair is made of beside rings.
+struct PairParts {
+  let index: Int
+  let agreed: VirtioNetDriver.Agreed
+  let memory: VirtioNetDriver.Memory
+  let slots: SlotTable
+  let signal: QueueSignal
+  let transport: any VirtioTransport
+  let loop: LoopExecutor
+}
