@@ -11,9 +11,9 @@ import Virtio
   }
 
   private func isSame(_ one: RingLoopMemory, _ other: RingLoopMemory) -> Bool {
-    zip([one.transmit, one.receive], [other.transmit, other.receive]).allSatisfy { one, other in
-      UnsafeRawBufferPointer(start: one, count: RingLoopMemory.blockBytes)
-        .elementsEqual(UnsafeRawBufferPointer(start: other, count: RingLoopMemory.blockBytes))
+    [(one.transmit, other.transmit), (one.receive, other.receive)].allSatisfy { here, there in
+      let ours = UnsafeRawBufferPointer(start: here, count: RingLoopMemory.blockBytes)
+      return ours.elementsEqual(UnsafeRawBufferPointer(start: there, count: RingLoopMemory.blockBytes))
     }
   }
 

@@ -5,9 +5,6 @@ public enum RingFormat: Sendable, Hashable, CaseIterable {
   /// One ring of descriptors that both sides write, and a word of each side about notifications (§2.8); needs RING_PACKED.
   case packed
 
-  /// The format that follows from the negotiated features.
-  public init(_ features: FeatureSet) { self = features.contains(.ringPacked) ? .packed : .split }
-
   /// The index that both sides start at when nothing else is agreed: 0, and in a packed ring a wrap counter of 1 in bit 15
   /// (§2.8.1).
   @inlinable public var firstIndex: UInt16 { self == .split ? 0 : 0x8000 }
