@@ -148,14 +148,14 @@ internal import Virtio
 
   // MARK: Service
 
-  func serve(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     guard !isLost else { return rings.discardTransmit(budget: budget, .linkDown) ? .moreWork : [] }
     // Answers to the driver's questions need receive buffers too.
     rings.beginReceive()
     return transmit(&rings, budget: budget).union(receive(&rings, budget: budget))
   }
 
-  private func transmit(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  private func transmit<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     guard let writing, !writing.isBlocked else { return .transmitBlocked }
     rings.beginTransmit()
     var budget = budget
@@ -199,8 +199,8 @@ internal import Virtio
   }
 
   /// Acts on a packet that was not written. True when no other one need be tried now.
-  private func refused(
-    _ refusal: TapRefusal, _ error: CInt, _ chain: DescriptorChain, _ rings: inout EngineRings
+  private func refused<Ring: DeviceRing & ~Copyable>(
+    _ refusal: TapRefusal, _ error: CInt, _ chain: DescriptorChain, _ rings: inout EngineRings<Ring>
   ) -> Bool {
     switch refusal {
     case .drop(let reason), .droppedAndPause(let reason):
@@ -235,7 +235,7 @@ internal import Virtio
     }
   }
 
-  private func receive(_ rings: inout EngineRings, budget: Int) -> ServeResult {
+  private func receive<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     guard let reading, reading.mayRead else { return [] }
     let longest = VirtioNetHeader.size + EthernetHeader.length + mtu
     var done = 0
@@ -266,7 +266,9 @@ internal import Virtio
   }
 
   /// Makes a frame of the packet that was read and puts it on the receive ring; why not, if it is dropped.
-  private func deliver(_ length: Int, _ rings: inout EngineRings) -> DropReason? {
+  private func deliver<Ring: DeviceRing & ~Copyable>(
+    _ length: Int, _ rings: inout EngineRings<Ring>
+  ) -> DropReason? {
     // Flags and kind of segmentation (VIRTIO 1.4 §5.1.9); that a checksum was found right (2) asks for nothing.
     let header = unsafe UInt16(littleEndian: headers.load(fromByteOffset: 16, as: UInt16.self))
     guard header & 0xFF01 == 0 else { return .offloadNotNegotiated }
@@ -278,7 +280,7 @@ internal import Virtio
   }
 
   /// The kernel gave no packet: what to wait for.
-  private func stopReading(_ error: CInt, _ rings: inout EngineRings) {
+  private func stopReading<Ring: DeviceRing & ~Copyable>(_ error: CInt, _ rings: inout EngineRings<Ring>) {
     let refusal = TapRefusal(reading: error)
     if case .droppedAndPause(let reason) = refusal { rings.countDrop(.received, reason) }
     switch refusal {
