@@ -5,7 +5,7 @@
 #
 #   ./dpdk.sh [arguments of TimeDPDK]
 #
-# Needs dpdk-testpmd and two CPUs; no rights. Everything takes about fifteen minutes; `--rounds 1 --sizes 64` gives an idea.
+# Needs dpdk-testpmd and two CPUs; no rights. Everything takes about an hour; `--rounds 1 --sizes 64` gives an idea.
 set -euo pipefail
 cd "$(dirname "$0")"
 

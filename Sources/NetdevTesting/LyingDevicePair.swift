@@ -46,8 +46,9 @@ public final class LyingPair {
     _ placement: VirtioPairPlacement, memory: LyingMemory, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void, onKick: @escaping () -> Void
   ) {
-    guard let receive = LyingRing(placement.receive, memory: memory),
-      let transmit = LyingRing(placement.transmit, memory: memory)
+    let format = RingFormat(placement.features)
+    guard let receive = LyingRing(placement.receive, format, memory: memory),
+      let transmit = LyingRing(placement.transmit, format, memory: memory)
     else { return nil }
     self.init(
       index: placement.index, features: placement.features, receive: receive, transmit: transmit, loop: loop,
@@ -141,7 +142,7 @@ extension LyingPair {
   /// The buffers of a held frame, header included, as descriptors.
   public func transmittedChain(at position: Int = 0) -> [LyingRing.Descriptor] {
     let held = transmit.held
-    return held.indices.contains(position) ? transmit.ring.chain(held[position]) : []
+    return held.indices.contains(position) ? transmit.chain(held[position]) : []
   }
 
   /// The net header and the bytes of a held frame as they are now; nil when there is none.
@@ -179,7 +180,7 @@ extension LyingPair {
     var elements: [(id: UInt32, length: UInt32)] = []
     var position = 0
     for (number, piece) in pieces.enumerated() {
-      guard let head = receive.take(), let buffer = receive.ring.chain(head).first else { return nil }
+      guard let head = receive.take(), let buffer = receive.chain(head).first else { return nil }
       var bytes = number == 0 ? Self.bytes(of: header) : []
       bytes += frame[position..<min(position + piece, frame.count)]
       position += piece
@@ -201,7 +202,7 @@ extension LyingPair {
   /// Becomes a loopback: each frame that is transmitted comes back in a receive buffer, and is then released.
   public func loopBack() {
     while let next = transmit.held.first {
-      let bytes = transmit.ring.chain(next).flatMap { transmit.ring.bytes($0) }
+      let bytes = transmit.chain(next).flatMap { transmit.ring.bytes($0) }
       guard bytes.count >= VirtioNetHeader.size else { return }
       guard deliver(Array(bytes[VirtioNetHeader.size...])) else { return }
       release()

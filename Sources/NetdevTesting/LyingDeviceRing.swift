@@ -1,5 +1,5 @@
 internal import CNetdevSystem
-internal import Virtio
+public import Virtio
 internal import VirtioNet
 
 /// The memory that a driver has shown to a `LyingDevice`: its pools and rings, by the addresses that the device was given.
@@ -44,20 +44,24 @@ internal import VirtioNet
   deinit { unsafe pointer.deallocate() }
 }
 
-/// A split ring in shared memory as a device finds it, raw: whatever the driver wrote can be read, anything can be written.
+/// A ring in shared memory as a device finds it, raw: whatever the driver wrote can be read, anything can be written.
 ///
 /// Each access is one atomic load or store of a field. It may be used on any thread: a device is another processor, and
 /// scribbling into a ring while the driver works on it is what it is for.
 @safe public struct LyingRing: @unchecked Sendable {
   // Proof of Sendable: constants; every access to what they point to is an atomic one of a single field.
   let descriptors: UnsafeMutableRawPointer
+  /// The driver area: the available ring, or event suppression of a packed ring.
   let available: UnsafeMutableRawPointer
+  /// The device area.
   let used: UnsafeMutableRawPointer
   let memory: LyingMemory
+  /// Split or packed.
+  public let format: RingFormat
   /// Number of descriptors.
   public let size: Int
 
-  /// A descriptor as it lies in the table (VIRTIO 1.4 §2.7.5).
+  /// A descriptor as it lies in a split ring's table (VIRTIO 1.4 §2.7.5), or one of a packed ring's chain without its marks.
   public struct Descriptor: Sendable, Hashable {
     /// Address of the buffer, as the device knows it.
     public var address: UInt64
@@ -84,28 +88,32 @@ internal import VirtioNet
     public var isIndirect: Bool { flags & 4 != 0 }
   }
 
-  init?(_ ring: VirtioPairPlacement.Ring, memory: LyingMemory) {
+  init?(_ ring: VirtioPairPlacement.Ring, _ format: RingFormat, memory: LyingMemory) {
     self.init(
-      size: ring.size, descriptors: ring.descriptors, available: ring.driver, used: ring.device, memory: memory)
+      format, size: ring.size, descriptors: ring.descriptors, driver: ring.driver, device: ring.device, memory: memory)
   }
 
   /// By the addresses that the device knows.
-  init?(size: Int, descriptors: UInt64, available: UInt64, used: UInt64, memory: LyingMemory) {
-    guard let descriptors = unsafe memory.pointer(descriptors, 16 * size),
-      let available = unsafe memory.pointer(available, 6 + 2 * size),
-      let used = unsafe memory.pointer(used, 6 + 8 * size)
+  init?(
+    _ format: RingFormat, size: Int, descriptors: UInt64, driver: UInt64, device: UInt64, memory: LyingMemory
+  ) {
+    guard let layout = try? RingLayout(format, size: size),
+      let descriptors = unsafe memory.pointer(descriptors, layout.descriptorBytes),
+      let driver = unsafe memory.pointer(driver, layout.driverBytes),
+      let device = unsafe memory.pointer(device, layout.deviceBytes)
     else { return nil }
     unsafe self.descriptors = descriptors
-    unsafe self.available = available
-    unsafe self.used = used
+    unsafe available = driver
+    unsafe used = device
     self.memory = memory
+    self.format = format
     self.size = size
   }
 
   private func slot(_ position: UInt16) -> Int { Int(position) & (size - 1) }
 }
 
-// MARK: - What the driver wrote
+// MARK: - What the driver wrote into a split ring
 
 extension LyingRing {
   /// `avail.idx`.
@@ -155,7 +163,11 @@ extension LyingRing {
     guard let base = unsafe memory.pointer(reference.address, 16 * count) else { return [] }
     return (0..<count).map { unsafe Self.load(base + 16 * $0) }
   }
+}
 
+// MARK: - Buffers
+
+extension LyingRing {
   /// The bytes of a buffer as they are now; empty when the driver has not shown them.
   public func bytes(_ descriptor: Descriptor) -> [UInt8] {
     guard let start = unsafe memory.pointer(descriptor.address, Int(descriptor.length)) else { return [] }
@@ -173,7 +185,7 @@ extension LyingRing {
   }
 }
 
-// MARK: - What a device writes
+// MARK: - What a device writes into a split ring
 
 extension LyingRing {
   /// `used.idx`.
@@ -202,7 +214,7 @@ extension LyingRing {
   }
 }
 
-// MARK: - What no device may write
+// MARK: - What no device may write into a split ring
 
 extension LyingRing {
   /// Overwrites a descriptor of the driver's table.
@@ -222,5 +234,59 @@ extension LyingRing {
   public func overwriteSuppression(flags: UInt16, usedEvent: UInt16) {
     unsafe netdev_store_relaxed_u16(available, flags)
     unsafe netdev_store_relaxed_u16(available + 4 + 2 * size, usedEvent)
+  }
+}
+
+// MARK: - A packed ring
+
+extension LyingRing {
+  /// A descriptor as it lies in a packed ring (VIRTIO 1.4 §2.8.13).
+  public struct PackedDescriptor: Sendable, Hashable {
+    /// Address of the buffer, as the device knows it; a used descriptor has none.
+    public var address: UInt64
+    /// Its length in bytes, or what was written.
+    public var length: UInt32
+    /// The buffer id.
+    public var id: UInt16
+    /// NEXT is 1, WRITE is 2, INDIRECT is 4, AVAIL is 128, USED is 32768.
+    public var flags: UInt16
+  }
+
+  /// The descriptor at a place, which is taken modulo the size; the flags are loaded first.
+  public func packedDescriptor(_ place: Int) -> PackedDescriptor {
+    let place = unsafe descriptors + 16 * (place % size)
+    let flags = unsafe netdev_load_acquire_u16(place + 14)
+    return unsafe PackedDescriptor(
+      address: netdev_load_relaxed_u64(place), length: netdev_load_relaxed_u32(place + 8),
+      id: netdev_load_relaxed_u16(place + 12), flags: flags)
+  }
+
+  /// Writes over a descriptor's length, id and flags, the flags last; its address stays.
+  public func setPackedDescriptor(_ place: Int, length: UInt32, id: UInt16, flags: UInt16) {
+    let place = unsafe descriptors + 16 * (place % size)
+    unsafe netdev_store_relaxed_u32(place + 8, length)
+    unsafe netdev_store_relaxed_u16(place + 12, id)
+    unsafe netdev_store_release_u16(place + 14, flags)
+  }
+
+  /// What the driver says about interrupts: off_wrap, then flags (VIRTIO 1.4 §2.8.14).
+  public var driverWish: UInt32 { unsafe netdev_load_relaxed_u32(available) }
+
+  /// What the device says about kicks.
+  public var deviceWish: UInt32 {
+    get { unsafe netdev_load_relaxed_u32(used) }
+    nonmutating set { unsafe netdev_store_relaxed_u32(used, newValue) }
+  }
+
+  /// The descriptors of an indirect table: they follow one another, and only WRITE means anything.
+  func packedTable(_ reference: PackedDescriptor) -> [Descriptor] {
+    let count = Int(reference.length) / 16
+    guard let base = unsafe memory.pointer(reference.address, 16 * count) else { return [] }
+    return (0..<count).map { index in
+      let place = unsafe base + 16 * index
+      return unsafe Descriptor(
+        address: netdev_load_relaxed_u64(place), length: netdev_load_relaxed_u32(place + 8),
+        flags: netdev_load_relaxed_u16(place + 14) & 2)
+    }
   }
 }

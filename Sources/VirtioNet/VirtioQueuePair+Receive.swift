@@ -7,6 +7,9 @@ extension VirtioQueuePair where Ring: ~Copyable {
   var receiveRoom: Int { isSuspended ? 0 : unsafe rings.pointee.receive.freeCount }
 
   func post(_ posted: Span<UInt32>) throws(NetworkDeviceError) -> Int {
+    #if Testing
+    tellPosted()
+    #endif
     let slots = slots
     let addressing = addressing
     if unsafe rings.pointee.receive.isUsedUp { counts.receiveRingEmpty &+= 1 }
@@ -16,6 +19,9 @@ extension VirtioQueuePair where Ring: ~Copyable {
       return unsafe addressing.emptyBuffer(slot, base: slots.base(of: slot))
     }
     unsafe rings.pointee.receive.publish()
+    #if Testing
+    tellPosted()
+    #endif
     return count
   }
 
@@ -174,6 +180,9 @@ extension VirtioQueuePair where Ring: ~Copyable {
 
   /// Gives the buffers of a dropped frame to the device again; the ring has just freed their places.
   private func repost(_ first: UInt32) {
+    #if Testing
+    tellPosted()
+    #endif
     var slot = first
     for _ in 0..<slots.segments(of: first) {
       let next = slots.next(after: slot)
@@ -187,6 +196,9 @@ extension VirtioQueuePair where Ring: ~Copyable {
       slot = next
     }
     unsafe rings.pointee.receive.publish()
+    #if Testing
+    tellPosted()
+    #endif
   }
 }
 

@@ -8,6 +8,9 @@ extension VirtioQueuePair where Ring: ~Copyable {
 
   func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     if isSuspended { return 0 }
+    #if Testing
+    tellTransmitted()
+    #endif
     var done = 0
     while true {
       done &+= addPlain(entries, from: done)
@@ -23,6 +26,9 @@ extension VirtioQueuePair where Ring: ~Copyable {
       done &+= 1
     }
     unsafe rings.pointee.transmit.publish()
+    #if Testing
+    tellTransmitted()
+    #endif
     return done
   }
 

@@ -17,6 +17,12 @@ extension VirtioQueuePair where Ring: ~Copyable {
     }
   }
 
+  /// The driver is about to publish on the receive ring, or has.
+  func tellPosted() { RingWatch.tell(.offered(unsafe rings.pointee.receive.identity)) }
+
+  /// The driver is about to publish on the transmit ring, or has.
+  func tellTransmitted() { RingWatch.tell(.offered(unsafe rings.pointee.transmit.identity)) }
+
   /// Nobody keeps the rules of these rings any more.
   func tellGone() {
     RingWatch.tell(.gone(unsafe rings.pointee.receive.identity))

@@ -28,8 +28,32 @@ import Virtio
     lie: Lie
   ) async throws { try await expectBroken(by: lie) }
 
-  @Test func `Driver rule 16: a chain that was never issued`() async throws {
-    try await expectBroken(by: Lie("") { $0.transmit.show([(13, 0)]) }, senders: 12)
+  private static let packedTransmitLies: [Lie] = [
+    Lie("id just past the ring") { $0.transmit.show([(16, 0)]) },
+    Lie("largest id") { $0.transmit.show([(0xffff, 0)]) },
+    Lie("the same chain twice at once") { pair in
+      guard let head = pair.transmit.take() else { return }
+      pair.transmit.show([(UInt32(head), 0), (UInt32(head), 0)])
+    },
+    Lie("bytes written into a frame that is only read") { $0.transmit.giveBack(length: 1) },
+    Lie("good chains, then a bad one") { pair in
+      let good = (0..<3).compactMap { _ in pair.transmit.take() }
+      pair.transmit.show(good.map { (UInt32($0), 0) } + [(16, 0)])
+    },
+    Lie("chains out of order, then one of them again") { pair in
+      let good = [5, 2, 0].compactMap { pair.transmit.take(at: $0) }
+      pair.transmit.show(good.map { (UInt32($0), 0) } + [(5, 0)])
+    },
+  ]
+
+  @Test(arguments: packedTransmitLies)
+  func `Driver rule 16: a lie about a frame transmitted on a packed ring breaks the queue and nothing else`(
+    lie: Lie
+  ) async throws { try await expectBroken(by: lie, rings: .packed) }
+
+  @Test(arguments: RingFormat.allCases)
+  func `Driver rule 16: a chain that was never issued`(rings: RingFormat) async throws {
+    try await expectBroken(by: Lie("") { $0.transmit.show([(13, 0)]) }, senders: 12, rings: rings)
   }
 
   @Test func `Driver rule 16: a chain that was given back before`() async throws {
@@ -82,7 +106,7 @@ import Virtio
   private static func use(_ pair: LyingPair, length: (UInt32) -> UInt32, header: VirtioNetHeader = .init(numBuffers: 1))
   {
     guard let element = pair.fill(numbered(1), pieces: [64], header: header)?.first else { return }
-    let buffer = pair.receive.ring.descriptor(UInt16(element.id))
+    guard let buffer = pair.receive.chain(UInt16(element.id)).first else { return }
     pair.receive.show([(element.id, length(buffer.length))])
   }
 
@@ -123,12 +147,20 @@ import Virtio
     },
     Lie("id just past the ring") { $0.receive.show([(16, 76)]) },
     Lie("largest id") { $0.receive.show([(.max, 76)]) },
+  ]
+
+  @Test(arguments: receiveLies, RingFormat.allCases)
+  func `Driver rules 16, 19: a lie about a received frame breaks the queue and nothing else`(
+    lie: Lie, rings: RingFormat
+  ) async throws { try await expectBroken(by: lie, rings: rings) }
+
+  private static let usedIndexLies: [Lie] = [
     Lie("used.idx further than what is posted") { $0.receive.ring.usedIndex = 17 },
     Lie("used.idx backwards") { $0.receive.ring.usedIndex = 0xffff },
   ]
 
-  @Test(arguments: receiveLies)
-  func `Driver rules 16, 19: a lie about a received frame breaks the queue and nothing else`(
+  @Test(arguments: usedIndexLies)
+  func `Driver rule 16: an index of the receive ring that cannot be breaks the queue and nothing else`(
     lie: Lie
   ) async throws { try await expectBroken(by: lie) }
 

@@ -9,13 +9,15 @@ import VirtioNet
 /// A device that is lost and comes back: what was in flight, what was received, who waits, and whose the buffers are.
 @Suite(.quietLoops, .timeLimit(.minutes(5))) struct VirtioDriverTestsRecovery {
   /// A lying device that is looked for when it is lost.
-  static func lying(_ inFlight: VirtioRecovery.InFlight = .resubmit, slots: Int = 512) async throws -> Lying {
+  static func lying(
+    _ rings: RingFormat = .split, _ inFlight: VirtioRecovery.InFlight = .resubmit, slots: Int = 512
+  ) async throws -> Lying {
     var configuration = LyingDevice.Configuration()
     configuration.recovery = VirtioRecovery()
     configuration.recovery?.inFlight = inFlight
     configuration.recovery?.firstDelay = .milliseconds(1)
     configuration.recovery?.longestDelay = .milliseconds(4)
-    return try await Lying(configuration, pool: try PacketPool(.init(slots: slots, hugePages: false)))
+    return try await Lying(configuration, pool: try PacketPool(.init(slots: slots, hugePages: false)), rings: rings)
   }
 
   /// Loses the device and waits until it is back.
@@ -51,10 +53,11 @@ import VirtioNet
     } ?? []
   }
 
-  @Test func `frames in flight are submitted again, in order, before newer ones; each send completes once`()
-    async throws
-  {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `frames in flight are submitted again, in order, before newer ones; each send completes once`(
+    _ rings: RingFormat
+  ) async throws {
+    let lying = try await Self.lying(rings)
     let changes = lying.device.linkChanges
     let sends = try await Self.send(0..<12, lying)
     // Out of order and once around the table, so that its order is not that of publication.
@@ -80,8 +83,11 @@ import VirtioNet
     #expect(seen == [false, true])
   }
 
-  @Test func `with the other policy sends in flight fail with the cause, and the queue goes on`() async throws {
-    let lying = try await Self.lying(.fail)
+  @Test(arguments: RingFormat.allCases)
+  func `with the other policy sends in flight fail with the cause, and the queue goes on`(_ rings: RingFormat)
+    async throws
+  {
+    let lying = try await Self.lying(rings, .fail)
     let sends = try await Self.send(0..<8, lying)
     await lying.side.perform { $0.release() }
     try await Self.loseAndRegain(lying)
@@ -95,8 +101,9 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test func `a pipeline goes on where a lost device has taken its frames along`() async throws {
-    let lying = try await Self.lying(.fail)
+  @Test(arguments: RingFormat.allCases)
+  func `a pipeline goes on where a lost device has taken its frames along`(_ rings: RingFormat) async throws {
+    let lying = try await Self.lying(rings, .fail)
     let (queue, pool) = (lying.queue, lying.pool)
     let (packets, source) = AsyncStream<Packet>.makeStream()
     let outcome = Outcome()
@@ -114,8 +121,9 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test func `a buffer that somebody else holds goes again with the same bytes`() async throws {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `a buffer that somebody else holds goes again with the same bytes`(_ rings: RingFormat) async throws {
+    let lying = try await Self.lying(rings)
     try await Self.loseWithSharedBuffer(lying)
     try await lying.closeAndCheck()
   }
@@ -136,8 +144,11 @@ import VirtioNet
     try await eventually("it completes") { outcome.finished == 1 && outcome.errors.isEmpty }
   }
 
-  @Test func `what had arrived is received, and then what arrives at the new rings, by the same loop`() async throws {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `what had arrived is received, and then what arrives at the new rings, by the same loop`(_ rings: RingFormat)
+    async throws
+  {
+    let lying = try await Self.lying(rings)
     let queue = lying.queue
     // Nobody receives yet: these lie in the ring when the device is lost, one of them in several buffers.
     await lying.side.perform { pair in
@@ -156,8 +167,9 @@ import VirtioNet
     try await eventually("every buffer is back") { lying.pool.free == lying.pool.configuration.slots }
   }
 
-  @Test func `releases are seen while nobody fetches what the lost device had delivered`() async throws {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `releases are seen while nobody fetches what the lost device had delivered`(_ rings: RingFormat) async throws {
+    let lying = try await Self.lying(rings)
     await lying.side.perform { pair in for number in 0..<3 { pair.deliver(numbered(number)) } }
     try await Self.loseAndRegain(lying)
     let sends = try await Self.send(0..<2, lying)
@@ -166,19 +178,22 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test func `buffers that the lost device could still write to are kept aside until it is gone`() async throws {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `buffers that the lost device could still write to are kept aside until it is gone`(_ rings: RingFormat)
+    async throws
+  {
+    let lying = try await Self.lying(rings)
     let queue = lying.queue
     let gone = Holder(isGone: false)
     let old = try #require(await lying.side.rings())
-    let posted = await lying.side.perform { pair in pair.receive.held.flatMap { pair.receive.ring.chain($0) } } ?? []
+    let posted = await lying.side.perform { pair in pair.receive.held.flatMap { pair.receive.chain($0) } } ?? []
     try #require(posted.count == 16)
     try await Self.loseAndRegain(lying, isGone: { gone.isGone })
     #expect(queue.statistics.driver.quarantined == 16)
     try await eventually("other buffers are posted") {
       await lying.side.perform { $0.receive.held.count } == 16
     }
-    let fresh = await lying.side.perform { pair in pair.receive.held.flatMap { pair.receive.ring.chain($0) } } ?? []
+    let fresh = await lying.side.perform { pair in pair.receive.held.flatMap { pair.receive.chain($0) } } ?? []
     #expect(Set(fresh.map { $0.address }).isDisjoint(with: posted.map { $0.address }))
     // The zombie writes to what it had; what is received meanwhile is untouched by it.
     await lying.side.perform { pair in pair.deliver(numbered(1)) }
@@ -191,8 +206,9 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test func `senders wait while the device is away, and none is lost`() async throws {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `senders wait while the device is away, and none is lost`(_ rings: RingFormat) async throws {
+    let lying = try await Self.lying(rings)
     let queue = lying.queue
     lying.side.isThere = false
     lying.side.lose(isGone: { true })
@@ -222,8 +238,9 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test func `a device that comes back with less is a typed error for everybody`() async throws {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `a device that comes back with less is a typed error for everybody`(_ rings: RingFormat) async throws {
+    let lying = try await Self.lying(rings)
     let queue = lying.queue
     let sends = try await Self.send(0..<4, lying)
     let runner = Outcome()
@@ -239,8 +256,11 @@ import VirtioNet
     try await eventually("every buffer is back") { lying.pool.free == lying.pool.configuration.slots }
   }
 
-  @Test func `closing while the device is looked for ends at once, and everything that waits`() async throws {
-    let lying = try await Self.lying()
+  @Test(arguments: RingFormat.allCases)
+  func `closing while the device is looked for ends at once, and everything that waits`(_ rings: RingFormat)
+    async throws
+  {
+    let lying = try await Self.lying(rings)
     let sends = try await Self.send(0..<4, lying)
     lying.side.isThere = false
     lying.side.lose(isGone: { true })
@@ -261,8 +281,9 @@ import VirtioNet
     try await eventually("every buffer is back") { lying.pool.free == lying.pool.configuration.slots }
   }
 
-  @Test func `losses one after the other under load lose no frame and no buffer`() async throws {
-    let lying = try await Self.lying(slots: 1024)
+  @Test(arguments: RingFormat.allCases)
+  func `losses one after the other under load lose no frame and no buffer`(_ rings: RingFormat) async throws {
+    let lying = try await Self.lying(rings, slots: 1024)
     let queue = lying.queue
     let count = 3000
     let tally = Tally(count)

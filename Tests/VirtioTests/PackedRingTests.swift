@@ -130,7 +130,7 @@ import Virtio
     #expect(last == UsedBuffer(token: 8, written: 0) && ring.freeCount == 4)
   }
 
-  @Test("§2.8.9: with IN_ORDER what was only read comes back as one used descriptor of the last one's id")
+  @Test("§2.8.8: with IN_ORDER what was only read comes back as one used descriptor of the last one's id")
   func batch() throws {
     let place = try place(8, inOrder: true)
     let memory = try place.memory()
@@ -149,7 +149,7 @@ import Virtio
     #expect(two.map(\.token) == [0, 1] && rest.map(\.token) == [2, 3, 4] && ring.freeCount == 8)
   }
 
-  @Test("§2.8.5: without WRITE the length of a chain that nobody may write to means nothing")
+  @Test("§2.8.4: without WRITE the length of a chain that nobody may write to means nothing")
   func reservedLength() throws {
     let place = try place(4)
     var ring = try place.driver(PackedDriverRing.self)

@@ -17,8 +17,10 @@ struct DPDKDriver: Driver {
   private let testpmd: Testpmd
   private let start: String
 
-  init(_ measured: Case, socket: String, options: Options, in workspace: Workspace) async throws {
-    let rings = "queues=1,queue_size=\(options.queueSize),packed_vq=0,in_order=0"
+  init(
+    _ measured: Case, _ rings: Rings, socket: String, options: Options, in workspace: Workspace
+  ) async throws {
+    let rings = "queues=1,queue_size=\(options.queueSize),\(rings.arguments)"
     testpmd = try await Testpmd(
       name: "driver", port: "net_virtio_user0,path=\(socket),\(rings),mrg_rxbuf=\(options.mergeableBuffers ? 1 : 0)",
       mode: measured.scenario.driverMode, size: measured.size, cpu: options.driverCPU, options: options, in: workspace)
@@ -38,7 +40,9 @@ final class OurDriver: Driver {
   private let work: Traffic
   private var traffic: Task<Void, any Error>?
 
-  init(_ way: Contender.Way, _ measured: Case, socket: String, options: Options) async throws {
+  init(
+    _ way: Contender.Way, _ measured: Case, _ rings: Rings, socket: String, options: Options
+  ) async throws {
     var configuration = NetworkDevice.Configuration()
     configuration.cpus = [options.driverCPU]
     // testpmd polls without end.
@@ -50,8 +54,9 @@ final class OurDriver: Driver {
       throw Stop("the pool got no huge pages", status: EX_UNAVAILABLE)
     }
     // testpmd's driver does not know EVENT_IDX.
-    let rings = "queue_size=\(options.queueSize)&event_idx=0&mrg_rxbuf=\(options.mergeableBuffers ? 1 : 0)"
-    device = try await NetworkDevice.open("vhost-user:\(socket)?\(rings)&reconnect=0", configuration: configuration)
+    let query =
+      "queue_size=\(options.queueSize)&event_idx=0&mrg_rxbuf=\(options.mergeableBuffers ? 1 : 0)&\(rings.query)"
+    device = try await NetworkDevice.open("vhost-user:\(socket)?\(query)&reconnect=0", configuration: configuration)
     work = Traffic(measured: measured, way: way, window: options.window)
   }
 

@@ -15,7 +15,9 @@ struct Measurement: Sendable {
 
 extension Contender {
   /// Starts a device and this driver, lets them run in, and takes the rate.
-  func measure(_ measured: Case, options: Options, in workspace: Workspace) async throws -> Measurement {
+  func measure(
+    _ measured: Case, _ rings: Rings, options: Options, in workspace: Workspace
+  ) async throws -> Measurement {
     let socket = workspace.path("vhost.sock")
     unlink(socket)
     let device = try await Testpmd(
@@ -24,8 +26,8 @@ extension Contender {
     try await device.command("start")
     let driver: any Driver =
       switch self {
-      case .dpdk: try await DPDKDriver(measured, socket: socket, options: options, in: workspace)
-      case .ours(let way): try await OurDriver(way, measured, socket: socket, options: options)
+      case .dpdk: try await DPDKDriver(measured, rings, socket: socket, options: options, in: workspace)
+      case .ours(let way): try await OurDriver(way, measured, rings, socket: socket, options: options)
       }
     try await device.waitForDriver()
     try await driver.begin()
@@ -44,12 +46,15 @@ extension Contender {
   }
 
   /// Measures again while somebody else has used the CPUs; what was disturbed least counts in the end.
-  func measureQuietly(_ measured: Case, options: Options, in workspace: Workspace) async throws -> Measurement {
+  func measureQuietly(
+    _ measured: Case, _ rings: Rings, options: Options, in workspace: Workspace
+  ) async throws -> Measurement {
     var best: Measurement?
     for _ in 0...options.repetitions {
-      let measurement = try await measure(measured, options: options, in: workspace)
+      let measurement = try await measure(measured, rings, options: options, in: workspace)
       if options.isVerbose {
-        print("\(measured.title), \(name): \(measurement.rate) a second, \(rounded(measurement.waiting, 1000)) waiting")
+        let waiting = rounded(measurement.waiting, 1000)
+        print("\(measured.title), \(rings.title), \(name): \(measurement.rate) a second, \(waiting) waiting")
       }
       if best.map({ measurement.waiting < $0.waiting }) ?? true { best = measurement }
       if measurement.waiting <= options.disturbance { break }

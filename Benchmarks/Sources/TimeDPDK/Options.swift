@@ -8,11 +8,13 @@ struct Options: Sendable {
     case small, huge
   }
 
-  var rounds = 7
+  var rounds = 11
   /// Seconds that a rate is measured over, and those before it.
   var seconds = 0.7
   var warmUp = 0.3
   var contenders = Contender.all
+  /// Of those that are not the first, only DPDK and bursts take part.
+  var rings = Rings.allCases
   var scenarios = Scenario.allCases
   var sizes = [64, 1500]
   /// Frames that go round in the macswap loop.
@@ -79,6 +81,7 @@ struct Options: Sendable {
     case "--repetitions": repetitions = try number(0)
     case "--plot": plot = value
     case "--only": contenders = try list { name in Contender.all.first { $0.name == name } }
+    case "--rings": rings = try list { Rings(rawValue: $0) }
     case "--scenarios": scenarios = try list { Scenario(rawValue: $0) }
     case "--sizes": sizes = try list { Int($0) }.filter { (64...1514).contains($0) }
     case "--cpus":
@@ -100,6 +103,7 @@ struct Options: Sendable {
       not understood: \(name)
       usage: TimeDPDK [--rounds N] [--seconds S] [--warm-up S] [--only \(Contender.all.map { $0.name }.joined(separator: ","))]
                       [--scenarios \(Scenario.allCases.map { $0.rawValue }.joined(separator: ","))] [--sizes 64,1500]
+                      [--rings \(Rings.allCases.map { $0.rawValue }.joined(separator: ","))]
                       [--window FRAMES] [--queue-size N] [--mrg-rxbuf 0|1] [--pages small|huge] [--cpus DEVICE,DRIVER]
                       [--disturbance SHARE] [--repetitions N] [--plot FILE.svg] [--verbose]
       """, status: EX_USAGE)

@@ -8,7 +8,7 @@ struct Plot {
   let subtitle: String
 
   private static let width = 860
-  private static let labels = 270
+  private static let labels = 330
   private static let values = 150
   private static let row = 22
   private static let heading = 34
@@ -52,19 +52,19 @@ struct Plot {
     func x(_ rate: Double) -> Int { Self.labels + Int((rate * scale).rounded()) }
     var body = text(12, top + 20, "\(result.measured.title), Mpps", class: "title")
     var y = top + Self.heading
-    if let reference = result.reference {
-      let height = result.series.count * Self.row
-      body += "<line class=\"goal\" x1=\"\(x(reference))\" x2=\"\(x(reference))\" y1=\"\(y)\" y2=\"\(y + height)\"/>\n"
-    }
     for series in result.series {
       let rates = series.rates
-      body += text(12, y + 15, series.title)
+      if let reference = result.reference(series.rings) {
+        body +=
+          "<line class=\"goal\" x1=\"\(x(reference))\" x2=\"\(x(reference))\" y1=\"\(y)\" y2=\"\(y + Self.row)\"/>\n"
+      }
+      body += text(12, y + 15, series.rings == .split ? series.title : "\(series.title), \(series.rings.title)")
       let kind = series.contender == .dpdk ? "dpdk" : "ours"
       body +=
         "<rect class=\"\(kind)\" x=\"\(Self.labels)\" y=\"\(y + 3)\" width=\"\(x(rates.median) - Self.labels)\" height=\"15\"/>\n"
       body +=
         "<line class=\"spread\" x1=\"\(x(rates.lowest))\" x2=\"\(x(rates.highest))\" y1=\"\(y + 10)\" y2=\"\(y + 10)\"/>\n"
-      let ratio = result.ratio(series).map { " · \(rounded($0, 100)) ×" } ?? ""
+      let ratio = result.ratio(series).map { " · \(rounded($0.median, 100)) ×" } ?? ""
       body += text(x(max(rates.highest, rates.median)) + 8, y + 15, rounded(rates.median, 100) + ratio)
       y += Self.row
     }

@@ -15,7 +15,7 @@ import NetdevDevices
   let options: Options
   let workspace: Workspace
   var results: [CaseResult] = []
-  /// What DPDK's driver, or the first contender, agreed on with the device.
+  /// What DPDK's driver, or the first contender, agreed on with the device, beside rings.
   var features: UInt64?
 
   /// Synchronous: an interrupt is for the workspace, which must have said so before there is a second thread.
@@ -68,28 +68,41 @@ import NetdevDevices
     for scenario in options.scenarios {
       for size in options.sizes {
         let measured = Case(scenario: scenario, size: size)
-        let contenders = options.contenders.compactMap { contender in
-          contender.title(in: scenario).map { Series(contender, title: $0) }
-        }
-        var result = CaseResult(measured: measured, series: contenders)
+        var result = CaseResult(measured: measured, disturbance: options.disturbance, series: series(in: scenario))
         for _ in 0..<options.rounds {
           for position in result.series.indices {
-            let contender = result.series[position].contender
-            let measurement = try await contender.measureQuietly(measured, options: options, in: workspace)
-            try compareFeatures(measurement, of: contender)
+            let (contender, rings) = (result.series[position].contender, result.series[position].rings)
+            let measurement = try await contender.measureQuietly(measured, rings, options: options, in: workspace)
+            try compareFeatures(measurement, rings, of: contender)
             result.series[position].add(measurement)
           }
         }
-        print(result.table(disturbance: options.disturbance) + "\n")
+        print(result.table + "\n")
         results.append(result)
       }
     }
   }
 
-  private mutating func compareFeatures(_ measurement: Measurement, of contender: Contender) throws {
-    let found = AgreedFeatures.ofDataPath(measurement.features)
+  /// Who takes part, ring by ring, so that those who are compared with one another follow one another.
+  private func series(in scenario: Scenario) -> [Series] {
+    options.rings.flatMap { rings in
+      options.contenders.compactMap { contender in
+        guard rings == options.rings.first || contender == .dpdk || contender == .ours(.burst) else { return nil }
+        return contender.title(in: scenario).map { Series(contender, rings, title: $0) }
+      }
+    }
+  }
+
+  private mutating func compareFeatures(_ measurement: Measurement, _ rings: Rings, of contender: Contender) throws {
+    let all = AgreedFeatures.ofDataPath(measurement.features)
+    guard all & ~Rings.without(all) == rings.features else {
+      throw Stop(
+        "\(contender.name) was to agree on \(rings.title) rings, and agreed on \(AgreedFeatures.text(all))",
+        status: EX_PROTOCOL)
+    }
+    let found = Rings.without(all)
     guard let features else {
-      print("Features of the path of a frame: \(AgreedFeatures.text(found)).\n")
+      print("Features of the path of a frame, beside rings: \(AgreedFeatures.text(found)).\n")
       return features = found
     }
     guard features == found else {
@@ -108,7 +121,7 @@ import NetdevDevices
 extension TimeDPDK {
   private var conditions: String {
     let pages = options.pages == .huge ? "2 MiB pages" : "4 KiB pages"
-    return "split rings of \(options.queueSize), \(pages), device on CPU \(options.deviceCPU), driver on CPU "
+    return "rings of \(options.queueSize), \(pages), device on CPU \(options.deviceCPU), driver on CPU "
       + "\(options.driverCPU); medians of \(options.rounds) interleaved rounds of \(rounded(options.seconds)) s"
   }
 

@@ -248,30 +248,57 @@ package final class WakeUp: Sendable {
 
 /// A word at an address, as C's atomics see it. What is stored is in memory too, where its only writer may read it plainly.
 package struct WordAt<Value: ModelWord & FixedWidthInteger> {
-  private let location: Int
+  /// One field of it, or all.
+  private struct Part {
+    let location: Int
+    let shift: Int
+    let mask: UInt64
+  }
+
+  private let first: Part
+  /// Fields that are accessed after the first one in a load, and before it in a store.
+  private let others: [Part]
   private let pointer: UnsafeMutablePointer<Value>
 
   package init(_ address: UnsafeRawPointer) {
-    pointer = UnsafeMutableRawPointer(mutating: address).assumingMemoryBound(to: Value.self)
-    location = explorer().location(
-      explorer().wordKey(address, size: MemoryLayout<Value>.size), initially: pointer.pointee.modelWord)
+    let pointer = UnsafeMutableRawPointer(mutating: address).assumingMemoryBound(to: Value.self)
+    let fields = explorer().fields(of: address, size: MemoryLayout<Value>.size)
+    let parts = fields.map { Self.part(address, $0, of: pointer.pointee) }
+    self.pointer = pointer
+    first = parts.first ?? Self.part(address, 0..<MemoryLayout<Value>.size, of: pointer.pointee)
+    others = parts.isEmpty ? [] : Array(parts[1...])
+  }
+
+  private static func part(_ address: UnsafeRawPointer, _ bytes: Range<Int>, of value: Value) -> Part {
+    let mask = bytes.count == 8 ? UInt64.max : 1 << UInt64(8 * bytes.count) - 1
+    let shift = 8 * bytes.lowerBound
+    let key = explorer().wordKey(address + bytes.lowerBound, size: bytes.count)
+    let location = explorer().location(key, initially: value.modelWord >> UInt64(shift) & mask)
+    return Part(location: location, shift: shift, mask: mask)
   }
 
   /// In traces.
-  package func named(_ name: String) { explorer().rename(location, name) }
+  package func named(_ name: String) { explorer().rename(first.location, name) }
 
   package func load(_ ordering: Ordering, _ site: Site) -> Value {
-    Value(modelWord: Access.load(location, ordering, site))
+    var value = Access.load(first.location, ordering, site) &<< UInt64(first.shift)
+    for part in others { value |= Access.load(part.location, .relaxed, site) &<< UInt64(part.shift) }
+    return Value(modelWord: value)
   }
 
   package func store(_ value: Value, _ ordering: Ordering, _ site: Site) {
-    Access.store(location, value.modelWord, ordering, site)
+    let word = value.modelWord
+    for part in others.reversed() {
+      Access.store(part.location, word &>> UInt64(part.shift) & part.mask, .relaxed, site)
+    }
+    Access.store(first.location, word &>> UInt64(first.shift) & first.mask, ordering, site)
     pointer.pointee = value
   }
 
+  /// Of a word without fields.
   package func compareExchange(_ expected: inout Value, _ desired: Value, _ site: Site) -> Bool {
     let (exchanged, original) = Access.compareExchange(
-      location, expected.modelWord, desired.modelWord, .acquiringAndReleasing, .acquiring, isWeak: true, site)
+      first.location, expected.modelWord, desired.modelWord, .acquiringAndReleasing, .acquiring, isWeak: true, site)
     if exchanged { pointer.pointee = desired } else { expected = Value(modelWord: original) }
     return exchanged
   }

@@ -55,7 +55,7 @@ package final class Explorer {
   private let names = Names()
   /// By thread and location: what it has read or written there last. A function of what it has read.
   private var seen: [[Int: UInt64]] = []
-  private var regions: [(start: UInt, bytes: UInt, name: String)] = []
+  private var regions: [Region] = []
 
   static let parent = View.threads - 1
   static let stateLimit = 20_000_000
@@ -237,18 +237,42 @@ package final class Explorer {
     return names.object(what())
   }
 
-  /// Memory that the threads share and that C's atomics reach by address: known by where it begins in each execution.
-  package func share(_ start: UnsafeRawPointer, bytes: Int, _ name: String) {
-    precondition(running == Self.parent, "what threads share is made before they start")
-    regions.append((UInt(bitPattern: start), UInt(bytes), name))
+  /// Fields of a word of this size at this offset that others access one by one, as offsets in it: first the one whose load says
+  /// that the others are there. None for a word that is only accessed as a whole.
+  package typealias Fields = (_ offset: Int, _ size: Int) -> [Range<Int>]
+
+  private struct Region {
+    let start: UInt
+    let bytes: UInt
+    let name: String
+    let fields: Fields?
   }
 
-  func wordKey(_ address: UnsafeRawPointer, size: Int) -> Names.Key {
+  /// Memory that the threads share and that C's atomics reach by address: known by where it begins in each execution.
+  ///
+  /// An access to a word with fields is one to each of them, the leading one's first in a load and last in a store, in no order
+  /// but that. Machines do it at once: what holds here holds there.
+  package func share(_ start: UnsafeRawPointer, bytes: Int, _ name: String, fields: Fields? = nil) {
+    precondition(running == Self.parent, "what threads share is made before they start")
+    regions.append(Region(start: UInt(bitPattern: start), bytes: UInt(bytes), name: name, fields: fields))
+  }
+
+  private func region(of address: UnsafeRawPointer) -> (index: Int, offset: Int) {
     let address = UInt(bitPattern: address)
     guard let index = regions.firstIndex(where: { address &- $0.start < $0.bytes }) else {
       preconditionFailure("an access to memory that the model does not share")
     }
-    return .word(region: index, name: regions[index].name, offset: Int(address - regions[index].start), size: size)
+    return (index, Int(address - regions[index].start))
+  }
+
+  func wordKey(_ address: UnsafeRawPointer, size: Int) -> Names.Key {
+    let (index, offset) = region(of: address)
+    return .word(region: index, name: regions[index].name, offset: offset, size: size)
+  }
+
+  func fields(of address: UnsafeRawPointer, size: Int) -> [Range<Int>] {
+    let (index, offset) = region(of: address)
+    return regions[index].fields?(offset, size) ?? []
   }
 
   func makeCell() -> Int {

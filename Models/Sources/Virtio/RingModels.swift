@@ -1,38 +1,53 @@
 package import Explorer
 
-/// Both sides of a split ring, the library's own sources, on two threads: a driver that publishes, rings and sleeps, and a device
-/// that serves, interrupts and sleeps.
+/// Both sides of a ring of either format, the library's own sources, on two threads: a driver that publishes, rings and sleeps, and
+/// a device that serves, interrupts and sleeps.
 package enum RingModels {
   /// All of them.
   package static var all: [Model] {
-    [
-      model(size: 2, chains: 2, eventIndex: true), model(size: 1, chains: 2, eventIndex: false),
-      model(size: 2, chains: 3, burst: 2, eventIndex: true),
+    let split: [Model] = [
+      model(SplitDriverRing.self, SplitDeviceRing.self, size: 2, chains: 2, eventIndex: true),
+      model(SplitDriverRing.self, SplitDeviceRing.self, size: 1, chains: 2, eventIndex: false),
+      model(SplitDriverRing.self, SplitDeviceRing.self, size: 2, chains: 3, burst: 2, eventIndex: true),
     ]
+    let packed: [Model] = [
+      model(PackedDriverRing.self, PackedDeviceRing.self, size: 2, chains: 2, eventIndex: true),
+      model(PackedDriverRing.self, PackedDeviceRing.self, size: 1, chains: 2, eventIndex: false),
+      model(PackedDriverRing.self, PackedDeviceRing.self, size: 2, chains: 3, burst: 2, eventIndex: true),
+    ]
+    return split + packed
   }
 
   /// A driver and a device, each sure that the other will tell it.
-  private final class World {
+  private final class World<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable> {
     let block: UnsafeMutableRawPointer
     let memory: GuestMemory
-    var driver: SplitDriverRing
-    var device: SplitDeviceRing
+    var driver: Driver
+    var device: Device
     let kick = WakeUp("the kick")
     let call = WakeUp("the call")
     /// What lies in the buffers.
     let contents: [PlainWord]
 
     init(_ explorer: Explorer, size: Int, chains: Int, eventIndex: Bool) throws {
-      let layout = try RingLayout(.split, size: size)
+      let layout = try RingLayout(Driver.format, size: size)
       block = .allocate(byteCount: layout.totalBytes, alignment: 64)
       block.initializeMemory(as: UInt8.self, repeating: 0, count: layout.totalBytes)
-      explorer.share(block, bytes: layout.totalBytes, "the ring of \(size)")
+      explorer.share(block, bytes: layout.totalBytes, "the ring of \(size)") { offset, bytes in
+        // A packed descriptor's length, id and flags are stored as one and loaded apart. The flags say that the rest is there.
+        guard layout.format == .packed, offset < layout.descriptorBytes else { return [] }
+        switch (offset % 16, bytes) {
+        case (8, 8): return [6..<8, 4..<6, 0..<4]
+        case (12, 4): return [2..<4, 0..<2]
+        default: return []
+        }
+      }
       // The buffers have addresses only: the device reads `contents` instead.
       memory = try GuestMemory([GuestRegion(address: 0x1000, length: 0x1000, host: block)])
-      var driver = try SplitDriverRing.Configuration(size: size, block: block)
+      var driver = try DriverRingConfiguration<Driver>(size: size, block: block)
       driver.eventIndex = eventIndex
       self.driver = try driver.activate()
-      var device = try SplitDeviceRing.Configuration(size: size, block: block)
+      var device = try DeviceRingConfiguration<Device>(size: size, block: block)
       device.eventIndex = eventIndex
       self.device = try device.activate()
       contents = (0..<chains).map { PlainWord("the buffer of chain \($0)") }
@@ -41,12 +56,14 @@ package enum RingModels {
     deinit { block.deallocate() }
   }
 
-  static func model(size: Int, chains: Int, burst: Int = 1, eventIndex: Bool) -> Model {
+  private static func model<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>(
+    _: Driver.Type, _: Device.Type, size: Int, chains: Int, burst: Int = 1, eventIndex: Bool
+  ) -> Model {
     let name =
-      "a ring of \(size), \(chains) chains\(burst > 1 ? ", \(burst) at once" : ""), "
+      "a \(Driver.format) ring of \(size), \(chains) chains\(burst > 1 ? ", \(burst) at once" : ""), "
       + (eventIndex ? "event indices" : "flags")
     return Model(name) { explorer in
-      guard let world = try? World(explorer, size: size, chains: chains, eventIndex: eventIndex) else {
+      guard let world = try? World<Driver, Device>(explorer, size: size, chains: chains, eventIndex: eventIndex) else {
         preconditionFailure("a ring that cannot be")
       }
       var served: [UInt32] = []
@@ -65,20 +82,25 @@ package enum RingModels {
   }
 
   /// As `QueueCore` and `VirtioQueuePair` do it: take back, submit, publish, ring, and sleep when nothing is left to do.
-  private static func drive(
-    _ world: World, _ explorer: Explorer, chains: Int, burst: Int, _ note: (UInt64) -> Void
+  private static func drive<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>(
+    _ world: World<Driver, Device>, _ explorer: Explorer, chains: Int, burst: Int, _ note: (UInt64) -> Void
   ) {
     var sent = 0
     var back = 0
     while back < chains, !explorer.isOver {
       do throws(RingError) {
-        while let used = try world.driver.nextUsed() {
-          let token = Int(used.token)
-          explorer.require(used.written == UInt32(token + 1), "chain \(token) comes back with \(used.written) bytes")
+        try world.driver.look()
+        back += world.driver.takeSingles(max: chains) { _, token, written in
+          let number = Int(token)
+          explorer.require(written == UInt32(number + 1), "chain \(number) comes back with \(written) bytes")
           explorer.require(
-            world.contents[token].value == UInt64(100 + token), "chain \(token) is not what the device wrote")
-          note(used.token)
-          back += 1
+            world.contents[number].value == UInt64(100 + number), "chain \(number) is not what the device wrote")
+          note(token)
+          return true
+        }
+        // What is not of that kind, which no honest device leaves.
+        if world.driver.hasOthers, let used = try world.driver.nextUsed() {
+          explorer.report("chain \(used.token) is left over")
         }
       } catch {
         return explorer.report("the driver finds \(error)")
@@ -106,7 +128,9 @@ package enum RingModels {
   }
 
   /// As `EngineCore.turn`: no kicks while there is work; when there is none, they are asked for and the ring is looked at again.
-  private static func serve(_ world: World, _ explorer: Explorer, chains: Int, _ note: (UInt32) -> Void) {
+  private static func serve<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>(
+    _ world: World<Driver, Device>, _ explorer: Explorer, chains: Int, _ note: (UInt32) -> Void
+  ) {
     var served = 0
     var isArmed = false
     while served < chains, !explorer.isOver {

@@ -1,14 +1,19 @@
-/// Watches split rings as VIRTIO prescribes them, from outside: it reads what both sides have written, keeps what it saw, and
-/// says which clause was broken.
+internal import Virtio
+
+/// Watches rings as VIRTIO prescribes them, split and packed, from outside: it reads what both sides have written, keeps what it
+/// saw, and says which clause was broken.
 ///
-/// A `Simulation` has one that watches every ring of virtio-net that lives in its world: it looks at each doorbell, each interrupt
-/// and the end of each turn (`WorldSchedule`), and what it finds fails the run. Tests of other rings tell one of them by
-/// ``watch(_:)``. It is used on one thread, which both sides' turns do not overlap.
+/// A `Simulation` has one that watches every ring of virtio-net that lives in its world: it looks at each publication of a driver,
+/// each doorbell, each interrupt and the end of each turn (`WorldSchedule`), and what it finds fails the run. Tests of other rings
+/// tell one of them by ``watch(_:)``. It is used on one thread, which both sides' turns do not overlap.
+///
+/// Of a packed ring, where both sides write over the same descriptors, it must look before and after each publication of the driver
+/// (``noteOffer(_:)``, or any other look); of a split ring it may miss some.
 ///
 /// What cannot be seen from outside it does not check: what a side reads, in which order it wrote what was written between two
 /// looks, and what lies in buffers after they were handed on.
 @safe public final class RingMonitor {
-  private var records: [RingRecord] = []
+  private var records: [any RingRecord] = []
 
   /// Watches nothing yet.
   public init() {}
@@ -16,7 +21,10 @@
   /// Watches a ring from now on, before anything is in it; a ring of the same place is forgotten.
   public func watch(_ ring: MonitoredRing) {
     forget(ring.identity)
-    records.append(RingRecord(ring))
+    switch ring.format {
+    case .split: records.append(SplitRecord(ring))
+    case .packed: records.append(PackedRecord(ring))
+    }
   }
 
   /// Watches a ring no more: its memory may go.
@@ -27,29 +35,34 @@
 
   /// Looks at all of them; what is broken. A ring of which something was found is watched no more.
   public func look() -> [RingViolation] {
-    each { (record: inout RingRecord) throws(RingViolation) in try record.look() }
+    each { (record: inout any RingRecord) throws(RingViolation) in try record.look(isFresh: false) }
   }
 
   /// A turn is over: as `look`, and nobody has published what the other side does not know of.
   public func endTurn() -> [RingViolation] {
-    each { (record: inout RingRecord) throws(RingViolation) in
-      try record.look()
+    each { (record: inout any RingRecord) throws(RingViolation) in
+      try record.look(isFresh: false)
       try record.checkTurnEnd()
     }
   }
 
+  /// The driver of a ring is about to make chains available, or has.
+  public func noteOffer(_ identity: UInt) -> [RingViolation] {
+    one(identity) { (record: inout any RingRecord) throws(RingViolation) in try record.look(isFresh: false) }
+  }
+
   /// The driver of a ring has asked whether its device wants to be told, and has rung if `rang`.
   public func noteKick(_ identity: UInt, rang: Bool) -> [RingViolation] {
-    one(identity) { (record: inout RingRecord) throws(RingViolation) in try record.noteKick(rang: rang) }
+    one(identity) { (record: inout any RingRecord) throws(RingViolation) in try record.noteKick(rang: rang) }
   }
 
   /// The device of a ring has asked whether its driver wants to be told, and has interrupted if `rang`.
   public func noteCall(_ identity: UInt, rang: Bool) -> [RingViolation] {
-    one(identity) { (record: inout RingRecord) throws(RingViolation) in try record.noteCall(rang: rang) }
+    one(identity) { (record: inout any RingRecord) throws(RingViolation) in try record.noteCall(rang: rang) }
   }
 
   private func one(
-    _ identity: UInt, _ body: (inout RingRecord) throws(RingViolation) -> Void
+    _ identity: UInt, _ body: (inout any RingRecord) throws(RingViolation) -> Void
   ) -> [RingViolation] {
     guard let place = records.firstIndex(where: { $0.ring.identity == identity }) else { return [] }
     do throws(RingViolation) {
@@ -61,7 +74,7 @@
     }
   }
 
-  private func each(_ body: (inout RingRecord) throws(RingViolation) -> Void) -> [RingViolation] {
+  private func each(_ body: (inout any RingRecord) throws(RingViolation) -> Void) -> [RingViolation] {
     var found: [RingViolation] = []
     for place in records.indices.reversed() {
       do throws(RingViolation) {

@@ -9,6 +9,8 @@ final class PeerConnection {
   /// A ring as the messages have set it up.
   private final class Ring {
     var size = 0
+    /// Where both sides begin, as the driver says.
+    var base: UInt32 = 0
     var addresses: VringAddresses?
     var kick: CInt = -1
     var call: CInt = -1
@@ -110,6 +112,7 @@ extension PeerConnection {
       for region in shown { map(region) }
     case .addMemReg(let region): map(region)
     case .setVringNum(let index, let size): ring(index).size = Int(size)
+    case .setVringBase(let index, let base): ring(index).base = base
     case .setVringAddr(let addresses): ring(addresses.ring).addresses = addresses
     case .setVringKick(let vring): setKick(vring)
     case .setVringCall(let vring): replace(\.call, of: vring)
@@ -247,8 +250,15 @@ extension PeerConnection {
     guard let ring = rings[index], ring.isEnabled, ring.kick >= 0, ring.size > 0, let addresses = ring.addresses else {
       return nil
     }
+    // A ring that is laid anew begins at the first index of its format, a packed one in both halves.
+    let format = RingFormat(features)
+    let first = UInt32(format.firstIndex)
+    guard ring.base == first | first << 16 else {
+      peer.world.find("ring \(index) is said to begin at \(ring.base)")
+      return nil
+    }
     return LyingRing(
-      size: ring.size, descriptors: addresses.descriptors, available: addresses.available, used: addresses.used,
+      format, size: ring.size, descriptors: addresses.descriptors, driver: addresses.available, device: addresses.used,
       memory: LyingMemory(regions))
   }
 

@@ -375,14 +375,9 @@ extension WorldSchedule {
   /// Something has happened to a ring, on the world's thread; that it is gone is heard from any.
   func hear(_ event: RingEvent) {
     switch event {
-    case .laid(let ring):
-      // Not watched in silence: whoever asks for a world with packed rings learns that nobody keeps their rules there.
-      guard ring.format == .split else {
-        return find(
-          "the \(ring.name) is packed: the ring monitor knows split rings only; open the device without packed=1")
-      }
-      rings.withLock { $0.watch(MonitoredRing(ring)) }
+    case .laid(let ring): rings.withLock { $0.watch(MonitoredRing(ring)) }
     case .gone(let identity): rings.withLock { $0.forget(identity) }
+    case .offered(let identity): findBroken(rings.withLock { $0.noteOffer(identity) })
     case .kick(let identity, let rang): findBroken(rings.withLock { $0.noteKick(identity, rang: rang) })
     case .call(let identity, let rang): findBroken(rings.withLock { $0.noteCall(identity, rang: rang) })
     }

@@ -16,7 +16,7 @@ extension PackedDeviceRing {
   /// Follows the chain that begins with `head`, which has been copied.
   ///
   /// Every descriptor is copied once before it is looked at. The walk ends: a chain has no more descriptors than the ring, less
-  /// those of the chains that the device has (VIRTIO 1.4 §2.8.6). Where a chain breaks a rule it is followed to its last
+  /// those of the chains that the device has (VIRTIO 1.4 §2.8.17). Where a chain breaks a rule it is followed to its last
   /// descriptor all the same, whose id is the chain's. Nil when this batch has no room left for the chain; it is then the first
   /// of the next.
   @usableFromInline

@@ -1,6 +1,6 @@
 public import CNetdevSystem
 
-/// Calls and kicks, suppressed in both directions (VIRTIO 1.4 §2.8.10, §2.8.12, §2.8.14).
+/// Calls and kicks, suppressed in both directions (VIRTIO 1.4 §2.8.10, §2.8.14).
 extension PackedDeviceRing {
   /// True when the driver wants to be told of what was published since this was last asked.
   ///

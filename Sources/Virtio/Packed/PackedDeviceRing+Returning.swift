@@ -22,7 +22,7 @@ extension PackedDeviceRing {
     batchId = id
   }
 
-  /// One used descriptor for the batch, where its first one was (VIRTIO 1.4 §2.8.9).
+  /// One used descriptor for the batch, where its first one was (VIRTIO 1.4 §2.8.8).
   @inlinable
   mutating func flushBatch() {
     guard batchCount != 0 else { return }
@@ -35,7 +35,7 @@ extension PackedDeviceRing {
   @inlinable
   @inline(__always)
   mutating func put(id: UInt16, places: UInt32, count chains: UInt32, written: UInt32) {
-    // WRITE says that the length means something (§2.8.5).
+    // WRITE says that the length means something (§2.8.4).
     let shown = usedNext.marks | (written != 0 ? DescriptorFlag.write : 0)
     var flags = shown
     if returned == published {

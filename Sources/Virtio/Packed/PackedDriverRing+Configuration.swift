@@ -25,7 +25,6 @@ extension PackedDriverRing {
     unannounced = 0
     hidden = 0
     batchRemaining = 0
-    batchWritten = 0
     several = 0
     isOrderly = true
     usedKind = 0
@@ -92,7 +91,6 @@ extension PackedDriverRing {
     unannounced = 0
     hidden = 0
     batchRemaining = 0
-    batchWritten = 0
     several = 0
     isOrderly = true
     usedKind = 0

@@ -1,7 +1,7 @@
 public import CNetdevSystem
 
 // Chains that come back in the order in which they went out. With IN_ORDER one used descriptor stands for a batch, with the last
-// one's id, where the first one of the batch was, and the next follows behind the batch (VIRTIO 1.4 §2.8.9).
+// one's id, where the first one of the batch was, and the next follows behind the batch (VIRTIO 1.4 §2.8.8).
 extension PackedDriverRing {
   /// As `takeSingles`, while chains come in order.
   ///
@@ -24,9 +24,8 @@ extension PackedDriverRing {
       let entries = unsafe shadow.entries + Int(usedNext.place)
       var position = 0
       var run: Int
-      if batchRemaining > 1 {
-        // All but the last of a batch have been used completely, and nothing says so.
-        run = min(left, Int(batchRemaining) &- 1)
+      if batchRemaining != 0 {
+        run = min(left, Int(batchRemaining))
         while position != run {
           let entry = unsafe entries + position
           guard body(done &+ position, unsafe entry.pointee.token, unsafe entry.pointee.writable) else {
@@ -37,15 +36,6 @@ extension PackedDriverRing {
           position &+= 1
         }
         batchRemaining &-= UInt32(truncatingIfNeeded: position)
-      } else if batchRemaining == 1 {
-        run = 1
-        if body(done, unsafe entries.pointee.token, batchWritten) {
-          unsafe entries.pointee.count = 0
-          batchRemaining = 0
-          position = 1
-        } else {
-          othersSeen = true
-        }
       } else {
         run = left
         let place = unsafe descriptors + (16 * Int(usedNext.place) + 12)
@@ -109,9 +99,16 @@ extension PackedDriverRing {
     let first = usedNext.place
     let length = (id >= first ? id &- first : id &+ count &- first) &+ 1
     guard length <= published &- returned, unsafe written <= shadow.entries[Int(id)].writable else { return false }
-    batchRemaining = length
-    batchWritten = written
+    beginBatch(of: length, to: id, written)
     return true
+  }
+
+  /// All chains of a batch but the last have been used completely, and nothing says so; the last one has room for no more than was
+  /// written into it. So each comes back with what it has room for.
+  private mutating func beginBatch(of length: UInt32, to id: UInt32, _ written: UInt32) {
+    batchRemaining = length
+    // The caller has seen that it is below the size.
+    unsafe shadow.entries[Int(id)].writable = written
   }
 
   /// The same, whatever chains there are, step by step; `id` is that of an outstanding chain.
@@ -128,8 +125,7 @@ extension PackedDriverRing {
       // Among the published chains, whose first places have a count.
       position.advance(by: UInt32(unsafe shadow.entries[Int(position.place)].count), size: count)
     }
-    batchRemaining = length
-    batchWritten = written
+    beginBatch(of: length, to: id, written)
   }
 
   /// Hands out the oldest chain of a batch.
@@ -140,6 +136,6 @@ extension PackedDriverRing {
     batchRemaining &-= 1
     unsafe shadow.entries[place].count = 0
     finish(entry)
-    return UsedBuffer(token: entry.token, written: batchRemaining == 0 ? batchWritten : entry.writable)
+    return UsedBuffer(token: entry.token, written: entry.writable)
   }
 }

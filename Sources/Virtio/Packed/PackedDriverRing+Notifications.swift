@@ -1,6 +1,6 @@
 public import CNetdevSystem
 
-/// Doorbells and interrupts, suppressed in both directions (VIRTIO 1.4 §2.8.10, §2.8.12, §2.8.14).
+/// Doorbells and interrupts, suppressed in both directions (VIRTIO 1.4 §2.8.10, §2.8.14).
 ///
 /// Each side has one word: off_wrap, then flags. It is read and written whole, so that the two belong together.
 extension PackedDriverRing {

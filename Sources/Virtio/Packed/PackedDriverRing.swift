@@ -52,9 +52,8 @@ public struct PackedDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
   /// Descriptors published since `needsKick` was last asked, no more than a lap; and those that are not published yet.
   @usableFromInline var unannounced: UInt32
   @usableFromInline var hidden: UInt32
-  /// In an IN_ORDER batch whose used descriptor has been read: chains still to hand out, and the length of the last one.
+  /// In an IN_ORDER batch whose used descriptor has been read: chains still to hand out.
   @usableFromInline var batchRemaining: UInt32
-  @usableFromInline var batchWritten: UInt32
   /// Outstanding chains of several descriptors: while there are none, IN_ORDER needs no look at the lengths of chains.
   @usableFromInline var several: UInt32
   /// Chains are out in the order of their places, each by the id of its first one. Always so with IN_ORDER.
@@ -315,7 +314,7 @@ public struct PackedDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
     guard id < count else { throw fail(RingError(.usedIdOutOfRange, UInt64(id))) }
     let entry = unsafe shadow.entries[Int(id)]
     guard entry.count != 0, published != returned else { throw fail(RingError(.usedIdNotOutstanding, UInt64(id))) }
-    // Without WRITE the length is reserved; not every device sets it that has written something (§2.8.5).
+    // Without WRITE the length is reserved; not every device sets it that has written something (§2.8.4).
     let written = entry.writable == 0 && flags & DescriptorFlag.write == 0 ? 0 : length
     guard written <= entry.writable else { throw fail(RingError(.usedLengthTooLong, UInt64(written))) }
     return (id, written)

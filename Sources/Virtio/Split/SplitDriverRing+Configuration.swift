@@ -51,7 +51,6 @@ extension SplitDriverRing {
     usedIndex = index
     usedSeen = index
     batchRemaining = 0
-    batchWritten = 0
     several = 0
     isOrderly = true
     kickUnconditionally = true

@@ -29,8 +29,7 @@ extension SplitDriverRing {
       guard unsafe written <= shadow.entries[Int(id)].writable else {
         throw fail(RingError(.usedLengthTooLong, UInt64(written)))
       }
-      batchRemaining = length
-      batchWritten = written
+      beginBatch(of: length, to: id, written)
     }
     let entry = unsafe shadow.entries[Int(oldest)]
     if entry.count > 1 { several &-= 1 }
@@ -38,7 +37,7 @@ extension SplitDriverRing {
     usedIndex &+= 1
     unsafe shadow.entries[Int(oldest)].count = 0
     circle.putChain(head: UInt16(truncatingIfNeeded: oldest), count: entry.count, links: shadow)
-    return UsedBuffer(token: entry.token, written: batchRemaining == 0 ? batchWritten : entry.writable)
+    return UsedBuffer(token: entry.token, written: entry.writable)
   }
 
   /// As `takeSingles`, up to `count` chains that have been seen, while chains come in order.
@@ -61,9 +60,8 @@ extension SplitDriverRing {
       let entries = unsafe shadow.entries + Int(oldest)
       var position = 0
       var run: Int
-      if batchRemaining > 1 {
-        // All but the last of a batch have been used completely, and nothing says so.
-        run = min(left, Int(batchRemaining) &- 1)
+      if batchRemaining != 0 {
+        run = min(left, Int(batchRemaining))
         while position != run {
           let entry = unsafe entries + position
           guard body(done &+ position, unsafe entry.pointee.token, unsafe entry.pointee.writable) else { break }
@@ -71,13 +69,6 @@ extension SplitDriverRing {
           position &+= 1
         }
         batchRemaining &-= UInt32(truncatingIfNeeded: position)
-      } else if batchRemaining == 1 {
-        run = 1
-        if body(done, unsafe entries.pointee.token, batchWritten) {
-          unsafe entries.pointee.count = 0
-          batchRemaining = 0
-          position = 1
-        }
       } else {
         run = min(left, mask.straightRun(from: usedIndex))
         let elements = unsafe usedEntries + 8 * Int(usedIndex & mask)
@@ -122,8 +113,17 @@ extension SplitDriverRing {
     guard id <= mask, length <= usedSeen &- usedIndex &- position,
       unsafe written <= shadow.entries[Int(id)].writable
     else { return false }
-    batchRemaining = length
-    batchWritten = written
+    beginBatch(of: length, to: id, written)
     return true
+  }
+
+  /// All chains of a batch but the last have been used completely, and nothing says so; the last one has room for no more than was
+  /// written into it. So each comes back with what it has room for.
+  @inlinable
+  @inline(__always)
+  mutating func beginBatch(of length: UInt32, to id: UInt32, _ written: UInt32) {
+    batchRemaining = length
+    // The caller has seen that it is below the size.
+    unsafe shadow.entries[Int(id)].writable = written
   }
 }

@@ -37,9 +37,8 @@ public struct SplitDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
   @usableFromInline var usedIndex: UInt32
   /// As far as `used.idx` is known to have come.
   @usableFromInline var usedSeen: UInt32
-  /// In an IN_ORDER batch whose element has been read: chains still to hand out, and the length of the last one.
+  /// In an IN_ORDER batch whose element has been read: chains still to hand out.
   @usableFromInline var batchRemaining: UInt32
-  @usableFromInline var batchWritten: UInt32
   /// Outstanding chains of several descriptors: while there are none, order needs no look at the lengths of chains.
   @usableFromInline var several: UInt32
   /// Chains are out in table order, as most devices leave them without having promised it: then the free ids are too, and neither
@@ -70,7 +69,6 @@ public struct SplitDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
     usedIndex = 0
     usedSeen = 0
     batchRemaining = 0
-    batchWritten = 0
     several = 0
     isOrderly = true
     kickUnconditionally = true

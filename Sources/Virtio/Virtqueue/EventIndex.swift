@@ -14,7 +14,7 @@ public enum EventIndex {
     (new &- event &- 1) < (new &- old)
   }
 
-  /// The same for a packed ring (§2.8.12), whose indices are places: true when advancing by `advance` descriptors, to `place` on
+  /// The same for a packed ring (§2.8.10), whose indices are places: true when advancing by `advance` descriptors, to `place` on
   /// the lap of `wrap`, passed the descriptor that `offWrap` names.
   ///
   /// Whatever the other side has written there is an answer: an event beyond the ring is never passed, but by a whole lap.

@@ -34,7 +34,7 @@ public struct IndirectTables {
   func fit(_ count: Int, size: Int) -> Bool { count > 1 && count <= capacity && count < size }
 
   /// Writes a chain into the table that belongs to `id`, which is below the size, from its start on, as IN_ORDER asks too;
-  /// linked in a split ring, in the order of the table in a packed one, which ignores NEXT there (VIRTIO 1.4 §2.8.8).
+  /// linked in a split ring, in the order of the table in a packed one, which ignores NEXT there (VIRTIO 1.4 §2.8.7).
   ///
   /// - Returns: the table's address, for the device.
   func write(_ chain: borrowing ChainBuffers, to id: UInt16, format: RingFormat) -> UInt64 {

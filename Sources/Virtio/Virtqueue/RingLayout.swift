@@ -87,7 +87,7 @@ public struct RingLayout: Hashable, Sendable {
   }
 }
 
-/// Flags of a descriptor (VIRTIO 1.4 §2.7.5, §2.8.8).
+/// Flags of a descriptor (VIRTIO 1.4 §2.7.5, §2.8.13).
 @usableFromInline
 enum DescriptorFlag {
   /// The chain goes on: at `next`, or in a packed ring with the descriptor that follows.
@@ -134,7 +134,7 @@ struct RingPosition {
     marks = index & 0x8000 != 0 ? DescriptorFlag.marks : 0
   }
 
-  /// The place in bits 0 to 14, the wrap counter in bit 15: as off_wrap and vhost-user's bases have it (§2.8.12).
+  /// The place in bits 0 to 14, the wrap counter in bit 15: as off_wrap and vhost-user's bases have it (§2.8.14).
   @inlinable
   @inline(__always)
   var index: UInt16 { UInt16(truncatingIfNeeded: place) | marks & DescriptorFlag.used }

@@ -45,6 +45,8 @@ package enum RingEvent: Sendable {
   case laid(WatchedRing)
   /// Its memory goes, or nobody keeps its rules any more: its device is reset or lost.
   case gone(UInt)
+  /// The driver is about to publish, or has: what is there is to be looked at before anything is written over it.
+  case offered(UInt)
   /// The driver has asked whether the device wants a kick, and has rung or not.
   case kick(UInt, rang: Bool)
   /// The device has asked whether the driver wants an interrupt, and has sent it or not.

@@ -16,8 +16,14 @@ struct Lying: Sendable {
   /// Opens a device of 16 descriptors a ring.
   init(
     _ configuration: LyingDevice.Configuration = .init(), options: VirtioNetDriver.Options = .init(),
-    pool: PacketPool? = nil, queueSize: Int = 16, queuePairs: Int = 1, resetTimeout: Duration = .seconds(5)
+    pool: PacketPool? = nil, queueSize: Int = 16, queuePairs: Int = 1, resetTimeout: Duration = .seconds(5),
+    rings: RingFormat = .split
   ) async throws {
+    var (configuration, options) = (configuration, options)
+    if rings == .packed {
+      configuration.features.insert(.ringPacked)
+      options.packedRings = true
+    }
     self.pool = if let pool { pool } else { try PacketPool(.init(slots: 512, hugePages: false)) }
     side = LyingDevice(configuration)
     device = try await Self.open(side, options, self.pool, queueSize, queuePairs, resetTimeout)
@@ -80,10 +86,10 @@ struct Lie: Sendable, CustomTestStringConvertible {
 /// Traffic both ways, then the lie: the queue breaks, everybody who waits goes on, every buffer comes home, and the device can
 /// be opened again.
 func expectBroken(
-  by lie: Lie, _ configuration: LyingDevice.Configuration = .init(), senders: Int = 20,
+  by lie: Lie, _ configuration: LyingDevice.Configuration = .init(), senders: Int = 20, rings: RingFormat = .split,
   sourceLocation: SourceLocation = #_sourceLocation
 ) async throws {
-  let lying = try await Lying(configuration)
+  let lying = try await Lying(configuration, rings: rings)
   let queue = lying.queue
   let runner = Outcome()
   let consumer = Outcome()

@@ -4,9 +4,9 @@ import NetdevTesting
 
 /// Ends at any moment: a close, a cancelled `run`, cancelled senders. Every wait ends, with what it says it throws.
 let endingScenarios: [Scenario] = [
-  Scenario(name: "close") { world, plan in try await end(world, plan, "loopback:?lossless=1&queues=2") },
+  Scenario(name: "close") { world, plan in try await end(world, plan, "loopback:?lossless=1&queues=2" + rings(world)) },
   Scenario(name: "close-apart") { world, plan in
-    try await end(world, plan, "loopback:?lossless=1&placement=own&queue_size=4")
+    try await end(world, plan, "loopback:?lossless=1&placement=own&queue_size=4" + rings(world))
   },
   Scenario(name: "cancelled-senders", body: cancelSenders),
   Scenario(name: "cancelled-open", body: cancelOpening),
@@ -35,7 +35,7 @@ private func end(_ world: SimulatedWorld, _ plan: Plan, _ url: String) async thr
 
 /// Senders, receipts and batches that are cancelled anywhere: each ends once, and the frames that were published go round.
 private func cancelSenders(_ world: SimulatedWorld, _ plan: Plan) async throws {
-  let device = try await world.open("loopback:?lossless=1&placement=own&queue_size=4")
+  let device = try await world.open("loopback:?lossless=1&placement=own&queue_size=4" + rings(world))
   let queue = device.queues[0]
   let ledger = Ledger(world)
   let reader = Task.detached { for await packet in queue.packets { ledger.note(Frame(packet)) } }
@@ -70,7 +70,7 @@ private func cancelSenders(_ world: SimulatedWorld, _ plan: Plan) async throws {
 
 /// Opening is cancelled at any moment: it throws, or there is a device.
 private func cancelOpening(_ world: SimulatedWorld, _ plan: Plan) async throws {
-  let url = "loopback:?queues=2" + (world.chance(oneIn: 2) ? "&placement=own" : "")
+  let url = "loopback:?queues=2" + (world.chance(oneIn: 2) ? "&placement=own" : "") + rings(world)
   let opening = Task.detached { try await world.open(url) }
   try await Task.sleep(for: .microseconds(world.choose(below: 60)))
   opening.cancel()

@@ -57,7 +57,7 @@ private func drive(_ link: Link, _ world: SimulatedWorld, _ plan: Plan, isTroubl
   }
   if world.chance(oneIn: 2) { interface.setRoom(1 + world.choose(below: 4)) }
   let device = try await world.open(
-    "\(link.rawValue):wire0?queues=\(queues)" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
+    "\(link.rawValue):wire0?queues=\(queues)" + (world.chance(oneIn: 2) ? "&placement=own" : "") + rings(world))
   let (sent, received) = (Ledger(world), Ledger(world))
   let kernel = Task.detached {
     while let bytes = await interface.next() {
@@ -204,7 +204,8 @@ private func deleteTap(_ world: SimulatedWorld, _ plan: Plan) async throws {
 private func echoDatagrams(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let number = UInt16(7007)
   let port = world.port(number)
-  let device = try await world.open("host-udp:127.0.0.1:\(number)" + (world.chance(oneIn: 2) ? "?placement=own" : ""))
+  let placement = world.chance(oneIn: 2) ? "inline" : "own"
+  let device = try await world.open("host-udp:127.0.0.1:\(number)?placement=\(placement)" + rings(world))
   let programs = 1 + world.choose(below: 3)
   let (ledger, account) = (Ledger(world), Account())
   let answers = Task.detached {

@@ -5,21 +5,31 @@ import NetdevTesting
 /// Frames that come back by themselves: none is lost, each comes once, in order.
 let loopbackScenarios: [Scenario] = [
   Scenario(name: "loopback-inline") { world, plan in
-    try await echo(world, plan, "loopback:?lossless=1&queues=\(1 + world.choose(below: 2))")
+    try await echo(world, plan, "loopback:?lossless=1&queues=\(1 + world.choose(below: 2))" + rings(world))
   },
   Scenario(name: "loopback-apart") { world, plan in
-    try await echo(world, plan, "loopback:?lossless=1&placement=own&queues=\(1 + world.choose(below: 2))")
+    try await echo(
+      world, plan, "loopback:?lossless=1&placement=own&queues=\(1 + world.choose(below: 2))" + rings(world))
   },
   Scenario(name: "loopback-plain-rings") { world, plan in
     // Without an event index, indirect tables and mergeable buffers: the other ways through the same code.
     let options = ["event_idx=0", "indirect=0", "mrg_rxbuf=0"].filter { _ in world.chance(oneIn: 2) }.map { "&" + $0 }
+    let rings = rings(world)
+    // Packed rings have any size.
+    let size = 4 << world.choose(below: 3) + (rings.contains("packed") ? world.choose(below: 4) : 0)
     try await echo(
-      world, plan, "loopback:?lossless=1&queue_size=\(4 << world.choose(below: 3))&placement=own" + options.joined())
+      world, plan, "loopback:?lossless=1&queue_size=\(size)&placement=own\(rings)" + options.joined())
   },
-  Scenario(name: "batches") { world, plan in try await echo(world, plan, "loopback:?lossless=1&placement=own", batch: 5)
+  Scenario(name: "batches") { world, plan in
+    try await echo(world, plan, "loopback:?lossless=1&placement=own" + rings(world), batch: 5)
   },
   Scenario(name: "pipeline") { world, plan in try await reflect(world, plan) },
 ]
+
+/// What a URL says of rings: split or packed, with IN_ORDER or without, as the seed chooses.
+func rings(_ world: SimulatedWorld) -> String {
+  ["", "", "&packed=1", "&in_order=1", "&packed=1&in_order=1"][world.choose(below: 5)]
+}
 
 /// Each queue pair sends its flows and takes them back.
 func echo(_ world: SimulatedWorld, _ plan: Plan, _ url: String, batch: Int = 1) async throws {
@@ -69,7 +79,8 @@ func send(_ packets: consuming [Packet], by queue: NetworkQueue, _ world: Simula
 
 /// A pipeline on one device's queue, frames put in by hand; each goes round a few times, in the order in which it was put in.
 func reflect(_ world: SimulatedWorld, _ plan: Plan) async throws {
-  let device = try await world.open("loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
+  let device = try await world.open(
+    "loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : "") + rings(world))
   let queue = device.queues[0]
   let ledger = Ledger(world)
   let limit = world.choose(below: 3) == 0 ? Int.max : 1 + world.choose(below: 4)

@@ -156,7 +156,7 @@ private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async
   let far = farSide(world, recovers: losses > 0)
   let peer = Peer(world, plan, at: far)
   defer { peer.end() }
-  let device = try await world.open(driver: VirtioNetDriver(transport: far))
+  let device = try await world.open(driver: driver(of: far))
   await far.perform { peer.live($0) }
   let service = Task.detached { await peer.work() }
   let queue = device.queues[0]
@@ -195,7 +195,15 @@ private func farSide(_ world: SimulatedWorld, recovers: Bool) -> LyingDevice {
   configuration.maximumQueueSize = 4 << world.choose(below: 4)
   if world.chance(oneIn: 3) { configuration.features.remove(.eventIndex) }
   if recovers { configuration.recovery = VirtioRecovery() }
+  if world.chance(oneIn: 2) { configuration.features.insert(.ringPacked) }
   return LyingDevice(configuration)
+}
+
+/// With the rings that the device offers.
+private func driver(of device: LyingDevice) -> VirtioNetDriver {
+  var options = VirtioNetDriver.Options()
+  options.packedRings = device.configuration.features.contains(.ringPacked)
+  return VirtioNetDriver(transport: device, options: options)
 }
 
 private func expectNoMisplacedKick(_ device: LyingDevice, _ world: SimulatedWorld) {
@@ -213,7 +221,7 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
   // What stays in quarantine stays for as long as the sweep lasts.
   configuration.pool = try PacketPool(.init(slots: 128, slotSize: 2048, hugePages: false))
   let device = try await NetworkDevice.open(
-    driver: VirtioNetDriver(transport: far), configuration: configuration)
+    driver: driver(of: far), configuration: configuration)
   let isConfirmed = world.chance(oneIn: 2)
   if isConfirmed { world.watch(device.pool) } else { far.resetBehaviour = .never }
   await far.perform { peer.live($0) }

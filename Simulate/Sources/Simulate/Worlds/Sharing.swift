@@ -16,7 +16,9 @@ let sharingScenarios: [Scenario] = [
 /// Two devices on one pool and the same loops; frames wander from one to the other and back until their time is over.
 private func forwardBetweenDevices(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let apart = world.chance(oneIn: 2) ? "&placement=own" : ""
-  let devices = try await world.open(["loopback:?lossless=1\(apart)", "loopback:?lossless=1\(apart)"])
+  let devices = try await world.open([
+    "loopback:?lossless=1\(apart)\(rings(world))", "loopback:?lossless=1\(apart)\(rings(world))",
+  ])
   let (left, right) = (devices[0].queues[0], devices[1].queues[0])
   let ledger = Ledger(world)
   let there = Task.detached {
@@ -36,7 +38,7 @@ private func forwardBetweenDevices(_ world: SimulatedWorld, _ plan: Plan) async 
 
 /// Several consumers of one queue, on the loop and elsewhere: each frame reaches one of them.
 private func competeForPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
-  let device = try await world.open("loopback:?lossless=1&placement=own")
+  let device = try await world.open("loopback:?lossless=1&placement=own" + rings(world))
   let queue = device.queues[0]
   let seen = Seen()
   let count = 2 + world.choose(below: 3)
@@ -68,7 +70,8 @@ private func competeForPackets(_ world: SimulatedWorld, _ plan: Plan) async thro
 
 /// Packets that are kept, changed while others hold them, and let go anywhere.
 private func keepPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
-  let device = try await world.open("loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
+  let device = try await world.open(
+    "loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : "") + rings(world))
   let queue = device.queues[0]
   let ledger = Ledger(world)
   let shelf = Shelf()
@@ -112,7 +115,8 @@ private func starve(_ world: SimulatedWorld, _ plan: Plan) async throws {
   // Until the last buffer is taken, or until many rounds of them are over.
   let count = world.chance(oneIn: 2) ? 1 + world.choose(below: 2 * slots) : plan.size
   let device = try await world.open(
-    "loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : ""), configuration: configuration)
+    "loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : "") + rings(world),
+    configuration: configuration)
   let queue = device.queues[0]
   let ledger = Ledger(world)
   let shelf = Shelf()

@@ -41,6 +41,9 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   configuration.survives = terms.lingers
   configuration.queuePairs = 1 + world.choose(below: 2)
   if world.chance(oneIn: 3) { configuration.features.remove(.eventIndex) }
+  // The other side takes its time with each chain, and none with their order: without IN_ORDER.
+  let isPacked = world.chance(oneIn: 2)
+  if isPacked { configuration.features.insert(.ringPacked) }
   // Without acknowledgements, configuration, memory slots, a status: the other ways through the handshake.
   for bit in [3, 9, 15, 16] where world.chance(oneIn: 4) { configuration.protocolFeatures &= ~(1 << UInt64(bit)) }
   if configuration.queuePairs > 1 { configuration.features.insert(.mq) }
@@ -63,8 +66,9 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   back.begin()
   let services = peers.map { peer in Task.detached { await peer.work() } }
   let device = try await open(
-    "vhost-user:switch?queues=\(configuration.queuePairs)&queue_size=\(8 << world.choose(below: 3))"
-      + (terms.isServer ? "&server=1" : ""), world, isWatched: !terms.lingers)
+    "vhost-user:switch?queues=\(configuration.queuePairs)"
+      + "&queue_size=\(8 << world.choose(below: 3) + (isPacked ? world.choose(below: 4) : 0))"
+      + (isPacked ? "&packed=1" : "") + (terms.isServer ? "&server=1" : ""), world, isWatched: !terms.lingers)
   if plan.disturbances.contains(.loss) { changeLink(of: back, world) }
   let ledger = Ledger(world)
   let readers = device.queues.map { queue in

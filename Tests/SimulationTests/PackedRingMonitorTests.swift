@@ -1,0 +1,418 @@
+import NetdevTesting
+import Testing
+import Virtio
+
+/// Each clause that a monitor knows of a packed ring, broken once by a driver or a device that lies: the report names it.
+@Suite struct PackedRingMonitorTests {
+  private typealias Flag = PackedBench.Flag
+
+  @Test(arguments: [1, 3, 4]) func `honest sides are not found wrong, lap after lap`(size: Int) throws {
+    let bench = try PackedBench(size: size)
+    for round in 0..<20 {
+      bench.offer(id: UInt16(round % 7))
+      #expect(bench.kick(rang: true).isEmpty)
+      bench.use(id: UInt16(round % 7), length: 20)
+      #expect(bench.call(rang: true).isEmpty)
+      #expect(bench.endTurn().isEmpty)
+    }
+  }
+
+  @Test func `chains of several descriptors cross the end, and come back in any order`() throws {
+    let bench = try PackedBench(size: 5)
+    for _ in 0..<20 {
+      bench.offer(id: 8, lengths: [10, 20])
+      bench.offer(id: 9, lengths: [10, 20, 30])
+      #expect(bench.kick(rang: true).isEmpty)
+      bench.use(id: 9, length: 60, places: 3)
+      bench.use(id: 8, length: 30, places: 2)
+      #expect(bench.call(rang: true).isEmpty)
+    }
+  }
+
+  @Test func `a batch in order is used by its last chain`() throws {
+    let bench = try PackedBench(size: 5) { $0.inOrder = true }
+    for _ in 0..<20 {
+      bench.offer(id: 1)
+      bench.offer(id: 2, lengths: [10, 20])
+      bench.offer(id: 3)
+      #expect(bench.look().isEmpty)
+      bench.use(id: 3, length: 20, places: 4)
+      #expect(bench.call(rang: true).isEmpty)
+    }
+  }
+
+  @Test func `used descriptors that are not shown yet are the device's affair`() throws {
+    let bench = try PackedBench()
+    for id in 0..<3 { bench.offer(id: UInt16(id)) }
+    #expect(bench.look().isEmpty)
+    let first = bench.device
+    bench.device.advance(of: 4)
+    bench.use(id: 1, length: 5)
+    bench.device = first
+    // Its first used descriptor still looks available.
+    bench.write(length: 5, id: 0, flags: Flag.available(true), at: 0, address: nil)
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 5)
+    #expect(bench.look().isEmpty)
+  }
+
+  // MARK: The driver
+
+  @Test func `more descriptors are made available than there are`() throws {
+    let bench = try PackedBench()
+    for id in 0..<4 { bench.offer(id: UInt16(id)) }
+    #expect(bench.look().isEmpty)
+    bench.offer(id: 4)
+    bench.expect(.availableIndex, in: bench.look())
+  }
+
+  @Test func `an id that the device has is given again`() throws {
+    let bench = try PackedBench()
+    bench.offer(id: 1)
+    bench.offer(id: 1)
+    bench.expect(.inFlight, in: bench.look())
+  }
+
+  @Test func `a chain goes on where nothing is available`() throws {
+    let bench = try PackedBench()
+    bench.write(length: 64, id: 0, flags: Flag.available(true) | Flag.next, at: 0)
+    bench.expect(.next, in: bench.look())
+  }
+
+  @Test func `a chain has no end`() throws {
+    let bench = try PackedBench()
+    for place in 0..<4 { bench.write(length: 64, id: 0, flags: Flag.available(true) | Flag.next, at: place) }
+    bench.expect(.chainLength, in: bench.look())
+  }
+
+  @Test func `a chain goes on over what the device has`() throws {
+    let bench = try PackedBench()
+    bench.offer(id: 7)
+    #expect(bench.look().isEmpty)
+    for place in 1..<4 { bench.write(length: 64, id: 0, flags: Flag.available(true) | Flag.next, at: place) }
+    bench.expect(.chainLength, in: bench.look())
+  }
+
+  @Test func `a buffer to read behind one to write`() throws {
+    let bench = try PackedBench()
+    bench.write(length: 64, id: 0, flags: Flag.available(true), at: 1)
+    bench.write(length: 64, id: 0, flags: Flag.available(true) | Flag.next | Flag.write, at: 0)
+    bench.expect(.readableFirst, in: bench.look())
+  }
+
+  @Test(
+    arguments: [(0, 16, false), (0, 17, true), (0, 80, true), (0, 0, true), (1, 32, true)] as [(UInt16, UInt32, Bool)])
+  func `an indirect table that is none`(flags: UInt16, length: UInt32, isNegotiated: Bool) throws {
+    let bench = try PackedBench { $0.indirect = isNegotiated }
+    bench.write(length: length, id: 0, flags: Flag.available(true) | Flag.indirect | flags, at: 0)
+    bench.expect(.indirect, in: bench.look())
+  }
+
+  @Test func `a table behind another buffer`() throws {
+    let bench = try PackedBench { $0.indirect = true }
+    bench.write(length: 16, id: 0, flags: Flag.available(true) | Flag.indirect, at: 1)
+    bench.write(length: 64, id: 0, flags: Flag.available(true) | Flag.next, at: 0)
+    bench.expect(.indirect, in: bench.look())
+  }
+
+  @Test(arguments: [Flag.next, Flag.indirect]) func `a flag in a table that is not WRITE`(flag: UInt16) throws {
+    let bench = try PackedBench { $0.indirect = true }
+    bench.storeDescriptor(length: 16, flags: flag)
+    bench.write(length: 16, id: 0, flags: Flag.available(true) | Flag.indirect, at: 0)
+    bench.expect(.indirect, in: bench.look())
+  }
+
+  @Test func `a table of an honest driver`() throws {
+    let bench = try PackedBench { $0.indirect = true }
+    bench.storeDescriptor(length: 16, flags: Flag.write)
+    bench.write(length: 16, id: 0, flags: Flag.available(true) | Flag.indirect, at: 0)
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 16)
+    #expect(bench.look().isEmpty)
+  }
+
+  @Test(
+    arguments: [(PackedBench.base + 1, 64, 0, 0), (PackedBench.base, 63, 0, 1), (PackedBench.base, 64, 2, 1)]
+      as [(UInt64, UInt32, UInt16, Int)])
+  func `a descriptor that the device has changes`(address: UInt64, length: UInt32, id: UInt16, place: Int) throws {
+    let bench = try PackedBench()
+    for id in 0..<2 { bench.offer(id: UInt16(id)) }
+    #expect(bench.look().isEmpty)
+    bench.write(length: length, id: id, flags: Flag.available(true) | Flag.write, at: place, address: address)
+    bench.expect(.changed, in: bench.look())
+  }
+
+  // Reserved bits, the reserved value, a descriptor without EVENT_IDX, and one that there is not.
+  private static let wrongWishes: [(UInt32, Bool)] = [
+    (4 << 16, true), (3 << 16, true), (2 << 16, false), (2 << 16 | 4, true),
+  ]
+
+  @Test(arguments: wrongWishes) func `the driver says nonsense about interrupts`(word: UInt32, eventIndex: Bool) throws
+  {
+    let bench = try PackedBench { $0.eventIndex = eventIndex }
+    bench.driverWish = word
+    bench.expect(.driverFlags, in: bench.look())
+  }
+
+  @Test(arguments: [true, false], [0, 2 << 16 | 0x8001] as [UInt32])
+  func `a doorbell is not rung`(isFirst: Bool, wish: UInt32) throws {
+    let bench = try PackedBench { $0.eventIndex = true }
+    if !isFirst { #expect(bench.kick(rang: true).isEmpty) }
+    bench.deviceWish = wish
+    bench.offer(id: 0)
+    bench.offer(id: 1)
+    bench.expect(.kick, in: bench.kick(rang: false))
+  }
+
+  /// Never; at a descriptor that was not reached; at the one of the next lap.
+  @Test(arguments: [1 << 16, 2 << 16 | 0x8001, 2 << 16] as [UInt32])
+  func `a doorbell that is not wanted is not missed`(wish: UInt32) throws {
+    let bench = try PackedBench { $0.eventIndex = true }
+    bench.deviceWish = wish
+    bench.offer(id: 0)
+    #expect(bench.kick(rang: false).isEmpty)
+  }
+
+  @Test func `a turn ends with a chain of which nobody knows`() throws {
+    let bench = try PackedBench()
+    #expect(bench.kick(rang: true).isEmpty)
+    bench.offer(id: 0)
+    bench.expect(.kickAtTurnEnd, in: bench.endTurn())
+  }
+
+  @Test(arguments: [(0, 2), (10, 1)] as [(Int, UInt8)])
+  func `a header to transmit says what only a device says`(offset: Int, value: UInt8) throws {
+    let bench = try PackedBench { $0.direction = .transmit }
+    bench.store(value, at: offset)
+    bench.offer(id: 0)
+    bench.expect(.transmitHeader, in: bench.look())
+  }
+
+  // MARK: The device
+
+  @Test func `what was not offered is used`() throws {
+    let bench = try PackedBench()
+    bench.use(id: 0, length: 0)
+    bench.expect(.usedIndex, in: bench.look())
+  }
+
+  @Test func `more is used than was offered`() throws {
+    let bench = try PackedBench()
+    bench.offer(id: 0)
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 0)
+    bench.use(id: 0, length: 0)
+    bench.expect(.usedIndex, in: bench.look())
+  }
+
+  @Test(arguments: [1, 4, .max] as [UInt16]) func `a chain is used that the device does not have`(id: UInt16) throws {
+    let bench = try PackedBench()
+    bench.offer(id: 0)
+    #expect(bench.look().isEmpty)
+    bench.use(id: id, length: 0)
+    bench.expect(.usedChain, in: bench.look())
+  }
+
+  @Test func `a chain is used twice`() throws {
+    let bench = try PackedBench()
+    bench.offer(id: 0)
+    bench.offer(id: 1)
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 0)
+    bench.use(id: 0, length: 0)
+    bench.expect(.usedChain, in: bench.look())
+  }
+
+  @Test func `more bytes are used than could be written`() throws {
+    let bench = try PackedBench()
+    bench.offer(id: 0)
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 65)
+    bench.expect(.usedLength, in: bench.look())
+  }
+
+  @Test func `a length without WRITE means nothing`() throws {
+    let bench = try PackedBench()
+    bench.offer(id: 0)
+    #expect(bench.look().isEmpty)
+    bench.write(length: 65, id: 0, flags: Flag.used(true), at: 0, address: nil)
+    #expect(bench.look().isEmpty)
+  }
+
+  @Test(arguments: wrongWishes) func `the device says nonsense about kicks`(word: UInt32, eventIndex: Bool) throws {
+    let bench = try PackedBench { $0.eventIndex = eventIndex }
+    bench.deviceWish = word
+    bench.expect(.deviceFlags, in: bench.look())
+  }
+
+  @Test(arguments: [true, false], [0, 2 << 16 | 0x8000] as [UInt32])
+  func `an interrupt is not sent`(isFirst: Bool, wish: UInt32) throws {
+    let bench = try PackedBench { $0.eventIndex = true }
+    if !isFirst { #expect(bench.call(rang: true).isEmpty) }
+    bench.driverWish = wish
+    bench.offer(id: 0)
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 0)
+    bench.expect(.call, in: bench.call(rang: false))
+  }
+
+  @Test func `an event within a chain is passed with it`() throws {
+    let bench = try PackedBench { $0.eventIndex = true }
+    bench.driverWish = 2 << 16 | 0x8001
+    bench.offer(id: 0, lengths: [8, 8])
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 0, places: 2)
+    bench.expect(.call, in: bench.call(rang: false))
+  }
+
+  @Test func `a turn ends with a used chain of which nobody knows`() throws {
+    let bench = try PackedBench()
+    #expect(bench.call(rang: true).isEmpty)
+    bench.offer(id: 0)
+    #expect(bench.look().isEmpty)
+    bench.use(id: 0, length: 0)
+    bench.expect(.callAtTurnEnd, in: bench.endTurn())
+  }
+
+  @Test(arguments: [(0, true), (2, false), (2, true)] as [(UInt8, Bool)])
+  func `a received frame lies in other buffers than it says`(buffers: UInt8, merged: Bool) throws {
+    let bench = try PackedBench {
+      $0.direction = .receive
+      $0.mergedBuffers = merged
+    }
+    bench.offer(id: 0)
+    #expect(bench.look().isEmpty)
+    bench.store(buffers, at: 10)
+    bench.use(id: 0, length: 64)
+    bench.expect(.receivedBuffers, in: bench.call(rang: true))
+  }
+
+  @Test func `every clause is broken by a test here`() {
+    // Those of the tests above; a new clause wants a new test.
+    let cited = RingClause.allCases.compactMap { $0.citation(.packed) }
+    #expect(cited.count == 18)
+    #expect(cited.allSatisfy { $0.hasPrefix("VIRTIO 1.4 §") })
+  }
+}
+
+/// A packed ring and its monitor; both sides are the test's to play.
+@safe private final class PackedBench {
+  enum Flag {
+    static let next: UInt16 = 1
+    static let write: UInt16 = 2
+    static let indirect: UInt16 = 4
+    static func available(_ wrap: Bool) -> UInt16 { wrap ? 0x80 : 0x8000 }
+    static func used(_ wrap: Bool) -> UInt16 { wrap ? 0x8080 : 0 }
+  }
+
+  /// Where a side is.
+  struct Position {
+    var place = 0
+    var wrap = true
+    mutating func advance(_ count: Int = 1, of size: Int) {
+      place += count
+      while place >= size { (place, wrap) = (place - size, !wrap) }
+    }
+  }
+
+  /// Device address of `frames`.
+  static let base: UInt64 = 0x1_0000
+
+  var driver = Position()
+  var device = Position()
+  private let size: Int
+  /// Where buffers point: 4 KiB.
+  private let frames: UnsafeMutableRawPointer
+  private let block: UnsafeMutableRawPointer
+  private let layout: RingLayout
+  private let monitor = RingMonitor()
+  private let identity: UInt
+
+  init(size: Int = 4, _ configure: (inout MonitoredRing) -> Void = { _ in }) throws {
+    self.size = size
+    layout = try RingLayout(.packed, size: size)
+    unsafe block = .allocate(byteCount: layout.totalBytes, alignment: 64)
+    unsafe frames = .allocate(byteCount: 4096, alignment: 64)
+    unsafe block.initializeMemory(as: UInt8.self, repeating: 0, count: layout.totalBytes)
+    unsafe frames.initializeMemory(as: UInt8.self, repeating: 0, count: 4096)
+    var ring = unsafe MonitoredRing("the ring", .packed, try RingAreas(.packed, size: size, block: block))
+    let start = unsafe UInt(bitPattern: frames)
+    unsafe ring.place = { address, length in
+      address >= Self.base && Int(address - Self.base) + length <= 4096
+        ? unsafe UnsafeRawPointer(bitPattern: start + UInt(address - Self.base)) : nil
+    }
+    configure(&ring)
+    identity = ring.identity
+    monitor.watch(ring)
+  }
+
+  deinit {
+    unsafe block.deallocate()
+    unsafe frames.deallocate()
+  }
+
+  // MARK: What the sides do
+
+  /// Writes a descriptor; without an address all but that.
+  func write(length: UInt32, id: UInt16, flags: UInt16, at place: Int, address: UInt64? = PackedBench.base) {
+    let descriptor = unsafe block + 16 * place
+    if let address { unsafe descriptor.storeBytes(of: address, as: UInt64.self) }
+    unsafe (descriptor + 8).storeBytes(of: length, as: UInt32.self)
+    unsafe (descriptor + 12).storeBytes(of: id, as: UInt16.self)
+    unsafe (descriptor + 14).storeBytes(of: flags, as: UInt16.self)
+  }
+
+  /// Makes a chain of buffers to write available, its first descriptor last.
+  func offer(id: UInt16, lengths: [UInt32] = [64]) {
+    var positions: [Position] = []
+    for _ in lengths {
+      positions.append(driver)
+      driver.advance(of: size)
+    }
+    for (number, length) in lengths.enumerated().reversed() {
+      let flags = Flag.write | (number == lengths.count - 1 ? 0 : Flag.next)
+      let position = positions[number]
+      write(length: length, id: id, flags: Flag.available(position.wrap) | flags, at: position.place)
+    }
+  }
+
+  /// Uses a chain of so many descriptors, or with IN_ORDER chains of which this is the last.
+  func use(id: UInt16, length: UInt32, places: Int = 1) {
+    write(length: length, id: id, flags: Flag.used(device.wrap) | Flag.write, at: device.place, address: nil)
+    device.advance(places, of: size)
+  }
+
+  /// Writes into what buffers point to.
+  func store(_ byte: UInt8, at offset: Int) { unsafe frames.storeBytes(of: byte, toByteOffset: offset, as: UInt8.self) }
+
+  /// Puts a descriptor where buffers point to.
+  func storeDescriptor(length: UInt32, flags: UInt16) {
+    unsafe frames.storeBytes(of: Self.base, as: UInt64.self)
+    unsafe (frames + 8).storeBytes(of: UInt64(length) | UInt64(flags) << 48, as: UInt64.self)
+  }
+
+  var driverWish: UInt32 {
+    get { unsafe (block + layout.driverOffset).load(as: UInt32.self) }
+    set { unsafe (block + layout.driverOffset).storeBytes(of: newValue, as: UInt32.self) }
+  }
+
+  var deviceWish: UInt32 {
+    get { unsafe (block + layout.deviceOffset).load(as: UInt32.self) }
+    set { unsafe (block + layout.deviceOffset).storeBytes(of: newValue, as: UInt32.self) }
+  }
+
+  // MARK: What the monitor says
+
+  func look() -> [RingViolation] { monitor.look() }
+  func endTurn() -> [RingViolation] { monitor.endTurn() }
+  func kick(rang: Bool) -> [RingViolation] { monitor.noteKick(identity, rang: rang) }
+  func call(rang: Bool) -> [RingViolation] { monitor.noteCall(identity, rang: rang) }
+
+  func expect(_ clause: RingClause, in found: [RingViolation], _ location: SourceLocation = #_sourceLocation) {
+    #expect(found.map(\.clause) == [clause], "\(found)", sourceLocation: location)
+    let citation = clause.citation(.packed) ?? ""
+    #expect(found.first?.description.hasSuffix("(\(citation))") == true, sourceLocation: location)
+    // What was found wrong once is not found again.
+    #expect(monitor.count == 0, sourceLocation: location)
+  }
+}
