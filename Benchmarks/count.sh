@@ -20,7 +20,7 @@ table='
        c-split-loop-8                CountRing   c,split,any,loop,8  -  0  0  -  -
        split-loop-8                  CountRing   swift,split,any,loop,8  -  0  -  1.05  c-split-loop-8
        c-split-loop-1                CountRing   c,split,any,loop,1  -  0  0  -  -
-       split-loop-1                  CountRing   swift,split,any,loop,1  -  0  -  1.80  c-split-loop-1
+       split-loop-1                  CountRing   swift,split,any,loop,1  -  0  -  1.30  c-split-loop-1
        c-split-transmit-32           CountRing   c,split,any,transmit,32  -  0  0  -  -
        split-transmit-32             CountRing   swift,split,any,transmit,32  -  0  0  -  c-split-transmit-32
        c-split-in-order-loop-32      CountRing   c,split,in-order,loop,32  -  0  0  -  -
@@ -28,7 +28,7 @@ table='
        c-split-in-order-loop-8       CountRing   c,split,in-order,loop,8  -  0  0  -  -
        split-in-order-loop-8         CountRing   swift,split,in-order,loop,8  -  0  -  1.05  c-split-in-order-loop-8
        c-split-in-order-loop-1       CountRing   c,split,in-order,loop,1  -  0  0  -  -
-       split-in-order-loop-1         CountRing   swift,split,in-order,loop,1  -  0  -  1.80  c-split-in-order-loop-1
+       split-in-order-loop-1         CountRing   swift,split,in-order,loop,1  -  0  -  1.30  c-split-in-order-loop-1
        c-split-in-order-transmit-32  CountRing   c,split,in-order,transmit,32  -  0  0  -  -
        split-in-order-transmit-32    CountRing   swift,split,in-order,transmit,32  -  0  0  -  c-split-in-order-transmit-32
        c-packed-loop-32              CountRing   c,packed,any,loop,32  -  0  0  -  -
@@ -36,7 +36,7 @@ table='
        c-packed-loop-8               CountRing   c,packed,any,loop,8  -  0  0  -  -
        packed-loop-8                 CountRing   swift,packed,any,loop,8  -  0  -  1.05  c-packed-loop-8
        c-packed-loop-1               CountRing   c,packed,any,loop,1  -  0  0  -  -
-       packed-loop-1                 CountRing   swift,packed,any,loop,1  -  0  -  1.80  c-packed-loop-1
+       packed-loop-1                 CountRing   swift,packed,any,loop,1  -  0  -  1.30  c-packed-loop-1
        c-packed-transmit-32          CountRing   c,packed,any,transmit,32  -  0  0  -  -
        packed-transmit-32            CountRing   swift,packed,any,transmit,32  -  0  0  -  c-packed-transmit-32
        c-packed-in-order-loop-32     CountRing   c,packed,in-order,loop,32  -  0  0  -  -
@@ -44,11 +44,11 @@ table='
        c-packed-in-order-loop-8      CountRing   c,packed,in-order,loop,8  -  0  0  -  -
        packed-in-order-loop-8        CountRing   swift,packed,in-order,loop,8  -  0  -  1.05  c-packed-in-order-loop-8
        c-packed-in-order-loop-1      CountRing   c,packed,in-order,loop,1  -  0  0  -  -
-       packed-in-order-loop-1        CountRing   swift,packed,in-order,loop,1  -  0  -  1.80  c-packed-in-order-loop-1
+       packed-in-order-loop-1        CountRing   swift,packed,in-order,loop,1  -  0  -  1.30  c-packed-in-order-loop-1
        c-packed-in-order-transmit-32 CountRing   c,packed,in-order,transmit,32  -  0  0  -  -
        packed-in-order-transmit-32   CountRing   swift,packed,in-order,transmit,32  -  0  0  -  c-packed-in-order-transmit-32
        split-transmit               CountRing   swift,split,any,transmit,32  -  0  0  -  -
-       split-transmit-in-order      CountRing   swift,split,in-order,transmit,32  -  0  0  1.00  split-transmit
+       split-transmit-in-order      CountRing   swift,split,in-order,transmit,32  -  0  0  0.95  split-transmit
        packed-transmit              CountRing   swift,packed,any,transmit,32  -  0  0  -  -
        packed-transmit-in-order     CountRing   swift,packed,in-order,transmit,32  -  0  0  0.95  packed-transmit
        burst           CountQueue  burst,64         230    0        0    -      -

@@ -58,12 +58,10 @@ extension VirtioQueuePair where Ring: ~Copyable {
     let headerOffset = slots.headroom &- VirtioNetHeader.size
     let maximumLength = UInt32(truncatingIfNeeded: maximumFrame)
     var bytes = 0
-    do throws(RingError) {
-      try unsafe rings.pointee.receive.look()
-    } catch {
-      // What came before the violation is good; the ring, once broken, throws again at the next call.
+    guard unsafe rings.pointee.receive.refresh() else {
+      // What came before the violation is good; the ring, once broken, says so again at the next call.
       if start > 0 { return 0 }
-      throw broken("the receive ring", "\(error)")
+      throw broken("the receive ring", unsafe rings.pointee.receive.failure)
     }
     let taken = unsafe entries.withUnsafeMutableBufferPointer { entries in
       guard let room = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }

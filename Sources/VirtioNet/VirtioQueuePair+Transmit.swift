@@ -111,27 +111,30 @@ extension VirtioQueuePair where Ring: ~Copyable {
   func reapReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
     let room = entries.count
     var count = 0
-    do throws(RingError) {
-      while count < room {
-        let start = count
-        try unsafe rings.pointee.transmit.look()
-        count &+= unsafe entries.withUnsafeMutableBufferPointer { entries in
-          guard let place = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }
-          return unsafe rings.pointee.transmit.takeSingles(max: room &- start) { position, token, _ in
-            // Below the room.
-            unsafe place[position] = TransmitEntry(rawValue: token)
-            return true
-          }
+    while count < room {
+      let start = count
+      guard unsafe rings.pointee.transmit.refresh() else {
+        // What came before the violation is good; the ring, once broken, says so again at the next call.
+        if count > 0 { break }
+        throw broken("the transmit ring", unsafe rings.pointee.transmit.failure)
+      }
+      count &+= unsafe entries.withUnsafeMutableBufferPointer { entries in
+        guard let place = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }
+        return unsafe rings.pointee.transmit.takeSingles(max: room &- start) { position, token, _ in
+          // Below the room.
+          unsafe place[position] = TransmitEntry(rawValue: token)
+          return true
         }
-        guard count < room, unsafe rings.pointee.transmit.hasOthers,
-          let used = try unsafe rings.pointee.transmit.nextUsed()
-        else { break }
+      }
+      guard count < room, unsafe rings.pointee.transmit.hasOthers else { break }
+      do throws(RingError) {
+        guard let used = try unsafe rings.pointee.transmit.nextUsed() else { break }
         unsafe entries[unchecked: count] = TransmitEntry(rawValue: used.token)
         count &+= 1
+      } catch {
+        if count > 0 { break }
+        throw broken("the transmit ring", error)
       }
-    } catch {
-      // What came before the violation is good; the ring, once broken, throws again at the next call.
-      if count == 0 { throw broken("the transmit ring", "\(error)") }
     }
     #if Testing
     if count > 0, count < room, unsafe netdev_fault_is_planted("double-completion") {
@@ -140,6 +143,11 @@ extension VirtioQueuePair where Ring: ~Copyable {
     }
     #endif
     return count
+  }
+
+  @inline(never)
+  func broken(_ what: String, _ failure: RingError?) -> NetworkDeviceError {
+    broken(what, failure.map { "\($0)" } ?? "")
   }
 
   @inline(never)

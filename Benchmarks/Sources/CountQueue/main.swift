@@ -2,8 +2,9 @@
 //
 //     CountQueue MODE FRAMES [OPTIONS] PACKETS
 //
-// MODE is one of `Mode`; FRAMES, 1 to 256, are in flight at a time; OPTIONS are those of the device's URL. The device works on the queue's own loop, so the counts
-// include it. It prints the allocations and the time of the loop. Its main is synchronous, and valgrind can follow.
+// MODE is one of `Mode`; FRAMES, 1 to 256, are in flight at a time; OPTIONS are those of the device's URL. The device works on the
+// queue's own loop, so the counts include it. It prints the allocations and the time of the loop. Its main is synchronous, and
+// valgrind can follow.
 import CAllocationCounter
 import Dispatch
 import Glibc

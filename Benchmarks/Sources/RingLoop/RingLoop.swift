@@ -88,6 +88,7 @@ struct Rings<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>: ~C
   var source: Device
   var target: Device
   let memory: GuestMemory
+  /// Kept as long as the process runs.
   let used = UnsafeMutablePointer<UsedBuffer>.allocate(capacity: 64)
   var counts = RingLoopCounts()
   var token: UInt64 = 0
@@ -106,8 +107,6 @@ struct Rings<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>: ~C
     self.source = source
     self.target = target
   }
-
-  deinit { used.deallocate() }
 
   private static func driver(_ setting: RingLoopSetting, _ block: UnsafeMutableRawPointer) throws -> Driver {
     var configuration = try Driver.Configuration(size: RingLoopMemory.size, block: block)
@@ -148,7 +147,7 @@ struct Rings<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>: ~C
 
   @inline(__always)
   private static func reap(_ ring: inout Driver, into used: UnsafeMutablePointer<UsedBuffer>) throws(RingError) -> Int {
-    try ring.look()
+    guard ring.refresh() else { throw ring.failure ?? RingError(.stopped, 0) }
     return ring.takeSingles(max: 64) { position, token, written in
       used[position] = UsedBuffer(token: token, written: written)
       return true
@@ -164,8 +163,8 @@ struct Rings<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>: ~C
   mutating func loop(_ burst: Int) throws(RingError) -> Int {
     post(burst)
     submit(burst)
-    if try source.begin() {
-      _ = try target.begin()
+    if source.refresh() {
+      target.refresh()
       _ = source.relay(to: &target, max: burst, in: memory) { frame, room in
         room.length >= frame.length ? UInt32(truncatingIfNeeded: frame.length) : nil
       }
@@ -184,8 +183,8 @@ struct Rings<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>: ~C
   @inline(__always)
   mutating func release(_ burst: Int) throws(RingError) -> Int {
     submit(burst)
-    if try source.begin() {
-      while let chain = try source.next(in: memory) { source.pushUsed(chain, written: 0) }
+    if source.refresh() {
+      while let chain = source.take(in: memory) { source.pushUsed(chain, written: 0) }
     }
     source.publishUsed()
     if source.needsCall() { counts.notified &+= 1 }

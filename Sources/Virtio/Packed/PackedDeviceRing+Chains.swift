@@ -52,7 +52,7 @@ extension PackedDeviceRing {
     }
     let start = unsafe segments + segmentCount
     segmentCount += walk.readable + walk.writable
-    take(places)
+    goOn(places)
     return unsafe DescriptorChain(
       head: link.id, readableCount: UInt16(truncatingIfNeeded: walk.readable),
       writableCount: UInt16(truncatingIfNeeded: walk.writable), places: UInt16(truncatingIfNeeded: places),
@@ -130,7 +130,7 @@ extension PackedDeviceRing {
   /// With IN_ORDER a chain cannot be returned before those taken earlier: while there are any, the ring breaks instead.
   private mutating func refuse(id: UInt16, places: UInt32, _ error: RingError) -> RingError {
     malformedChains &+= 1
-    take(places)
+    goOn(places)
     recallable = 0
     let isOutOfOrder = inOrder && outstanding > 1
     if !isOutOfOrder {

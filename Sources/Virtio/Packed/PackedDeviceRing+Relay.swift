@@ -57,7 +57,7 @@ extension PackedDeviceRing {
   @inlinable
   @inline(__always)
   func straightRun(with target: borrowing PackedDeviceRing, _ limit: Int) -> Int {
-    min(limit, Int(count &- next.place), Int(target.count &- target.next.place))
+    least(limit, Int(count &- next.place), Int(target.count &- target.next.place))
   }
 
   /// The pairs of a straight run; how many it took. The sources are given back by `sources`.

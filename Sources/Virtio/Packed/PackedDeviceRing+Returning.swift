@@ -8,7 +8,7 @@ extension PackedDeviceRing {
   public mutating func pushUsed(_ chain: DescriptorChain, written: UInt32) {
     if inOrder {
       if chain.writableCount == 0 { return joinBatch(id: chain.head, places: chain.places, count: 1) }
-      flushBatch()
+      endBatch()
     }
     put(id: chain.head, places: chain.places, count: 1, written: written)
   }
@@ -22,10 +22,19 @@ extension PackedDeviceRing {
     batchId = id
   }
 
+  /// Gives the batch a used descriptor, if there is one.
+  @inlinable
+  @inline(__always)
+  mutating func flushBatch() { if batchCount != 0 { putBatch() } }
+
+  /// The same out of line, for chains that were written into: what comes before them is rarely a batch.
+  @usableFromInline
+  @inline(never)
+  mutating func endBatch() { flushBatch() }
+
   /// One used descriptor for the batch, where its first one was (VIRTIO 1.4 §2.8.8).
   @inlinable
-  mutating func flushBatch() {
-    guard batchCount != 0 else { return }
+  mutating func putBatch() {
     put(id: batchId, places: batchPlaces, count: batchCount, written: 0)
     batchCount = 0
     batchPlaces = 0

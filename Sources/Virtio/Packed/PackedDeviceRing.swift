@@ -61,7 +61,7 @@ public struct PackedDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
   @usableFromInline var batchCount: UInt32
   @usableFromInline var batchPlaces: UInt32
   @usableFromInline var batchId: UInt16
-  /// Whether the last `next` has left a chain because this batch has no room for its segments.
+  /// Whether the last `take` has left a chain because this batch has no room for its segments.
   @usableFromInline var isFull: Bool
   /// Segments in use by the chains of this batch.
   @usableFromInline var segmentCount: Int
@@ -83,18 +83,18 @@ public struct PackedDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
   @inlinable public var outstanding: Int { Int(takenCount &- returned &- batchCount) }
   /// Chains taken since the start, less those that were put back, from some number on.
   @inlinable public var taken: UInt32 { takenCount }
-  /// Whether the last `next` has left a chain because this batch has no room for its segments.
+  /// Whether the last `take` has left a chain because this batch has no room for its segments.
   @inlinable public var lacksRoom: Bool { isFull }
   /// Where the next available chain is looked for; the wrap counter in bit 15.
   @inlinable public var nextAvailIndex: UInt16 { next.index }
 
   // MARK: Taking
 
-  /// Begins a batch: whether there is a chain to take. Throws what broke the ring.
+  /// Begins a batch: whether there is a chain to take. None in a ring that is broken.
   @inlinable
   @inline(__always)
-  public mutating func begin() throws(RingError) -> Bool {
-    if let failure { throw failure }
+  @discardableResult public mutating func refresh() -> Bool {
+    guard failure == nil else { return false }
     recallable = 0
     segmentCount = 0
     isFull = false
@@ -123,25 +123,49 @@ public struct PackedDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
     return found
   }
 
-  /// The next chain, or nil when there is none, or no room for its segments in this batch.
+  /// The next chain that breaks no rule; nil when there is none, or no room for its segments in this batch.
   @inlinable
   @inline(__always)
+  public mutating func take(in memory: borrowing GuestMemory) -> DescriptorChain? {
+    guard let flags = availableFlags else { return nil }
+    if let chain = takeSingle(flags, in: memory) { return chain }
+    return takeOther(in: memory)
+  }
+
+  /// The next chain, or nil when there is none, or no room for its segments in this batch.
   public mutating func next(in memory: borrowing GuestMemory) throws(RingError) -> DescriptorChain? {
+    guard let flags = availableFlags else { return nil }
+    if let chain = takeSingle(flags, in: memory) { return chain }
     // A place in the ring.
-    let place = unsafe descriptors + 16 * Int(next.place)
-    // Each field is loaded once, the flags first; from here on only these copies count.
-    let flags = unsafe netdev_load_acquire_u16(place + 14)
-    guard flags & DescriptorFlag.marks == next.availableMarks, failure == nil else { return nil }
-    let link = unsafe Link(place, flags)
+    return try unsafe walk(Link(descriptors + 16 * Int(next.place), flags), in: memory)
+  }
+
+  /// The flags of the next descriptor, loaded once, when it is available.
+  @inlinable
+  @inline(__always)
+  var availableFlags: UInt16? {
+    // A place in the ring.
+    let flags = unsafe netdev_load_acquire_u16(descriptors + (16 * Int(next.place) + 14))
+    return flags & DescriptorFlag.marks == next.availableMarks && failure == nil ? flags : nil
+  }
+
+  /// A chain of one buffer in the ring itself that breaks no rule, whose flags have been loaded. Nil for any other: it is then as if
+  /// nobody had looked.
+  @inlinable
+  @inline(__always)
+  mutating func takeSingle(_ flags: UInt16, in memory: borrowing GuestMemory) -> DescriptorChain? {
+    guard flags & ~DescriptorFlag.write == next.availableMarks else { return nil }
+    // A place in the ring. Each field is loaded once, the flags first; from here on only these copies count.
+    let link = unsafe Link(descriptors + 16 * Int(next.place), flags)
     let isWritable = flags & DescriptorFlag.write != 0
-    guard flags & (DescriptorFlag.next | DescriptorFlag.indirect) == 0, segmentCount != segmentCapacity,
-      held != count, let base = unsafe memory.pointer(to: link.address, length: link.length, forWriting: isWritable)
-    else { return try walk(link, in: memory) }
+    guard segmentCount != segmentCapacity, held != count,
+      let base = unsafe memory.pointer(to: link.address, length: link.length, forWriting: isWritable)
+    else { return nil }
     // Below the capacity.
     let segment = unsafe segments + segmentCount
     unsafe segment.initialize(to: BufferSegment(base: base, length: Int(link.length)))
     segmentCount &+= 1
-    take(1)
+    goOn(1)
     return unsafe DescriptorChain(singleHead: link.id, isWritable: isWritable, segment: segment)
   }
 
@@ -168,7 +192,7 @@ public struct PackedDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
   /// Goes on behind a chain of so many descriptors.
   @inlinable
   @inline(__always)
-  mutating func take(_ places: UInt32) {
+  mutating func goOn(_ places: UInt32) {
     takenCount &+= 1
     held &+= places
     recallable &+= 1

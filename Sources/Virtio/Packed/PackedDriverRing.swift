@@ -231,10 +231,10 @@ public struct PackedDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
     return flags & DescriptorFlag.marks == last.marks
   }
 
-  /// Throws what broke the ring; there is no index to look at.
+  /// False when the ring is broken; there is no index to look at.
   @inlinable
   @inline(__always)
-  public mutating func look() throws(RingError) { if let failure { throw failure } }
+  public mutating func refresh() -> Bool { failure == nil }
 
   /// Whether the last `takeSingles` has left something for `nextUsed` that it saw.
   @inlinable

@@ -12,13 +12,10 @@ extension SplitDeviceRing {
   ) -> Int {
     // Where writing needs a closer look, everything goes step by step.
     guard memory.firstIsWritable else { return 0 }
-    let limit = min(Swift.max(max, 0), seen, target.seen)
-    // Two loops, so that neither asks for each packet which one it is.
-    if inOrder {
-      target.flushBatch()
-      return relay(to: &target, limit, isBatch: true, in: memory, body)
-    }
+    let limit = least(Swift.max(max, 0), seen, target.seen)
     target.flushBatch()
+    // Two loops, so that neither asks for each packet which one it is.
+    if inOrder { return relay(to: &target, limit, isBatch: true, in: memory, body) }
     return relay(to: &target, limit, isBatch: false, in: memory, body)
   }
 
@@ -33,11 +30,12 @@ extension SplitDeviceRing {
     let memory = memory.first()
     let (sourceMask, targetMask) = (mask, target.mask)
     var done = 0
+    var lastHead: UInt32 = 0
     while done != limit {
       // Up to where one of the four positions comes to its ring's end: so far pointers go straight on.
-      let run = min(
-        limit &- done, sourceMask.straightRun(from: availIndex), sourceMask.straightRun(from: usedIndex),
-        targetMask.straightRun(from: target.availIndex), targetMask.straightRun(from: target.usedIndex))
+      let run = least(
+        limit &- done, min(sourceMask.straightRun(from: availIndex), sourceMask.straightRun(from: usedIndex)),
+        min(targetMask.straightRun(from: target.availIndex), targetMask.straightRun(from: target.usedIndex)))
       // Masked to the rings' sizes.
       let sourceEntries = unsafe availEntries + 2 * Int(availIndex & sourceMask)
       let sourceElements = unsafe usedEntries + 8 * Int(usedIndex & sourceMask)
@@ -53,7 +51,7 @@ extension SplitDeviceRing {
           let written = body(source, destination)
         else { break }
         if isBatch {
-          batchHead = UInt16(truncatingIfNeeded: sourceHead)
+          lastHead = sourceHead
         } else {
           unsafe netdev_store_relaxed_u32(sourceElements + 8 &* position, sourceHead)
           unsafe netdev_store_relaxed_u32(sourceElements + 8 &* position + 4, 0)
@@ -64,11 +62,14 @@ extension SplitDeviceRing {
       }
       let step = UInt32(truncatingIfNeeded: position)
       availIndex &+= step
-      if isBatch { batchCount &+= step } else { usedIndex &+= step }
+      if !isBatch { usedIndex &+= step }
       target.availIndex &+= step
       target.usedIndex &+= step
       done &+= position
       if position != run { break }
+    }
+    if isBatch, done != 0 {
+      joinBatch(head: UInt16(truncatingIfNeeded: lastHead), count: UInt32(truncatingIfNeeded: done))
     }
     return done
   }

@@ -18,7 +18,7 @@ extension SplitDeviceRing {
   mutating func pushUsed(head: UInt16, written: UInt32, isReadOnly: Bool) {
     if inOrder {
       if isReadOnly { return joinBatch(head: head, count: 1) }
-      flushBatch()
+      endBatch()
     }
     put(head: head, written: written)
   }
@@ -31,10 +31,19 @@ extension SplitDeviceRing {
     batchHead = head
   }
 
-  /// Puts the batch on the used ring: one element, at its first place.
+  /// Puts the batch on the used ring, if there is one.
   @inlinable
-  mutating func flushBatch() {
-    guard batchCount != 0 else { return }
+  @inline(__always)
+  mutating func flushBatch() { if batchCount != 0 { putBatch() } }
+
+  /// The same out of line, for chains that were written into: what comes before them is rarely a batch.
+  @usableFromInline
+  @inline(never)
+  mutating func endBatch() { flushBatch() }
+
+  /// One element, at the first place of the batch.
+  @inlinable
+  mutating func putBatch() {
     put(head: batchHead, written: 0)
     usedIndex &+= batchCount &- 1
     batchCount = 0

@@ -102,38 +102,62 @@ public struct SplitDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
   @inlinable var seen: Int { Int(availSeen &- availIndex) }
   /// Whether this batch has chains that were not taken.
   @inlinable public var hasMore: Bool { availSeen != availIndex }
-  /// Whether the last `next` has left a chain because this batch has no room for its segments: it leaves none otherwise.
+  /// Whether the last `take` has left a chain because this batch has no room for its segments: it leaves none otherwise.
   @inlinable public var lacksRoom: Bool { hasMore }
   /// How many chains this batch has that were not taken, at most `limit`.
   @inlinable public func available(upTo limit: Int) -> Int { min(seen, limit) }
 
   // MARK: Taking
 
-  /// Begins a batch: looks at `avail.idx` once and says whether there is a chain to take. Throws what broke the ring.
+  /// Begins a batch: looks at `avail.idx` once and says whether there is a chain to take. None in a ring that is broken.
   ///
   /// The segments of earlier batches are gone.
   @inlinable
   @inline(__always)
-  public mutating func begin() throws(RingError) -> Bool {
+  @discardableResult public mutating func refresh() -> Bool {
     let index = unsafe netdev_load_acquire_u16(availEntries - 2)
     let advance = UInt32(index &- UInt16(truncatingIfNeeded: availIndex))
-    guard advance <= mask &+ 1, failure == nil else { throw refuseAvail(index) }
+    guard advance <= mask &+ 1, failure == nil else {
+      fail(RingError(.availIndexJump, UInt64(index)))
+      return false
+    }
     availSeen = availIndex &+ advance
     putBackFloor = availIndex
     segmentCount = 0
     return advance != 0
   }
 
-  /// The next chain of this batch, or nil at its end; `begin` starts another.
+  /// The next chain of this batch that breaks no rule, or nil at its end.
+  @inlinable
+  @inline(__always)
+  public mutating func take(in memory: borrowing GuestMemory) -> DescriptorChain? {
+    guard availIndex != availSeen else { return nil }
+    if let chain = takeSingle(in: memory) { return chain }
+    return takeOther(in: memory)
+  }
+
+  /// The next chain of this batch, or nil at its end; `refresh` starts another.
   ///
   /// Throws the rule that a chain broke. Unless the ring is then broken, that chain has been put on the used ring with a
   /// length of 0, to be published with the others, and the next call goes on with the chain after it.
-  @inlinable
-  @inline(__always)
   public mutating func next(in memory: borrowing GuestMemory) throws(RingError) -> DescriptorChain? {
     guard availIndex != availSeen else { return nil }
+    if let chain = takeSingle(in: memory) { return chain }
     let head = UInt32(unsafe netdev_load_relaxed_u16(availEntries + 2 * Int(availIndex & mask)))
     guard head <= mask else { throw fail(RingError(.headOutOfRange, UInt64(head))) }
+    // Both halves are loaded once; from here on only these copies count.
+    let descriptor = unsafe descriptors + 16 * Int(head)
+    return try unsafe walk(
+      head: head, address: netdev_load_relaxed_u64(descriptor), word: netdev_load_relaxed_u64(descriptor + 8),
+      in: memory)
+  }
+
+  /// A chain of one buffer in the ring itself that breaks no rule. Nil for any other: it is then as if nobody had looked.
+  @inlinable
+  @inline(__always)
+  mutating func takeSingle(in memory: borrowing GuestMemory) -> DescriptorChain? {
+    let head = UInt32(unsafe netdev_load_relaxed_u16(availEntries + 2 * Int(availIndex & mask)))
+    guard head <= mask else { return nil }
     // Both halves are loaded once; from here on only these copies count.
     let descriptor = unsafe descriptors + 16 * Int(head)
     let address = unsafe netdev_load_relaxed_u64(descriptor)
@@ -143,7 +167,7 @@ public struct SplitDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
     let length = UInt32(truncatingIfNeeded: word)
     guard flags & (DescriptorFlag.next | DescriptorFlag.indirect) == 0, segmentCount != segmentCapacity,
       let base = unsafe memory.pointer(to: address, length: length, forWriting: isWritable)
-    else { return try walk(head: head, address: address, word: word, in: memory) }
+    else { return nil }
     // Below the capacity.
     let segment = unsafe segments + segmentCount
     unsafe segment.initialize(to: BufferSegment(base: base, length: Int(length)))
@@ -162,13 +186,6 @@ public struct SplitDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
   }
 
   // MARK: Failing
-
-  @usableFromInline
-  @inline(never)
-  mutating func refuseAvail(_ index: UInt16) -> RingError {
-    if let failure { return failure }
-    return fail(RingError(.availIndexJump, UInt64(index)))
-  }
 
   /// Breaks the ring: nothing more is taken. Returns the first error that broke it.
   ///

@@ -60,6 +60,13 @@ extension SplitDriverRing {
       let entries = unsafe shadow.entries + Int(oldest)
       var position = 0
       var run: Int
+      if inOrder, batchRemaining == 0 {
+        // Where buffers are only read, nearly every element stands for a batch. One that does not is read below.
+        let element = unsafe usedEntries + 8 * Int(usedIndex & mask)
+        let id = unsafe netdev_load_relaxed_u32(element)
+        let written = unsafe netdev_load_relaxed_u32(element + 4)
+        if id != oldest, !beginBatch(after: 0, to: id, written) { break }
+      }
       if batchRemaining != 0 {
         run = min(left, Int(batchRemaining))
         while position != run {

@@ -114,7 +114,7 @@ public struct SplitDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
     var done = 0
     while done != room {
       // Up to where one of the two circles comes round: so far pointers go straight on.
-      let run = min(room &- done, mask.straightRun(from: circle.taken), mask.straightRun(from: availIndex))
+      let run = least(room &- done, mask.straightRun(from: circle.taken), mask.straightRun(from: availIndex))
       let start = circle.taken & mask
       let avail = unsafe availEntries + 2 * Int(availIndex & mask)
       var position = 0
@@ -229,7 +229,7 @@ public struct SplitDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
   @inline(__always)
   public mutating func nextUsed() throws(RingError) -> UsedBuffer? {
     if usedSeen == usedIndex {
-      try refreshUsed()
+      if !refresh(), let failure { throw failure }
       if usedSeen == usedIndex { return nil }
     }
     if inOrder { return try nextUsedInOrder() }
@@ -251,12 +251,22 @@ public struct SplitDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
     return unsafe UsedBuffer(token: entry.pointee.token, written: written)
   }
 
-  /// Looks what the device has used; throws what broke the ring.
+  /// Looks what the device has used: loads `used.idx` and checks that it advanced by no more than what is in flight. False when
+  /// the ring is broken.
   @inlinable
   @inline(__always)
-  public mutating func look() throws(RingError) { try refreshUsed() }
+  public mutating func refresh() -> Bool {
+    let index = unsafe netdev_load_acquire_u16(usedEntries - 2)
+    let advance = UInt32(index &- UInt16(truncatingIfNeeded: usedIndex))
+    guard advance <= published &- usedIndex, failure == nil else {
+      fail(RingError(.usedIndexJump, UInt64(index)))
+      return false
+    }
+    usedSeen = usedIndex &+ advance
+    return true
+  }
 
-  /// Takes back up to `max` used chains of one buffer that `look` saw, as long as they come, nothing is wrong and `body` says
+  /// Takes back up to `max` used chains of one buffer that `refresh` saw, as long as they come, nothing is wrong and `body` says
   /// yes; says how many.
   @inlinable
   @inline(__always)
@@ -283,7 +293,7 @@ public struct SplitDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
     while done != count {
       // Up to where one of the two circles comes round: so far pointers go straight on. The free one takes as many ids as
       // it gave.
-      let run = min(count &- done, mask.straightRun(from: usedIndex), mask.straightRun(from: circle.returned))
+      let run = least(count &- done, mask.straightRun(from: usedIndex), mask.straightRun(from: circle.returned))
       let elements = unsafe usedEntries + 8 * Int(usedIndex & mask)
       let freeIds = unsafe circle.ids + Int(circle.returned & mask)
       var position = 0
@@ -307,23 +317,6 @@ public struct SplitDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
       if position != run { break }
     }
     return done
-  }
-
-  /// Loads `used.idx` and checks that it advanced by no more than what is in flight.
-  @inlinable
-  @inline(__always)
-  mutating func refreshUsed() throws(RingError) {
-    let index = unsafe netdev_load_acquire_u16(usedEntries - 2)
-    let advance = UInt32(index &- UInt16(truncatingIfNeeded: usedIndex))
-    guard advance <= published &- usedIndex, failure == nil else { throw refuseUsed(index) }
-    usedSeen = usedIndex &+ advance
-  }
-
-  @usableFromInline
-  @inline(never)
-  mutating func refuseUsed(_ index: UInt16) -> RingError {
-    if let failure { return failure }
-    return fail(RingError(.usedIndexJump, UInt64(index)))
   }
 
   /// Breaks the ring: nothing more is added, nothing more is taken back. Returns the first error that broke it.

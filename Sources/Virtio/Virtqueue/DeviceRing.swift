@@ -1,8 +1,8 @@
 /// The device side of a virtqueue, whatever its format: takes available chains, returns them used.
 ///
 ///     var ring = try configuration.activate()
-///     _ = try ring.begin()
-///     while let chain = try ring.next(in: memory) {
+///     ring.refresh()
+///     while let chain = ring.take(in: memory) {
 ///       ring.pushUsed(chain, written: fill(chain))
 ///     }
 ///     ring.publishUsed()
@@ -39,21 +39,26 @@ public protocol DeviceRing: ~Copyable, Sendable {
 
   // MARK: Taking
 
-  /// Begins a batch: whether there is a chain to take. Throws what broke the ring.
+  /// Begins a batch: whether there is a chain to take. None in a ring that is broken; `failure` says by what.
   ///
   /// The segments of earlier batches are gone.
-  mutating func begin() throws(RingError) -> Bool
+  @discardableResult mutating func refresh() -> Bool
 
   /// Whether this batch has chains that were not taken.
   var hasMore: Bool { get }
 
-  /// Whether the last `next` has left a chain because this batch has no room for its segments.
+  /// Whether the last `take` has left a chain because this batch has no room for its segments.
   var lacksRoom: Bool { get }
 
   /// How many chains this batch has that were not taken, at most `limit`; of a packed ring the descriptors are counted.
   func available(upTo limit: Int) -> Int
 
-  /// The next chain of this batch, or nil at its end; `begin` starts another.
+  /// The next chain of this batch that breaks no rule, or nil at its end; `refresh` starts another.
+  ///
+  /// Those before it that broke one are returned and counted, as `next` does it: in a hot loop nothing throws.
+  mutating func take(in memory: borrowing GuestMemory) -> DescriptorChain?
+
+  /// The next chain of this batch, or nil at its end.
   ///
   /// Throws the rule that a chain broke. Unless the ring is then broken, that chain has been returned with a length of 0, to be
   /// published with the others, and the next call goes on with the chain after it.
@@ -71,7 +76,7 @@ public protocol DeviceRing: ~Copyable, Sendable {
   ///
   /// Either buffer may be empty: `body` looks at the lengths anyway. Both rings have begun a batch; at most `max` pairs are
   /// taken. It ends before the first pair that is not of this simple kind, or that `body` answers with nil: those chains are as if
-  /// nobody had looked, for `next` to take. One loop over both rings keeps the indices of a burst in registers. The caller then
+  /// nobody had looked, for `take`. One loop over both rings keeps the indices of a burst in registers. The caller then
   /// publishes.
   mutating func relay(
     to target: inout Self, max: Int, in memory: borrowing GuestMemory,
@@ -129,6 +134,22 @@ extension DeviceRing where Self: ~Copyable {
 
   /// True once the ring itself was violated, or stopped: it refuses work until `reset`.
   @inlinable public var isBroken: Bool { failure != nil }
+
+  /// As `refresh`; throws what broke the ring.
+  public mutating func begin() throws(RingError) -> Bool {
+    let isMore = refresh()
+    if let failure { throw failure }
+    return isMore
+  }
+
+  /// The slow path of `take`: whatever `next` takes, without what it throws.
+  @usableFromInline
+  @inline(never)
+  mutating func takeOther(in memory: borrowing GuestMemory) -> DescriptorChain? {
+    while true {
+      do throws(RingError) { return try next(in: memory) } catch { if failure != nil { return nil } }
+    }
+  }
 
   /// Starts the ring anew at its first index.
   public mutating func reset() { reset(startIndex: Self.format.firstIndex) }

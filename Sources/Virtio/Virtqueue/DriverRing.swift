@@ -15,8 +15,8 @@
 /// A ring belongs to one thread. It makes no system call and allocates nothing once active; the ring's memory is the caller's and
 /// outlives it. Errors of the caller leave the ring as it was.
 ///
-/// Logic over rings is generic and compiled for each format. No requirement both takes a closure and throws: such a call stays a
-/// call by the witness, once a packet.
+/// Logic over rings is generic and compiled for each format. What is called for each packet or each burst does not throw: the call
+/// of a requirement that throws stays a call by the witness, and one with a closure as well costs more than that.
 public protocol DriverRing: ~Copyable, Sendable {
   /// The format.
   static var format: RingFormat { get }
@@ -75,10 +75,10 @@ public protocol DriverRing: ~Copyable, Sendable {
   /// not, and false before the first publication.
   var isUsedUp: Bool { get }
 
-  /// Looks what the device has used, for `takeSingles`; throws what broke the ring.
-  mutating func look() throws(RingError)
+  /// Looks what the device has used, for `takeSingles`; false when the ring is broken, and `failure` says by what.
+  mutating func refresh() -> Bool
 
-  /// Takes back up to `max` used chains of one buffer that the last `look` saw, or that have come since, as long as they come,
+  /// Takes back up to `max` used chains of one buffer that the last `refresh` saw, or that have come since, as long as they come,
   /// nothing is wrong and `body` says yes; says how many.
   ///
   /// `body` gets each one's position from zero up, its token and its length, and a no leaves it on the ring. What is left there,
@@ -150,6 +150,9 @@ extension DriverRing where Self: ~Copyable {
   /// True once a rule was broken or the ring was drained: it refuses work until `reset`.
   @inlinable public var isBroken: Bool { failure != nil }
 
+  /// As `refresh`; throws what broke the ring.
+  public mutating func look() throws(RingError) { if !refresh(), let failure { throw failure } }
+
   /// Asks for an interrupt when the next chain has been used; see `armInterrupt(after:)`.
   @inlinable
   public mutating func armInterrupt() -> Bool { armInterrupt(after: 1) }
@@ -161,5 +164,7 @@ extension DriverRing where Self: ~Copyable {
   public mutating func armInterruptDelayed() -> Bool { armInterrupt(after: inFlight - inFlight / 4) }
 
   /// Lays the ring anew at its first index.
+  ///
+  /// - Throws: `.outstanding` while the ring still holds tokens.
   public mutating func reset() throws(RingError) { try reset(startIndex: Self.format.firstIndex) }
 }

@@ -34,22 +34,30 @@ public import Virtio
   private(set) var hasUnpublishedDrops = false
 
   /// Receive chains taken in this burst and not used yet: places `handStart..<handEnd` of `hand`, which has a place for
-  /// every chain of the ring. Owned; trivial elements.
-  let hand: UnsafeMutablePointer<DescriptorChain>
+  /// every chain of the ring.
+  private let places: ChainPlaces
+  @inline(__always)
+  var hand: UnsafeMutablePointer<DescriptorChain> { unsafe places.first }
   var handStart = 0
   var handEnd = 0
 
   init(
     receive: consuming Ring, transmit: consuming Ring, memory: consuming GuestMemory, format: FrameFormat
   ) {
-    unsafe hand = .allocate(capacity: receive.size)
+    places = ChainPlaces(count: receive.size)
     self.receive = receive
     self.transmit = transmit
     self.memory = memory
     self.format = format
   }
+}
 
-  deinit { unsafe hand.deallocate() }
+/// Room for chains: owned, trivial elements. A type of its own, for the deinit of a generic one that cannot be copied is left out where
+/// it is destroyed in memory (Swift 6.3.1).
+@safe private struct ChainPlaces: ~Copyable {
+  let first: UnsafeMutablePointer<DescriptorChain>
+  init(count: Int) { unsafe first = .allocate(capacity: count) }
+  deinit { unsafe first.deallocate() }
 }
 
 // MARK: - The transmit ring
@@ -58,7 +66,7 @@ extension EngineRings where Ring: ~Copyable {
   /// Looks at the transmit ring: whether there is a frame to take. Not when the ring is broken.
   @discardableResult public mutating func beginTransmit() -> Bool {
     // A violation is kept by the ring itself, where the engine finds it after the burst.
-    (try? transmit.begin()) ?? false
+    transmit.refresh()
   }
 
   /// The next frame of the transmit ring that may be carried on; nil when this batch has no more, or the budget is used up.
@@ -84,13 +92,8 @@ extension EngineRings where Ring: ~Copyable {
   public var hasMoreFrames: Bool { transmit.hasMore }
 
   /// The next chain, whatever it holds; nil when this batch has no more.
-  mutating func nextTransmit() -> DescriptorChain? {
-    while true {
-      do throws(RingError) { return try transmit.next(in: memory) } catch {
-        if transmit.isBroken { return nil }
-      }
-    }
-  }
+  @inline(__always)
+  mutating func nextTransmit() -> DescriptorChain? { transmit.take(in: memory) }
 
   /// Returns a frame that has been carried on, and counts it.
   @inline(__always)
@@ -159,16 +162,10 @@ extension EngineRings where Ring: ~Copyable {
 
 extension EngineRings where Ring: ~Copyable {
   /// Looks at the receive ring, at the beginning of a burst: whether there is a buffer to take. Not when it is broken.
-  @discardableResult public mutating func beginReceive() -> Bool { (try? receive.begin()) ?? false }
+  @discardableResult public mutating func beginReceive() -> Bool { receive.refresh() }
 
   @inline(__always)
-  mutating func nextReceive() -> DescriptorChain? {
-    while true {
-      do throws(RingError) { return try receive.next(in: memory) } catch {
-        if receive.isBroken { return nil }
-      }
-    }
-  }
+  mutating func nextReceive() -> DescriptorChain? { receive.take(in: memory) }
 
   /// Takes receive buffers in hand until `bytes` fit, header included, or there are no more. Without mergeable buffers a
   /// frame has one buffer, whatever its size.
