@@ -24,11 +24,7 @@ extension Contender {
       name: "device", port: "net_vhost0,iface=\(socket),queues=1", mode: measured.scenario.deviceMode,
       size: measured.size, cpu: options.deviceCPU, options: options, in: workspace)
     try await device.command("start")
-    let driver: any Driver =
-      switch self {
-      case .dpdk: try await DPDKDriver(measured, rings, socket: socket, options: options, in: workspace)
-      case .ours(let way): try await OurDriver(way, measured, rings, socket: socket, options: options)
-      }
+    let driver = try await drive(measured, rings, socket: socket, options: options, in: workspace)
     try await device.waitForDriver()
     try await driver.begin()
     try await Task.sleep(for: .seconds(options.warmUp))
@@ -43,6 +39,15 @@ extension Contender {
     return Measurement(
       rate: measured.scenario.rate(after), waiting: waiting,
       lostFrames: measured.scenario == .macswap && after.notSent != before.notSent, features: features)
+  }
+
+  private func drive(
+    _ measured: Case, _ rings: Rings, socket: String, options: Options, in workspace: Workspace
+  ) async throws -> any Driver {
+    switch self {
+    case .dpdk: return try await DPDKDriver(measured, rings, socket: socket, options: options, in: workspace)
+    case .ours(let way): return try await OurDriver(way, measured, rings, socket: socket, options: options)
+    }
   }
 
   /// Measures again while somebody else has used the CPUs; what was disturbed least counts in the end.
