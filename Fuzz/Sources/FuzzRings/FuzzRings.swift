@@ -14,12 +14,13 @@ public func initialize(_ count: UnsafeMutableRawPointer, _ arguments: UnsafeMuta
 @c(LLVMFuzzerTestOneInput)
 public func testOneInput(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   var input = InputReader(bytes, count)
-  switch input.byte() % 5 {
+  switch input.byte() % 6 {
   case 0: runDriverRing(&input, .split)
   case 1: runDeviceRing(&input, .split)
-  case 2: runEngine(&input)
+  case 2: runEngine(&input, .split)
   case 3: runDriverRing(&input, .packed)
-  default: runDeviceRing(&input, .packed)
+  case 4: runDeviceRing(&input, .packed)
+  default: runEngine(&input, .packed)
   }
   return 0
 }

@@ -32,8 +32,11 @@ let ringSeeds: [[UInt8]] = {
     let features: [UInt8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]
     let buffers: [UInt8] = [0, 0xfc, 0, 0, 0xfd, 4, 0, 0xfe, 8]
     let frames: [UInt8] = [1, 0x20, 0, 0, 1, 0x21, 4, 12, 1, 1, 0, 0, 8, 0, 14, 0, 6, 0, 0, 0, 1, 0x42, 8, 0]
-    seeds.append([2, flags] + features + [0xfd, 0xff, 5, 8] + buffers + frames + [20, 21, 22, 24] + frames + [24])
-    seeds.append([2, flags] + [0, 0, 0, 0, 0, 0, 0, 0] + [0, 0, 3, 1] + buffers + frames + [24] + frames + [24])
+    for side in [UInt8(2), 5] {
+      seeds.append(
+        [side, flags] + features + [0xfd, 0xff, 5, 8] + buffers + frames + [20, 21, 22, 24] + frames + [24])
+      seeds.append([side, flags] + [0, 0, 0, 0, 0, 0, 0, 0] + [0, 0, 3, 1] + buffers + frames + [24] + frames + [24])
+    }
   }
   // Found once: a frame that waited for ever, because the receive buffers were in more pieces than a batch takes.
   seeds.append(
