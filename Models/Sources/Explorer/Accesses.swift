@@ -248,11 +248,25 @@ package final class WakeUp: Sendable {
 
 /// A word at an address, as C's atomics see it. What is stored is in memory too, where its only writer may read it plainly.
 package struct WordAt<Value: ModelWord & FixedWidthInteger> {
-  /// One field of it, or all.
+  /// A field that it reaches, or all of it.
   private struct Part {
     let location: Int
+    /// Bits by which the field lies above the word's lowest; below zero where the word begins within the field.
     let shift: Int
+    /// The field's bits that are the word's.
     let mask: UInt64
+
+    /// What a load of the word has of the field, in its place.
+    func out(of field: UInt64) -> UInt64 { Self.moved(field & mask, by: shift) }
+
+    /// The field's value after a store of the word: the rest is what the thread, whose field it is, has written there last.
+    func value(in word: UInt64) -> UInt64 {
+      Self.moved(word, by: -shift) & mask | explorer().latest(location) & ~mask
+    }
+
+    private static func moved(_ value: UInt64, by bits: Int) -> UInt64 {
+      bits < 0 ? value >> UInt64(-bits) : value << UInt64(bits)
+    }
   }
 
   private let first: Part
@@ -261,37 +275,41 @@ package struct WordAt<Value: ModelWord & FixedWidthInteger> {
   private let pointer: UnsafeMutablePointer<Value>
 
   package init(_ address: UnsafeRawPointer) {
-    let pointer = UnsafeMutableRawPointer(mutating: address).assumingMemoryBound(to: Value.self)
-    let fields = explorer().fields(of: address, size: MemoryLayout<Value>.size)
-    let parts = fields.map { Self.part(address, $0, of: pointer.pointee) }
-    self.pointer = pointer
-    first = parts.first ?? Self.part(address, 0..<MemoryLayout<Value>.size, of: pointer.pointee)
+    let size = MemoryLayout<Value>.size
+    let (offset, fields) = explorer().fields(of: address, size: size)
+    let parts = fields.map { Self.part(address, $0.lowerBound - offset, $0.count) }
+    pointer = UnsafeMutableRawPointer(mutating: address).assumingMemoryBound(to: Value.self)
+    first = parts.first ?? Self.part(address, 0, size)
     others = parts.isEmpty ? [] : Array(parts[1...])
   }
 
-  private static func part(_ address: UnsafeRawPointer, _ bytes: Range<Int>, of value: Value) -> Part {
-    let mask = bytes.count == 8 ? UInt64.max : 1 << UInt64(8 * bytes.count) - 1
-    let shift = 8 * bytes.lowerBound
-    let key = explorer().wordKey(address + bytes.lowerBound, size: bytes.count)
-    let location = explorer().location(key, initially: value.modelWord >> UInt64(shift) & mask)
-    return Part(location: location, shift: shift, mask: mask)
+  /// The field of so many bytes at that distance.
+  private static func part(_ address: UnsafeRawPointer, _ distance: Int, _ bytes: Int) -> Part {
+    var initial: UInt64 = 0
+    for byte in 0..<bytes {
+      initial |= UInt64((address + distance + byte).load(as: UInt8.self)) << UInt64(8 * byte)
+    }
+    let key = explorer().wordKey(address + distance, size: bytes)
+    var mask: UInt64 = 0
+    for byte in 0..<bytes where (0..<MemoryLayout<Value>.size).contains(distance + byte) {
+      mask |= 0xff << UInt64(8 * byte)
+    }
+    return Part(location: explorer().location(key, initially: initial), shift: 8 * distance, mask: mask)
   }
 
   /// In traces.
   package func named(_ name: String) { explorer().rename(first.location, name) }
 
   package func load(_ ordering: Ordering, _ site: Site) -> Value {
-    var value = Access.load(first.location, ordering, site) &<< UInt64(first.shift)
-    for part in others { value |= Access.load(part.location, .relaxed, site) &<< UInt64(part.shift) }
+    var value = first.out(of: Access.load(first.location, ordering, site))
+    for part in others { value |= part.out(of: Access.load(part.location, .relaxed, site)) }
     return Value(modelWord: value)
   }
 
   package func store(_ value: Value, _ ordering: Ordering, _ site: Site) {
     let word = value.modelWord
-    for part in others.reversed() {
-      Access.store(part.location, word &>> UInt64(part.shift) & part.mask, .relaxed, site)
-    }
-    Access.store(first.location, word &>> UInt64(first.shift) & first.mask, ordering, site)
+    for part in others.reversed() { Access.store(part.location, part.value(in: word), .relaxed, site) }
+    Access.store(first.location, first.value(in: word), ordering, site)
     pointer.pointee = value
   }
 

@@ -237,8 +237,8 @@ package final class Explorer {
     return names.object(what())
   }
 
-  /// Fields of a word of this size at this offset that others access one by one, as offsets in it: first the one whose load says
-  /// that the others are there. None for a word that is only accessed as a whole.
+  /// For an access of this size at this offset: the ranges of bytes that are locations of their own, which it reaches as far as it
+  /// overlaps them, first the one whose load says that the others are there. None for an access that is a location's by itself.
   package typealias Fields = (_ offset: Int, _ size: Int) -> [Range<Int>]
 
   private struct Region {
@@ -250,8 +250,9 @@ package final class Explorer {
 
   /// Memory that the threads share and that C's atomics reach by address: known by where it begins in each execution.
   ///
-  /// An access to a word with fields is one to each of them, the leading one's first in a load and last in a store, in no order
-  /// but that. Machines do it at once: what holds here holds there.
+  /// An access to several fields is one to each of them, the leading one's first in a load and last in a store, in no order but
+  /// that. Machines do it at once: what holds here holds there. A store into a part of a field leaves the rest as the thread has
+  /// written it last: a field is one thread's to write at a time.
   package func share(_ start: UnsafeRawPointer, bytes: Int, _ name: String, fields: Fields? = nil) {
     precondition(running == Self.parent, "what threads share is made before they start")
     regions.append(Region(start: UInt(bitPattern: start), bytes: UInt(bytes), name: name, fields: fields))
@@ -270,9 +271,10 @@ package final class Explorer {
     return .word(region: index, name: regions[index].name, offset: offset, size: size)
   }
 
-  func fields(of address: UnsafeRawPointer, size: Int) -> [Range<Int>] {
+  /// The offset of an address in its memory, and the fields that an access reaches.
+  func fields(of address: UnsafeRawPointer, size: Int) -> (offset: Int, fields: [Range<Int>]) {
     let (index, offset) = region(of: address)
-    return regions[index].fields?(offset, size) ?? []
+    return (offset, regions[index].fields?(offset, size) ?? [])
   }
 
   func makeCell() -> Int {
@@ -317,6 +319,11 @@ package final class Explorer {
 
   /// What this thread has read or written there last: it does not look.
   func known(_ location: Int) -> UInt64 { seen[running][location] ?? memory.locations[location][0].value }
+
+  /// What this thread knows to be there, without a look.
+  func latest(_ location: Int) -> UInt64 {
+    memory.locations[location][memory.threads[running].current[location]].value
+  }
 
   func weakening(at site: Site, _ kind: AccessKind) -> Weakening? {
     guard running != Self.parent else { return nil }

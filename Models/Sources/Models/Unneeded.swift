@@ -57,8 +57,8 @@ enum Unneeded {
     // Looks whose answer is only that there is something: the look that follows acquires.
     "SplitDriverRing+Notifications armInterrupt load 1: relaxed": "taking back acquires",
     "SplitDeviceRing+Notifications armKick load 1: relaxed": "taking acquires",
-    "SplitDeviceRing begin load 1: left out": "what the look after arming has read is as good",
-    "SplitDriverRing refreshUsed load 1: left out": "what the look after arming has read is as good",
+    "SplitDeviceRing refresh load 1: left out": "what the look after arming has read is as good",
+    "SplitDriverRing refresh load 1: left out": "what the look after arming has read is as good",
     // The first notification is unconditional, and a ring of three rounds would be too large a model.
     "SplitDriverRing+Notifications needsKick load 1: left out": "old flags of 0 ring once too often",
     "SplitDeviceRing+Notifications needsCall load 1: left out": "old flags of 0 interrupt once too often",
