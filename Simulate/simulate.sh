@@ -5,6 +5,10 @@
 # SIMULATE names another simulator than the one that was built here.
 set -uo pipefail
 cd "$(dirname "$0")"
+if [[ ! ${1:-} =~ ^(planted|[0-9]+)$ ]]; then
+  echo "usage: simulate.sh SEEDS [FIRST] | planted"
+  exit 64
+fi
 simulate=${SIMULATE:-.build/release/Simulate}
 
 if [ "$1" = planted ]; then
@@ -39,12 +43,14 @@ output=$(mktemp -d)
 trap 'rm -rf "$output"' EXIT
 pids=()
 for part in 0 1; do
-  "$simulate" "$1" --first "${2:-0}" --part $part/2 >"$output/$part" &
+  # A run has a limit of its own, and says so; this one is for what is not even a run.
+  timeout -k 10 $((300 + $1)) "$simulate" "$1" --first "${2:-0}" --part $part/2 >"$output/$part" &
   pids+=($!)
 done
 status=0
 for part in 0 1; do
   wait "${pids[$part]}" || status=1
+  [ -s "$output/$part" ] || echo "FOUND part $part of 2 ended without a word"
   # A finding, the command that replays it, and the end of its trace.
   cat "$output/$part"
 done

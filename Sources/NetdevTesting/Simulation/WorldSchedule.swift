@@ -379,6 +379,7 @@ extension WorldSchedule {
     case .gone(let identity): rings.withLock { $0.forget(identity) }
     case .kick(let identity, let rang): findBroken(rings.withLock { $0.noteKick(identity, rang: rang) })
     case .call(let identity, let rang): findBroken(rings.withLock { $0.noteCall(identity, rang: rang) })
+    case .taking(let identity): findBroken(rings.withLock { $0.noteTaking(identity) })
     }
   }
   #endif

@@ -44,6 +44,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   // Without acknowledgements, configuration, memory slots, a status: the other ways through the handshake.
   for bit in [3, 9, 15, 16] where world.chance(oneIn: 4) { configuration.protocolFeatures &= ~(1 << UInt64(bit)) }
   if configuration.queuePairs > 1 { configuration.features.insert(.mq) }
+  if world.chance(oneIn: 2) { configuration.features.insert(.status) }
   let back = try VhostUserPeer(world, path: "switch", configuration: configuration)
   let peers = (0..<configuration.queuePairs).map { Peer(world, plan, at: back, pair: $0) }
   let losses = Losses(terms.losses)
@@ -56,6 +57,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
       losses.lose(back, world, terms.lingers)
     }
   }
+  if terms.lingers { back.whenHungUp = { scribble(over: $0, until: losses.end, world) } }
   defer {
     back.end()
     for peer in peers { peer.end() }
@@ -76,7 +78,8 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
         for number in 0..<plan.size {
           await plan.pause(world)
           try await send(
-            [try Frame(flow: 2 * queue.index + flow, number: number).packet(in: queue.pool)], by: queue, world)
+            [try Frame(flow: 2 * queue.index + flow, number: number).packet(in: queue.pool)], by: queue, world,
+            peers[queue.index].expectReleased)
         }
       }
     }
@@ -89,6 +92,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   try await finish(senders, world)
   if terms.losses == 0 {
     for peer in peers { try await ledger.wait(for: plan.size, of: 100 + peer.index) }
+    if configuration.tellsOfLink { try await expectLinkToFollow(device, back, world) }
   }
   if terms.losses > 0, world.isCalm {
     // It works again.
@@ -96,7 +100,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   }
   if terms.lingers {
     back.exit()
-    try await Task.sleep(for: .seconds(4))
+    try await Task.sleep(for: .seconds(6))
     // With all processes gone nobody can write to anything: all of it comes home.
     if world.isCalm { world.watch(device.pool) }
   }
@@ -105,6 +109,45 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   for delivery in deliveries { await delivery.value }
   for reader in readers { await reader.value }
   for service in services { await service.value }
+}
+
+extension VhostUserPeer.Configuration {
+  /// With a status in its configuration, and a channel to say that it has changed.
+  fileprivate var tellsOfLink: Bool {
+    features.contains(.status) && [5, 9].allSatisfy { protocolFeatures & 1 << UInt64($0) != 0 }
+  }
+}
+
+/// The device knows what the switch says of the link, soon after it has said it.
+private func expectLinkToFollow(_ device: NetworkDevice, _ back: VhostUserPeer, _ world: SimulatedWorld) async throws {
+  back.setLink(isUp: !back.isLinkUp)
+  try await Task.sleep(for: .milliseconds(10))
+  var vain = 0
+  while device.isLinkUp != back.isLinkUp, world.isCalm {
+    vain += 1
+    guard vain < 200 else {
+      return world.find("the switch says that its link is \(back.isLinkUp ? "up" : "down"), the device does not")
+    }
+    try await Task.sleep(for: .milliseconds(1))
+  }
+}
+
+/// A switch that has hung up still writes to the buffers that it was given and has not used, as it may until it exits.
+private func scribble(over pairs: [LyingPair], until end: Duration, _ world: SimulatedWorld) {
+  let targets = pairs.flatMap { pair in
+    pair.receive.held.flatMap { head in pair.receive.ring.chain(head).map { (pair.receive.ring, $0) } }
+  }
+  let garbage = [UInt8](repeating: 0xee, count: 60)
+  Task.detached {
+    for _ in 0..<40 {
+      let left = end - world.now
+      guard left > .zero else { return }
+      for (ring, buffer) in targets where buffer.isWritable {
+        ring.write(Array(garbage.prefix(Int(buffer.length))), at: buffer.address)
+      }
+      try? await Task.sleep(for: .microseconds(world.choose(below: 1 << world.choose(below: 21))))
+    }
+  }
 }
 
 /// Down and up, each at any moment.
@@ -170,6 +213,8 @@ private func open(_ url: String, _ world: SimulatedWorld, isWatched: Bool) async
 /// Losses that are still to come. Used by the tasks of one world.
 private final class Losses: @unchecked Sendable {
   private(set) var left: Int
+  /// Until then the process that was lost last lives on.
+  private(set) var end = Duration.zero
   private var isUnderWay = false
 
   init(_ count: Int) { left = count }
@@ -180,10 +225,15 @@ private final class Losses: @unchecked Sendable {
     left -= 1
     isUnderWay = true
     let pause = Duration.microseconds(world.choose(below: world.chance(oneIn: 2) ? 200 : 50_000))
+    end = world.now + pause
     switch world.choose(below: lingers ? 4 : 2) {
     case 0: back.exit()
     case 1: back.hangUp(exitingAfter: pause)
-    case 2: back.hangUp(exitingAfter: .milliseconds(world.choose(below: 2000)))
+    case 2:
+      // Who lives on for longer than a second is not waited for.
+      let life = Duration.milliseconds(world.choose(below: 4000))
+      end = world.now + life
+      back.hangUp(exitingAfter: life)
     default: back.hangUp()
     }
     Task.detached { [self] in
