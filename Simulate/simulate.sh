@@ -24,7 +24,8 @@ if [ "$1" = planted ]; then
   fi
   for fault in lost-recheck forgotten-doorbell double-completion missing-rearm ignored-loss start-crosses-reset \
     bound-not-renewed starving-unregistered freed-elsewhere leaked-waiter overtaken-frame unheard-loss deaf-listener \
-    endless-pause foreign-header no-turns; do
+    endless-pause foreign-header no-turns early-send early-return unheard-link kept-room untold-loss lost-buffer \
+    device-lost-recheck; do
     output=$(NETDEV_PLANT=$fault timeout 120 "$simulate" 1000)
     end=$?
     finding=$(grep -m 1 '^FOUND ' <<<"$output")

@@ -82,7 +82,8 @@ import Virtio
           for (place, id) in ids.enumerated() {
             let isLast = place == count - 1
             bench.write(
-              id, length: UInt32(8 + random.below(50)), flags: Descriptor.isWritable | (isLast ? 0 : Descriptor.hasNext),
+              id, length: UInt32(8 + random.below(50)),
+              flags: Descriptor.isWritable | (isLast ? 0 : Descriptor.hasNext),
               next: isLast ? 0 : UInt16(ids[place + 1]))
           }
           bench.driver.offer(UInt16(ids[0]))

@@ -84,7 +84,9 @@ struct RingRecord {
     // Of the chains that are used: those that are offered in this look as well have come and gone, and their descriptors may be
     // another's by now.
     var gone: [UInt32: Int] = [:]
-    for step in 0..<returned { gone[ring.usedElement(at: used &+ UInt16(truncatingIfNeeded: step)).id, default: 0] += 1 }
+    for step in 0..<returned {
+      gone[ring.usedElement(at: used &+ UInt16(truncatingIfNeeded: step)).id, default: 0] += 1
+    }
     func takeUsed(_ record: inout RingRecord) throws(RingViolation) {
       gone[record.ring.usedElement(at: record.used).id, default: 1] -= 1
       try record.takeUsed(&frame, until: newUsed, isFresh: isFresh)
@@ -159,7 +161,8 @@ struct RingRecord {
     if chain.entries.isEmpty, chain.links.last?.link.isIndirect == true { return }
     let before = chain.links.last?.link.isIndirect == true ? chain.links.dropLast() : []
     try check(
-      .chainLength, before.count + chain.buffers.count <= ring.size, "the chain of \(head) has more links than the ring")
+      .chainLength, before.count + chain.buffers.count <= ring.size, "the chain of \(head) has more links than the ring"
+    )
     var room = (readable: UInt64(0), writable: UInt64(0))
     for (_, link) in before + chain.buffers {
       let isInOrder = link.isWritable || room.writable == 0

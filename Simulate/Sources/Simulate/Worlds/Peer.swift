@@ -48,6 +48,8 @@ final class Peer: @unchecked Sendable {
   private var newest: [Int: Int] = [:]
   /// What was given back, in any life, and what the program was told is lost.
   private var released: Set<Frame> = []
+  /// Called each time before it looks at what there is.
+  var beforeWork: (() -> Void)?
 
   init(_ world: SimulatedWorld, _ plan: Plan, at side: any FarSide, pair index: Int = 0) {
     self.world = world
@@ -127,6 +129,7 @@ final class Peer: @unchecked Sendable {
 
   /// Some of what there is, in any order; true when nothing is left.
   private func serve(_ pair: LyingPair) -> Bool {
+    beforeWork?()
     note(pair)
     for _ in 0..<world.choose(below: taken + 1) {
       // One that has been looked at: others may come meanwhile.
@@ -377,9 +380,11 @@ private func cancelBeforeOthers(_ world: SimulatedWorld, _ plan: Plan) async thr
   let silent = LyingDevice(configuration)
   let device = try await world.open(driver: VirtioNetDriver(transport: silent))
   let queue = device.queues[0]
+  guard let ring = await silent.rings()?.transmit else { return world.find("the device has no rings") }
+  // From outside: a turn of the queue's loop would give it another chance.
   func hold(_ count: Int) async throws {
     var vain = 0
-    while await silent.perform({ $0.transmit.held.count }) != count {
+    while Int(ring.availableIndex) != count {
       vain += 1
       guard vain < 1000, world.isCalm else {
         if world.isCalm { world.find("the device does not have \(count) frames, and there is room for them") }

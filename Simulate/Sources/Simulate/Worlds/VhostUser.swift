@@ -57,7 +57,11 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
       losses.lose(back, world, terms.lingers)
     }
   }
-  if terms.lingers { back.whenHungUp = { scribble(over: $0, until: losses.end, world) } }
+  let debris = Debris(world)
+  if terms.lingers {
+    back.whenHungUp = { debris.add($0, until: losses.end) }
+    for peer in peers { peer.beforeWork = { debris.scribble() } }
+  }
   defer {
     back.end()
     for peer in peers { peer.end() }
@@ -66,7 +70,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   let services = peers.map { peer in Task.detached { await peer.work() } }
   let device = try await open(
     "vhost-user:switch?queues=\(configuration.queuePairs)&queue_size=\(8 << world.choose(below: 3))"
-      + (terms.isServer ? "&server=1" : ""), world, isWatched: !terms.lingers)
+      + (terms.isServer ? "&server=1" : ""), world, slots: terms.lingers ? 512 : nil)
   if plan.disturbances.contains(.loss) { changeLink(of: back, world) }
   let ledger = Ledger(world)
   let readers = device.queues.map { queue in
@@ -132,20 +136,28 @@ private func expectLinkToFollow(_ device: NetworkDevice, _ back: VhostUserPeer, 
   }
 }
 
-/// A switch that has hung up still writes to the buffers that it was given and has not used, as it may until it exits.
-private func scribble(over pairs: [LyingPair], until end: Duration, _ world: SimulatedWorld) {
-  let targets = pairs.flatMap { pair in
-    pair.receive.held.flatMap { head in pair.receive.ring.chain(head).map { (pair.receive.ring, $0) } }
-  }
-  let garbage = [UInt8](repeating: 0xee, count: 60)
-  Task.detached {
-    for _ in 0..<40 {
-      let left = end - world.now
-      guard left > .zero else { return }
-      for (ring, buffer) in targets where buffer.isWritable {
-        ring.write(Array(garbage.prefix(Int(buffer.length))), at: buffer.address)
+/// What switches that have hung up still write to, as they may until they exit: the buffers that they were given and have not
+/// used. Used by the tasks of one world.
+private final class Debris: @unchecked Sendable {
+  private let world: SimulatedWorld
+  private var pieces: [(end: Duration, ring: LyingRing, buffer: LyingRing.Descriptor)] = []
+
+  init(_ world: SimulatedWorld) { self.world = world }
+
+  /// Those of a switch that hangs up now and lives on until then.
+  func add(_ pairs: [LyingPair], until end: Duration) {
+    for pair in pairs {
+      for buffer in pair.receive.held.flatMap(pair.receive.ring.chain) where buffer.isWritable {
+        pieces.append((end, pair.receive.ring, buffer))
       }
-      try? await Task.sleep(for: .microseconds(world.choose(below: 1 << world.choose(below: 21))))
+    }
+  }
+
+  func scribble() {
+    guard !pieces.isEmpty, world.chance(oneIn: 2) else { return }
+    pieces.removeAll { $0.end <= world.now }
+    for (_, ring, buffer) in pieces {
+      ring.write([UInt8](repeating: 0xee, count: min(200, Int(buffer.length))), at: buffer.address)
     }
   }
 }
@@ -173,7 +185,7 @@ private func resetSwitch(_ world: SimulatedWorld, _ plan: Plan) async throws {
   }
   back.begin()
   let service = Task.detached { await peer.work() }
-  let device = try await open("vhost-user:switch" + (configuration.listens ? "" : "?server=1"), world, isWatched: true)
+  let device = try await open("vhost-user:switch" + (configuration.listens ? "" : "?server=1"), world)
   world.mayHappen("the switch reports an error") {
     back.reportError()
   }
@@ -199,10 +211,15 @@ private func resetSwitch(_ world: SimulatedWorld, _ plan: Plan) async throws {
 }
 
 /// The switch may not listen yet.
-private func open(_ url: String, _ world: SimulatedWorld, isWatched: Bool) async throws -> NetworkDevice {
+///
+/// - Parameter slots: buffers of the pool, of which some may not come home; nil where all do.
+private func open(_ url: String, _ world: SimulatedWorld, slots: Int? = nil) async throws -> NetworkDevice {
   while true {
     do {
-      return isWatched ? try await world.open(url) : try await NetworkDevice.open(url)
+      guard let slots else { return try await world.open(url) }
+      var configuration = NetworkDevice.Configuration()
+      configuration.pool = try PacketPool(.init(slots: slots, hugePages: false))
+      return try await NetworkDevice.open(url, configuration: configuration)
     } catch {
       guard [.notFound, .broken, .timedOut].contains(error.code) else { throw error }
     }
@@ -226,10 +243,10 @@ private final class Losses: @unchecked Sendable {
     isUnderWay = true
     let pause = Duration.microseconds(world.choose(below: world.chance(oneIn: 2) ? 200 : 50_000))
     end = world.now + pause
-    switch world.choose(below: lingers ? 4 : 2) {
+    switch world.choose(below: lingers ? 6 : 2) {
     case 0: back.exit()
     case 1: back.hangUp(exitingAfter: pause)
-    case 2:
+    case 2...4:
       // Who lives on for longer than a second is not waited for.
       let life = Duration.milliseconds(world.choose(below: 4000))
       end = world.now + life
