@@ -109,6 +109,9 @@ extension VirtioQueuePair where Ring: ~Copyable {
   /// Takes back what the transmit ring says is released.
   @inline(__always)
   func reapReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    #if Testing
+    RingWatch.tell(.taking(unsafe rings.pointee.transmit.identity))
+    #endif
     let room = entries.count
     var count = 0
     while count < room {

@@ -36,6 +36,8 @@ public import Virtio
   public var direction = Direction.other
   /// The index that both sides begin at: of a packed ring a place, with the wrap counter in bit 15.
   public var startIndex: UInt16
+  /// Each time before its driver takes something back, the monitor is told (`RingMonitor.noteTaking`).
+  public var saysWhatItTakes = false
   /// Where so many bytes at an address of the device's lie here; nil where that is not known, and then they are not looked at.
   /// The bytes stay mapped as long as the ring is watched.
   public var place: (@Sendable (_ address: UInt64, _ length: Int) -> UnsafeRawPointer?)?
@@ -160,6 +162,7 @@ extension MonitoredRing {
     inOrder = ring.features.contains(.inOrder)
     mergedBuffers = ring.features.contains(.mrgRxbuf)
     direction = ring.isReceive ? .receive : .transmit
+    saysWhatItTakes = true
     unsafe place = ring.place
   }
 }

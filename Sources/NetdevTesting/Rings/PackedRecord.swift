@@ -10,10 +10,13 @@ struct PackedRecord: RingRecord {
   private struct Chain {
     /// Descriptors of the ring.
     let places: Int
-    let shape: ChainShape
+    let buffers: [WatchedBuffer]
+    /// Bytes that the device may write; nil when that is not known.
+    let writable: UInt64?
   }
 
   let ring: MonitoredRing
+  let checks: RingChecks
   /// Where the driver goes on, and where the device does.
   private var next: PackedPlace
   private var used: PackedPlace
@@ -36,8 +39,9 @@ struct PackedRecord: RingRecord {
   /// Descriptors in flight that one look compares.
   private static let compared = 8
 
-  init(_ ring: MonitoredRing) {
+  init(_ ring: MonitoredRing, _ checks: RingChecks) {
     self.ring = ring
+    self.checks = checks
     next = PackedPlace(ring.startIndex)
     used = next
     links = Array(repeating: nil, count: ring.size)
@@ -54,7 +58,7 @@ struct PackedRecord: RingRecord {
     var frame = 0
     while true {
       let isOffered = try takeOffered()
-      let isUsed = try takeUsed(&frame, isFresh: isFresh)
+      let isUsed = try takeUsed(&frame, isFresh: isFresh || ring.saysWhatItTakes)
       if !isOffered, !isUsed { break }
     }
     try checkWhole(frame)
@@ -64,81 +68,77 @@ struct PackedRecord: RingRecord {
   /// The next chain that the driver has made available; false when there is none.
   private mutating func takeOffered() throws(RingViolation) -> Bool {
     guard ring.packedLink(next.place).isAvailable(next.wrap) else { return false }
-    guard held < ring.size else {
-      throw broken(.availableIndex, "descriptor \(next.place) is made available, and the device has all of them")
-    }
-    var shape = ChainShape()
+    let first = next.place
+    try check(
+      .availableIndex, held < ring.size, "descriptor \(first) is made available, and the device has all of them")
     var place = next
-    var places = 0
-    var seen: [PackedLink] = []
+    var links: [PackedLink] = []
+    var buffers: [WatchedBuffer] = []
     while true {
       let link = ring.packedLink(place.place)
-      guard held + places < ring.size else {
-        throw broken(.chainLength, "the chain from descriptor \(next.place) on has no end, or no room")
-      }
-      guard link.isAvailable(place.wrap) else {
-        throw broken(
-          .next, "the chain from descriptor \(next.place) on goes on to \(place.place), which is not available")
-      }
-      seen.append(link)
-      places += 1
+      let hasRoom = held + links.count < ring.size
+      try check(.chainLength, hasRoom, "the chain from descriptor \(first) on has no end, or no room")
+      let isAvailable = link.isAvailable(place.wrap)
+      try check(
+        .next, isAvailable, "the chain of descriptor \(first) goes on to \(place.place), which is not available")
+      links.append(link)
       place.advance(of: ring.size)
       if link.isIndirect {
-        guard places == 1, !link.hasNext else {
-          throw broken(.indirect, "the chain from descriptor \(next.place) on has a table among other buffers")
-        }
-        try addTable(link, to: &shape)
+        let isAlone = links.count == 1 && !link.hasNext
+        try check(.indirect, isAlone, "the chain from descriptor \(first) on has a table among other buffers")
+        buffers = try table(link)
         break
       }
-      try add(link.buffer, to: &shape, of: next.place)
+      buffers.append(link.buffer)
       guard link.hasNext else { break }
     }
+    // One whose table cannot be looked at has none.
+    var bytes: (readable: UInt64, writable: UInt64)?
+    if !buffers.isEmpty { bytes = try room(in: buffers, of: first) }
     // The last one has the chain's id.
-    let id = seen[places - 1].id
-    guard chains[id] == nil else {
-      throw broken(.inFlight, "the chain from descriptor \(next.place) on has id \(id), and the device has one of it")
-    }
-    chains[id] = Chain(places: places, shape: shape)
+    let id = links[links.count - 1].id
+    try check(
+      .inFlight, chains[id] == nil, "the chain from descriptor \(first) on has id \(id), and the device has one of it")
+    chains[id] = Chain(places: links.count, buffers: buffers, writable: bytes?.writable)
     if ring.inOrder { order.append(id) }
-    for link in seen {
-      links[next.place] = link
+    for link in links {
+      self.links[next.place] = link
       next.advance(of: ring.size)
     }
-    offered += places
-    try checkTransmitHeader(shape.first, of: Int(id))
+    offered += links.count
+    try checkTransmitHeader(buffers, readable: bytes?.readable, of: Int(id))
     return true
   }
 
-  private func addTable(_ reference: PackedLink, to shape: inout ChainShape) throws(RingViolation) {
+  /// The buffers of an indirect table; none when it cannot be looked at.
+  private func table(_ reference: PackedLink) throws(RingViolation) -> [WatchedBuffer] {
     let count = try tableCount(reference.length, of: next.place)
-    guard let place = ring.place?(reference.address, Int(reference.length)) else { return }
+    guard let place = ring.place?(reference.address, Int(reference.length)) else { return [] }
+    var buffers: [WatchedBuffer] = []
     for index in 0..<count {
       let link = unsafe ring.packedLink(index, of: place)
-      guard link.flags & ~2 == 0 else {
-        throw broken(.indirect, "entry \(index) of the table at descriptor \(next.place) has flags \(link.flags)")
-      }
-      try add(link.buffer, to: &shape, of: next.place)
+      let isPlain = link.flags & ~2 == 0
+      try check(.indirect, isPlain, "entry \(index) of the table at descriptor \(next.place) has flags \(link.flags)")
+      buffers.append(link.buffer)
     }
+    return buffers
   }
 
   /// The next used descriptor, with all chains that it stands for; false when there is none.
   private mutating func takeUsed(_ frame: inout Int, isFresh: Bool) throws(RingViolation) -> Bool {
     let link = ring.packedLink(used.place)
     guard link.isUsed(used.wrap) else { return false }
-    guard held > 0 else {
-      throw broken(.usedIndex, "descriptor \(used.place) is used, and the device has none")
-    }
-    guard let last = chains[link.id] else {
-      throw broken(.usedChain, "chain \(link.id) is used, and the device does not have it")
-    }
+    try check(.usedIndex, held > 0, "descriptor \(used.place) is used, and the device has none")
+    let last = chains[link.id]
+    try check(.usedChain, last != nil, "chain \(link.id) is used, and the device does not have it")
     // Without WRITE the length means nothing.
     let length = link.isWritable ? UInt64(link.length) : 0
-    guard length <= last.shape.writable else {
-      throw broken(.usedLength, "chain \(link.id) is used with \(length) bytes, and has \(last.shape.writable)")
+    if let writable = last?.writable {
+      try check(.usedLength, length <= writable, "chain \(link.id) is used with \(length) bytes, and has \(writable)")
     }
     // What a batch skips was used completely.
     while ring.inOrder, let oldest = order.first, oldest != link.id {
-      try giveBack(oldest, length: chains[oldest]?.shape.writable ?? 0, &frame, isFresh: isFresh)
+      try giveBack(oldest, length: chains[oldest]?.writable ?? 0, &frame, isFresh: isFresh)
     }
     try giveBack(link.id, length: length, &frame, isFresh: isFresh)
     return true
@@ -154,7 +154,7 @@ struct PackedRecord: RingRecord {
       used.advance(of: ring.size)
     }
     returned += chain.places
-    if isFresh { try checkReceived(chain.shape.first, of: Int(id), length: length, &frame) }
+    if isFresh { try checkReceived(chain.buffers, of: Int(id), length: length, &frame) }
   }
 
   // MARK: What is there
@@ -168,7 +168,7 @@ struct PackedRecord: RingRecord {
       case 2: ring.eventIndex && place < ring.size
       default: false
       }
-    guard isRight else { throw broken(clause, "the \(side)'s flags are \(flags), its descriptor \(place)") }
+    try check(clause, isRight, "the \(side)'s flags are \(flags), its descriptor \(place)")
   }
 
   /// Some of what the device has is as the driver wrote it, or used in its turn: the next few each time.
@@ -181,11 +181,9 @@ struct PackedRecord: RingRecord {
       cursor = (cursor + 1) % ring.size
       guard let link = links[place] else { continue }
       let now = ring.packedLink(place)
-      guard now != link else { continue }
       let wrap = place >= used.place ? used.wrap : !used.wrap
-      guard now.address == link.address, place == used.place || now.isUsed(wrap) else {
-        throw broken(.changed, "descriptor \(place), which the device has, has changed")
-      }
+      let isUsed = now.address == link.address && (place == used.place || now.isUsed(wrap))
+      try check(.changed, now == link || isUsed, "descriptor \(place), which the device has, has changed")
     }
   }
 
@@ -195,26 +193,28 @@ struct PackedRecord: RingRecord {
     try look(isFresh: false)
     let isWanted = next.fulfils(ring.deviceWish, by: offered - (kicked ?? 0), of: ring.size)
     kicked = offered
-    if isWanted, !rang {
-      throw broken(.kick, "the device asks for a kick before descriptor \(next.place), and none is sent")
-    }
+    try check(
+      .kick, rang || !isWanted, "the device asks for a kick before descriptor \(next.place), and none is sent")
   }
 
   mutating func noteCall(rang: Bool) throws(RingViolation) {
     try look(isFresh: true)
     let isWanted = used.fulfils(ring.driverWish, by: returned - (called ?? 0), of: ring.size)
     called = returned
-    if isWanted, !rang {
-      throw broken(.call, "the driver asks for an interrupt before descriptor \(used.place), and none is sent")
-    }
+    try check(
+      .call, rang || !isWanted, "the driver asks for an interrupt before descriptor \(used.place), and none is sent")
   }
 
   func checkTurnEnd() throws(RingViolation) {
-    if let kicked, kicked != offered {
-      throw broken(.kickAtTurnEnd, "descriptors before \(next.place) are available, and nobody has thought of a kick")
+    if let kicked {
+      try check(
+        .kickAtTurnEnd, kicked == offered,
+        "descriptors before \(next.place) are available, and nobody has thought of a kick")
     }
-    if let called, called != returned {
-      throw broken(.callAtTurnEnd, "descriptors before \(used.place) are used, and nobody has thought of an interrupt")
+    if let called {
+      try check(
+        .callAtTurnEnd, called == returned,
+        "descriptors before \(used.place) are used, and nobody has thought of an interrupt")
     }
   }
 }

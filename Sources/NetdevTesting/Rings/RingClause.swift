@@ -3,7 +3,7 @@ public import Virtio
 /// What VIRTIO 1.4 asks of the two sides of a ring, as far as a third who looks at the ring can see it.
 ///
 /// The two formats have the same duties in other words. Where a clause is of one format only, it says so.
-public enum RingClause: String, Sendable, CaseIterable {
+public enum RingClause: Int, Sendable, CaseIterable {
   // The driver's side.
 
   /// There are no more chains with the device than the ring has descriptors, and `avail.idx` of a split ring only goes forward.
@@ -81,8 +81,8 @@ public enum RingClause: String, Sendable, CaseIterable {
     case .transmitHeader: "5.1.9.2.1"
     case .usedIndex, .usedChain: "2.7.8"
     case .usedOrder: "2.7.9"
-    case .usedLength: "2.7.8.1"
-    case .deviceFlags: "2.7.10.1"
+    case .usedLength: "2.7.8.2"
+    case .deviceFlags: "2.7.10.2"
     case .call, .callAtTurnEnd: "2.7.7.2"
     case .receivedBuffers: "5.1.9.3.2"
     }

@@ -4,7 +4,10 @@ internal import Virtio
 protocol RingRecord {
   /// The ring.
   var ring: MonitoredRing { get }
-  /// Takes what is new. `isFresh` says that the device has just shown what it used, and that nobody has touched it since.
+  /// Where checks are counted.
+  var checks: RingChecks { get }
+  /// Takes what is new. `isFresh` says that the driver has touched nothing of what it was shown as used since it was shown; a
+  /// driver that says when it takes something back never has.
   mutating func look(isFresh: Bool) throws(RingViolation)
   /// The driver has asked whether the device wants to know, and has rung or not.
   mutating func noteKick(rang: Bool) throws(RingViolation)
@@ -14,47 +17,32 @@ protocol RingRecord {
   func checkTurnEnd() throws(RingViolation)
 }
 
-/// What is known of a chain when it has been followed, or as far as it has.
-struct ChainShape {
-  /// Buffers.
-  private(set) var count = 0
-  /// Bytes that the device may write.
-  private(set) var writable: UInt64 = 0
-  /// Where its first bytes are.
-  private(set) var first: WatchedBuffer?
-
-  /// One more buffer; the clause that it breaks, in a ring of this size.
-  mutating func add(_ buffer: WatchedBuffer, size: Int) -> RingClause? {
-    count += 1
-    guard count <= size else { return .chainLength }
-    guard buffer.isWritable || writable == 0 else { return .readableFirst }
-    if buffer.isWritable { writable += UInt64(buffer.length) }
-    if first == nil { first = buffer }
-    return nil
-  }
-}
-
 extension RingRecord {
-  func broken(_ clause: RingClause, _ seen: String) -> RingViolation {
-    RingViolation(clause: clause, ring: ring.name, format: ring.format, seen: seen)
+  /// Unless `holds`, the clause is broken, as `seen` says.
+  func check(_ clause: RingClause, _ holds: Bool, _ seen: @autoclosure () -> String) throws(RingViolation) {
+    checks.count(clause)
+    if !holds { throw RingViolation(clause: clause, ring: ring.name, format: ring.format, seen: seen()) }
   }
 
-  /// Adds a buffer of the chain that goes by this number.
-  func add(_ buffer: WatchedBuffer, to shape: inout ChainShape, of chain: Int) throws(RingViolation) {
-    switch shape.add(buffer, size: ring.size) {
-    case nil: return
-    case .readableFirst?: throw broken(.readableFirst, "the chain of \(chain) goes on to read behind what is written")
-    case let clause?: throw broken(clause, "the chain of \(chain) has no end")
+  /// How much there is to read and to write in a chain, whose buffers to read come first.
+  func room(
+    in buffers: [WatchedBuffer], of chain: Int
+  ) throws(RingViolation) -> (readable: UInt64, writable: UInt64) {
+    try check(.chainLength, buffers.count <= ring.size, "the chain of \(chain) has more links than the ring")
+    var room = (readable: UInt64(0), writable: UInt64(0))
+    for buffer in buffers {
+      let isInOrder = buffer.isWritable || room.writable == 0
+      try check(.readableFirst, isInOrder, "the chain of \(chain) goes on to read behind what is written")
+      if buffer.isWritable { room.writable += UInt64(buffer.length) } else { room.readable += UInt64(buffer.length) }
     }
+    return room
   }
 
   /// The number of descriptors of an indirect table that a chain of this number refers to.
   func tableCount(_ length: UInt32, of chain: Int) throws(RingViolation) -> Int {
-    guard ring.indirect else { throw broken(.indirect, "the chain of \(chain) has a table, which was not negotiated") }
+    try check(.indirect, ring.indirect, "the chain of \(chain) has a table, which was not negotiated")
     let (count, rest) = Int(length).quotientAndRemainder(dividingBy: 16)
-    guard count > 0, rest == 0, count <= ring.size else {
-      throw broken(.indirect, "the table of \(chain) has \(length) bytes")
-    }
+    try check(.indirect, count > 0 && rest == 0 && count <= ring.size, "the table of \(chain) has \(length) bytes")
     return count
   }
 
@@ -63,23 +51,36 @@ extension RingRecord {
   /// Bytes of the header before each frame, as far as this library negotiates it (VIRTIO 1.4 §5.1.9).
   private static var headerBytes: Int { 12 }
 
-  private func header(_ buffer: WatchedBuffer?) -> UnsafeRawPointer? {
-    guard let buffer, buffer.length >= Self.headerBytes else { return nil }
-    return ring.place?(buffer.address, Self.headerBytes)
+  /// The header, from as many buffers as it lies in; nil when it is not whole, or cannot be looked at.
+  private func header(_ buffers: [WatchedBuffer]) -> [UInt8]? {
+    var bytes: [UInt8] = []
+    for buffer in buffers {
+      let count = min(Int(buffer.length), Self.headerBytes - bytes.count)
+      guard count > 0 else { continue }
+      guard let place = ring.place?(buffer.address, count) else { return nil }
+      let piece = unsafe Array(UnsafeRawBufferPointer(start: place, count: count))
+      bytes += piece
+    }
+    return bytes.count == Self.headerBytes ? bytes : nil
   }
 
-  func checkTransmitHeader(_ first: WatchedBuffer?, of chain: Int) throws(RingViolation) {
-    guard ring.direction == .transmit, let header = unsafe header(first) else { return }
-    let flags = unsafe header.load(as: UInt8.self)
+  /// A frame has a whole header that says nothing of what only a device says. `readable` is nil when it is not known.
+  func checkTransmitHeader(_ buffers: [WatchedBuffer], readable: UInt64?, of chain: Int) throws(RingViolation) {
+    guard ring.direction == .transmit else { return }
+    if let readable {
+      let isWhole = readable >= UInt64(Self.headerBytes)
+      try check(.transmitHeader, isWhole, "the frame of \(chain) has \(readable) bytes, which is less than its header")
+    }
+    guard let header = header(buffers) else { return }
     // DATA_VALID and RSC_INFO are a device's to say.
-    guard flags & ~1 == 0 else { throw broken(.transmitHeader, "the frame of \(chain) has flags \(flags)") }
-    let buffers = unsafe header.load(fromByteOffset: 10, as: UInt16.self)
-    guard buffers == 0 else { throw broken(.transmitHeader, "the frame of \(chain) says \(buffers) buffers") }
+    try check(.transmitHeader, header[0] & ~1 == 0, "the frame of \(chain) has flags \(header[0])")
+    let count = Int(header[10]) | Int(header[11]) << 8
+    try check(.transmitHeader, count == 0, "the frame of \(chain) says \(count) buffers")
   }
 
   /// Looks at a buffer that has come back. `frame` is how many of the frame that it is in are still to come.
   func checkReceived(
-    _ first: WatchedBuffer?, of chain: Int, length: UInt64, _ frame: inout Int
+    _ buffers: [WatchedBuffer], of chain: Int, length: UInt64, _ frame: inout Int
   ) throws(RingViolation) {
     guard ring.direction == .receive else { return }
     if frame > 0 {
@@ -87,21 +88,18 @@ extension RingRecord {
       return
     }
     // A chain that is returned empty has no frame in it.
-    guard length > 0, let header = unsafe header(first) else { return }
-    guard length >= Self.headerBytes else {
-      throw broken(.receivedBuffers, "a frame of \(length) bytes has no header")
-    }
-    let buffers = Int(unsafe header.load(fromByteOffset: 10, as: UInt16.self))
-    guard buffers >= 1, ring.mergedBuffers || buffers == 1 else {
-      throw broken(.receivedBuffers, "the frame in chain \(chain) says that it lies in \(buffers) buffers")
-    }
-    frame = buffers - 1
+    guard length > 0, let header = header(buffers) else { return }
+    try check(.receivedBuffers, length >= UInt64(Self.headerBytes), "a frame of \(length) bytes has no header")
+    let count = Int(header[10]) | Int(header[11]) << 8
+    try check(
+      .receivedBuffers, count >= 1 && (ring.mergedBuffers || count == 1),
+      "the frame in chain \(chain) says that it lies in \(count) buffers")
+    frame = count - 1
   }
 
   /// All buffers of a frame have been there.
   func checkWhole(_ frame: Int) throws(RingViolation) {
-    guard frame == 0 else {
-      throw broken(.receivedBuffers, "\(frame) buffers of a frame are not there, and what comes before them is")
-    }
+    guard frame != 0 else { return }
+    try check(.receivedBuffers, false, "\(frame) buffers of a frame are not there, and what comes before them is")
   }
 }

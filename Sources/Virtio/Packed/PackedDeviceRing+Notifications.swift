@@ -34,6 +34,9 @@ extension PackedDeviceRing {
   @inlinable
   public mutating func armKick() -> Bool {
     guard failure == nil else { return false }
+    #if Testing
+    netdev_fault_place()
+    #endif
     let wish = eventIndex ? UInt32(next.index) | EventFlag.descriptor : EventFlag.enable
     unsafe netdev_store_relaxed_u32(deviceEvent, wish)
     // Between the last look and the arming the driver may have published: it saw no wish to be told (§2.8.14).

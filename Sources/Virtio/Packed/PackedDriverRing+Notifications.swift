@@ -45,6 +45,9 @@ extension PackedDriverRing {
   @inlinable
   public mutating func armInterrupt(after count: Int) -> Bool {
     guard failure == nil else { return false }
+    #if Testing
+    netdev_fault_place()
+    #endif
     if eventIndex {
       var event = usedNext
       event.advance(by: UInt32(max(1, min(count, inFlight)) - 1), size: self.count)

@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Virtio
 
@@ -138,6 +139,9 @@ internal import Virtio
       receiveArmed = true
       if rings.receive.armKick() { found = true }
     }
+    #if Testing
+    if unsafe netdev_fault_is_planted("device-lost-recheck") { return false }
+    #endif
     return found
   }
 
