@@ -1,3 +1,5 @@
+internal import LibeventConcurrency
+
 /// Room for one burst of frames: 64 entries that belong to whoever holds the block.
 @safe @frozen @usableFromInline
 struct BurstBlock {
@@ -28,5 +30,49 @@ struct BurstBlock {
   static func free(_ block: UnsafeMutablePointer<BurstBlock>) {
     unsafe block.pointee.entries.deallocate()
     unsafe block.deallocate()
+  }
+}
+
+// MARK: - Blocks that come back
+
+extension NetworkQueue {
+  /// A burst went with what was left in it.
+  nonisolated func takeBack(_ block: UnsafeMutablePointer<BurstBlock>) {
+    for position in unsafe 0..<block.pointee.count { dropBurstFrame(unsafe block.pointee.entries[position]) }
+    unsafe block.pointee.count = 0
+    if isHere {
+      unsafe recycle(block)
+    } else {
+      // Dropped elsewhere: the block itself belongs to the queue's loop.
+      let address = UInt(bitPattern: block)
+      loop.execute { self.recycle(address: address) }
+    }
+  }
+
+  /// On the loop.
+  private nonisolated func recycle(address: UInt) {
+    guard let block = unsafe UnsafeMutablePointer<BurstBlock>(bitPattern: address) else { return }
+    unsafe recycle(block)
+  }
+
+  /// On the loop: the block serves the next burst.
+  nonisolated func recycle(_ block: UnsafeMutablePointer<BurstBlock>) {
+    let isLast = unsafe state.pointee.withCore { core in
+      core.blocksOut -= 1
+      unsafe block.pointee.next = core.idleBlock
+      unsafe core.idleBlock = block
+      return core.isFinished && core.blocksOut == 0
+    }
+    if isLast == true { releaseSelfIfDone() }
+  }
+
+  /// From any thread: one frame of a burst is dropped.
+  nonisolated func dropBurstFrame(_ entry: TransmitEntry) {
+    if isHere, let core = unsafe core {
+      core.releaseBuffer(entry.slot)
+    } else {
+      // The packet's end is the frame's end, wherever it happens.
+      _ = packet(entry)
+    }
   }
 }

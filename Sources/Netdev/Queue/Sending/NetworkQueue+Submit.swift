@@ -77,68 +77,65 @@ extension NetworkQueue {
   @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {
     accept(try await admit(consume packet, for: "submit"))
   }
+}
 
-  /// Sends a packet and returns when the device has released its buffer.
+// MARK: - Bursts
+
+extension NetworkQueue {
+  /// Submits all frames of a burst and returns once they are published.
   ///
-  /// Waits for room and buffers as `submit(_:)` does.
+  /// Suspends while the ring is full. One call of the driver a burst; at most one doorbell. Deadline and cancellation: as
+  /// `submit(_:)` for a packet.
   ///
-  /// Deadline: none for the release, which is the device's affair; after ``NetworkDevice/close()``, or when the device is lost
-  /// for good, it ends within `resetTimeout` and a second. Cancellation before the publication ends it at once, also when
-  /// there was nothing to wait for; later it has no effect.
-  ///
-  /// - Throws: `cancelled` if the task was cancelled before publication (the packet was not sent), `closed` or the cause
-  ///   when the queue ended before the device released the buffer; `frameTooLong` and `outOfMemory` as `submit(_:)`. After
-  ///   publication cancellation has no effect: virtio has no way to take a single buffer back.
-  public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
-    if Task.isCancelled { throw .cancelled("send") }
-    let sendable = try await admit(consume packet, for: "send")
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "send") }
-    #if Testing
-    if unsafe netdev_fault_is_planted("early-send") {
-      accept(consume sendable)
-      return core.interestChanged()
+  /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped. A frame that is too long for this
+  ///   device does not keep the others from being submitted: it throws when they are.
+  @inlinable
+  nonisolated(nonsending)
+    public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError)
+  {
+    if isHere, hasRoom(for: burst.count), takesAsItLies(burst) {
+      publish(burst)
+    } else {
+      do throws(NetworkDeviceError) { try await submitSlowly(burst) } catch { throw error.broughtBack }
     }
-    #endif
-    let waiter = core.waiters.take(.release)
-    core.releaseWaiters += 1
-    accept(consume sendable, cookie: waiter.index)
-    core.interestChanged()
-    await park(waiter)
-    let outcome = waiter.outcome
-    core.waiters.putBack(waiter)
-    if case .failed(let error) = outcome { throw error }
   }
 
-  /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
-  func reserve(_ count: Int = 1, for operation: String) async throws(NetworkDeviceError) -> QueueCore {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
-    if let end = core.end { throw end.met(by: operation) }
-    let need = min(count, core.driver.transmitCapacity)
-    try await lookForRoom(need, core, operation)
-    if unsafe state.pointee.credits >= need, core.lineIsEmpty { return core }
-    if Task.isCancelled { throw .cancelled(operation) }
-    core.statistics.ringFull &+= 1
-    let waiter = core.waiters.take(.space)
-    waiter.need = need
-    waiter.ticket = pool.queues.takeTicket()
-    core.senders.append(waiter)
-    unsafe state.pointee.credits = 0
-    core.refuseSubmissions()
-    core.interestChanged()
-    let outcome = await waitToSend(waiter, core)
-    if case .failed(let error) = outcome { throw error.met(by: operation) }
-    try core.useGranted(need, for: operation)
-    return core
+  @inlinable nonisolated func hasRoom(for count: Int) -> Bool {
+    unsafe state.pointee.credits >= count
   }
 
-  /// What this task has left in the inlet goes first; and room that there is without waiting for others is in the credits then.
-  func lookForRoom(_ need: Int = 1, _ core: QueueCore, _ operation: String) async throws(NetworkDeviceError) {
-    core.takeSubmissions()
-    if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
-    if unsafe state.pointee.credits < need, core.lineIsEmpty, core.ringRoom >= need {
-      // There is room, but the turn's budget is used up: goes on in the next one.
-      await waitForNextTurn(core)
+  /// The burst's frames lie in this queue's pool, whichever of its devices received them, and none is longer than a frame
+  /// of this queue's may be.
+  @inlinable nonisolated func takesAsItLies(_ burst: borrowing PacketBurst) -> Bool {
+    unsafe burst.queue.records == records && burst.queue.maximumFrameLength <= maximumFrameLength
+  }
+
+  /// On the loop, with room for all, which lie in this queue's pool: publishes in one call.
+  @usableFromInline nonisolated func publish(_ burst: consuming PacketBurst) {
+    guard unsafe burst.queue === self else { return publishOfAnother(burst) }
+    let block = unsafe burst.takeBlock()
+    // A burst comes from a queue, whose core is there as long as the queue.
+    unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
+    unsafe block.pointee.count = 0
+    unsafe recycle(block)
+  }
+
+  /// Publishes the frames of a burst whose block belongs to another queue, and goes back there with the empty burst.
+  private nonisolated func publishOfAnother(_ burst: consuming PacketBurst) {
+    let block = unsafe burst.block
+    unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
+    unsafe block.pointee.count = 0
+    _ = consume burst
+  }
+
+  @usableFromInline func submitSlowly(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
+    // Whatever this throws, the burst goes and drops its frames.
+    guard takesAsItLies(burst) else {
+      return try await burst.takeAll { (packet: consuming Packet) async throws(NetworkDeviceError) in
+        try await submitSlowly(packet)
+      }
     }
-    if let end = core.end { throw end.met(by: operation) }
+    _ = try await reserve(burst.count, for: "submit")
+    publish(burst)
   }
 }

@@ -132,28 +132,4 @@ extension NetworkQueue {
     if case .failed = outcome { return nil }
     return outcome
   }
-
-  /// Takes a burst of received frames, up to 64; suspends until there is at least one.
-  ///
-  /// Deadline: none. Cancellation ends a wait at once; what is at hand in this turn of the loop may still be taken.
-  ///
-  /// - Returns: nil when the queue has ended or the task is cancelled.
-  @inlinable nonisolated(nonsending) public func receiveBurst() async -> PacketBurst? {
-    if isHere, let burst = takeReadyBurst() { return burst }
-    return await receiveBurstSlowly()
-  }
-
-  @usableFromInline nonisolated func takeReadyBurst() -> PacketBurst? {
-    let block: UnsafeMutablePointer<BurstBlock>?? = unsafe state.pointee.withCore { core in
-      unsafe core.consumers.isEmpty && (core.readyCount > 0 || core.pump()) ? core.takeReadyBlock() : nil
-    }
-    guard case let block?? = unsafe block else { return nil }
-    return unsafe PacketBurst(queue: self, block: block)
-  }
-
-  @usableFromInline func receiveBurstSlowly() async -> sending PacketBurst? {
-    guard let outcome = await fetch(.burst) else { return nil }
-    guard case .block(let block) = outcome else { return nil }
-    return unsafe PacketBurst(queue: self, block: block)
-  }
 }

@@ -72,6 +72,8 @@ extension NetworkQueue {
   }
 }
 
+// MARK: - Buffers of the pool
+
 extension NetworkQueue {
   /// The pool has so many buffers for programs that a frame of this length can be copied into it one day.
   nonisolated func checkBuffers(for count: Int, _ operation: String) throws(NetworkDeviceError) {
@@ -85,30 +87,39 @@ extension NetworkQueue {
   }
 }
 
-extension Error {
-  /// What a cancelled task is told by this library or by the language, or the close that came of the cancellation.
-  var isOfCancellation: Bool {
-    if let error = self as? NetworkDeviceError { return error.code == .cancelled || error.code == .closed }
-    return self is CancellationError
-  }
-}
+// MARK: - Room in the ring
 
-extension NetworkDeviceError {
-  /// The task was cancelled before what it had to send was published.
-  @usableFromInline static func cancelled(_ operation: String) -> NetworkDeviceError {
-    NetworkDeviceError(.cancelled, operation, offered: "the task was cancelled before the packet was published")
+extension NetworkQueue {
+  /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
+  func reserve(_ count: Int = 1, for operation: String) async throws(NetworkDeviceError) -> QueueCore {
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
+    if let end = core.end { throw end.met(by: operation) }
+    let need = min(count, core.driver.transmitCapacity)
+    try await lookForRoom(need, core, operation)
+    if unsafe state.pointee.credits >= need, core.lineIsEmpty { return core }
+    if Task.isCancelled { throw .cancelled(operation) }
+    core.statistics.ringFull &+= 1
+    let waiter = core.waiters.take(.space)
+    waiter.need = need
+    waiter.ticket = pool.queues.takeTicket()
+    core.senders.append(waiter)
+    unsafe state.pointee.credits = 0
+    core.refuseSubmissions()
+    core.interestChanged()
+    let outcome = await waitToSend(waiter, core)
+    if case .failed(let error) = outcome { throw error.met(by: operation) }
+    try core.useGranted(need, for: operation)
+    return core
   }
 
-  static func tooLong(_ length: Int, _ limit: Int, _ operation: String) -> NetworkDeviceError {
-    NetworkDeviceError(
-      .frameTooLong, operation, offered: "a frame of \(length) bytes",
-      advice: "this device takes up to \(limit), and four more for each of up to two VLAN tags")
-  }
-
-  /// What an operation throws that meets with this end of what it waited for. One cancellation is one error: a task that was
-  /// cancelled is told just that, also when it is the close that came of it which ended the wait.
-  func met(by operation: String) -> NetworkDeviceError {
-    if code == .cancelled || (code == .closed && Task.isCancelled) { return .cancelled(operation) }
-    return code == .outOfMemory ? NetworkDeviceError(code, operation, offered: offered, advice: advice) : self
+  /// What this task has left in the inlet goes first; and room that there is without waiting for others is in the credits then.
+  func lookForRoom(_ need: Int = 1, _ core: QueueCore, _ operation: String) async throws(NetworkDeviceError) {
+    core.takeSubmissions()
+    if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
+    if unsafe state.pointee.credits < need, core.lineIsEmpty, core.ringRoom >= need {
+      // There is room, but the turn's budget is used up: goes on in the next one.
+      await waitForNextTurn(core)
+    }
+    if let end = core.end { throw end.met(by: operation) }
   }
 }

@@ -1,0 +1,122 @@
+internal import LibeventConcurrency
+
+/// Reception: frames are taken from the driver when somebody wants them, so a slow consumer leaves them on the ring and
+/// the device drops, as with a NIC.
+extension QueueCore {
+  /// Fills the ready block from the driver; false when nothing came.
+  @discardableResult func takeReceived() -> Bool {
+    guard isOpen else { return false }
+    let block = unsafe state.pointee.ready
+    do {
+      var entries = unsafe MutableSpan(_unsafeStart: block.pointee.entries, count: BurstBlock.capacity)
+      let count = try driver.takeReceived(into: &entries)
+      unsafe state.pointee.readyHead = 0
+      unsafe block.pointee.count = count
+      guard count > 0 else { return false }
+      // Once for all of them.
+      unsafe block.pointee.time = loop.now
+      noteReceived(count)
+      if driver.receiveRoom >= urgentRoom { refillWithinTurn() }
+      return true
+    } catch {
+      unsafe state.pointee.readyHead = 0
+      unsafe block.pointee.count = 0
+      breakQueue(error)
+      return false
+    }
+  }
+
+  private func noteReceived(_ count: Int) {
+    noteActivity()
+    noteFound()
+    receivedThisTurn += count
+    statistics.packetsReceived &+= UInt64(count)
+  }
+
+  var readyCount: Int { unsafe state.pointee.ready.pointee.count - state.pointee.readyHead }
+
+  /// The turn's budget of received frames is used up.
+  var turnIsSpent: Bool { receivedThisTurn >= QueueState.turnBudget }
+
+  /// Looks once more before a consumer suspends: publishes and rings, lets devices of this loop take their turn, and takes
+  /// what has come. Within the turn's budget, so that a body that never suspends still ends its turn.
+  func pump() -> Bool {
+    guard isOpen, consumers.isEmpty, !turnIsSpent else { return false }
+    if takeReceived() { return true }
+    guard unsafe active || state.pointee.pending.pointee.count > 0 else { return false }
+    flush()
+    takeReleased()
+    refill()
+    driver.ring()
+    loop.serveDevices()
+    return takeReceived()
+  }
+
+  /// Looks for released buffers before a task suspends for them: publishes and rings, lets devices of this loop take their
+  /// turn, and takes what has been released. Within the turn's budget.
+  func pumpReleases() {
+    guard isOpen, !turnIsSpent else { return }
+    takeReleased()
+    flush()
+    refill()
+    driver.ring()
+    loop.serveDevices()
+    takeReleased()
+  }
+
+  /// Gives what there is to those who wait, first come first served: a frame to whoever asked for one, all that is left
+  /// to whoever asked for a burst.
+  func serveConsumers() {
+    if readyCount == 0 { takeReceived() }
+    while readyCount > 0, let consumer = consumers.popFirst() {
+      switch consumer.wish {
+      case .burst: unsafe consumer.settle(.block(unsafe takeReadyBlock()))
+      case .ahead:
+        // A consumer outside gets a burst for its hop, but no more than its share while others wait.
+        let share = max(1, readyCount / (consumers.count + 1))
+        unsafe consumer.settle(.block(unsafe takeReadyBlock(atMost: share)))
+      default: consumer.settle(.frame(takeReady()))
+      }
+    }
+  }
+
+  /// The next ready frame; there is one.
+  func takeReady() -> TransmitEntry {
+    let entry = unsafe state.pointee.ready.pointee.entries[state.pointee.readyHead]
+    unsafe state.pointee.readyHead += 1
+    return entry
+  }
+
+  /// The ready frames, or the first of them, as a block of their own.
+  func takeReadyBlock(atMost limit: Int = BurstBlock.capacity) -> UnsafeMutablePointer<BurstBlock> {
+    let block = unsafe state.pointee.ready
+    let head = unsafe state.pointee.readyHead
+    if readyCount > limit {
+      let part = unsafe takeBlock()
+      unsafe part.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: limit)
+      unsafe part.pointee.count = limit
+      unsafe part.pointee.time = block.pointee.time
+      unsafe state.pointee.readyHead = head + limit
+      blocksOut += 1
+      return unsafe part
+    }
+    if head > 0 {
+      let left = unsafe block.pointee.count - head
+      unsafe block.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: left)
+      unsafe block.pointee.count = left
+    }
+    unsafe state.pointee.ready = takeBlock()
+    unsafe state.pointee.readyHead = 0
+    blocksOut += 1
+    return unsafe block
+  }
+
+  /// An empty block; they are made once and come back.
+  func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
+    guard let block = idleBlock else { return unsafe BurstBlock.make() }
+    idleBlock = unsafe block.pointee.next
+    unsafe block.pointee.count = 0
+    unsafe block.pointee.time = 0
+    return unsafe block
+  }
+}

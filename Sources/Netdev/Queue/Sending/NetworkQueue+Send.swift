@@ -1,0 +1,159 @@
+internal import CNetdevSystem
+internal import LibeventConcurrency
+
+// Sending: it returns when the device has released the buffers. Interrupts for a batch may be delayed over what is in flight
+// (EVENT_IDX), under the queue's time bound: nobody waits for one frame of it.
+extension NetworkQueue {
+  /// Sends a packet and returns when the device has released its buffer.
+  ///
+  /// Waits for room and buffers as `submit(_:)` does.
+  ///
+  /// Deadline: none for the release, which is the device's affair; after ``NetworkDevice/close()``, or when the device is lost
+  /// for good, it ends within `resetTimeout` and a second. Cancellation before the publication ends it at once, also when
+  /// there was nothing to wait for; later it has no effect.
+  ///
+  /// - Throws: `cancelled` if the task was cancelled before publication (the packet was not sent), `closed` or the cause
+  ///   when the queue ended before the device released the buffer; `frameTooLong` and `outOfMemory` as `submit(_:)`. After
+  ///   publication cancellation has no effect: virtio has no way to take a single buffer back.
+  public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+    if Task.isCancelled { throw .cancelled("send") }
+    let sendable = try await admit(consume packet, for: "send")
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "send") }
+    #if Testing
+    if unsafe netdev_fault_is_planted("early-send") {
+      accept(consume sendable)
+      return core.interestChanged()
+    }
+    #endif
+    let waiter = core.waiters.take(.release)
+    core.releaseWaiters += 1
+    accept(consume sendable, cookie: waiter.index)
+    core.interestChanged()
+    await park(waiter)
+    let outcome = waiter.outcome
+    core.waiters.putBack(waiter)
+    if case .failed(let error) = outcome { throw error }
+  }
+
+  /// Sends packets in order and returns when the device has released all of their buffers.
+  ///
+  /// One doorbell as long as the ring has room for all; where it has not, the rest follows as buffers are released. Give the
+  /// collection away (`consume`) if it is in a variable: a packet that somebody else still holds is sent with its header in
+  /// other memory.
+  ///
+  /// Deadline: as `send(_:)`. Cancellation: nothing more is published, and it throws when what has been is released.
+  ///
+  /// - Throws: `cancelled` if the task was cancelled before the last one was published: those published before have been
+  ///   sent, and released, when this throws. `closed` or the cause when the queue ended; `frameTooLong` and `outOfMemory`, as
+  ///   `submit(_:)`: the packets before that one are sent.
+  public func send(contentsOf packets: consuming [Packet]) async throws(NetworkDeviceError) {
+    guard !packets.isEmpty else { return }
+    let batch = try openBatch()
+    // Taken from the end: what is popped is moved out, and nobody else holds it.
+    packets.reverse()
+    var failure: NetworkDeviceError?
+    do throws(NetworkDeviceError) {
+      while let packet = packets.popLast() { try await accept(packet, in: batch, for: "send(contentsOf:)") }
+    } catch {
+      failure = error
+    }
+    try await closeBatch(batch, failure)
+  }
+
+  /// Sends all frames of a burst and returns when the device has released their buffers.
+  ///
+  /// Deadline and cancellation: as `send(contentsOf:)`.
+  ///
+  /// - Throws: as `send(contentsOf:)`, but that a frame which is too long for the device does not keep the others from being
+  ///   sent, and what was not published at any other failure is dropped as a whole.
+  public func send(_ burst: consuming PacketBurst) async throws(NetworkDeviceError) {
+    guard burst.count > 0 else { return }
+    if Task.isCancelled { throw .cancelled("send") }
+    let batch = try openBatch()
+    var failure: NetworkDeviceError?
+    do throws(NetworkDeviceError) {
+      if hasRoom(for: burst.count), takesAsItLies(burst) {
+        accept(burst, in: batch)
+      } else {
+        try await acceptSlowly(burst, in: batch)
+      }
+    } catch {
+      failure = error
+    }
+    try await closeBatch(batch, failure)
+  }
+}
+
+// MARK: - Batches
+
+extension NetworkQueue {
+  @usableFromInline func openBatch(isPipeline: Bool = false) throws(NetworkDeviceError) -> Waiter {
+    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
+    if let end = core.end { throw end.met(by: "send") }
+    let batch = core.waiters.take(.batch)
+    batch.flights = 0
+    batch.enough = nil
+    batch.failure = nil
+    batch.isPipeline = isPipeline
+    return batch
+  }
+
+  @inlinable nonisolated func acceptSingle(_ packet: consuming Packet, in batch: Waiter) {
+    batch.flights &+= 1
+    acceptSingle(consume packet, cookie: batch.index)
+  }
+
+  /// Publishes one packet of a batch when there is room for it, in the ring and within the batch's limit.
+  func accept(
+    _ packet: consuming Packet, in batch: Waiter, limit: Int = .max, for operation: String
+  ) async throws(NetworkDeviceError) {
+    try await waitForLimit(limit, of: batch, for: operation)
+    let sendable = try await admit(consume packet, for: operation)
+    batch.flights += 1
+    accept(consume sendable, cookie: batch.index)
+  }
+
+  /// Publishes a burst, for which there is room, as a batch.
+  private func accept(_ burst: consuming PacketBurst, in batch: Waiter) {
+    batch.flights += burst.count
+    burst.mark(cookie: batch.index)
+    publish(burst)
+  }
+
+  private func acceptSlowly(_ burst: consuming PacketBurst, in batch: Waiter) async throws(NetworkDeviceError) {
+    guard takesAsItLies(burst) else {
+      return try await burst.takeAll { (packet: consuming Packet) async throws(NetworkDeviceError) in
+        try await accept(packet, in: batch, for: "send")
+      }
+    }
+    _ = try await reserve(burst.count, for: "send")
+    accept(burst, in: batch)
+  }
+
+  func waitForLimit(
+    _ limit: Int, of batch: Waiter, for operation: String
+  ) async throws(NetworkDeviceError) {
+    if Task.isCancelled { throw .cancelled(operation) }
+    if batch.flights >= limit { await waitForFlights(batch, atMost: limit - 1) }
+    if let failure = batch.failure { throw failure.met(by: operation) }
+  }
+
+  /// Waits for what is in flight; then the batch is over.
+  func closeBatch(_ batch: Waiter, _ failure: NetworkDeviceError?) async throws(NetworkDeviceError) {
+    await waitForFlights(batch, atMost: 0)
+    let failure = failure ?? batch.failure
+    unsafe core?.waiters.putBack(batch)
+    if let failure { throw failure }
+  }
+
+  private func waitForFlights(_ batch: Waiter, atMost enough: Int) async {
+    guard batch.flights > enough, let core = unsafe core else { return }
+    // Often they have been released by now and only need to be taken.
+    core.pumpReleases()
+    guard batch.flights > enough else { return }
+    batch.outcome = .pending
+    batch.enough = enough
+    core.interestChanged()
+    await park(batch)
+  }
+}
