@@ -193,10 +193,10 @@ final class ScriptedQueue: QueueDriver {
   let maximumFrame: Int
   let slots: SlotTable
   let signal: QueueSignal
-  var held: [TransmitEntry] = []
-  var released: [TransmitEntry] = []
+  var held: [FrameEntry] = []
+  var released: [FrameEntry] = []
   var posted: [UInt32] = []
-  var received: [TransmitEntry] = []
+  var received: [FrameEntry] = []
   var counts = QueueDriverStatistics()
   var sent = SentRecord()
 
@@ -263,7 +263,7 @@ final class ScriptedQueue: QueueDriver {
       return true
     }
     posted.removeFirst(buffers)
-    received.append(TransmitEntry(receivedIn: taken[0], isInOneBuffer: buffers == 1 && bytes.count <= maximumFrame))
+    received.append(FrameEntry(receivedIn: taken[0], isInOneBuffer: buffers == 1 && bytes.count <= maximumFrame))
     counts.bytesReceived += UInt64(bytes.count)
     counts.interrupts += 1
     signal.interrupt()
@@ -274,7 +274,7 @@ final class ScriptedQueue: QueueDriver {
 
   var transmitCapacity: Int { capacity }
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, capacity - held.count - released.count)
     for position in 0..<count {
       let length = frameLength(entries[position].slot)
@@ -290,14 +290,14 @@ final class ScriptedQueue: QueueDriver {
     return count
   }
 
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, released.count)
     for position in 0..<count { entries[position] = released[position] }
     released.removeFirst(count)
     return count
   }
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, received.count)
     for position in 0..<count { entries[position] = received[position] }
     received.removeFirst(count)
@@ -331,7 +331,7 @@ final class ScriptedQueue: QueueDriver {
 
   func disarm() {}
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     for entry in held + released { transmitted(entry) }
     for slot in self.posted { posted(slot) }
     for entry in received { posted(entry.slot) }

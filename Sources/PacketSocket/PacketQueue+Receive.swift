@@ -16,7 +16,7 @@ extension PacketQueue {
     return count
   }
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     guard let rings else { return 0 }
     var count = 0
     // Frames that are dropped count too: the end of this loop does not depend on who sends them.
@@ -28,7 +28,7 @@ extension PacketQueue {
       let slot = unsafe posted[postedCount - 1]
       if let length = unsafe take(frame, from: place, into: slot) {
         postedCount -= 1
-        entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: length <= limit.untagged)
+        entries[count] = FrameEntry(receivedIn: slot, isInOneBuffer: length <= limit.untagged)
         count += 1
       }
       unsafe netdev_packet_give_back(place)

@@ -7,7 +7,7 @@ internal import Synchronization
 
 /// Transmission: frames are copied into the ring, and the kernel takes them from there.
 extension PacketQueue {
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
     guard let rings else { return 0 }
     let room = min(entries.count, transmitCapacity - (tail - head) - finished.count)
     let present = shared.limit.load(ordering: .relaxed)
@@ -35,12 +35,12 @@ extension PacketQueue {
     return max(0, position)
   }
 
-  private func drop(_ entry: TransmitEntry, _ reason: PacketDrop) {
+  private func drop(_ entry: FrameEntry, _ reason: PacketDrop) {
     finished.append(entry)
     shared.drop(.transmitted, reason)
   }
 
-  @inline(__always) private func publish(_ entry: TransmitEntry, length: Int, _ rings: PacketRings) {
+  @inline(__always) private func publish(_ entry: FrameEntry, length: Int, _ rings: PacketRings) {
     // The place is free: there are no more frames under way than the ring has slots.
     let slot = unsafe rings.transmitSlot(tail)
     let start = unsafe slot + Int(NETDEV_PACKET_TRANSMIT_OFFSET)
@@ -122,7 +122,7 @@ extension PacketQueue {
 
   // MARK: Releases
 
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     var count = takeFinished(into: &entries)
     guard let rings else { return count }
     while count < entries.count, head != taken, unsafe netdev_packet_is_released(rings.transmitSlot(head)) {
@@ -136,7 +136,7 @@ extension PacketQueue {
     return count
   }
 
-  private func takeFinished(into entries: inout MutableSpan<TransmitEntry>) -> Int {
+  private func takeFinished(into entries: inout MutableSpan<FrameEntry>) -> Int {
     guard !finished.isEmpty else { return 0 }
     let count = min(entries.count, finished.count)
     for position in 0..<count { entries[position] = finished[position] }
@@ -154,7 +154,7 @@ extension PacketQueue {
   }
 
   /// Frames that have left before one in front of them.
-  private func takeOthers(into entries: inout MutableSpan<TransmitEntry>, _ rings: PacketRings) -> Int {
+  private func takeOthers(into entries: inout MutableSpan<FrameEntry>, _ rings: PacketRings) -> Int {
     var count = 0
     for position in head..<taken where unsafe shadow[place(position)] != Self.gone {
       guard count < entries.count else { return count }

@@ -36,12 +36,12 @@ internal import PacketFormats
   @safe @exclusivity(unchecked) var taken = 0
   @safe @exclusivity(unchecked) var tail = 0
   /// The frames in the transmit ring, by place.
-  let shadow: UnsafeMutablePointer<TransmitEntry>
+  let shadow: UnsafeMutablePointer<FrameEntry>
   private let placeMask: Int
   /// Stands for a frame that was released before one in front of it.
-  static let gone = TransmitEntry(rawValue: .max)
+  static let gone = FrameEntry(rawValue: .max)
   /// Frames to be given back that are in the ring no more: dropped, or released when it went.
-  @safe @exclusivity(unchecked) var finished: [TransmitEntry] = []
+  @safe @exclusivity(unchecked) var finished: [FrameEntry] = []
   /// The kernel has told of frames that have left: perhaps not the first ones.
   @safe @exclusivity(unchecked) var wasTold = false
   /// The kernel takes nothing for now.
@@ -180,7 +180,7 @@ internal import PacketFormats
     releases?.unwant()
   }
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     for entry in finished { transmitted(entry) }
     finished = []
     while head < tail {

@@ -14,18 +14,18 @@ final class SplitQueuePair: QueueDriver {
   var receiveRoom: Int { pair.receiveRoom }
   var statistics: QueueDriverStatistics { pair.statistics }
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     try pair.takeReleased(into: &entries)
   }
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     try pair.takeReceived(into: &entries)
   }
   func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int { try pair.post(slots) }
   func ring() { pair.ring() }
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool { pair.arm(received: received, released: released) }
   func disarm() { pair.disarm() }
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     pair.drain(transmitted: transmitted, posted: posted)
   }
 }
@@ -39,18 +39,18 @@ final class PackedQueuePair: QueueDriver {
   var receiveRoom: Int { pair.receiveRoom }
   var statistics: QueueDriverStatistics { pair.statistics }
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     try pair.takeReleased(into: &entries)
   }
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     try pair.takeReceived(into: &entries)
   }
   func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int { try pair.post(slots) }
   func ring() { pair.ring() }
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool { pair.arm(received: received, released: released) }
   func disarm() { pair.disarm() }
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     pair.drain(transmitted: transmitted, posted: posted)
   }
 }

@@ -25,7 +25,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
     return count
   }
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     if isSuspended || backlog != nil { return try takeReceivedOfLost(into: &entries) }
     // Asked often, and often in vain: a consumer looks before it publishes.
     guard unsafe rings.pointee.receive.hasUsed else { return 0 }
@@ -34,7 +34,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
 
   /// Takes the frames that the receive ring says are there.
   @inline(__always)
-  func reapReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func reapReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     #if Testing
     RingWatch.tell(.taking(unsafe rings.pointee.receive.identity))
     #endif
@@ -55,7 +55,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
   /// Frames in one buffer each with nothing in their headers, up to the first that is not so; says how many.
   @inline(__always)
   private func takePlain(
-    into entries: inout MutableSpan<TransmitEntry>, from start: Int, max: Int
+    into entries: inout MutableSpan<FrameEntry>, from start: Int, max: Int
   ) throws(NetworkDeviceError) -> Int {
     let slots = slots
     let headerOffset = slots.headroom &- VirtioNetHeader.size
@@ -81,7 +81,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
         slots.setReceived(slot: slot, length: Int(written) &- VirtioNetHeader.size)
         bytes &+= Int(written)
         // Below the count.
-        unsafe room[position] = TransmitEntry(receivedIn: slot)
+        unsafe room[position] = FrameEntry(receivedIn: slot)
         return true
       }
     }
@@ -96,7 +96,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
   /// - Throws: what breaks the queue; the frames of this call then wait in `limbo` for the reset.
   @inline(never)
   private func takeOther(
-    into entries: inout MutableSpan<TransmitEntry>, _ count: inout Int
+    into entries: inout MutableSpan<FrameEntry>, _ count: inout Int
   ) throws(NetworkDeviceError) -> Bool {
     let first: UsedBuffer
     do throws(RingError) {
@@ -111,7 +111,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
       guard try takeFrame(slot, written: Int(first.written)) else { return true }
       // One with VLAN tags that is longer than others is looked at once more where it is sent on.
       let isOrdinary = slots.segments(of: slot) == 1 && slots.length(of: slot) <= maximumFrame
-      entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: isOrdinary)
+      entries[count] = FrameEntry(receivedIn: slot, isInOneBuffer: isOrdinary)
       count += 1
       return true
     } catch {

@@ -16,15 +16,15 @@ struct ResumeTerms: Sendable {
 
 /// Frames of a lost device that nobody has fetched yet, in order.
 struct Backlog {
-  var released: [TransmitEntry] = []
-  var received: [TransmitEntry] = []
+  var released: [FrameEntry] = []
+  var received: [FrameEntry] = []
   var isEmpty: Bool { released.isEmpty && received.isEmpty }
 }
 
 /// What was in the old rings.
 struct Left {
   /// In the order of publication.
-  var transmitted: [TransmitEntry] = []
+  var transmitted: [FrameEntry] = []
   var posted: [UInt32] = []
 }
 
@@ -34,7 +34,7 @@ struct Left {
 // the checks that its word always got. What it had not given back moves to the new rings, as the private tables have it.
 extension VirtioQueuePair where Ring: ~Copyable {
   /// The backlog first. Of a ring that belongs to a lost device what its word was good for is taken; it breaks no queue.
-  func takeReleasedOfLost(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleasedOfLost(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = Self.move(&backlog, \.released, into: &entries)
     if count > 0 { return count }
     guard isSuspended else { return try reapReleased(into: &entries) }
@@ -42,7 +42,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
   }
 
   /// As `takeReleasedOfLost`, for received frames.
-  func takeReceivedOfLost(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceivedOfLost(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = Self.move(&backlog, \.received, into: &entries)
     if count > 0 { return count }
     guard isSuspended else { return try reapReceived(into: &entries) }
@@ -50,8 +50,8 @@ extension VirtioQueuePair where Ring: ~Copyable {
   }
 
   private static func move(
-    _ backlog: inout Backlog?, _ part: WritableKeyPath<Backlog, [TransmitEntry]>,
-    into entries: inout MutableSpan<TransmitEntry>
+    _ backlog: inout Backlog?, _ part: WritableKeyPath<Backlog, [FrameEntry]>,
+    into entries: inout MutableSpan<FrameEntry>
   ) -> Int {
     guard var left = backlog else { return 0 }
     let count = min(left[keyPath: part].count, entries.count)
@@ -71,15 +71,15 @@ extension VirtioQueuePair where Ring: ~Copyable {
     for slot in limbo { signal.giveBack(slot) }
     limbo = []
     var left = Left()
-    unsafe rings.pointee.transmit.drainInOrder { left.transmitted.append(TransmitEntry(rawValue: $0)) }
+    unsafe rings.pointee.transmit.drainInOrder { left.transmitted.append(FrameEntry(rawValue: $0)) }
     unsafe rings.pointee.receive.drain { left.posted.append(UInt32(truncatingIfNeeded: $0)) }
     return left
   }
 
   private static func reapAll(
-    into all: inout [TransmitEntry], _ reap: (inout MutableSpan<TransmitEntry>) throws -> Int
+    into all: inout [FrameEntry], _ reap: (inout MutableSpan<FrameEntry>) throws -> Int
   ) {
-    var room = [TransmitEntry](repeating: TransmitEntry(rawValue: 0), count: 64)
+    var room = [FrameEntry](repeating: FrameEntry(rawValue: 0), count: 64)
     while true {
       var span = room.mutableSpan
       guard let count = try? reap(&span), count > 0 else { return }

@@ -6,7 +6,7 @@ internal import Virtio
 extension VirtioQueuePair where Ring: ~Copyable {
   var transmitCapacity: Int { size }
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
     if isSuspended { return 0 }
     #if Testing
     tellTransmitted()
@@ -35,7 +35,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
   /// Frames in one buffer each, up to the first that is not so: the header in their headroom, one descriptor. The number
   /// that was added.
   @inline(__always)
-  private func addPlain(_ entries: Span<TransmitEntry>, from start: Int) -> Int {
+  private func addPlain(_ entries: Span<FrameEntry>, from start: Int) -> Int {
     let slots = slots
     let addressing = addressing
     var bytes: UInt64 = 0
@@ -62,7 +62,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
 
   /// A frame in several buffers, or one whose buffer somebody else holds: the header of zeros, then the frame.
   @inline(never)
-  private func addChain(_ entry: TransmitEntry) throws(NetworkDeviceError) -> Bool {
+  private func addChain(_ entry: FrameEntry) throws(NetworkDeviceError) -> Bool {
     let segments = slots.segments(of: entry.slot)
     guard segments < chainCapacity else { throw frameTooLong("a frame in \(segments) buffers") }
     unsafe chain[0] = RingBuffer(address: zeroHeaderAddress, length: UInt32(VirtioNetHeader.size))
@@ -101,14 +101,14 @@ extension VirtioQueuePair where Ring: ~Copyable {
     NetworkDeviceError(.frameTooLong, "submit", offered: how, advice: "use larger buffers or a larger queue")
   }
 
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     if isSuspended || backlog != nil { return try takeReleasedOfLost(into: &entries) }
     return try reapReleased(into: &entries)
   }
 
   /// Takes back what the transmit ring says is released.
   @inline(__always)
-  func reapReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func reapReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     #if Testing
     RingWatch.tell(.taking(unsafe rings.pointee.transmit.identity))
     #endif
@@ -125,14 +125,14 @@ extension VirtioQueuePair where Ring: ~Copyable {
         guard let place = unsafe entries.baseAddress?.advanced(by: start) else { return 0 }
         return unsafe rings.pointee.transmit.takeSingles(max: room &- start) { position, token, _ in
           // Below the room.
-          unsafe place[position] = TransmitEntry(rawValue: token)
+          unsafe place[position] = FrameEntry(rawValue: token)
           return true
         }
       }
       guard count < room, unsafe rings.pointee.transmit.hasOthers else { break }
       do throws(RingError) {
         guard let used = try unsafe rings.pointee.transmit.nextUsed() else { break }
-        unsafe entries[unchecked: count] = TransmitEntry(rawValue: used.token)
+        unsafe entries[unchecked: count] = FrameEntry(rawValue: used.token)
         count &+= 1
       } catch {
         if count > 0 { break }

@@ -320,12 +320,12 @@ extension VirtioQueuePair where Ring: ~Copyable {
     unsafe rings.pointee.transmit.disarmInterrupt()
   }
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     isLive = false
     disconnect()
     endService()
     disconnectNext()
-    unsafe rings.pointee.transmit.drain { transmitted(TransmitEntry(rawValue: $0)) }
+    unsafe rings.pointee.transmit.drain { transmitted(FrameEntry(rawValue: $0)) }
     unsafe rings.pointee.receive.drain { posted(UInt32(truncatingIfNeeded: $0)) }
     for slot in limbo { posted(slot) }
     limbo = []

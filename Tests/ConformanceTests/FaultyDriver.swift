@@ -104,9 +104,9 @@ final class FaultyQueue: QueueDriver {
   private let slots: SlotTable
   private let fault: Fault
   /// Frames that the fault keeps from the device, and says are released.
-  private var swallowed: [TransmitEntry] = []
+  private var swallowed: [FrameEntry] = []
   /// A release that is kept back.
-  private var heldBack: TransmitEntry?
+  private var heldBack: FrameEntry?
   private var hasTransmitted = false
   private var inFlight: [UInt32] = []
   private var known: Set<UInt32> = []
@@ -129,8 +129,8 @@ final class FaultyQueue: QueueDriver {
 
   // MARK: Transmission
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
-    var frames: [TransmitEntry] = []
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
+    var frames: [FrameEntry] = []
     for position in 0..<entries.count { frames.append(entries[position]) }
     hasTransmitted = true
     switch fault {
@@ -167,7 +167,7 @@ final class FaultyQueue: QueueDriver {
     }
   }
 
-  private func publish(_ frames: [TransmitEntry]) throws(NetworkDeviceError) -> Int { try inner.transmit(frames.span) }
+  private func publish(_ frames: [FrameEntry]) throws(NetworkDeviceError) -> Int { try inner.transmit(frames.span) }
 
   /// Hands a frame to the device that the queue believes not to be published, in a buffer of the driver's own: the queue may
   /// free the frame's while the device reads.
@@ -176,15 +176,15 @@ final class FaultyQueue: QueueDriver {
     slots.separate(slot: spare)
     slots.setReceived(slot: spare, length: length)
     unsafe slots.start(of: spare).copyMemory(from: slots.start(of: slot), byteCount: length)
-    if try publish([TransmitEntry(receivedIn: spare)]) == 1 { self.spare = nil }
+    if try publish([FrameEntry(receivedIn: spare)]) == 1 { self.spare = nil }
   }
 
-  private func swallow(_ frames: [TransmitEntry]) -> Int {
+  private func swallow(_ frames: [FrameEntry]) -> Int {
     swallowed += frames
     return frames.count
   }
 
-  private func spoil(_ frame: TransmitEntry) {
+  private func spoil(_ frame: FrameEntry) {
     let slot = frame.slot
     let length = slots.length(of: slot)
     switch fault {
@@ -201,7 +201,7 @@ final class FaultyQueue: QueueDriver {
     }
   }
 
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     var count = 0
     while count < entries.count, let frame = swallowed.first {
       swallowed.removeFirst()
@@ -233,7 +233,7 @@ final class FaultyQueue: QueueDriver {
   }
 
   /// The buffer of the driver's own is no frame of the queue's: it is ready for the next.
-  private func takeBack(_ kept: UInt32, from entries: inout MutableSpan<TransmitEntry>, _ count: Int) -> Int {
+  private func takeBack(_ kept: UInt32, from entries: inout MutableSpan<FrameEntry>, _ count: Int) -> Int {
     var left = 0
     for position in 0..<count {
       if entries[position].slot == kept {
@@ -261,7 +261,7 @@ final class FaultyQueue: QueueDriver {
     return count
   }
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = try inner.takeReceived(into: &entries)
     posted -= count
     if fault == .staysStarved, count > 0, posted == 0 { hasStarved = true }
@@ -305,7 +305,7 @@ final class FaultyQueue: QueueDriver {
 
   func disarm() { inner.disarm() }
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     for frame in swallowed { transmitted(frame) }
     if let heldBack { transmitted(heldBack) }
     var (frames, buffers) = (0, 0)

@@ -118,8 +118,8 @@ final class PlainTapQueue: QueueDriver {
   private let slots: SlotTable
   private let signal: QueueSignal
   /// Published frames that the kernel has not taken, and those that it has.
-  private var waiting: [TransmitEntry] = []
-  private var released: [TransmitEntry] = []
+  private var waiting: [FrameEntry] = []
+  private var released: [FrameEntry] = []
   /// Empty buffers.
   private var posted: [UInt32] = []
   private var readable: LoopSource?
@@ -160,7 +160,7 @@ final class PlainTapQueue: QueueDriver {
 
   // MARK: Transmission
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let room = transmitCapacity - waiting.count - released.count
     for position in 0..<min(entries.count, room) {
       let length = frameLength(entries[position].slot)
@@ -208,7 +208,7 @@ final class PlainTapQueue: QueueDriver {
     return written >= 0 || ![EAGAIN, ENOBUFS, EINTR].contains(errno)
   }
 
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, released.count)
     for position in 0..<count { entries[position] = released[position] }
     released.removeFirst(count)
@@ -224,7 +224,7 @@ final class PlainTapQueue: QueueDriver {
     return slots.count
   }
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     var count = 0
     while count < entries.count, let slot = posted.last, !isStopped {
       let start = unsafe slots.base(of: slot).advanced(by: slots.headroom)
@@ -244,7 +244,7 @@ final class PlainTapQueue: QueueDriver {
       }
       posted.removeLast()
       statistics.bytesReceived += UInt64(length)
-      entries[count] = TransmitEntry(receivedIn: slot, isInOneBuffer: length <= maximumFrame)
+      entries[count] = FrameEntry(receivedIn: slot, isInOneBuffer: length <= maximumFrame)
       count += 1
     }
     return count
@@ -264,7 +264,7 @@ final class PlainTapQueue: QueueDriver {
     writable?.suspend()
   }
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     for entry in waiting + released { transmitted(entry) }
     for slot in self.posted { posted(slot) }
     (waiting, released, self.posted) = ([], [], [])

@@ -83,7 +83,7 @@ private final class LateRefusal: NetworkDriver {
 
     var transmitCapacity: Int { inner.transmitCapacity }
 
-    func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
       guard entries.count > 0, slots.length(of: entries[0].slot) > 1514 else { return try inner.transmit(entries) }
       guard driver.refuses.load(ordering: .acquiring) else {
         driver.putOff.add(1, ordering: .releasing)
@@ -93,11 +93,11 @@ private final class LateRefusal: NetworkDriver {
       return try inner.transmit(entries)
     }
 
-    func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
       hasRefused ? try inner.takeReleased(into: &entries) : 0
     }
 
-    func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
       try inner.takeReceived(into: &entries)
     }
 
@@ -109,7 +109,7 @@ private final class LateRefusal: NetworkDriver {
       inner.arm(received: received, released: released) || !hasRefused
     }
     func disarm() { inner.disarm() }
-    func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+    func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
       inner.drain(transmitted: transmitted, posted: posted)
     }
     var statistics: QueueDriverStatistics { inner.statistics }

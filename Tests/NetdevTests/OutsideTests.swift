@@ -202,7 +202,7 @@ import Testing
     try await device.close()
   }
 
-  @Test func `what lies in the inlet when the queue ends fails and is back in its pool`() async throws {
+  @Test func `what lies in the mailbox when the queue ends fails and is back in its pool`() async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 4)
     let device = try await NetworkDevice.open(driver: driver)
     let queue = device.queues[0]

@@ -103,16 +103,16 @@ private final class EndlessQueue: QueueDriver {
   }
 
   var transmitCapacity: Int { capacity }
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int { 0 }
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int { 0 }
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int { 0 }
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int { 0 }
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     if driver.stopped.load(ordering: .acquiring) { return 0 }
     driver.note(isDry: posted.isEmpty)
     let count = min(entries.count, posted.count)
     for position in 0..<count {
       slots.setReceived(slot: posted[position], length: 60)
-      entries[position] = TransmitEntry(receivedIn: posted[position])
+      entries[position] = FrameEntry(receivedIn: posted[position])
     }
     posted.removeFirst(count)
     return count
@@ -129,7 +129,7 @@ private final class EndlessQueue: QueueDriver {
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool { received && !posted.isEmpty }
   func disarm() {}
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     for slot in self.posted { posted(slot) }
     self.posted = []
   }

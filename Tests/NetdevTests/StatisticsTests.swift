@@ -94,7 +94,7 @@ import VirtioNet
     var sum = first
     sum += second
     let (a, b, c) = (Self.numbers(first), Self.numbers(second), Self.numbers(sum))
-    #expect(a.count == 31)
+    #expect(a.count == 32)
     for (name, value) in c { #expect(value == (a[name] ?? 0) &+ (b[name] ?? 0) && a[name] != 0, "\(name)") }
     #expect(sum.residency.counts == zip(first.residency.counts, second.residency.counts).map { $0 + $1 })
   }
@@ -201,7 +201,7 @@ import VirtioNet
       \.driver.bytesReceived, \.driver.bytesSubmitted, \.driver.receiveDropsChecksum,
       \.driver.receiveDropsSegmentation, \.driver.receiveDropsLength, \.driver.recoveries, \.driver.resubmitted,
       \.driver.quarantined, \.driver.receiveRingEmpty, \.poolEmpty, \.packetsRefused, \.sendersWaiting,
-      \.copiedToChange,
+      \.copiedToChange, \.senderWaitTime,
     ]
     for (index, counter) in counters.enumerated() { statistics[keyPath: counter] = first + UInt64(index) }
     for bucket in statistics.residency.counts.indices { statistics.residency.counts[bucket] = first + UInt64(bucket) }

@@ -131,7 +131,7 @@ import Testing
     #expect(pool.free == 8)
   }
 
-  @Test func `elsewhere there is room for as many as the inlet holds, in order`() async throws {
+  @Test func `elsewhere there is room for as many as the mailbox holds, in order`() async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 4)
     let (device, queue) = try await Self.open(driver)
     // The loop is held, so that it takes nothing meanwhile.
@@ -237,7 +237,7 @@ import Testing
     #expect(pool.free == 7 && other.pool.free == other.pool.configuration.slots)
   }
 
-  @Test(arguments: [true, false]) func `elsewhere a burst is taken, or finds the inlet full and comes back whole`(
+  @Test(arguments: [true, false]) func `elsewhere a burst is taken, or finds the mailbox full and comes back whole`(
     _ isFull: Bool
   ) async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 400)

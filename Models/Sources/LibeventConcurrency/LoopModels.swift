@@ -53,7 +53,7 @@ package enum LoopModels {
   }
 
   /// Two threads leave something each, behind a hint that only the request for a turn orders, and ask for a turn: as
-  /// `QueueInlet.giveBack` and `takeFromOutside`. Nothing stays lying when the loop sleeps.
+  /// `QueueMailbox.giveBack` and `takeFromOutside`. Nothing stays lying when the loop sleeps.
   static var requests: Model {
     Model("LoopInlet: two who ask for a turn") { explorer in
       let backend = ModelBackend()

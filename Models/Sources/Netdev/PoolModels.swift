@@ -114,7 +114,7 @@ package enum PoolModels {
     }
   }
 
-  /// As `QueueCore.replenish`.
+  /// As `QueueTurn.replenish`.
   private static func starve(
     _ pool: PacketPool, _ loop: LoopExecutor, _ list: UnsafeMutablePointer<LocalSlots>, _ explorer: Explorer,
     take: () -> Bool
@@ -123,7 +123,7 @@ package enum PoolModels {
     pool.queues.withdraw(list)
   }
 
-  /// As `QueueCore.claimBuffers` and `serveBuffers`: a sender needs so many buffers at once, and has its turn.
+  /// As `QueueTurn.claimBuffers` and `serveBuffers`: a sender needs so many buffers at once, and has its turn.
   private static func claim(
     _ buffers: Int, _ ticket: UInt64, _ pool: PacketPool, _ loop: LoopExecutor,
     _ list: UnsafeMutablePointer<LocalSlots>, _ explorer: Explorer
@@ -201,7 +201,7 @@ package enum PoolModels {
     }
   }
 
-  /// A queue goes to sleep with a buffer in its own list while another starves for it: as `QueueCore.giveUpIdle` and `refill`.
+  /// A queue goes to sleep with a buffer in its own list while another starves for it: as `QueueTurn.giveUpIdle` and `refill`.
   static var kept: Model {
     Model("PoolQueues: one sleeps with a buffer, another starves") { explorer in
       let pool = PacketPool(1)

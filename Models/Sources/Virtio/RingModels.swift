@@ -80,7 +80,7 @@ package enum RingModels {
     }
   }
 
-  /// As `QueueCore` and `VirtioQueuePair` do it: take back, submit, publish, ring, and sleep when nothing is left to do.
+  /// As `QueueTurn` and `VirtioQueuePair` do it: take back, submit, publish, ring, and sleep when nothing is left to do.
   private static func drive<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>(
     _ world: World<Driver, Device>, _ explorer: Explorer, chains: Int, burst: Int, _ note: (UInt64) -> Void
   ) {

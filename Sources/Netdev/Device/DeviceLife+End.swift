@@ -69,18 +69,18 @@ extension DeviceLife {
     _ body: @escaping @Sendable (isolated NetworkQueue) -> Answer
   ) async -> [Answer] {
     let deadline = LoopDeadline(loop, after: Self.tellingTime)
-    let calls = queues.map { queue in loop.call(on: queue.loop) { queue.assumeIsolated { body($0) } } }
+    let calls = places.map { place in loop.call(on: place.loop) { place.queue?.assumeIsolated { body($0) } } }
     var answers: [Answer] = []
     for call in calls {
-      if case .value(let answer) = await call.value(within: deadline.remaining) { answers.append(answer) }
+      if case .value(let answer?) = await call.value(within: deadline.remaining) { answers.append(answer) }
     }
     return answers
   }
 
   /// The last reference to a queue, and with it to its loop, goes on that loop: here it would wait for the loop's thread.
   private func releaseQueues() {
-    for queue in queues { queue.loop.execute { withExtendedLifetime(queue) {} } }
-    queues = []
+    for place in places { place.loop.execute { place.empty() } }
+    places = []
   }
 
   /// The driver has not come back from a step, although it was told to: nobody shall wait for it any longer.
@@ -90,7 +90,9 @@ extension DeviceLife {
       .resetNotConfirmed, "closing", offered: "the driver did not end its step (\(state.rawValue))",
       advice: "its steps must return when their task is cancelled")
     log.write(.error, "reset not confirmed; memory is quarantined", ["error": "\(error)"])
-    for queue in queues { queue.loop.execute { queue.assumeIsolated { $0.finish(error, confirmed: false) } } }
+    for place in places {
+      place.loop.execute { place.queue?.assumeIsolated { $0.finish(error, confirmed: false) } }
+    }
     room.note(error)
     settle(error)
   }

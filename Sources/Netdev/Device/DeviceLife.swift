@@ -41,7 +41,7 @@ actor DeviceLife {
   nonisolated let isEnding = Atomic<Bool>(false)
 
   private(set) var state = State.connecting
-  var queues: [NetworkQueue] = []
+  var places: [QueuePlace] = []
   private var runningSince: UInt64 = 0
   private var losses = 0
 
@@ -163,7 +163,8 @@ extension DeviceLife {
     try await step(
       "the device knows the pool", ["slots": "\(configuration.slots)", "slotSize": "\(configuration.slotSize)"]
     ) { [driver] () async throws(NetworkDeviceError) in try await driver.attach(pool: terms.pool) }
-    for index in 0..<information.queuePairs { try await makeQueue(index, information, terms) }
+    var queues: [NetworkQueue] = []
+    for index in 0..<information.queuePairs { queues.append(try await makeQueue(index, information, terms)) }
     try await step("activated") { [driver] () async throws(NetworkDeviceError) in try await driver.activate() }
     enter(.running)
     isOpened = true
@@ -193,37 +194,37 @@ extension DeviceLife {
 
   private func makeQueue(
     _ index: Int, _ information: NetworkDeviceInformation, _ terms: Terms
-  ) async throws(NetworkDeviceError) {
-    let queue = NetworkQueue(
+  ) async throws(NetworkDeviceError) -> NetworkQueue {
+    let place = QueuePlace(
       index: index, loop: terms.loops[index % terms.loops.count], pool: terms.pool,
       maximumFrameLength: information.maximumFrameLength)
-    queues.append(queue)
+    places.append(place)
     let busyPoll = settings.busyPoll
-    try await step("made a queue pair", ["queue": "\(index)", "loop": "\(queue.loop.name)"]) {
+    return try await step("made a queue pair", ["queue": "\(index)", "loop": "\(place.loop.name)"]) {
       [self] () async throws(NetworkDeviceError) in
-      let made = loop.call(on: queue.loop) { [self] () -> NetworkDeviceError? in
+      let made = loop.call(on: place.loop) { [self] () -> NetworkDeviceError? in
         // The loop may come to it only when nobody wants it any more.
         guard !isEnding.load(ordering: .sequentiallyConsistent) else { return .openCancelled }
-        return queue.assumeIsolated { queue in
-          do throws(NetworkDeviceError) {
-            try queue.prepare(driver: driver, busyPoll: busyPoll) { [log, index = queue.index] notice in
-              log.write(notice.level, notice.message, ["queue": "\(index)"])
-            } onBroken: { [self] cause in
-              post(.end(cause))
-            }
-            return nil
-          } catch {
-            return error
+        do throws(NetworkDeviceError) {
+          try place.fill(by: driver, busyPoll: busyPoll) { [log] notice in
+            log.write(notice.level, notice.message, ["queue": "\(index)"])
+          } onBroken: { [self] cause in
+            post(.end(cause))
           }
+          return nil
+        } catch {
+          return error
         }
       }
       switch await made.value(within: Self.loopPatience) {
-      case .value(nil): return
+      case .value(nil):
+        guard let queue = place.queue else { throw .openCancelled }
+        return queue
       case .value(let error?): throw error
       case .cancelled: throw .openCancelled
       case .timedOut:
         throw NetworkDeviceError(
-          .timedOut, "making queue pair \(index)", offered: "its loop \(queue.loop.name) did not answer",
+          .timedOut, "making queue pair \(index)", offered: "its loop \(place.loop.name) did not answer",
           advice: "look for a job that blocks the loop")
       }
     }

@@ -11,20 +11,20 @@ public protocol QueueDriver: AnyObject {
   ///
   /// - Returns: how many were published, from the front.
   /// - Throws: `frameTooLong` when the first frame can never be published: it alone fails. Anything else breaks the queue.
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int
 
   /// Takes back frames whose buffers the device has released, in the order of their release.
   ///
   /// - Returns: how many were written to `entries`.
   /// - Throws: `broken` when the device broke the protocol: the queue ends.
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int
 
   /// Takes received frames: their slots, the records filled in through the slot table. Once more after a confirmed reset, for
   /// what the device had delivered before.
   ///
   /// - Returns: how many were written to `entries`.
   /// - Throws: `broken` when the device broke the protocol: the queue ends.
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int
 
   /// Buffers that reception wants now.
   var receiveRoom: Int { get }
@@ -51,7 +51,7 @@ public protocol QueueDriver: AnyObject {
 
   /// Frames and buffers that the device has not given back, for after a confirmed reset: calls `transmitted` with each
   /// frame in flight and `posted` with each empty buffer, once.
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void)
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void)
 
   /// What the driver counted. Asked once a turn, at its end, so it should be at hand.
   var statistics: QueueDriverStatistics { get }

@@ -1,32 +1,32 @@
 /// How a driver calls its queue: a value, usable on the queue's loop until the device is shut down.
 @safe public struct QueueSignal {
-  private unowned(unsafe) let queue: NetworkQueue
+  private let target: SignalTarget
   private var watcher: (any QueueSignalWatcher)?
 
-  init(_ queue: NetworkQueue) { unsafe self.queue = queue }
+  init(_ target: SignalTarget) { self.target = target }
 
   /// The device interrupted: the queue looks at its rings in the next turn. Spurious calls are harmless. On the loop.
   public func interrupt() {
     watcher?.willInterrupt()
-    unsafe queue.noteInterrupt()
+    unsafe target.turn?.noteInterrupt()
   }
 
   /// The device broke the protocol or asked for a reset: the queue is broken. On the loop.
   public func fail(_ error: NetworkDeviceError) {
     watcher?.willFail(error)
-    unsafe queue.breakQueue(error)
+    unsafe target.turn?.breakQueue(error)
   }
 
   /// A frame in flight will never be released: it fails, and whoever waits for it is told. On the loop.
-  public func fail(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
+  public func fail(_ entry: FrameEntry, _ error: NetworkDeviceError) {
     watcher?.willFail(entry, error)
-    unsafe queue.failInFlight(entry, error)
+    unsafe target.turn?.failInFlight(entry, error)
   }
 
   /// An empty buffer that was posted, or the first one of a frame that is not handed on, goes back to the pool. On the loop.
   public func giveBack(_ slot: UInt32) {
     watcher?.willGiveBack(slot)
-    unsafe queue.takeBack(slot)
+    unsafe target.turn?.takeBack(slot)
   }
 
   /// The same signal, which tells `watcher` first: for a driver around another driver (a decorator that counts, checks or
@@ -38,6 +38,12 @@
   }
 }
 
+/// Where the signals of a driver's part go: nowhere until the queue of it has been made, and nowhere when that has gone.
+@safe final class SignalTarget {
+  // Proof: touched on the queue's loop, and cleared by what it names as its last act.
+  unowned(unsafe) var turn: QueueTurn?
+}
+
 /// Sees what a driver tells its queue, just before the queue does. Called wherever the driver calls, which should be the
 /// queue's loop.
 public protocol QueueSignalWatcher: AnyObject {
@@ -46,7 +52,7 @@ public protocol QueueSignalWatcher: AnyObject {
   /// The queue breaks.
   func willFail(_ error: NetworkDeviceError)
   /// One frame in flight fails.
-  func willFail(_ entry: TransmitEntry, _ error: NetworkDeviceError)
+  func willFail(_ entry: FrameEntry, _ error: NetworkDeviceError)
   /// A posted buffer goes back to the pool.
   func willGiveBack(_ slot: UInt32)
 }

@@ -116,12 +116,15 @@ extension SlotRecord {
 extension NetworkQueue {
   /// A burst without frames; from any thread, by whoever holds a burst of this queue.
   nonisolated func makeEmptyBurst() -> PacketBurst {
-    if isHere, let core = unsafe core {
-      core.blocksOut += 1
-      return unsafe PacketBurst(queue: self, block: core.takeBlock())
+    if isHere {
+      let block = unsafe frames.pointee.withTurn { turn in
+        turn.blocksOut += 1
+        return unsafe turn.takeBlock()
+      }
+      return unsafe PacketBurst(queue: self, block: block)
     }
     // Counted in order: the block that the caller holds keeps the queue until then, and comes back after it.
-    loop.execute { unsafe self.core?.blocksOut += 1 }
+    loop.execute { unsafe self.frames.pointee.withTurn { $0.blocksOut += 1 } }
     return unsafe PacketBurst(queue: self, block: BurstBlock.make())
   }
 }

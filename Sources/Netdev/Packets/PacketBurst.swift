@@ -14,7 +14,7 @@
   @usableFromInline unowned(unsafe) let queue: NetworkQueue
   @usableFromInline let block: UnsafeMutablePointer<BurstBlock>
 
-  /// The queue's core counts the block as out and keeps the queue alive until it is back.
+  /// The queue's turn counts the block as out and keeps the queue alive until it is back.
   init(queue: NetworkQueue, block: UnsafeMutablePointer<BurstBlock>) {
     unsafe self.queue = queue
     unsafe self.block = block
@@ -42,7 +42,7 @@
   mutating func mark(cookie: UInt32) {
     for position in 0..<count {
       let entry = unsafe block.pointee.entries[position]
-      unsafe block.pointee.entries[position] = TransmitEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
+      unsafe block.pointee.entries[position] = FrameEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
     }
   }
 

@@ -8,7 +8,7 @@ internal import Synchronization
 // the first of a queue's line claims its buffers with it. A claim keeps these from whoever comes later: from senders with
 // later tickets, from new packets, and from rings that have what they need. A claim for more than is free makes those behind it
 // wait until there are so many. To that there is a limit: a claim that no buffer came to for as long as a sender's patience
-// rests, and those behind it go on (`QueueCore.bufferTimerFired`). A claim goes with its sender, whether he was served, gave up,
+// rests, and those behind it go on (`QueueTurn.bufferTimerFired`). A claim goes with its sender, whether he was served, gave up,
 // or his queue ended, and those behind it are looked at anew.
 
 extension PoolQueues {

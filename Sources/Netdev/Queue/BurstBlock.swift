@@ -5,7 +5,7 @@ internal import LibeventConcurrency
 struct BurstBlock {
   @usableFromInline static var capacity: Int { 64 }
   @usableFromInline var count: Int
-  @usableFromInline let entries: UnsafeMutablePointer<TransmitEntry>
+  @usableFromInline let entries: UnsafeMutablePointer<FrameEntry>
   /// When the frames were taken from the device, by the loop's clock; 0 for frames that were not received.
   var time: UInt64
   /// The next one, while this one is idle.
@@ -14,13 +14,13 @@ struct BurstBlock {
   /// Room for `capacity` frames: 64 unless it is to hold more than a burst.
   static func make(capacity: Int = Self.capacity) -> UnsafeMutablePointer<BurstBlock> {
     let block = UnsafeMutablePointer<BurstBlock>.allocate(capacity: 1)
-    let entries = UnsafeMutablePointer<TransmitEntry>.allocate(capacity: capacity)
-    unsafe entries.initialize(repeating: TransmitEntry(rawValue: 0), count: capacity)
+    let entries = UnsafeMutablePointer<FrameEntry>.allocate(capacity: capacity)
+    unsafe entries.initialize(repeating: FrameEntry(rawValue: 0), count: capacity)
     unsafe block.initialize(to: BurstBlock(count: 0, entries: entries))
     return unsafe block
   }
 
-  @usableFromInline init(count: Int, entries: UnsafeMutablePointer<TransmitEntry>) {
+  @usableFromInline init(count: Int, entries: UnsafeMutablePointer<FrameEntry>) {
     self.count = count
     unsafe self.entries = entries
     time = 0
@@ -57,22 +57,41 @@ extension NetworkQueue {
 
   /// On the loop: the block serves the next burst.
   nonisolated func recycle(_ block: UnsafeMutablePointer<BurstBlock>) {
-    let isLast = unsafe state.pointee.withCore { core in
-      core.blocksOut -= 1
-      unsafe block.pointee.next = core.idleBlock
-      unsafe core.idleBlock = block
-      return core.isFinished && core.blocksOut == 0
+    let isDone = unsafe frames.pointee.withTurn { turn in
+      unsafe turn.recycle(block)
+      return turn.isDone
     }
-    if isLast == true { releaseSelfIfDone() }
+    if isDone { releaseSelf() }
   }
 
   /// From any thread: one frame of a burst is dropped.
-  nonisolated func dropBurstFrame(_ entry: TransmitEntry) {
-    if isHere, let core = unsafe core {
-      core.releaseBuffer(entry.slot)
+  nonisolated func dropBurstFrame(_ entry: FrameEntry) {
+    if isHere {
+      unsafe frames.pointee.withTurn { $0.releaseBuffer(entry.slot) }
     } else {
       // The packet's end is the frame's end, wherever it happens.
       _ = packet(entry)
     }
+  }
+}
+
+extension QueueTurn {
+  /// The queue has ended, and no program holds a burst of it.
+  var isDone: Bool { isFinished && blocksOut == 0 }
+
+  /// An empty block; they are made once and come back.
+  func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
+    guard let block = idleBlock else { return unsafe BurstBlock.make() }
+    idleBlock = unsafe block.pointee.next
+    unsafe block.pointee.count = 0
+    unsafe block.pointee.time = 0
+    return unsafe block
+  }
+
+  /// An empty block is back.
+  func recycle(_ block: UnsafeMutablePointer<BurstBlock>) {
+    blocksOut -= 1
+    unsafe block.pointee.next = idleBlock
+    unsafe idleBlock = block
   }
 }

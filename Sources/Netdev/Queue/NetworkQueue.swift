@@ -21,66 +21,65 @@ public import LibeventConcurrency
   /// bytes each, up to two: ``canSend(_:)``.
   public nonisolated let maximumFrameLength: Int
 
-  /// Where packets wait that were submitted elsewhere than on the loop.
-  nonisolated let inlet: QueueInlet
+  /// What code outside the queue's loop leaves for it.
+  nonisolated let mailbox: QueueMailbox
   /// What the queue counts.
-  nonisolated let counters = QueueCounters()
+  nonisolated let counters: QueueCounters
   /// The loop as its thread knows it; fast paths compare.
   @usableFromInline nonisolated let loopIdentity: UInt
   // Proof: set once; what it points to belongs to the owner of each slot, and lives as long as the pool.
   @usableFromInline nonisolated(unsafe) let records: UnsafeMutablePointer<SlotRecord>
-  // Proof: touched on the loop's thread only, as the actor's isolated state is; it lives as long as the actor.
-  @usableFromInline nonisolated(unsafe) let state: UnsafeMutablePointer<QueueState>
-  // Proof: set once, on the loop, before anything else happens there; read on the loop.
-  nonisolated(unsafe) private(set) var core: QueueCore?
+  // Proof: touched on the loop's thread only, as the actor's isolated state is; the turn keeps it, and the actor the turn.
+  @usableFromInline nonisolated(unsafe) let frames: UnsafeMutablePointer<QueueFrames>
+  /// What the queue does on its loop.
+  let turn: QueueTurn
   // Proof: touched on the loop only; keeps the actor alive from its start until it is closed and every burst is back.
   nonisolated(unsafe) private var selfReference: NetworkQueue?
 
   /// The queue's loop.
   public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
 
-  init(index: Int, loop: LoopExecutor, pool: PacketPool, maximumFrameLength: Int) {
+  /// On the loop: the queue of a driver's part, which turns with the loop from `start` on.
+  ///
+  /// - Parameter signals: where the part's signals go, which is here from now on.
+  init(
+    _ part: any QueueDriver, signals: SignalTarget, index: Int, loop: LoopExecutor, pool: PacketPool, maximumFrameLength: Int,
+    busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
+    onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
+  ) {
     self.index = index
     self.loop = loop
     self.pool = pool
     self.maximumFrameLength = maximumFrameLength
     loopIdentity = loop.identity
-    inlet = QueueInlet(loop: loop, pool: pool, maximumFrame: maximumFrameLength)
+    mailbox = QueueMailbox(loop: loop, pool: pool, maximumFrame: maximumFrameLength)
+    counters = QueueCounters()
     unsafe records = pool.records
-    unsafe state = .allocate(capacity: 1)
-    unsafe state.initialize(to: QueueState(pool: pool, maximumFrame: maximumFrameLength))
+    let turn = QueueTurn(
+      part, signals: signals, mailbox: mailbox, counters: counters, loop: loop, pool: pool, maximumFrame: maximumFrameLength,
+      busyPoll: busyPoll, tell: tell, onBroken: onBroken)
+    self.turn = turn
+    unsafe frames = turn.frames
   }
 
-  deinit {
-    unsafe BurstBlock.free(state.pointee.ready)
-    unsafe BurstBlock.free(state.pointee.pending)
-    unsafe state.deallocate()
-    counters.free()
-  }
+  deinit { counters.free() }
 
   /// True when the caller is on the queue's loop.
-  @inlinable nonisolated var isHere: Bool { QueueState.isHere(loopIdentity) }
+  @inlinable nonisolated var isHere: Bool { QueueFrames.isHere(loopIdentity) }
 }
 
 // MARK: - Life
 
 extension NetworkQueue {
-  /// Makes the driver's part and joins the loop.
-  func prepare(
-    driver: any NetworkDriver, busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
-    onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
-  ) throws(NetworkDeviceError) {
-    let part = try driver.makeQueue(index: index, loop: loop, slots: SlotTable(pool), signal: QueueSignal(self))
-    let core = unsafe QueueCore(
-      queue: self, driver: part, state: state, loop: loop, pool: pool, busyPoll: busyPoll, tell: tell,
-      onBroken: onBroken)
-    unsafe self.core = core
-    unsafe state.pointee.core = Unmanaged.passUnretained(core)
+  /// On the loop: begins turning with it.
+  nonisolated func start() throws(NetworkDeviceError) {
     unsafe selfReference = self
-    do {
-      try core.start()
-    } catch {
-      throw NetworkDeviceError(.system, "joining the loop \(loop.name)", offered: "\(error)")
+    let refusal = unsafe frames.pointee.withTurn { turn -> LoopError? in
+      do throws(LoopError) { try turn.start() } catch { return error }
+      return nil
+    }
+    if let refusal {
+      throw NetworkDeviceError(.system, "joining the loop \(loop.name)", offered: "\(refusal)")
     }
   }
 
@@ -88,27 +87,18 @@ extension NetworkQueue {
   ///
   /// - Returns: why the queue ends: `cause`, unless it broke before.
   func stopAccepting(_ cause: NetworkDeviceError) -> NetworkDeviceError {
-    guard let core = unsafe core else { return cause }
-    core.stopAccepting(cause)
-    return core.end ?? cause
+    turn.stopAccepting(cause)
+    return turn.end ?? cause
   }
 
   /// The device is quiet (`confirmed`), or is not known to be: ends everything that waits.
   func finish(_ cause: NetworkDeviceError, confirmed: Bool) {
-    guard let core = unsafe core else { return }
-    if confirmed { core.finish(cause) } else { core.quarantine(cause) }
-    releaseSelfIfDone()
+    if confirmed { turn.finish(cause) } else { turn.quarantine(cause) }
+    if turn.isDone { releaseSelf() }
   }
 
-  nonisolated func noteInterrupt() { unsafe core?.noteInterrupt() }
-
-  nonisolated func breakQueue(_ error: NetworkDeviceError) { unsafe core?.breakQueue(error) }
-
-  /// On the loop: a burst came back, or the queue is closed.
-  nonisolated func releaseSelfIfDone() {
-    guard let core = unsafe core, core.isFinished, core.blocksOut == 0 else { return }
-    unsafe selfReference = nil
-  }
+  /// On the loop, when the queue is closed and every burst is back.
+  nonisolated func releaseSelf() { unsafe selfReference = nil }
 
   /// Runs code on the queue's loop: what a child task (`addTask`, `async let`), which leaves the loop, does to come back.
   ///
@@ -117,7 +107,7 @@ extension NetworkQueue {
   public func run<Result: Sendable, Failure: Error>(
     _ body: @Sendable (isolated NetworkQueue) async throws(Failure) -> Result
   ) async throws(Failure) -> Result {
-    unsafe core?.takeFromOutside()
+    turn.takeFromOutside()
     return try await body(self)
   }
 
@@ -126,14 +116,13 @@ extension NetworkQueue {
   /// - Throws: the cause, when the queue broke, and `cancelled`, which ends the wait alone; returns when the device was closed
   ///   by the program.
   public func closed() async throws(NetworkDeviceError) {
-    guard let core = unsafe core else { return }
-    if !core.isFinished {
-      let waiter = core.waiters.take(.closing)
-      core.closers.append(waiter)
-      if case .failed = await wait(waiter, core) {
+    if !turn.isFinished {
+      let waiter = turn.waiters.take(.closing)
+      turn.closers.append(waiter)
+      if case .failed = await wait(waiter) {
         throw NetworkDeviceError(.cancelled, "closed", offered: "the task was cancelled while it waited for the end")
       }
     }
-    if let cause = core.end, cause.code != .closed { throw cause }
+    if let cause = turn.end, cause.code != .closed { throw cause }
   }
 }

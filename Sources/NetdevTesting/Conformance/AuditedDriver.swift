@@ -61,7 +61,7 @@ final class AuditedQueue: QueueDriver {
   /// A posted buffer that the driver was not given.
   private var spare: UInt32?
   /// Entries that were altered and wait to be published, by what the queue calls them.
-  private var altered: [UInt64: TransmitEntry] = [:]
+  private var altered: [UInt64: FrameEntry] = [:]
 
   init(_ inner: any QueueDriver, slots: SlotTable, ledger: SlotLedger, log: AuditLog, interventions: Interventions) {
     self.inner = inner
@@ -75,9 +75,9 @@ final class AuditedQueue: QueueDriver {
 
   var transmitCapacity: Int { inner.transmitCapacity }
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
     if interventions.isJammed { return 0 }
-    var offered: [TransmitEntry] = []
+    var offered: [FrameEntry] = []
     for position in 0..<entries.count { offered.append(alter(entries[position])) }
     let digests = offered.map { ledger.digest($0) }
     let isPlain = ledger.isPlain && offered.allSatisfy { $0.isPlain }
@@ -107,14 +107,14 @@ final class AuditedQueue: QueueDriver {
   }
 
   /// A driver may refuse a frame for its length, and break its queue for anything else.
-  private func noteRefusal(of offered: [TransmitEntry], _ error: NetworkDeviceError) {
+  private func noteRefusal(of offered: [FrameEntry], _ error: NetworkDeviceError) {
     guard error.code == .frameTooLong else { return log.noteBreakage(error) }
     guard let first = offered.first, altered.isEmpty else { return }
     ledger.report(
       "a frame of up to MTU + 14 bytes is taken", "\(slots.length(of: first.slot)) bytes were refused: \(error)")
   }
 
-  private func alter(_ entry: TransmitEntry) -> TransmitEntry {
+  private func alter(_ entry: FrameEntry) -> FrameEntry {
     if let known = altered[entry.rawValue] { return known }
     let slot = entry.slot
     let length = slots.length(of: slot)
@@ -126,7 +126,7 @@ final class AuditedQueue: QueueDriver {
     case .split: split(slot, length)
     }
     // Such a frame is never a plain one.
-    let made = TransmitEntry(rawValue: entry.rawValue | 1 << 63)
+    let made = FrameEntry(rawValue: entry.rawValue | 1 << 63)
     altered[entry.rawValue] = made
     return made
   }
@@ -144,7 +144,7 @@ final class AuditedQueue: QueueDriver {
     slots.append(slot: spare, offset: slots.headroom, length: length - first, to: slot, last: slot)
   }
 
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     ledger.noteLook()
     let count: Int
     do throws(NetworkDeviceError) {
@@ -158,7 +158,7 @@ final class AuditedQueue: QueueDriver {
 
   /// The hand-overs that can be; the others are reported and go no further.
   private func kept(
-    _ count: Int, of entries: inout MutableSpan<TransmitEntry>, _ operation: String, _ isRight: (TransmitEntry) -> Bool
+    _ count: Int, of entries: inout MutableSpan<FrameEntry>, _ operation: String, _ isRight: (FrameEntry) -> Bool
   ) -> Int {
     guard (0...entries.count).contains(count) else {
       ledger.report("\(operation) fills what it is given", "it says \(count) of \(entries.count)")
@@ -174,7 +174,7 @@ final class AuditedQueue: QueueDriver {
 
   // MARK: Reception
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     if let breakage = interventions.takeBreakage() { throw breakage }
     let count: Int
     do throws(NetworkDeviceError) {
@@ -244,7 +244,7 @@ final class AuditedQueue: QueueDriver {
     inner.disarm()
   }
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     inner.drain(
       transmitted: { entry in if ledger.release(entry, how: "the draining") { transmitted(entry) } },
       posted: { slot in if ledger.takeBack(slot, how: "the draining") { posted(slot) } })

@@ -76,7 +76,7 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
   // MARK: Transmission
 
   /// What of a frame's buffer must stay as it is while the driver has it: of one that somebody else holds too, all of it.
-  func digest(_ entry: TransmitEntry) -> UInt64 {
+  func digest(_ entry: FrameEntry) -> UInt64 {
     let table = slots.table
     let slot = entry.slot
     guard table.segments(of: slot) == 1 else { return 0 }
@@ -96,7 +96,7 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
     return digest
   }
 
-  func submit(_ entry: TransmitEntry, digest: UInt64) {
+  func submit(_ entry: FrameEntry, digest: UInt64) {
     state.withLock { state in
       state.inFlight[entry.rawValue, default: Flight(digest: digest)].count += 1
       state.inFlightCount += 1
@@ -106,7 +106,7 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
   }
 
   /// The driver is done with a frame; false when it had none such.
-  func release(_ entry: TransmitEntry, how: String) -> Bool {
+  func release(_ entry: FrameEntry, how: String) -> Bool {
     let flight = state.withLock { state -> Flight? in
       guard var flight = state.inFlight[entry.rawValue] else { return nil }
       flight.count -= 1
@@ -182,7 +182,7 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
     log.noteBreakage(error)
   }
 
-  func willFail(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
+  func willFail(_ entry: FrameEntry, _ error: NetworkDeviceError) {
     noteSignal("a failed frame")
     _ = release(entry, how: "failing")
   }

@@ -63,8 +63,8 @@ private final class PacedQueue: QueueDriver {
   let signal: QueueSignal
   var hook: (loop: LoopExecutor, token: TurnHook.Token)?
   var record = PacedDriver.Record()
-  var held: [TransmitEntry] = []
-  var released: [TransmitEntry] = []
+  var held: [FrameEntry] = []
+  var released: [FrameEntry] = []
   var posted: [UInt32] = []
 
   init(_ driver: PacedDriver, slots: SlotTable, signal: QueueSignal) {
@@ -89,21 +89,21 @@ private final class PacedQueue: QueueDriver {
 
   var transmitCapacity: Int { driver.capacity }
 
-  func transmit(_ entries: Span<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, driver.capacity - held.count - released.count)
     for position in 0..<count { held.append(entries[position]) }
     record.mostInFlight = max(record.mostInFlight, held.count + released.count)
     return count
   }
 
-  func takeReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+  func takeReleased(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int {
     let count = min(entries.count, released.count)
     for position in 0..<count { entries[position] = released[position] }
     released.removeFirst(count)
     return count
   }
 
-  func takeReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int { 0 }
+  func takeReceived(into entries: inout MutableSpan<FrameEntry>) throws(NetworkDeviceError) -> Int { 0 }
   var receiveRoom: Int { driver.capacity - posted.count }
 
   func post(_ slots: Span<UInt32>) throws(NetworkDeviceError) -> Int {
@@ -115,7 +115,7 @@ private final class PacedQueue: QueueDriver {
   func arm(received: Bool, released: ReleaseInterrupt) -> Bool { released != .never && !self.released.isEmpty }
   func disarm() {}
 
-  func drain(transmitted: (TransmitEntry) -> Void, posted: (UInt32) -> Void) {
+  func drain(transmitted: (FrameEntry) -> Void, posted: (UInt32) -> Void) {
     if let hook { try? hook.loop.removeHook(hook.token) }
     for entry in held + released { transmitted(entry) }
     for slot in self.posted { posted(slot) }

@@ -28,7 +28,7 @@ enum QueueNotice: Sendable {
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   /// Tells of copies when they have become many.
   @inline(never) func noteManyCopies() {
     copiesToTell = .max

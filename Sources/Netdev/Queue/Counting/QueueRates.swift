@@ -47,36 +47,14 @@ public struct QueueRates: Sendable, Hashable, CustomStringConvertible {
 extension QueueStatistics {
   /// What was done since an earlier reading of the same queues.
   public func since(_ earlier: QueueStatistics) -> QueueRates {
-    var change = self
-    for count in Self.counts { change[keyPath: count] &-= min(earlier[keyPath: count], self[keyPath: count]) }
-    for count in QueueDriverStatistics.counts {
-      change.driver[keyPath: count] &-= min(earlier.driver[keyPath: count], driver[keyPath: count])
-    }
+    var (change, earlier) = (self, earlier)
+    change.withNumbers { numbers in earlier.withNumbers { numbers.subtract($0) } }
+    // These are levels.
+    change.sendersWaiting = sendersWaiting
+    change.driver.quarantined = driver.quarantined
     change.residency = residency.since(earlier.residency)
-    change.senderWait = senderWait - min(earlier.senderWait, senderWait)
     let interval = max(.zero, earlier.time.duration(to: time))
     return QueueRates(interval: interval, change: change)
-  }
-
-  /// Every number that only grows.
-  private static var counts: [WritableKeyPath<QueueStatistics, UInt64>] {
-    [
-      \.packetsReceived, \.packetsSubmitted, \.packetsReleased, \.packetsFailed, \.packetsRefused, \.droppedAtEnd,
-      \.ringFull,
-      \.poolEmpty, \.submittedOutside, \.outsideWakeups, \.starved, \.copiedToSend, \.copiedToChange, \.quarantined,
-      \.interruptsSuppressed,
-      \.loopStalls, \.activeTurns,
-    ]
-  }
-}
-
-extension QueueDriverStatistics {
-  /// Every number that only grows: all but the quarantine.
-  fileprivate static var counts: [WritableKeyPath<QueueDriverStatistics, UInt64>] {
-    [
-      \.kicks, \.kicksSuppressed, \.interrupts, \.bytesReceived, \.bytesSubmitted, \.receiveDropsChecksum,
-      \.receiveDropsSegmentation, \.receiveDropsLength, \.receiveRingEmpty, \.recoveries, \.resubmitted,
-    ]
   }
 }
 

@@ -74,13 +74,13 @@ struct ResidencySampler {
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   /// The first of some frames that are about to be published is watched: under the cookie of whoever waits for it, or
   /// under one of the sampler's own.
-  @inline(never) func sample(_ first: UnsafeMutablePointer<TransmitEntry>) {
+  @inline(never) func sample(_ first: UnsafeMutablePointer<FrameEntry>) {
     let entry = unsafe first.pointee
     let cookie = entry.cookie == 0 ? samplerCookie : entry.cookie
-    unsafe first.pointee = TransmitEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
+    unsafe first.pointee = FrameEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
     sampler.begin(cookie, at: netdev_monotonic_nanoseconds())
   }
 }

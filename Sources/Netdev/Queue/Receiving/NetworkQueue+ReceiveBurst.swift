@@ -12,14 +12,13 @@ extension NetworkQueue {
 
   /// Takes a burst of frames that are at hand; nil when there are none, at once.
   public func receiveBurstIfAny() -> sending PacketBurst? {
-    guard let core = unsafe core else { return nil }
-    core.takeFromOutside()
+    turn.takeFromOutside()
     return takeReadyBurst()
   }
 
   @usableFromInline nonisolated func takeReadyBurst() -> PacketBurst? {
-    let block: UnsafeMutablePointer<BurstBlock>?? = unsafe state.pointee.withCore { core in
-      unsafe core.consumers.isEmpty && (core.readyCount > 0 || core.pump()) ? core.takeReadyBlock() : nil
+    let block: UnsafeMutablePointer<BurstBlock>?? = unsafe frames.pointee.withTurn { turn in
+      unsafe turn.consumers.isEmpty && (turn.readyCount > 0 || turn.pump()) ? turn.takeReadyBlock() : nil
     }
     guard case let block?? = unsafe block else { return nil }
     return unsafe PacketBurst(queue: self, block: block)

@@ -42,9 +42,9 @@ extension NetworkQueue {
 
       /// A packet that is at hand.
       @inlinable public mutating func takePacket() -> Packet? {
-        guard QueueState.isHere(loopIdentity) else { return takeAhead() }
-        let state = unsafe queue.state
-        return unsafe QueueState.takeReady(state) ?? QueueState.pumpAndTake(state)
+        guard QueueFrames.isHere(loopIdentity) else { return takeAhead() }
+        let frames = unsafe queue.frames
+        return unsafe QueueFrames.takeReady(frames) ?? QueueFrames.pumpAndTake(frames)
       }
 
       /// What has been fetched ahead comes first; if the iterator is on the loop by now, the rest follows from there.
@@ -52,27 +52,27 @@ extension NetworkQueue {
         if let packet = ahead?.take() { return packet }
         ahead = nil
         loopIdentity = queue.loopIdentity
-        return QueueState.isHere(loopIdentity) ? takePacket() : nil
+        return QueueFrames.isHere(loopIdentity) ? takePacket() : nil
       }
 
       /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
       @inlinable nonisolated(nonsending) public mutating func nextPacket() async -> Packet? {
         if let packet = takePacket() { return packet }
-        if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
+        if QueueFrames.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
         return await fetchAhead()
       }
 
       /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
       @inlinable nonisolated(nonsending) public mutating func next() async -> Packet? {
         if let packet = takePacket() { return packet }
-        if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
+        if QueueFrames.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
         return await fetchAhead()
       }
 
       /// The next packet, or nil at the end and when the task is cancelled; what `for await` calls. Without a deadline.
       @inlinable nonisolated(nonsending) public mutating func next(isolation actor: (any Actor)?) async -> Packet? {
         if let packet = takePacket() { return packet }
-        if QueueState.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
+        if QueueFrames.isHere(queue.loopIdentity) { return await queue.nextSlowly() }
         return await fetchAhead()
       }
 
@@ -86,7 +86,7 @@ extension NetworkQueue {
   }
 
   /// The packet of a slot that the queue owns: the object that travels with it, or a new one.
-  @inlinable nonisolated func packet(_ entry: TransmitEntry) -> Packet {
+  @inlinable nonisolated func packet(_ entry: FrameEntry) -> Packet {
     unsafe Packet(owning: records.advanced(by: Int(entry.slot)))
   }
 
@@ -98,36 +98,35 @@ extension NetworkQueue {
 
   /// Waits for frames: one, or a burst. Nil at the end or when the task is cancelled, and when the time is over that there is.
   func fetch(_ wish: Waiter.Wish, within limit: Duration? = nil) async -> Waiter.Outcome? {
-    guard let core = unsafe core else { return nil }
-    core.takeFromOutside()
-    if core.consumers.isEmpty, core.isOpen {
+    turn.takeFromOutside()
+    if turn.consumers.isEmpty, turn.isOpen {
       // A loop body that never suspends must still let its turn end: after a budget of frames it goes on in the next one.
-      if core.readyCount == 0, core.turnIsSpent { await waitForNextTurn(core) }
+      if turn.readyCount == 0, turn.turnIsSpent { await waitForNextTurn() }
     }
-    if core.consumers.isEmpty, core.isOpen {
-      if core.readyCount == 0 { _ = core.pump() }
-      if core.readyCount > 0 {
+    if turn.consumers.isEmpty, turn.isOpen {
+      if turn.readyCount == 0 { _ = turn.pump() }
+      if turn.readyCount > 0 {
         if Task.isCancelled { return nil }
         switch wish {
-        case .burst, .ahead: return unsafe .block(core.takeReadyBlock())
-        default: return .frame(core.takeReady())
+        case .burst, .ahead: return unsafe .block(turn.takeReadyBlock())
+        default: return .frame(turn.takeReady())
         }
       }
     }
-    if core.end != nil || Task.isCancelled { return nil }
-    let waiter = core.waiters.take(wish)
+    if turn.end != nil || Task.isCancelled { return nil }
+    let waiter = turn.waiters.take(wish)
     var timer: LoopTimer?
     if let limit {
-      do throws(LoopError) { timer = try core.timer(of: waiter) { $0.consumers.remove($1) } } catch {
+      do throws(LoopError) { timer = try turn.timer(of: waiter) { $0.consumers.remove($1) } } catch {
         // A wait without the end that it was to have is none.
-        core.waiters.putBack(waiter)
+        turn.waiters.putBack(waiter)
         return nil
       }
       timer?.schedule(after: limit)
     }
-    core.consumers.append(waiter)
-    core.interestChanged()
-    let outcome = await wait(waiter, core)
+    turn.consumers.append(waiter)
+    turn.interestChanged()
+    let outcome = await wait(waiter)
     timer?.cancel()
     if case .failed = outcome { return nil }
     return outcome

@@ -33,7 +33,7 @@ extension NetworkQueue {
   /// For a consumer outside: frames at hand, this one's share of them if several wait.
   func receiveAhead() async -> sending PacketBurst? {
     guard let outcome = await fetch(.ahead), case .block(let block) = outcome else { return nil }
-    unsafe core?.deferSubmissions()
+    turn.deferSubmissions()
     return unsafe PacketBurst(queue: self, block: block)
   }
 
@@ -43,35 +43,40 @@ extension NetworkQueue {
     burst.dropFirst(position)
     guard burst.count > 0 else { return }
     let block = unsafe burst.takeBlock()
-    if inlet.giveBack(block: UInt(bitPattern: block)) { return }
-    inlet.noteDropped(unsafe block.pointee.count)
+    if mailbox.giveBack(block: UInt(bitPattern: block)) { return }
+    mailbox.noteDropped(unsafe block.pointee.count)
     _ = unsafe PacketBurst(queue: self, block: block)
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   /// Takes back what consumers outside were given and did not use.
   func takeReturned() {
-    for address in inlet.takeReturned() {
+    for address in mailbox.takeReturned() {
       guard let block = unsafe UnsafeMutablePointer<BurstBlock>(bitPattern: address) else { continue }
-      if isOpen { unsafe putBack(block) } else { inlet.noteDropped(unsafe block.pointee.count) }
-      // Empty, or its frames are dropped.
-      _ = unsafe PacketBurst(queue: queue, block: block)
+      if isOpen { unsafe putBack(block) } else { unsafe drop(block) }
+      unsafe recycle(block)
     }
+  }
+
+  /// Nobody will receive these frames any more.
+  private func drop(_ block: UnsafeMutablePointer<BurstBlock>) {
+    mailbox.noteDropped(unsafe block.pointee.count)
+    for position in unsafe 0..<block.pointee.count { releaseBuffer(unsafe block.pointee.entries[position].slot) }
   }
 
   /// Puts received frames before those at hand, and lets whoever waits have them.
   private func putBack(_ block: UnsafeMutablePointer<BurstBlock>) {
-    let ready = unsafe state.pointee.ready
+    let ready = unsafe frames.pointee.ready
     let left = readyCount
     let count = unsafe block.pointee.count
     let joined = unsafe BurstBlock.make(capacity: max(BurstBlock.capacity, count + left))
     unsafe joined.pointee.entries.update(from: block.pointee.entries, count: count)
     unsafe joined.pointee.entries.advanced(by: count).update(
-      from: ready.pointee.entries.advanced(by: state.pointee.readyHead), count: left)
+      from: ready.pointee.entries.advanced(by: frames.pointee.readyHead), count: left)
     unsafe joined.pointee.count = count + left
-    unsafe state.pointee.ready = joined
-    unsafe state.pointee.readyHead = 0
+    unsafe frames.pointee.ready = joined
+    unsafe frames.pointee.readyHead = 0
     unsafe BurstBlock.free(ready)
     unsafe block.pointee.count = 0
     serveConsumers()

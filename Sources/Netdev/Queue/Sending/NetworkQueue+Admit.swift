@@ -37,34 +37,33 @@ extension NetworkQueue {
   ///   buffers, or when none came for as long as ``bufferPatience``; `cancelled`; `closed` or the cause.
   func admit(_ packet: consuming Packet, for operation: String) async throws(NetworkDeviceError) -> Packet {
     if isSendable(packet) {
-      _ = try await reserve(for: operation)
+      try await reserve(for: operation)
       return consume packet
     }
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
-    if let end = core.end { throw end.met(by: operation) }
+    if let end = turn.end { throw end.met(by: operation) }
     guard canSend(packet) else { throw .tooLong(packet.count, maximumFrameLength, operation) }
     if unsafe pool.owns(packet.record) {
-      _ = try await reserve(for: operation)
+      try await reserve(for: operation)
       return consume packet
     }
     try checkBuffers(for: packet.count, operation)
-    try await lookForRoom(1, core, operation)
-    let hasRoom = unsafe state.pointee.credits > 0 && core.lineIsEmpty
-    if hasRoom, core.bufferLine.isEmpty, let first = unsafe core.takeChain(for: packet.count) {
-      return unsafe core.adopt(packet, into: first)
+    try await lookForRoom(for: operation)
+    let hasRoom = unsafe frames.pointee.credits > 0 && turn.lineIsEmpty
+    if hasRoom, turn.bufferLine.isEmpty, let first = unsafe turn.takeChain(for: packet.count) {
+      return unsafe turn.adopt(packet, into: first)
     }
     if Task.isCancelled { throw .cancelled(operation) }
     // What has been accepted is the device's, as far as there is room.
-    core.flush()
-    if let end = core.end { throw end.met(by: operation) }
-    if hasRoom { core.statistics.poolEmpty &+= 1 } else { core.statistics.ringFull &+= 1 }
-    let waiter = core.waiters.take(.buffers)
+    turn.flush()
+    if let end = turn.end { throw end.met(by: operation) }
+    if hasRoom { turn.statistics.poolEmpty &+= 1 } else { turn.statistics.ringFull &+= 1 }
+    let waiter = turn.waiters.take(.buffers)
     waiter.need = packet.count
-    core.joinBufferLine(waiter, hasRoom: hasRoom)
-    switch await waitToSend(waiter, core) {
+    turn.joinBufferLine(waiter, hasRoom: hasRoom)
+    switch await waitToSend(waiter) {
     case .buffers(let first):
-      let adopted = unsafe core.adopt(packet, into: first)
-      try core.useGranted(1, for: operation)
+      let adopted = unsafe turn.adopt(packet, into: first)
+      try turn.redeem(1, for: operation)
       return adopted
     case .failed(let error): throw error.met(by: operation)
     default: throw NetworkDeviceError(.closed, operation)
@@ -91,35 +90,33 @@ extension NetworkQueue {
 
 extension NetworkQueue {
   /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
-  func reserve(_ count: Int = 1, for operation: String) async throws(NetworkDeviceError) -> QueueCore {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
-    if let end = core.end { throw end.met(by: operation) }
-    let need = min(count, core.driver.transmitCapacity)
-    try await lookForRoom(need, core, operation)
-    if unsafe state.pointee.credits >= need, core.lineIsEmpty { return core }
+  func reserve(_ count: Int = 1, for operation: String) async throws(NetworkDeviceError) {
+    if let end = turn.end { throw end.met(by: operation) }
+    let need = min(count, turn.driver.transmitCapacity)
+    try await lookForRoom(need, for: operation)
+    if unsafe frames.pointee.credits >= need, turn.lineIsEmpty { return }
     if Task.isCancelled { throw .cancelled(operation) }
-    core.statistics.ringFull &+= 1
-    let waiter = core.waiters.take(.space)
+    turn.statistics.ringFull &+= 1
+    let waiter = turn.waiters.take(.space)
     waiter.need = need
     waiter.ticket = pool.queues.takeTicket()
-    core.senders.append(waiter)
-    unsafe state.pointee.credits = 0
-    core.refuseSubmissions()
-    core.interestChanged()
-    let outcome = await waitToSend(waiter, core)
+    turn.senders.append(waiter)
+    turn.withdrawCredits()
+    turn.refuseSubmissions()
+    turn.interestChanged()
+    let outcome = await waitToSend(waiter)
     if case .failed(let error) = outcome { throw error.met(by: operation) }
-    try core.useGranted(need, for: operation)
-    return core
+    try turn.redeem(need, for: operation)
   }
 
-  /// What this task has left in the inlet goes first; and room that there is without waiting for others is in the credits then.
-  func lookForRoom(_ need: Int = 1, _ core: QueueCore, _ operation: String) async throws(NetworkDeviceError) {
-    core.takeSubmissions()
-    if unsafe state.pointee.credits < need, core.senders.isEmpty { core.takeReleased() }
-    if unsafe state.pointee.credits < need, core.lineIsEmpty, core.ringRoom >= need {
+  /// What this task has left in the mailbox goes first; and room that there is without waiting for others is in the credits then.
+  func lookForRoom(_ need: Int = 1, for operation: String) async throws(NetworkDeviceError) {
+    turn.takeSubmissions()
+    if unsafe frames.pointee.credits < need, turn.senders.isEmpty { turn.takeReleased() }
+    if unsafe frames.pointee.credits < need, turn.lineIsEmpty, turn.ringRoom >= need {
       // There is room, but the turn's budget is used up: goes on in the next one.
-      await waitForNextTurn(core)
+      await waitForNextTurn()
     }
-    if let end = core.end { throw end.met(by: operation) }
+    if let end = turn.end { throw end.met(by: operation) }
   }
 }

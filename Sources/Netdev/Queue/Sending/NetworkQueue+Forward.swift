@@ -109,7 +109,7 @@ extension NetworkQueue {
     do throws(NetworkDeviceError) {
       try await accept(consume packet, in: batch, limit: limit, for: "forward")
     } catch {
-      unsafe core?.statistics.packetsFailed &+= 1
+      turn.statistics.packetsFailed &+= 1
       if error.code != .frameTooLong { throw error }
     }
   }
@@ -119,13 +119,13 @@ extension NetworkQueue {
     in batch: Waiter, limit: Int, for operation: String = "forward"
   ) async throws(NetworkDeviceError) {
     try await waitForLimit(limit, of: batch, for: operation)
-    _ = try await reserve(for: operation)
+    try await reserve(for: operation)
   }
 
   /// Room that this task has and does not use now is for whoever waits for it.
   @usableFromInline func leaveRoom() {
-    guard let core = unsafe core, !core.lineIsEmpty else { return }
-    core.updateCredits()
+    guard !turn.lineIsEmpty else { return }
+    turn.updateCredits()
   }
 
   /// What a pipeline came to. It ends at once when this queue ends, and when the task that asked for it is cancelled.
@@ -137,7 +137,7 @@ extension NetworkQueue {
       pipeline.cancel()
     }
     batch.pipeline = nil
-    let end = unsafe core?.end
+    let end = turn.end
     if Task.isCancelled, end?.code ?? .closed == .closed {
       // What the source threw of its own is more than that the task was cancelled; what the wait threw is just that.
       if let failure, !failure.isOfCancellation { return failure }

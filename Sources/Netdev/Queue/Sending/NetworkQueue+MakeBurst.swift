@@ -18,25 +18,24 @@ extension NetworkQueue {
   /// - Throws: `frameTooLong` when the device takes no such frame; `outOfMemory` when there is no buffer to spare:
   ///   some are when frames in flight have been released (`releases` tells). `closed` or the cause when the queue has ended.
   public func makeBurst(count: Int, length: Int) throws(NetworkDeviceError) -> PacketBurst {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "makeBurst") }
-    if let end = core.end { throw end }
+    if let end = turn.end { throw end }
     guard length >= 0, length <= maximumFrameLength else {
       throw NetworkDeviceError(
         .frameTooLong, "makeBurst", offered: "\(length) bytes", advice: "this device takes up to \(maximumFrameLength)")
     }
     let buffers = pool.buffersNeeded(for: length)
     let wanted = min(max(count, 1), BurstBlock.capacity, LocalSlots.capacity / buffers) * buffers
-    let taken = core.takeFreeSlots(wanted) / buffers
+    let taken = turn.takeFreeSlots(wanted) / buffers
     guard taken > 0 else {
       throw NetworkDeviceError(
         .outOfMemory, "makeBurst", offered: "the pool has no buffer to spare",
         advice: "make the pool larger, or wait for releases")
     }
-    return unsafe PacketBurst(queue: self, block: core.makeBlock(ofFrames: taken, buffers: buffers, length: length))
+    return unsafe PacketBurst(queue: self, block: turn.makeBlock(ofFrames: taken, buffers: buffers, length: length))
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   /// Sees to it that `wanted` free slots are at hand, as far as the pool has them beyond its reserve and what senders wait for;
   /// says how many there are for a program.
   fileprivate func takeFreeSlots(_ wanted: Int) -> Int {
@@ -62,7 +61,7 @@ extension QueueCore {
     blocksOut += 1
     if buffers > 1 {
       for position in 0..<count {
-        unsafe block.pointee.entries[position] = TransmitEntry(slot: chain(of: buffers, length), isPlain: false)
+        unsafe block.pointee.entries[position] = FrameEntry(slot: chain(of: buffers, length), isPlain: false)
       }
       unsafe block.pointee.count = count
       return unsafe block
@@ -74,11 +73,11 @@ extension QueueCore {
     let headroom = pool.configuration.headroom
     for position in 0..<count {
       let slot = unsafe slots[position]
-      let record = unsafe state.pointee.records.advanced(by: Int(slot))
+      let record = unsafe frames.pointee.records.advanced(by: Int(slot))
       unsafe record.pointee.unpoison()
       unsafe record.pointee.home = local
       unsafe record.pointee.setFrame(offset: headroom, length: length)
-      unsafe entries[position] = TransmitEntry(slot: slot)
+      unsafe entries[position] = FrameEntry(slot: slot)
     }
     unsafe block.pointee.count = count
     return unsafe block
@@ -89,7 +88,7 @@ extension QueueCore {
     var chain = ChainUnderConstruction()
     for _ in 0..<buffers {
       unsafe local.pointee.count -= 1
-      let record = unsafe state.pointee.records.advanced(by: Int(local.pointee.slots[local.pointee.count]))
+      let record = unsafe frames.pointee.records.advanced(by: Int(local.pointee.slots[local.pointee.count]))
       unsafe record.pointee.unpoison()
       unsafe record.pointee.home = local
       unsafe chain.append(record, in: pool, of: length)

@@ -1,4 +1,7 @@
+#if Testing
 internal import CNetdevSystem
+#endif
+
 internal import LibeventConcurrency
 
 // Sending: it returns when the device has released the buffers. Interrupts for a batch may be delayed over what is in flight
@@ -18,20 +21,19 @@ extension NetworkQueue {
   public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
     if Task.isCancelled { throw .cancelled("send") }
     let sendable = try await admit(consume packet, for: "send")
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "send") }
     #if Testing
     if unsafe netdev_fault_is_planted("early-send") {
       accept(consume sendable)
-      return core.interestChanged()
+      return turn.interestChanged()
     }
     #endif
-    let waiter = core.waiters.take(.release)
-    core.releaseWaiters += 1
+    let waiter = turn.waiters.take(.release)
+    turn.releaseWaiters += 1
     accept(consume sendable, cookie: waiter.index)
-    core.interestChanged()
+    turn.interestChanged()
     await park(waiter)
     let outcome = waiter.outcome
-    core.waiters.putBack(waiter)
+    turn.waiters.putBack(waiter)
     if case .failed(let error) = outcome { throw error }
   }
 
@@ -88,9 +90,8 @@ extension NetworkQueue {
 
 extension NetworkQueue {
   @usableFromInline func openBatch(isPipeline: Bool = false) throws(NetworkDeviceError) -> Waiter {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submit") }
-    if let end = core.end { throw end.met(by: "send") }
-    let batch = core.waiters.take(.batch)
+    if let end = turn.end { throw end.met(by: "send") }
+    let batch = turn.waiters.take(.batch)
     batch.flights = 0
     batch.enough = nil
     batch.failure = nil
@@ -126,7 +127,7 @@ extension NetworkQueue {
         try await accept(packet, in: batch, for: "send")
       }
     }
-    _ = try await reserve(burst.count, for: "send")
+    try await reserve(burst.count, for: "send")
     accept(burst, in: batch)
   }
 
@@ -142,18 +143,18 @@ extension NetworkQueue {
   func closeBatch(_ batch: Waiter, _ failure: NetworkDeviceError?) async throws(NetworkDeviceError) {
     await waitForFlights(batch, atMost: 0)
     let failure = failure ?? batch.failure
-    unsafe core?.waiters.putBack(batch)
+    turn.waiters.putBack(batch)
     if let failure { throw failure }
   }
 
   private func waitForFlights(_ batch: Waiter, atMost enough: Int) async {
-    guard batch.flights > enough, let core = unsafe core else { return }
+    guard batch.flights > enough else { return }
     // Often they have been released by now and only need to be taken.
-    core.pumpReleases()
+    turn.pumpReleases()
     guard batch.flights > enough else { return }
     batch.outcome = .pending
     batch.enough = enough
-    core.interestChanged()
+    turn.interestChanged()
     await park(batch)
   }
 }

@@ -7,7 +7,7 @@ extension NetworkQueue {
   /// Submits a packet and returns once it is published: the queue's loop has taken it and the device will see it at the
   /// latest at the end of the loop's turn.
   ///
-  /// Elsewhere than on the loop it returns once the packet is in the queue's inlet, in order: the loop is woken at most once
+  /// Elsewhere than on the loop it returns once the packet is in the queue's mailbox, in order: the loop is woken at most once
   /// for 32 packets, and takes them at the latest after a millisecond.
   ///
   /// Suspends while the ring is full, first in first out. The buffer returns to its pool when the device has released it
@@ -40,7 +40,7 @@ extension NetworkQueue {
 
   /// Elsewhere than on the loop: leaves the packet for the loop to take; returns it when it must go the long way.
   @usableFromInline nonisolated func submitFromOutside(_ packet: consuming Packet) -> Packet? {
-    isHere ? packet : inlet.offer(consume packet)
+    isHere ? packet : mailbox.offer(consume packet)
   }
 
   /// On the loop: the packet can be taken as it is, now, and lies in one buffer.
@@ -49,29 +49,18 @@ extension NetworkQueue {
   /// On the loop: the packet can be taken as it is when there is room, and lies in one buffer.
   @inlinable nonisolated func isSimple(_ packet: borrowing Packet) -> Bool {
     let record = unsafe packet.record
-    return unsafe state.pointee.owns(record) && record.pointee.segments == 1
-      && record.pointee.frameLength <= state.pointee.maximumFrame
+    return unsafe frames.pointee.owns(record) && record.pointee.segments == 1
+      && record.pointee.frameLength <= frames.pointee.maximumFrame
   }
 
   /// On the loop: takes a packet that lies in one buffer; its reference is the driver's now.
   @inlinable nonisolated func acceptSingle(_ packet: consuming Packet, cookie: UInt32 = 0) {
-    // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
-    let isPlain = isKnownUniquelyReferenced(&packet.object)
-    let slot = unsafe packet.record.pointee.slot
-    _ = unsafe Unmanaged.passRetained(packet.object)
-    if isPlain {
-      unsafe QueueState.append(TransmitEntry(slot: slot, cookie: cookie), to: state)
-    } else {
-      unsafe QueueState.appendHeld(slot, cookie: cookie, to: state)
-    }
+    unsafe QueueFrames.acceptSingle(consume packet, cookie: cookie, to: frames)
   }
 
   /// On the loop: takes the packet; its reference is the driver's now.
   nonisolated func accept(_ packet: consuming Packet, cookie: UInt32 = 0) {
-    if unsafe packet.record.pointee.segments == 1 { return acceptSingle(consume packet, cookie: cookie) }
-    let slot = unsafe packet.record.pointee.slot
-    _ = unsafe Unmanaged.passRetained(packet.object)
-    unsafe QueueState.appendHeld(slot, cookie: cookie, to: state)
+    unsafe QueueFrames.accept(consume packet, cookie: cookie, to: frames)
   }
 
   @usableFromInline func submitSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {
@@ -101,7 +90,7 @@ extension NetworkQueue {
   }
 
   @inlinable nonisolated func hasRoom(for count: Int) -> Bool {
-    unsafe state.pointee.credits >= count
+    unsafe frames.pointee.credits >= count
   }
 
   /// The burst's frames lie in this queue's pool, whichever of its devices received them, and none is longer than a frame
@@ -114,8 +103,7 @@ extension NetworkQueue {
   @usableFromInline nonisolated func publish(_ burst: consuming PacketBurst) {
     guard unsafe burst.queue === self else { return publishOfAnother(burst) }
     let block = unsafe burst.takeBlock()
-    // A burst comes from a queue, whose core is there as long as the queue.
-    unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
+    unsafe frames.pointee.withTurn { unsafe $0.publishBurst(block) }
     unsafe block.pointee.count = 0
     unsafe recycle(block)
   }
@@ -123,7 +111,7 @@ extension NetworkQueue {
   /// Publishes the frames of a burst whose block belongs to another queue, and goes back there with the empty burst.
   private nonisolated func publishOfAnother(_ burst: consuming PacketBurst) {
     let block = unsafe burst.block
-    unsafe state.pointee.withCore { unsafe $0.publishBurst(block) }
+    unsafe frames.pointee.withTurn { unsafe $0.publishBurst(block) }
     unsafe block.pointee.count = 0
     _ = consume burst
   }
@@ -135,7 +123,7 @@ extension NetworkQueue {
         try await submitSlowly(packet)
       }
     }
-    _ = try await reserve(burst.count, for: "submit")
+    try await reserve(burst.count, for: "submit")
     publish(burst)
   }
 }

@@ -11,7 +11,7 @@ extension NetworkQueue {
   ///
   /// On the queue's loop there is room as far as ring and pool have some, once the device has had its turn with what was published
   /// before; nobody who waits for room is passed over. A packet that is not in the queue's pool moves there, if there are buffers.
-  /// Elsewhere there is room as far as the queue's inlet has some (256 packets) and nobody waits; the loop takes them as those of
+  /// Elsewhere there is room as far as the queue's mailbox has some (256 packets) and nobody waits; the loop takes them as those of
   /// `submit(_:)`. What was taken and cannot be sent after all, because the queue ends, counts among `packetsFailed`.
   ///
   /// Every packet that comes back counts among ``QueueStatistics/packetsRefused``. To try again at once is vain, and holds the loop:
@@ -57,15 +57,15 @@ extension NetworkQueue {
   /// Frames that `trySubmit(_:)` would take at this moment, if they lie in the queue's pool.
   ///
   /// On the queue's loop: the room of the ring, as far as the pool leaves its reserve to reception; 0 while somebody waits for room.
-  /// Elsewhere a snapshot of what the queue's inlet takes.
+  /// Elsewhere a snapshot of what the queue's mailbox takes.
   public nonisolated var transmitRoom: Int {
-    guard isHere else { return inlet.room }
-    return unsafe state.pointee.withCore { $0.roomNow } ?? 0
+    guard isHere else { return mailbox.room }
+    return unsafe frames.pointee.withTurn { $0.roomNow }
   }
 
   /// Frames published and not released yet. From any thread: on the loop as it is, elsewhere a snapshot.
   public nonisolated var inFlight: Int {
-    if isHere { return unsafe state.pointee.inFlight }
+    if isHere { return unsafe frames.pointee.inFlight }
     // Read in this order no frame is back that has not been published.
     let back = counters.framesBack
     return Int(clamping: counters.packetsSubmitted &- back)
@@ -95,18 +95,18 @@ extension NetworkQueue {
     let isForeign = unsafe !pool.owns(packet.record)
     if isForeign { try checkBuffers(for: packet.count, "trySubmit") }
     guard isHere else { return try tryFromOutside(consume packet) }
-    let core = try liveCore("trySubmit")
-    core.takeSubmissions()
-    guard core.makeRoomNow() > 0 else {
-      core.statistics.packetsRefused &+= 1
+    let turn = try openTurn("trySubmit")
+    turn.takeSubmissions()
+    guard turn.makeRoomNow() > 0 else {
+      turn.statistics.packetsRefused &+= 1
       return packet
     }
     if isForeign {
-      guard core.bufferLine.isEmpty, let first = unsafe core.takeChain(for: packet.count) else {
-        core.statistics.packetsRefused &+= 1
+      guard turn.bufferLine.isEmpty, let first = unsafe turn.takeChain(for: packet.count) else {
+        turn.statistics.packetsRefused &+= 1
         return packet
       }
-      accept(unsafe core.adopt(packet, into: first))
+      accept(unsafe turn.adopt(packet, into: first))
     } else {
       accept(consume packet)
     }
@@ -117,57 +117,58 @@ extension NetworkQueue {
     _ burst: consuming PacketBurst
   ) throws(NetworkDeviceError) -> PacketBurst? {
     guard isHere else { return try tryFromOutside(consume burst) }
-    let core = try liveCore("trySubmit")
-    core.takeSubmissions()
+    let turn = try openTurn("trySubmit")
+    turn.takeSubmissions()
     let count = burst.count
-    let room = core.makeRoomNow(for: count)
+    let room = turn.makeRoomNow(for: count)
     if takesAsItLies(burst) {
-      burst.publishFirst(min(room, count), in: core)
+      burst.publishFirst(min(room, count), in: turn)
     } else {
-      burst.moveFirst(room, to: self, core)
+      burst.moveFirst(room, to: self, turn)
     }
     guard burst.count > 0 else { return nil }
-    core.statistics.packetsRefused &+= UInt64(burst.count)
+    turn.statistics.packetsRefused &+= UInt64(burst.count)
     return burst
   }
 
   private nonisolated func tryFromOutside(_ packet: consuming Packet) throws(NetworkDeviceError) -> Packet? {
-    guard let refused = inlet.tryOffer(consume packet) else { return nil }
-    guard !inlet.isOver else { throw .endedMeanwhile("trySubmit") }
-    inlet.note(refused: 1)
+    guard let refused = mailbox.tryOffer(consume packet) else { return nil }
+    guard !mailbox.isOver else { throw .endedMeanwhile("trySubmit") }
+    mailbox.note(refused: 1)
     return refused
   }
 
   private nonisolated func tryFromOutside(_ burst: consuming PacketBurst) throws(NetworkDeviceError) -> PacketBurst? {
-    guard !inlet.isOver else { throw .endedMeanwhile("trySubmit") }
+    guard !mailbox.isOver else { throw .endedMeanwhile("trySubmit") }
     var taken = 0
     while let packet = burst.takeFirst(&taken) {
       guard canSend(packet) else {
-        inlet.note(failed: 1)
+        mailbox.note(failed: 1)
         continue
       }
-      guard let refused = inlet.tryOffer(consume packet) else { continue }
+      guard let refused = mailbox.tryOffer(consume packet) else { continue }
       burst.putBack(consume refused, &taken)
       burst.dropFirst(taken)
-      inlet.note(refused: burst.count)
+      mailbox.note(refused: burst.count)
       return burst
     }
     return nil
   }
 
-  /// The core of a queue that takes work; on the loop.
-  private nonisolated func liveCore(_ operation: String) throws(NetworkDeviceError) -> QueueCore {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, operation) }
-    if let end = core.end { throw end }
-    return core
+  /// The turn of a queue that takes work; on the loop.
+  private nonisolated func openTurn(_ operation: String) throws(NetworkDeviceError) -> QueueTurn {
+    // A reference of its own: this is the slow way.
+    let turn = unsafe frames.pointee.turn.takeUnretainedValue()
+    if let end = turn.end { throw end }
+    return turn
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   /// Frames that may be accepted now from whoever does not wait: none before those who do. The turn's budget, which makes a task
   /// suspend, is nothing to it.
   var roomNow: Int {
-    guard isOpen, lineIsEmpty, unsafe state.pointee.pending.pointee.count < BurstBlock.capacity else { return 0 }
+    guard isOpen, lineIsEmpty, unsafe frames.pointee.pending.pointee.count < BurstBlock.capacity else { return 0 }
     return max(0, roomByRing)
   }
 
@@ -181,35 +182,36 @@ extension QueueCore {
       if roomNow == 0 { lookedInVain = loop.turn }
     }
     let room = min(count, roomNow)
-    if unsafe state.pointee.credits < room { unsafe state.pointee.credits = room }
+    let missing = unsafe room - frames.pointee.credits
+    if missing > 0 { lend(missing) }
     return room
   }
 }
 
 extension PacketBurst {
   /// Publishes the first frames, which lie in the queue's pool and for which there is room.
-  fileprivate mutating func publishFirst(_ taken: Int, in core: QueueCore) {
+  fileprivate mutating func publishFirst(_ taken: Int, in turn: QueueTurn) {
     guard taken > 0 else { return }
     let all = count
     unsafe block.pointee.count = taken
-    unsafe core.publishBurst(block)
+    unsafe turn.publishBurst(block)
     unsafe block.pointee.count = all
     dropFirst(taken)
   }
 
   /// Copies the first frames, for which there is room, into the queue's pool, as far as that has buffers, and submits them.
-  fileprivate mutating func moveFirst(_ room: Int, to queue: NetworkQueue, _ core: QueueCore) {
+  fileprivate mutating func moveFirst(_ room: Int, to queue: NetworkQueue, _ turn: QueueTurn) {
     var (room, taken) = (room, 0)
     while room > 0, let packet = takeFirst(&taken) {
       guard queue.canSend(packet) else {
-        core.statistics.packetsFailed &+= 1
+        turn.statistics.packetsFailed &+= 1
         continue
       }
-      guard core.bufferLine.isEmpty, let first = unsafe core.takeChain(for: packet.count) else {
+      guard turn.bufferLine.isEmpty, let first = unsafe turn.takeChain(for: packet.count) else {
         putBack(consume packet, &taken)
         break
       }
-      queue.accept(unsafe core.adopt(packet, into: first))
+      queue.accept(unsafe turn.adopt(packet, into: first))
       room -= 1
     }
     dropFirst(min(taken, count))

@@ -45,18 +45,17 @@ extension NetworkQueue {
   /// - Throws: as `submit(_:)`.
   public func submitForReceipt(_ packet: consuming Packet) async throws(NetworkDeviceError) -> Receipt {
     let sendable = try await admit(consume packet, for: "submitForReceipt")
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "submitForReceipt") }
-    let waiter = core.waiters.take(.receipt)
+    let waiter = turn.waiters.take(.receipt)
     accept(consume sendable, cookie: waiter.index)
     return Receipt(queue: self, waiter: waiter)
   }
 
   func waitForRelease(_ index: UInt32, _ generation: UInt64) async throws(NetworkDeviceError) {
     // The receipt is held by whoever asks: its waiter is not used for anything else meanwhile.
-    guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
+    guard let waiter = turn.waiters[index], waiter.generation == generation else { return }
     if case .pending = waiter.outcome {
-      core.releaseWaiters += 1
-      core.interestChanged()
+      turn.releaseWaiters += 1
+      turn.interestChanged()
       await park(waiter)
     }
     if case .failed(let error) = waiter.outcome { throw error }
@@ -65,14 +64,14 @@ extension NetworkQueue {
   /// From any thread: nobody will ask any more.
   nonisolated func letReceiptGo(_ index: UInt32, _ generation: UInt64) {
     if isHere {
-      unsafe core?.abandon(index, generation)
+      unsafe frames.pointee.withTurn { $0.abandon(index, generation) }
     } else {
-      loop.execute { unsafe self.core?.abandon(index, generation) }
+      loop.execute { unsafe self.frames.pointee.withTurn { $0.abandon(index, generation) } }
     }
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   func abandon(_ index: UInt32, _ generation: UInt64) {
     guard let waiter = waiters[index], waiter.generation == generation else { return }
     if case .pending = waiter.outcome { waiter.isAbandoned = true } else { waiters.putBack(waiter) }

@@ -11,18 +11,17 @@ extension NetworkQueue {
   ///
   /// - Throws: `cancelled` when the task is, `closed` or the cause when the queue ends; `system` when there is no timer to be had.
   public func sleep(for duration: Duration) async throws(NetworkDeviceError) {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "sleep") }
-    if let end = core.end { throw end.met(by: "sleep") }
+    if let end = turn.end { throw end.met(by: "sleep") }
     if Task.isCancelled { throw .sleepCancelled }
-    let waiter = core.waiters.take(.time)
+    let waiter = turn.waiters.take(.time)
     let timer: LoopTimer
-    do throws(LoopError) { timer = try core.timer(of: waiter) { $0.sleepers.remove($1) } } catch {
-      core.waiters.putBack(waiter)
+    do throws(LoopError) { timer = try turn.timer(of: waiter) { $0.sleepers.remove($1) } } catch {
+      turn.waiters.putBack(waiter)
       throw NetworkDeviceError(timer: error, "sleep")
     }
     timer.schedule(after: duration)
-    core.sleepers.append(waiter)
-    let outcome = await wait(waiter, core)
+    turn.sleepers.append(waiter)
+    let outcome = await wait(waiter)
     timer.cancel()
     guard case .failed(let error) = outcome, error.code != .timedOut else { return }
     throw error.code == .cancelled ? .sleepCancelled : error.met(by: "sleep")
@@ -48,12 +47,11 @@ extension NetworkQueue {
   @discardableResult public func every(
     _ interval: Duration, _ body: @escaping () -> Void
   ) throws(NetworkDeviceError) -> LoopRepetition {
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "every") }
-    if let end = core.end { throw end.met(by: "every") }
+    if let end = turn.end { throw end.met(by: "every") }
     do throws(LoopError) {
       let repetition = try loop.every(interval, body)
-      core.repetitions.removeAll { $0.isCancelled }
-      core.repetitions.append(repetition)
+      turn.repetitions.removeAll { $0.isCancelled }
+      turn.repetitions.append(repetition)
       return repetition
     } catch {
       throw NetworkDeviceError(timer: error, "every")
@@ -77,17 +75,16 @@ extension NetworkQueue {
   ///   something else here.
   public func receiveBurst(within limit: Duration) async throws(NetworkDeviceError) -> sending PacketBurst? {
     if let burst = takeReadyBurst() { return burst }
-    guard let core = unsafe core else { throw NetworkDeviceError(.closed, "receiveBurst") }
     if limit <= .zero {
       // Who only looks lets the loop turn: what would come is brought by its turns.
-      await waitForNextTurn(core)
-      core.takeFromOutside()
+      await waitForNextTurn()
+      turn.takeFromOutside()
       if let burst = takeReadyBurst() { return burst }
     } else {
       let outcome = await fetch(.burst, within: limit)
       if case .block(let block)? = outcome { return unsafe PacketBurst(queue: self, block: block) }
     }
-    if let end = core.end { throw end.met(by: "receiveBurst") }
+    if let end = turn.end { throw end.met(by: "receiveBurst") }
     if Task.isCancelled {
       throw NetworkDeviceError(.cancelled, "receiveBurst", offered: "the task was cancelled before a frame came")
     }
@@ -143,10 +140,10 @@ private final class Deadline {
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   /// A timer that ends a wait, if `remove` still finds the waiter where it waits.
   func timer(
-    of waiter: Waiter, _ remove: @escaping (QueueCore, Waiter) -> Bool
+    of waiter: Waiter, _ remove: @escaping (QueueTurn, Waiter) -> Bool
   ) throws(LoopError) -> LoopTimer {
     let generation = waiter.generation
     return try loop.makeTimer { [weak self] in

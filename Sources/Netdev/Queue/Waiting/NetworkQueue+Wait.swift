@@ -4,7 +4,7 @@ internal import LibeventConcurrency
 // How a task waits on its queue.
 extension NetworkQueue {
   /// Waits until the waiter is settled, or the task is cancelled while it stands in a line; the waiter is then idle again.
-  func wait(_ waiter: Waiter, _ core: QueueCore) async -> Waiter.Outcome {
+  func wait(_ waiter: Waiter) async -> Waiter.Outcome {
     let index = waiter.index
     let generation = waiter.generation
     await withTaskCancellationHandler {
@@ -14,24 +14,24 @@ extension NetworkQueue {
       loop.execute { self.assumeIsolated { $0.cancelWait(index, generation) } }
     }
     let outcome = waiter.outcome
-    core.waiters.putBack(waiter)
+    turn.waiters.putBack(waiter)
     return outcome
   }
 
   /// Waits for room or buffers, which the statistics show.
-  func waitToSend(_ waiter: Waiter, _ core: QueueCore) async -> Waiter.Outcome {
-    let since = core.loop.now
-    core.statistics.sendersWaiting &+= 1
-    let outcome = await wait(waiter, core)
-    core.statistics.sendersWaiting &-= 1
-    core.statistics.senderWait &+= core.loop.now &- since
+  func waitToSend(_ waiter: Waiter) async -> Waiter.Outcome {
+    let since = loop.now
+    turn.statistics.sendersWaiting &+= 1
+    let outcome = await wait(waiter)
+    turn.statistics.sendersWaiting &-= 1
+    turn.statistics.senderWaitTime &+= loop.now &- since
     return outcome
   }
 
   /// Lets the loop's turn end, and goes on in the next one: what a task does that has used up a budget.
-  func waitForNextTurn(_ core: QueueCore) async {
-    core.loop.requestTurn()
-    await core.nextTurn.pass()
+  func waitForNextTurn() async {
+    turn.loop.requestTurn()
+    await turn.nextTurn.pass()
   }
 
   /// Suspends at the waiter's gate, unless it has been settled already.
@@ -44,16 +44,16 @@ extension NetworkQueue {
     #if Testing
     if unsafe netdev_fault_is_planted("leaked-waiter") { return }
     #endif
-    guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
-    if core.senders.remove(waiter) || core.bufferLine.remove(waiter) {
+    guard let waiter = turn.waiters[index], waiter.generation == generation else { return }
+    if turn.senders.remove(waiter) || turn.bufferLine.remove(waiter) {
       #if Testing
       if unsafe netdev_fault_is_planted("kept-room") { return waiter.settle(.failed(.cancelled("wait"))) }
       #endif
       // Who stood behind it may need less.
-      core.updateCredits()
+      turn.updateCredits()
       waiter.settle(.failed(.cancelled("wait")))
-    } else if core.consumers.remove(waiter) || core.watchers.remove(waiter) || core.closers.remove(waiter)
-      || core.sleepers.remove(waiter)
+    } else if turn.consumers.remove(waiter) || turn.watchers.remove(waiter) || turn.closers.remove(waiter)
+      || turn.sleepers.remove(waiter)
     {
       waiter.settle(.failed(.cancelled("wait")))
     }

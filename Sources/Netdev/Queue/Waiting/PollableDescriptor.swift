@@ -12,17 +12,16 @@ extension NetworkQueue {
   /// - Throws: `system` when the process has no descriptor left; `closed` or the cause when the queue has ended.
   public var pollableDescriptor: CInt {
     get throws(NetworkDeviceError) {
-      guard let core = unsafe core else { throw NetworkDeviceError(.closed, "pollableDescriptor") }
-      if let pollable = core.pollable { return pollable.descriptor }
-      if let end = core.end { throw end }
+        if let pollable = turn.pollable { return pollable.descriptor }
+      if let end = turn.end { throw end }
       let descriptor = netdev_eventfd_create()
       guard descriptor >= 0 else {
         throw NetworkDeviceError(
           .system, "pollableDescriptor", offered: "no eventfd: \(ErrorNumber(descriptor))",
           advice: "raise the limit of open files")
       }
-      core.pollable = PollableState(descriptor: descriptor)
-      core.interestChanged()
+      turn.pollable = PollableState(descriptor: descriptor)
+      turn.interestChanged()
       return descriptor
     }
   }
@@ -35,7 +34,7 @@ struct PollableState {
   var released: UInt64 = 0
 }
 
-extension QueueCore {
+extension QueueTurn {
   /// At the end of a turn: tells whoever polls what is new.
   func signalPollable() {
     guard var pollable else { return }

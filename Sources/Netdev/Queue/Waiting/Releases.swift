@@ -44,22 +44,21 @@ extension NetworkQueue {
   }
 
   private func nextRelease(after seen: UInt64?) async -> ReleaseEvent? {
-    guard let core = unsafe core else { return nil }
     if Task.isCancelled { return nil }
-    if let seen, core.statistics.packetsReleased > seen { return core.releaseEvent }
-    if core.isFinished { return nil }
-    let waiter = core.waiters.take(.event)
-    core.watchers.append(waiter)
-    core.interestChanged()
-    let outcome = await wait(waiter, core)
-    if case .granted = outcome { return core.releaseEvent }
+    if let seen, turn.statistics.packetsReleased > seen { return turn.releaseEvent }
+    if turn.isFinished { return nil }
+    let waiter = turn.waiters.take(.event)
+    turn.watchers.append(waiter)
+    turn.interestChanged()
+    let outcome = await wait(waiter)
+    if case .granted = outcome { return turn.releaseEvent }
     return nil
   }
 }
 
-extension QueueCore {
+extension QueueTurn {
   var releaseEvent: NetworkQueue.ReleaseEvent {
     NetworkQueue.ReleaseEvent(
-      released: statistics.packetsReleased, failed: statistics.packetsFailed, inFlight: unsafe state.pointee.inFlight)
+      released: statistics.packetsReleased, failed: statistics.packetsFailed, inFlight: unsafe frames.pointee.inFlight)
   }
 }

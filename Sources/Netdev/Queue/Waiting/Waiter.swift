@@ -15,7 +15,7 @@ internal import LibeventConcurrency
     /// The first of the buffers that a sender asked for; they are its own.
     case buffers(UnsafeMutablePointer<SlotRecord>)
     /// The slot of a received frame.
-    case frame(TransmitEntry)
+    case frame(FrameEntry)
     /// A burst of received frames.
     case block(UnsafeMutablePointer<BurstBlock>)
     /// The wait is over without it.

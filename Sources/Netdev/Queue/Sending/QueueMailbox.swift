@@ -9,7 +9,7 @@ internal import Synchronization
 /// left here is taken then; a timer of the loop bounds the wait. What does not fit is refused: its sender waits in the
 /// queue's line, and until the line is empty everybody behind it does. What lies here can be sent: a packet that is not in the
 /// queue's pool is copied by whoever leaves it, and where there is no buffer for it, its sender is told.
-final class QueueInlet: Sendable {
+final class QueueMailbox: Sendable {
   /// Packets that may lie here.
   static let capacity = 256
   /// Packets a wake-up.
@@ -180,80 +180,5 @@ final class QueueInlet: Sendable {
   /// Packets left here so far, and wake-ups for them. From any thread, without a lock.
   var counts: (packets: UInt64, wakes: UInt64) {
     (accepted.load(ordering: .relaxed), wakeUps.load(ordering: .relaxed))
-  }
-}
-
-/// The loop's end of the inlet.
-extension QueueCore {
-  /// What a task left behind before it came to the loop is taken before what it does here.
-  func takeFromOutside() {
-    if inlet.hasReturns { takeReturned() }
-    if !inlet.isEmpty { takeSubmissions() }
-  }
-
-  /// Takes what has been left in the inlet: accepts as much as there is room for, the rest stands before all senders.
-  func takeSubmissions() {
-    guard !inlet.isEmpty, isOpen else { return }
-    // Newest first: what is there already was left earlier.
-    var (packets, copied) = inlet.takeAll()
-    statistics.copiedToSend &+= copied
-    packets.append(contentsOf: backlog)
-    backlog = consume packets
-    updateCredits()
-  }
-
-  /// Somebody waits for room: who comes from outside stands in the line too.
-  func refuseSubmissions() {
-    guard !isRefusing else { return }
-    isRefusing = true
-    inlet.setOpen(false)
-  }
-
-  /// Accepts packets from the backlog, no more than `room`; returns the room that is left.
-  func acceptBacklog(_ room: Int) -> Int {
-    var room = room
-    while room > 0, let packet = backlog.popLast() {
-      room -= 1
-      // Its place is taken from the room, not from the credits.
-      unsafe state.pointee.credits += 1
-      unsafe queue.accept(consume packet)
-    }
-    return room
-  }
-
-  /// A consumer outside has been given packets ahead: what it submits meanwhile is taken when it comes back, or after a
-  /// millisecond.
-  func deferSubmissions() {
-    handOuts &+= 1
-    guard !submissionTimerRuns else { return }
-    submissionTimerRuns = true
-    inlet.setDeferring(true)
-    handOutsSeen = handOuts
-    submissionTimer?.schedule(after: .milliseconds(1))
-  }
-
-  func submissionTimerFired() {
-    takeSubmissions()
-    if isOpen, handOuts != handOutsSeen {
-      handOutsSeen = handOuts
-      submissionTimer?.schedule(after: .milliseconds(1))
-    } else {
-      submissionTimerRuns = false
-      inlet.setDeferring(false)
-      // Left between the first look and the end of deferring.
-      takeSubmissions()
-    }
-    loop.requestTurn()
-  }
-
-  /// The queue has ended: what has not been published fails.
-  func failSubmissions() {
-    inlet.end()
-    statistics.packetsFailed &+= UInt64(backlog.count)
-    backlog = []
-    takeReturned()
-    let (packets, copied) = inlet.takeAll()
-    statistics.copiedToSend &+= copied
-    statistics.packetsFailed &+= UInt64(packets.count)
   }
 }

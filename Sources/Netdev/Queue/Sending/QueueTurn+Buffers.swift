@@ -10,7 +10,7 @@ struct PoolProgress {
 }
 
 /// Buffers of the pool for packets that lie elsewhere: who of this queue gets them, and how long they are waited for.
-extension QueueCore {
+extension QueueTurn {
   /// Buffers for a frame of the program's own, from the pool or from what is at hand here and reception can spare.
   func takeChain(for count: Int, claimed: Int? = nil) -> UnsafeMutablePointer<SlotRecord>? {
     if let first = unsafe pool.takeChain(for: count, claimed: claimed) { return unsafe first }
@@ -25,14 +25,6 @@ extension QueueCore {
     statistics.copiedToSend &+= 1
     noteAdoption(of: packet)
     return unsafe pool.adopt(packet, into: first)
-  }
-
-  /// Room that was promised to a sender is in the credits from here on, where `accept` takes it.
-  func useGranted(_ count: Int, for operation: String) throws(NetworkDeviceError) {
-    granted -= count
-    // Room that was granted just before the end: nobody may find it later.
-    if let end { throw end.met(by: operation) }
-    unsafe state.pointee.credits += count
   }
 
   /// A sender whose packet needs buffers waits for them, and for room.
@@ -59,7 +51,7 @@ extension QueueCore {
     bufferLine.popFirst()
     lastBufferAt = loop.now
     restingLooks = 0
-    granted += 1
+    promise(1)
     // A look of the timer compares with what is left.
     seen.free = pool.available
     first.settle(unsafe .buffers(buffers))

@@ -2,15 +2,15 @@ internal import LibeventConcurrency
 
 /// Reception: frames are taken from the driver when somebody wants them, so a slow consumer leaves them on the ring and
 /// the device drops, as with a NIC.
-extension QueueCore {
+extension QueueTurn {
   /// Fills the ready block from the driver; false when nothing came.
   @discardableResult func takeReceived() -> Bool {
     guard isOpen else { return false }
-    let block = unsafe state.pointee.ready
+    let block = unsafe frames.pointee.ready
     do {
       var entries = unsafe MutableSpan(_unsafeStart: block.pointee.entries, count: BurstBlock.capacity)
       let count = try driver.takeReceived(into: &entries)
-      unsafe state.pointee.readyHead = 0
+      unsafe frames.pointee.readyHead = 0
       unsafe block.pointee.count = count
       guard count > 0 else { return false }
       // Once for all of them.
@@ -19,7 +19,7 @@ extension QueueCore {
       if driver.receiveRoom >= urgentRoom { refillWithinTurn() }
       return true
     } catch {
-      unsafe state.pointee.readyHead = 0
+      unsafe frames.pointee.readyHead = 0
       unsafe block.pointee.count = 0
       breakQueue(error)
       return false
@@ -33,17 +33,17 @@ extension QueueCore {
     statistics.packetsReceived &+= UInt64(count)
   }
 
-  var readyCount: Int { unsafe state.pointee.ready.pointee.count - state.pointee.readyHead }
+  var readyCount: Int { unsafe frames.pointee.ready.pointee.count - frames.pointee.readyHead }
 
   /// The turn's budget of received frames is used up.
-  var turnIsSpent: Bool { receivedThisTurn >= QueueState.turnBudget }
+  var turnIsSpent: Bool { receivedThisTurn >= QueueFrames.turnBudget }
 
   /// Looks once more before a consumer suspends: publishes and rings, lets devices of this loop take their turn, and takes
   /// what has come. Within the turn's budget, so that a body that never suspends still ends its turn.
   func pump() -> Bool {
     guard isOpen, consumers.isEmpty, !turnIsSpent else { return false }
     if takeReceived() { return true }
-    guard unsafe active || state.pointee.pending.pointee.count > 0 else { return false }
+    guard unsafe active || frames.pointee.pending.pointee.count > 0 else { return false }
     flush()
     takeReleased()
     refill()
@@ -81,22 +81,22 @@ extension QueueCore {
   }
 
   /// The next ready frame; there is one.
-  func takeReady() -> TransmitEntry {
-    let entry = unsafe state.pointee.ready.pointee.entries[state.pointee.readyHead]
-    unsafe state.pointee.readyHead += 1
+  func takeReady() -> FrameEntry {
+    let entry = unsafe frames.pointee.ready.pointee.entries[frames.pointee.readyHead]
+    unsafe frames.pointee.readyHead += 1
     return entry
   }
 
   /// The ready frames, or the first of them, as a block of their own.
   func takeReadyBlock(atMost limit: Int = BurstBlock.capacity) -> UnsafeMutablePointer<BurstBlock> {
-    let block = unsafe state.pointee.ready
-    let head = unsafe state.pointee.readyHead
+    let block = unsafe frames.pointee.ready
+    let head = unsafe frames.pointee.readyHead
     if readyCount > limit {
       let part = unsafe takeBlock()
       unsafe part.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: limit)
       unsafe part.pointee.count = limit
       unsafe part.pointee.time = block.pointee.time
-      unsafe state.pointee.readyHead = head + limit
+      unsafe frames.pointee.readyHead = head + limit
       blocksOut += 1
       return unsafe part
     }
@@ -105,18 +105,10 @@ extension QueueCore {
       unsafe block.pointee.entries.update(from: block.pointee.entries.advanced(by: head), count: left)
       unsafe block.pointee.count = left
     }
-    unsafe state.pointee.ready = takeBlock()
-    unsafe state.pointee.readyHead = 0
+    unsafe frames.pointee.ready = takeBlock()
+    unsafe frames.pointee.readyHead = 0
     blocksOut += 1
     return unsafe block
   }
 
-  /// An empty block; they are made once and come back.
-  func takeBlock() -> UnsafeMutablePointer<BurstBlock> {
-    guard let block = idleBlock else { return unsafe BurstBlock.make() }
-    idleBlock = unsafe block.pointee.next
-    unsafe block.pointee.count = 0
-    unsafe block.pointee.time = 0
-    return unsafe block
-  }
 }

@@ -1,25 +1,54 @@
 internal import LibeventConcurrency
 
-/// Room in the transmit ring: who gets it, and when.
-extension QueueCore {
+// Room in the transmit ring. What may be accepted without a wait is in the credits; what those have been promised who waited, in
+// `granted`, until they come for it.
+
+// MARK: - Credits
+
+extension QueueTurn {
+  /// Whoever runs now accepts so many more frames at once: their room is theirs.
+  func lend(_ frames: Int) { unsafe self.frames.pointee.credits += frames }
+
+  /// So many frames have been published at once; each of those accepted one by one takes its credit itself (`QueueFrames.append`).
+  func spend(_ frames: Int) { unsafe self.frames.pointee.credits -= frames }
+
+  /// Nobody accepts anything without a wait, until the room is counted anew.
+  func withdrawCredits() { unsafe frames.pointee.credits = 0 }
+
+  /// A sender that waited goes on, with room for so many frames.
+  func promise(_ frames: Int) { granted += frames }
+
+  /// A sender has come for what it was promised: lent to it from here on.
+  ///
+  /// - Throws: the end, when it came in between: nobody may find the room later.
+  func redeem(_ frames: Int, for operation: String) throws(NetworkDeviceError) {
+    granted -= frames
+    if let end { throw end.met(by: operation) }
+    lend(frames)
+  }
+}
+
+// MARK: - Who gets it, and when
+
+extension QueueTurn {
   /// Frames that the ring has room for, beside those that have been promised it.
   var ringRoom: Int {
-    unsafe driver.transmitCapacity - state.pointee.inFlight - state.pointee.pending.pointee.count - granted
+    unsafe driver.transmitCapacity - frames.pointee.inFlight - frames.pointee.pending.pointee.count - granted
   }
 
   /// After releases or a refused publication, and when buffers have come: room goes to those who wait, then to whoever comes.
   func updateCredits() {
     guard isOpen else { return }
     // What waits for publication fills its block: nothing can join it until the ring takes some.
-    if unsafe state.pointee.pending.pointee.count >= BurstBlock.capacity {
-      unsafe state.pointee.credits = 0
+    if unsafe frames.pointee.pending.pointee.count >= BurstBlock.capacity {
+      withdrawCredits()
       bufferLineLacksRoom = !bufferLine.isEmpty
       return endClaim()
     }
     var room = roomByRing
     // A body that never suspends must still let its turn end. Frames that waited when the turn began and then failed for
     // their length count backwards.
-    let budget = QueueState.turnBudget - Int(truncatingIfNeeded: accepted &- acceptedBefore)
+    let budget = QueueFrames.turnBudget - Int(truncatingIfNeeded: accepted &- acceptedBefore)
     let isSpent = budget < room
     room = min(room, budget)
     if !backlog.isEmpty { room = acceptBacklog(room) }
@@ -29,10 +58,10 @@ extension QueueCore {
     if !senders.isEmpty || !bufferLine.isEmpty || hasClaim || bufferLineLacksRoom {
       room = grant(room, isSpent: isSpent)
     }
-    unsafe state.pointee.credits = lineIsEmpty ? max(0, room) : 0
+    unsafe frames.pointee.credits = lineIsEmpty ? max(0, room) : 0
     if isRefusing != !lineIsEmpty {
       isRefusing = !lineIsEmpty
-      inlet.setOpen(!isRefusing)
+      mailbox.setOpen(!isRefusing)
     }
   }
 
@@ -70,7 +99,7 @@ extension QueueCore {
       guard let sender, room >= sender.need else { return lacksBuffers }
       senders.popFirst()
       room -= sender.need
-      granted += sender.need
+      promise(sender.need)
       sender.settle(.granted)
     }
   }
@@ -80,10 +109,10 @@ extension QueueCore {
 
   /// As much of `room` as leaves reception its buffers: a frame that waits in a ring is a buffer that receives nothing.
   private func boundedByPool(_ room: Int) -> Int {
-    let waiting = unsafe state.pointee.pending.pointee.count + granted
+    let waiting = unsafe frames.pointee.pending.pointee.count + granted
     let spare = pool.available - lowWater - waiting
     if spare >= room { return room }
-    let held = unsafe state.pointee.inFlight + waiting
+    let held = unsafe frames.pointee.inFlight + waiting
     let bound = max(spare, pool.transmitShare - held)
     // An idle ring takes what the first sender has, be it a whole burst: nothing would make room for it later.
     return min(room, held == 0 ? max(bound, senders.first?.need ?? 1) : bound)
@@ -93,13 +122,13 @@ extension QueueCore {
   /// come free wake this loop, for the device may release nothing. True when there is reason to look again first.
   func wishForRoom() -> Bool {
     guard lowWater > 0, isOpen, !lineIsEmpty else { return false }
-    guard unsafe state.pointee.pending.pointee.count < BurstBlock.capacity else { return false }
+    guard unsafe frames.pointee.pending.pointee.count < BurstBlock.capacity else { return false }
     let need = firstNeed
     let room = ringRoom
     guard room >= need, boundedByPool(room) < need else { return false }
     // What is at hand here counts among what the pool has.
     unsafe pool.spill(local, keeping: 0)
-    let waiting = unsafe state.pointee.pending.pointee.count + granted
+    let waiting = unsafe frames.pointee.pending.pointee.count + granted
     unsafe pool.queues.wish(lowWater + waiting + need - 1, for: local)
     hasWish = true
     // Looks again after asking.

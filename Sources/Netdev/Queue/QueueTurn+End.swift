@@ -2,7 +2,7 @@ internal import CNetdevSystem
 internal import LibeventConcurrency
 
 /// How a queue ends: broken, closing, closed.
-extension QueueCore {
+extension QueueTurn {
   /// The peer broke the protocol: no more work, and the device is told to reset. Frames in flight wait for its confirmation.
   func breakQueue(_ cause: NetworkDeviceError) {
     guard end == nil else { return }
@@ -15,7 +15,7 @@ extension QueueCore {
     guard end == nil else { return }
     end = cause
     isOpen = false
-    unsafe state.pointee.credits = 0
+    withdrawCredits()
     failSubmissions()
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let sender = bufferLine.popFirst() { sender.settle(.failed(cause)) }
@@ -37,13 +37,8 @@ extension QueueCore {
     dropReceivedAtEnd()
     failPending(cause)
     driver.drain(
-      transmitted: { entry in
-        unsafe self.state.pointee.inFlight -= 1
-        self.statistics.packetsFailed &+= 1
-        self.releaseBuffer(entry.slot)
-        if entry.cookie != 0 { self.settleFailed(entry.cookie, cause) }
-      },
-      posted: { slot in self.releaseBuffer(slot) })
+      transmitted: { self.fail($0, .published, cause) },
+      posted: { self.releaseBuffer($0) })
     end(cause)
   }
 
@@ -53,12 +48,7 @@ extension QueueCore {
     stopAccepting(cause)
     failPending(cause)
     driver.drain(
-      transmitted: { entry in
-        unsafe self.state.pointee.inFlight -= 1
-        self.statistics.packetsFailed &+= 1
-        self.statistics.quarantined &+= 1
-        if entry.cookie != 0 { self.settleFailed(entry.cookie, cause) }
-      },
+      transmitted: { self.fail($0, .quarantined, cause) },
       posted: { _ in self.statistics.quarantined &+= 1 })
     Quarantine.keep(pool)
     dropReady()
@@ -68,8 +58,8 @@ extension QueueCore {
   /// What the device had released before it was reset was released.
   private func takeReleasedAtEnd() {
     var before = -1
-    while unsafe state.pointee.inFlight > 0, unsafe state.pointee.inFlight != before {
-      before = unsafe state.pointee.inFlight
+    while unsafe frames.pointee.inFlight > 0, unsafe frames.pointee.inFlight != before {
+      before = unsafe frames.pointee.inFlight
       takeReleased()
     }
   }
@@ -88,12 +78,9 @@ extension QueueCore {
 
   /// Frames accepted and never published.
   private func failPending(_ cause: NetworkDeviceError) {
-    let pending = unsafe state.pointee.pending
+    let pending = unsafe frames.pointee.pending
     for position in unsafe 0..<pending.pointee.count {
-      let entry = unsafe pending.pointee.entries[position]
-      statistics.packetsFailed &+= 1
-      releaseBuffer(entry.slot)
-      if entry.cookie != 0 { settleFailed(entry.cookie, cause) }
+      fail(unsafe pending.pointee.entries[position], .accepted, cause)
     }
     unsafe pending.pointee.count = 0
   }

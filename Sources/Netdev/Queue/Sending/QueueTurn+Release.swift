@@ -2,17 +2,17 @@ internal import CNetdevSystem
 internal import LibeventConcurrency
 
 /// Completion: buffers that the device has released go home, and whoever waits for them goes on.
-extension QueueCore {
+extension QueueTurn {
   /// Takes back what the device has released: buffers go home, waiting senders go on.
   func takeReleased() {
     var taken = 0
     do throws(NetworkDeviceError) {
       // A turn takes at most its budget, so that a fast device does not hold the loop.
-      while taken < QueueState.turnBudget, unsafe state.pointee.inFlight > 0 {
+      while taken < QueueFrames.turnBudget, unsafe frames.pointee.inFlight > 0 {
         var entries = unsafe MutableSpan(_unsafeStart: released, count: Self.releasedCapacity)
         let count = try driver.takeReleased(into: &entries)
         guard count > 0 else { break }
-        unsafe state.pointee.inFlight -= count
+        unsafe frames.pointee.inFlight -= count
         complete(count)
         taken += count
         if count < Self.releasedCapacity { break }
@@ -40,7 +40,7 @@ extension QueueCore {
       let mark = unsafe released[position].rawValue >> 32
       let end = completeRun(of: mark, from: position, to: count)
       if end > position {
-        if mark != 0 { settleReleased(TransmitEntry.cookie(ofMark: mark), end - position) }
+        if mark != 0 { settleReleased(FrameEntry.cookie(ofMark: mark), end - position) }
         position = end
         continue
       }
@@ -57,8 +57,8 @@ extension QueueCore {
   /// this thread touches, and its object, if there is one, stays with the slot. Goes up to the first frame that is not so, and
   /// says where that is.
   @inline(__always) private func completeRun(of mark: UInt64, from start: Int, to end: Int) -> Int {
-    guard TransmitEntry.isPlain(mark: mark) else { return start }
-    let records = unsafe state.pointee.records
+    guard FrameEntry.isPlain(mark: mark) else { return start }
+    let records = unsafe frames.pointee.records
     let released = unsafe released
     let home = unsafe records.advanced(by: Int(released[start].slot)).pointee.home
     guard unsafe netdev_load_relaxed_word(&home.pointee.loop) == loopIdentity else { return start }
@@ -81,7 +81,7 @@ extension QueueCore {
 
   /// In a build with an address sanitizer nobody may touch these buffers while they are free.
   @inline(never) private func poison(_ slots: UnsafeMutablePointer<UInt32>, count: Int) {
-    for position in 0..<count { unsafe state.pointee.records[Int(slots[position])].poison() }
+    for position in 0..<count { unsafe frames.pointee.records[Int(slots[position])].poison() }
   }
 
   /// True when the driver's reference to the frame is the only one: the object, if there is one, stays with its slot.
@@ -97,7 +97,7 @@ extension QueueCore {
 
   /// The driver's reference to the frame in `slot` ends.
   @inline(never) func releaseBuffer(_ slot: UInt32) {
-    let record = unsafe state.pointee.records.advanced(by: Int(slot))
+    let record = unsafe frames.pointee.records.advanced(by: Int(slot))
     if unsafe isLast(record) {
       unsafe record.pointee.dropLinearCopy()
       unsafe PacketPool.freeFrame(record)
@@ -119,7 +119,7 @@ extension QueueCore {
 
 // MARK: - Whoever waits
 
-extension QueueCore {
+extension QueueTurn {
   /// The device has released `count` frames of whoever `cookie` stands for.
   func settleReleased(_ cookie: UInt32, _ count: Int) {
     if cookie == sampler.cookie {

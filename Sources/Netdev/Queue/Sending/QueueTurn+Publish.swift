@@ -1,8 +1,8 @@
 /// Publication: what has been accepted goes to the driver.
-extension QueueCore {
+extension QueueTurn {
   /// Publishes what has been accepted. Rings nothing: `endTurn` does.
   @usableFromInline func flush() {
-    let pending = unsafe state.pointee.pending
+    let pending = unsafe frames.pointee.pending
     let count = unsafe pending.pointee.count
     guard count > 0 else { return }
     if sampler.isDue { unsafe sample(pending.pointee.entries) }
@@ -11,17 +11,17 @@ extension QueueCore {
     if left > 0 {
       // Frames of several descriptors took the room: these wait for releases, in order.
       unsafe pending.pointee.entries.update(from: pending.pointee.entries.advanced(by: published), count: left)
-      unsafe state.pointee.credits = 0
+      withdrawCredits()
     }
     unsafe pending.pointee.count = left
   }
 
   /// Hands frames to the driver; the number that is done with, which is that of the frames published, or of one that failed.
-  private func publish(_ entries: Span<TransmitEntry>) -> Int {
+  private func publish(_ entries: Span<FrameEntry>) -> Int {
     guard isOpen else { return 0 }
     do {
       let published = try driver.transmit(entries)
-      unsafe state.pointee.inFlight += published
+      unsafe frames.pointee.inFlight += published
       statistics.packetsSubmitted &+= UInt64(published)
       if published > 0 { active = true }
       return published
@@ -32,16 +32,9 @@ extension QueueCore {
       }
       // The program's mistake, not the device's: the queue goes on without this frame.
       active = true
-      failFrame(entries[0], error)
+      fail(entries[0], .accepted, error)
       return 1
     }
-  }
-
-  /// A frame that was accepted will not be published.
-  private func failFrame(_ entry: TransmitEntry, _ error: NetworkDeviceError) {
-    statistics.packetsFailed &+= 1
-    releaseBuffer(entry.slot)
-    if entry.cookie != 0 { settleFailed(entry.cookie, error) }
   }
 
   /// Publishes a whole burst; the caller has made sure of the credits. What takes more room than one descriptor a frame
@@ -49,22 +42,22 @@ extension QueueCore {
   func publishBurst(_ block: UnsafeMutablePointer<BurstBlock>) {
     flush()
     let count = unsafe block.pointee.count
-    let pending = unsafe state.pointee.pending
+    let pending = unsafe frames.pointee.pending
     var published = 0
     if unsafe pending.pointee.count == 0, count > 0 {
       if sampler.isDue { unsafe sample(block.pointee.entries) }
       published = publish(unsafe Span(_unsafeStart: block.pointee.entries, count: count))
-      unsafe state.pointee.credits -= count
+      spend(count)
     }
     guard published < count else { return }
     for position in published..<count { restOfBurst(unsafe block.pointee.entries[position]) }
-    unsafe state.pointee.credits = 0
+    withdrawCredits()
   }
 
   /// A frame that was accepted and could not be published: it waits, or, when the queue has just broken, fails.
-  private func restOfBurst(_ entry: TransmitEntry) {
-    let pending = unsafe state.pointee.pending
-    if let end { return failFrame(entry, end) }
+  private func restOfBurst(_ entry: FrameEntry) {
+    let pending = unsafe frames.pointee.pending
+    if let end { return fail(entry, .accepted, end) }
     unsafe pending.pointee.entries[pending.pointee.count] = entry
     unsafe pending.pointee.count += 1
   }

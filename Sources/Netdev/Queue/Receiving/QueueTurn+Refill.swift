@@ -2,7 +2,7 @@ internal import CNetdevSystem
 internal import LibeventConcurrency
 
 /// Refilling: empty buffers for the device, from what is at hand here and from the pool.
-extension QueueCore {
+extension QueueTurn {
   // `Models/Sources/Netdev/PoolModels.swift` has copies of what `refill`, `giveUpIdle` and `replenish` do with the pool's queues: a
   // change of that order is made there too.
 
@@ -82,14 +82,14 @@ extension QueueCore {
 
   /// In a build with an address sanitizer the program may touch these buffers again once they carry a frame.
   @inline(never) private func unpoison(_ slots: UnsafeMutablePointer<UInt32>, count: Int) {
-    for position in 0..<count { unsafe state.pointee.records[Int(slots[position])].unpoison() }
+    for position in 0..<count { unsafe frames.pointee.records[Int(slots[position])].unpoison() }
   }
 
   private func post(_ count: Int) {
     let first = unsafe local.pointee.count - count
     let slots = unsafe local.pointee.slots.advanced(by: first)
     let headroom = pool.configuration.headroom
-    let (records, local) = unsafe (state.pointee.records, local)
+    let (records, local) = unsafe (frames.pointee.records, local)
     for position in 0..<count {
       let record = unsafe records.advanced(by: Int(slots[position]))
       unsafe record.pointee.home = local

@@ -7,12 +7,12 @@ internal import LibeventConcurrency
 /// so that reaching it costs one witness call a burst and no retain. Its variables are `@exclusivity(unchecked)`: one thread
 /// touches them, and no access spans a call that could come back to them.
 @safe @usableFromInline
-final class QueueCore {
+final class QueueTurn {
   let driver: any QueueDriver
-  // The actor owns this core.
-  unowned(unsafe) let queue: NetworkQueue
-  let inlet: QueueInlet
-  let state: UnsafeMutablePointer<QueueState>
+  private let signals: SignalTarget
+  /// What code outside the loop leaves for it.
+  let mailbox: QueueMailbox
+  let frames: UnsafeMutablePointer<QueueFrames>
   let loop: LoopExecutor
   let pool: PacketPool
   let local: UnsafeMutablePointer<LocalSlots>
@@ -30,21 +30,59 @@ final class QueueCore {
   /// Free places that make refilling urgent: it does not wait for the end of the turn.
   let urgentRoom: Int
   /// Room to take released frames.
-  let released: UnsafeMutablePointer<TransmitEntry>
+  let released: UnsafeMutablePointer<FrameEntry>
   static let releasedCapacity = 64
+
+  // MARK: The end
+
+  /// Set when the queue takes no more work: closed, or broken with this cause.
+  @safe @exclusivity(unchecked) var end: NetworkDeviceError?
+  /// False from when `end` is set: to ask this costs no copy of an error.
+  @safe @exclusivity(unchecked) var isOpen = true
+  @safe @exclusivity(unchecked) var isFinished = false
   /// Called once when the queue breaks by itself, with the cause.
   let onBroken: @Sendable (NetworkDeviceError) -> Void
-  /// Called with what the log should have.
-  let tell: @Sendable (QueueNotice) -> Void
+
+  // MARK: Who waits
 
   @safe @exclusivity(unchecked) var waiters = WaiterTable()
+  /// For room.
   @safe @exclusivity(unchecked) var senders = WaiterLine()
-  @safe @exclusivity(unchecked) var consumers = WaiterLine()
-  @safe @exclusivity(unchecked) var closers = WaiterLine()
-  /// Senders whose packets lie elsewhere: each gets room and buffers at the same time.
+  /// For room and for buffers, each for both at the same time: their packets lie elsewhere.
   @safe @exclusivity(unchecked) var bufferLine = WaiterLine()
-  /// It is room that the first of them waits for.
+  /// For received frames.
+  @safe @exclusivity(unchecked) var consumers = WaiterLine()
+  /// For the next release, whosever it is.
+  @safe @exclusivity(unchecked) var watchers = WaiterLine()
+  /// For a time.
+  @safe @exclusivity(unchecked) var sleepers = WaiterLine()
+  /// For the end.
+  @safe @exclusivity(unchecked) var closers = WaiterLine()
+  /// Tasks that wait for the release of one frame.
+  @safe @exclusivity(unchecked) var releaseWaiters = 0
+  /// For the next turn, when they have used up the budget of this one.
+  let nextTurn = Gate()
+  /// An event loop that is not ours.
+  @safe @exclusivity(unchecked) var pollable: PollableState?
+  /// What the program does again and again, until the queue ends.
+  @safe @exclusivity(unchecked) var repetitions: [LoopRepetition] = []
+
+  // MARK: Room in the ring
+
+  /// Room promised to senders that have not used it yet.
+  @safe @exclusivity(unchecked) var granted = 0
+  /// It is room that the first of the buffer line waits for.
   @safe @exclusivity(unchecked) var bufferLineLacksRoom = false
+  /// Frames accepted up to the beginning of this turn, against the budget that makes a turn end.
+  @safe @exclusivity(unchecked) var acceptedBefore: UInt64 = 0
+  /// Frames accepted so far.
+  var accepted: UInt64 { unsafe statistics.packetsSubmitted &+ UInt64(frames.pointee.pending.pointee.count) }
+
+  /// The turn in which whoever does not wait found the ring full, and the device had nothing to release.
+  @safe @exclusivity(unchecked) var lookedInVain: UInt64 = 0
+
+  // MARK: Buffers of the pool
+
   /// The pool may still know of a wish of the receive ring's, or of those who wait for room.
   @safe @exclusivity(unchecked) var hasWish = false
   /// The pool knows what the first of the buffer line waits for.
@@ -53,112 +91,101 @@ final class QueueCore {
   @safe @exclusivity(unchecked) var restingLooks = 0
   /// What the timer saw of the pool when it looked last.
   @safe @exclusivity(unchecked) var seen = PoolProgress()
-  /// Bounds how long they wait.
+  /// Bounds how long the buffer line waits.
   @safe @exclusivity(unchecked) private(set) var bufferTimer: LoopTimer?
   @safe @exclusivity(unchecked) var bufferTimerRuns = false
-  /// When one of them was served last, or a device was seen to have frames from before the first of them came.
+  /// When one of the line was served last, or a device was seen to have frames from before the first of them came.
   @safe @exclusivity(unchecked) var lastBufferAt: UInt64 = 0
-  /// Packets from the inlet that have found no room yet, newest first: they stand before all senders.
+
+  // MARK: What comes from outside
+
+  /// Packets from the mailbox that have found no room yet, newest first: they stand before all senders.
   @safe @exclusivity(unchecked) var backlog: [Packet] = []
-  @safe @exclusivity(unchecked) var releaseWaiters = 0
-  /// The inlet is closed because somebody waits for room.
+  /// The mailbox is closed because somebody waits for room.
   @safe @exclusivity(unchecked) var isRefusing = false
-  /// Room promised to senders that have not used it yet.
-  @safe @exclusivity(unchecked) var granted = 0
-  let statistics: QueueCounters
-  @safe @exclusivity(unchecked) var sampler = ResidencySampler()
-  /// Stands for frames that nobody but the sampler watches.
-  let samplerCookie: UInt32
-  /// Tasks that wait for the next release, whosever it is.
-  @safe @exclusivity(unchecked) var watchers = WaiterLine()
-  @safe @exclusivity(unchecked) var pollable: PollableState?
-  /// Copies that make a line in the log.
-  @safe @exclusivity(unchecked) var copiesToTell = QueueNotice.manyCopies
-  @safe @exclusivity(unchecked) var hasToldOfHeap = false
-  /// Tasks that wait for a time.
-  @safe @exclusivity(unchecked) var sleepers = WaiterLine()
-  /// What the program does again and again, until the queue ends.
-  @safe @exclusivity(unchecked) var repetitions: [LoopRepetition] = []
-  /// The turn in which whoever does not wait found the ring full, and the device had nothing to release.
-  @safe @exclusivity(unchecked) var lookedInVain: UInt64 = 0
-
-  /// Frames accepted up to the beginning of this turn, against the budget that makes a turn end.
-  @safe @exclusivity(unchecked) var acceptedBefore: UInt64 = 0
-  /// Frames accepted so far.
-  var accepted: UInt64 { unsafe statistics.packetsSubmitted &+ UInt64(state.pointee.pending.pointee.count) }
-  /// Frames taken from the driver in this turn, against the budget that makes a turn end.
-  @safe @exclusivity(unchecked) var receivedThisTurn = 0
-  /// Where tasks wait for the next turn when they have used up the budget of this one.
-  let nextTurn = Gate()
-
-  /// Set when the queue takes no more work: closed, or broken with this cause.
-  @safe @exclusivity(unchecked) var end: NetworkDeviceError?
-  /// False from when `end` is set: to ask this costs no copy of an error.
-  @safe @exclusivity(unchecked) var isOpen = true
-  @safe @exclusivity(unchecked) var isFinished = false
-  @safe @exclusivity(unchecked) var hook: TurnHook.Token?
-  /// Empty blocks, linked.
-  @safe @exclusivity(unchecked) var idleBlock: UnsafeMutablePointer<BurstBlock>?
-  /// Bursts that a program holds.
-  @safe @exclusivity(unchecked) var blocksOut = 0
-
-  @safe @exclusivity(unchecked) var active = false
-  @safe @exclusivity(unchecked) private var armed = false
-  /// When armed: also for received frames.
-  @safe @exclusivity(unchecked) private var armedForReceived = false
-  /// Buffers were still with the device when the bound ended that a delayed interrupt has: from here on each release is
-  /// reported, until one is seen.
-  @safe @exclusivity(unchecked) private(set) var isOverdue = false
-  /// How long until the next look for buffers that are overdue.
-  @safe @exclusivity(unchecked) private var overduePause = QueueCore.releaseBound
-  /// The device has interrupted, and what it interrupted for has not been taken yet.
-  @safe @exclusivity(unchecked) private var isInterrupted = false
-  @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
-  @safe @exclusivity(unchecked) private var releaseTimer: LoopTimer?
   /// Bounds how long a submission from outside may wait for its consumer to come back.
   @safe @exclusivity(unchecked) private(set) var submissionTimer: LoopTimer?
   @safe @exclusivity(unchecked) var submissionTimerRuns = false
   /// Bursts given ahead to consumers outside, and those the timer knows of.
   @safe @exclusivity(unchecked) var handOuts: UInt64 = 0
   @safe @exclusivity(unchecked) var handOutsSeen: UInt64 = 0
+
+  // MARK: Received frames
+
+  /// Frames taken from the driver in this turn, against the budget that makes a turn end.
+  @safe @exclusivity(unchecked) var receivedThisTurn = 0
+  /// Empty blocks, linked.
+  @safe @exclusivity(unchecked) var idleBlock: UnsafeMutablePointer<BurstBlock>?
+  /// Bursts that a program holds.
+  @safe @exclusivity(unchecked) var blocksOut = 0
+
+  // MARK: Counting
+
+  let statistics: QueueCounters
+  @safe @exclusivity(unchecked) var sampler = ResidencySampler()
+  /// Stands for frames that nobody but the sampler watches.
+  let samplerCookie: UInt32
+  /// Called with what the log should have.
+  let tell: @Sendable (QueueNotice) -> Void
+  /// Copies that make a line in the log.
+  @safe @exclusivity(unchecked) var copiesToTell = QueueNotice.manyCopies
+  @safe @exclusivity(unchecked) var hasToldOfHeap = false
+
+  // MARK: The turn, and the loop's sleep
+
+  @safe @exclusivity(unchecked) private var hook: TurnHook.Token?
+  @safe @exclusivity(unchecked) var active = false
+  @safe @exclusivity(unchecked) private var polledSince: UInt64 = 0
+  @safe @exclusivity(unchecked) private var armed = false
+  /// When armed: also for received frames.
+  @safe @exclusivity(unchecked) private var armedForReceived = false
+  /// The device has interrupted, and what it interrupted for has not been taken yet.
+  @safe @exclusivity(unchecked) private var isInterrupted = false
+  /// Buffers were still with the device when the bound ended that a delayed interrupt has: from here on each release is
+  /// reported, until one is seen.
+  @safe @exclusivity(unchecked) private(set) var isOverdue = false
+  /// How long until the next look for buffers that are overdue.
+  @safe @exclusivity(unchecked) private var overduePause = QueueTurn.releaseBound
+  @safe @exclusivity(unchecked) private var releaseTimer: LoopTimer?
   @safe @exclusivity(unchecked) private var releaseTimerRuns = false
 
   init(
-    queue: NetworkQueue, driver: any QueueDriver, state: UnsafeMutablePointer<QueueState>, loop: LoopExecutor,
-    pool: PacketPool,
-    busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
+    _ driver: any QueueDriver, signals: SignalTarget, mailbox: QueueMailbox, counters: QueueCounters, loop: LoopExecutor,
+    pool: PacketPool, maximumFrame: Int, busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
     onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) {
-    unsafe self.queue = queue
-    inlet = queue.inlet
-    statistics = queue.counters
     self.driver = driver
-    unsafe self.state = state
+    self.signals = signals
+    self.mailbox = mailbox
+    statistics = counters
+    unsafe frames = .allocate(capacity: 1)
     self.loop = loop
     self.pool = pool
-    unsafe local = pool.makeLocalList(loop: loop, counters: queue.counters)
+    unsafe local = pool.makeLocalList(loop: loop, counters: counters)
     // A setting of centuries polls for a century.
     self.busyPoll = busyPoll.nanosecondsRoundedUp
     self.onBroken = onBroken
     self.tell = tell
     samplerCookie = waiters.take(.sample).index
     unsafe released = .allocate(capacity: Self.releasedCapacity)
-    unsafe released.initialize(repeating: TransmitEntry(rawValue: 0), count: Self.releasedCapacity)
+    unsafe released.initialize(repeating: FrameEntry(rawValue: 0), count: Self.releasedCapacity)
     receiveCapacity = driver.receiveRoom
     refillBatch = min(16, max(1, receiveCapacity / 4))
     let bufferRoom = pool.configuration.slotSize - pool.configuration.headroom
-    frameBuffers = unsafe max(1, min(receiveCapacity, (Int(state.pointee.maximumFrame) + bufferRoom) / bufferRoom))
+    frameBuffers = max(1, min(receiveCapacity, (maximumFrame + bufferRoom) / bufferRoom))
     lowWater = (pool.configuration.reserve + 1) / 2
     loopIdentity = loop.identity
     urgentRoom = max(1, receiveCapacity / 2)
-    unsafe state.pointee.credits = driver.transmitCapacity
-    // What may be accepted is counted in frames. When frames take several descriptors each, up to a whole ring of them
-    // waits here, and then a burst.
-    unsafe BurstBlock.free(state.pointee.pending)
-    unsafe state.pointee.pending = BurstBlock.make(capacity: driver.transmitCapacity + BurstBlock.capacity)
+    unsafe frames.initialize(
+      to: QueueFrames(self, pool: pool, maximumFrame: maximumFrame, room: driver.transmitCapacity))
+    unsafe signals.turn = self
   }
 
   deinit {
+    unsafe signals.turn = nil
+    unsafe BurstBlock.free(frames.pointee.ready)
+    unsafe BurstBlock.free(frames.pointee.pending)
+    unsafe frames.deallocate()
     unsafe released.deallocate()
     if let pollable { netdev_close(pollable.descriptor) }
     while let block = idleBlock {
@@ -170,7 +197,7 @@ final class QueueCore {
 
 // MARK: - The turn
 
-extension QueueCore {
+extension QueueTurn {
   /// Begins turning with the loop.
   func start() throws(LoopError) {
     releaseTimer = try loop.makeTimer { [weak self] in self?.releaseTimerFired() }
@@ -181,12 +208,12 @@ extension QueueCore {
     hook = try loop.addHook(
       unsafe TurnHook(
         stage: .driver, context: context,
-        // The hook is removed before the core goes.
+        // The hook is removed before the turn goes.
         begin: { context in
-          unsafe Unmanaged<QueueCore>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.beginTurn() }
+          unsafe Unmanaged<QueueTurn>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.beginTurn() }
         },
         end: { context in
-          unsafe Unmanaged<QueueCore>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.endTurn() }
+          unsafe Unmanaged<QueueTurn>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.endTurn() }
         }))
   }
 
@@ -236,7 +263,7 @@ extension QueueCore {
       return true
     }
     // What came in while somebody was waiting for room.
-    if !inlet.isEmpty, !submissionTimerRuns { return true }
+    if !mailbox.isEmpty, !submissionTimerRuns { return true }
     if busyPoll > 0, loop.now &- polledSince < busyPoll {
       // To look in vain is what was asked for.
       TurnHook.noteWork()
@@ -262,10 +289,10 @@ extension QueueCore {
   private var wantsReceived: Bool { !consumers.isEmpty || (pollable != nil && readyCount == 0 && isOpen) }
 
   private func releaseInterrupt() -> ReleaseInterrupt {
-    if unsafe state.pointee.inFlight == 0 { return .never }
+    if unsafe frames.pointee.inFlight == 0 { return .never }
     if releaseWaiters > 0 || !senders.isEmpty || bufferLineLacksRoom || !watchers.isEmpty { return .next }
     if pollable != nil || isOverdue { return .next }
-    return unsafe state.pointee.inFlight >= 32 ? .most : .next
+    return unsafe frames.pointee.inFlight >= 32 ? .most : .next
   }
 
   /// How long a released buffer may stay unreported because the interrupt waits for others.
@@ -274,7 +301,7 @@ extension QueueCore {
   /// Nobody waits for these, but a buffer must not stay unreported because its neighbours are held. As long as some are in
   /// flight the bound is renewed, at longer and longer intervals while nothing comes of it.
   private func boundReleases() {
-    guard !releaseTimerRuns, unsafe state.pointee.inFlight > 0 else { return }
+    guard !releaseTimerRuns, unsafe frames.pointee.inFlight > 0 else { return }
     releaseTimerRuns = true
     releaseTimer?.schedule(after: overduePause)
   }
@@ -284,7 +311,7 @@ extension QueueCore {
     #if Testing
     if unsafe netdev_fault_is_planted("bound-not-renewed") { releaseTimerRuns = true }
     #endif
-    guard unsafe state.pointee.inFlight > 0 else { return }
+    guard unsafe frames.pointee.inFlight > 0 else { return }
     overduePause = isOverdue ? min(overduePause * 2, .milliseconds(128)) : Self.releaseBound
     isOverdue = true
     interestChanged()

@@ -1,7 +1,7 @@
 /// One frame to transmit, as it crosses the seam and comes back: a slot, and what the queue wants to remember of it.
 ///
 /// The driver keeps the 64 bits in its shadow table and returns them unchanged when the device has released the buffer.
-@frozen public struct TransmitEntry: Sendable, Hashable, RawRepresentable {
+@frozen public struct FrameEntry: Sendable, Hashable, RawRepresentable {
   /// The 64 bits: slot number, cookie, and the separate-header mark.
   public var rawValue: UInt64
 

@@ -1,0 +1,36 @@
+internal import LibeventConcurrency
+
+/// Frames that fail, and buffers that come back otherwise than by a driver's bursts.
+extension QueueTurn {
+  /// How far a frame had come that fails, and with that what becomes of it.
+  enum FailedFrame {
+    /// It was never published.
+    case accepted
+    /// The device has had it, and touches it no more.
+    case published
+    /// The device may still read it: the buffer is lost.
+    case quarantined
+  }
+
+  /// A frame will not be released: it is counted, its buffer is free unless the device may still touch it, and whoever waits for it
+  /// is told.
+  func fail(_ entry: FrameEntry, _ how: FailedFrame, _ error: NetworkDeviceError) {
+    if how != .accepted { unsafe frames.pointee.inFlight -= 1 }
+    statistics.packetsFailed &+= 1
+    if how == .published { statistics.failedInFlight &+= 1 }
+    if how == .quarantined { statistics.quarantined &+= 1 } else { releaseBuffer(entry.slot) }
+    if entry.cookie != 0 { settleFailed(entry.cookie, error) }
+  }
+
+  /// A driver whose device was lost gives up a published frame.
+  func failInFlight(_ entry: FrameEntry, _ error: NetworkDeviceError) {
+    fail(entry, .published, error)
+    loop.requestTurn()
+  }
+
+  /// A posted buffer is free.
+  func takeBack(_ slot: UInt32) {
+    releaseBuffer(slot)
+    loop.requestTurn()
+  }
+}
