@@ -46,6 +46,9 @@ let package = Package(
     .executable(name: "TrafficGenerator", targets: ["TrafficGenerator"]),
     .executable(name: "CapturePackets", targets: ["CapturePackets"]),
     .executable(name: "KeyValueStore", targets: ["KeyValueStore"]),
+    // What the tests share with the package of the benchmarks; of no use to anybody else.
+    .library(name: "RingThreads", targets: ["RingThreads"]),
+    .library(name: "ChildProcesses", targets: ["ChildProcesses"]),
   ],
   traits: [
     .default(enabledTraits: ["Examples"]),
@@ -75,7 +78,7 @@ let package = Package(
       name: "HostInterfaces", dependencies: ["LibeventConcurrency", "CNetdevSystem"], swiftSettings: rules),
 
     // Both sides of a virtqueue, as pure memory.
-    .target(name: "Virtio", dependencies: ["CNetdevSystem"], swiftSettings: rules),
+    .target(name: "Virtio", dependencies: ["PacketFormats", "CNetdevSystem"], swiftSettings: rules),
 
     // The asynchronous device interface; it does not know virtio.
     .target(
@@ -231,25 +234,43 @@ let package = Package(
       ],
       path: "Examples/DHCPServer", swiftSettings: rules),
 
+    // What tests of several modules need: waiting, namespaces, logs, devices that lie, frames that say which they are.
     .target(name: "CTrafficSupport", path: "Tests/CTrafficSupport", cSettings: cRules),
+    .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
     .target(
       name: "TestSupport",
       dependencies: [
-        "CTrafficSupport", "CTestSupport", "LibeventConcurrency", "Netdev",
+        "CTrafficSupport", "CTestSupport", "NetdevTesting", "VirtioNet", "Virtio", "Netdev", "LibeventConcurrency",
         .product(name: "Logging", package: "swift-log"),
       ],
       path: "Tests/TestSupport", swiftSettings: rules),
+    // Frames built byte by byte: a second opinion on what the parsers and the responder say.
+    .target(
+      name: "ReferenceFrames", dependencies: ["NetdevTesting", "PacketFormats"], path: "Tests/ReferenceFrames",
+      swiftSettings: rules),
+    // The ring between two threads: tests that the benchmarks run optimized, too.
+    .target(
+      name: "RingThreads", dependencies: ["NetdevTesting", "Virtio", "CNetdevSystem"], path: "Tests/RingThreads",
+      swiftSettings: rules),
+    .target(name: "ChildProcesses", path: "Tests/ChildProcesses", swiftSettings: rules),
     .executableTarget(
       name: "TopLevelProgram", dependencies: ["NetdevDevices", "Netdev"], path: "Tests/TopLevelProgram",
       swiftSettings: rules),
-    .target(name: "CTestSupport", path: "Tests/CTestSupport", cSettings: cRules),
-    .testTarget(name: "VirtioTests", dependencies: ["Virtio", "CNetdevSystem"], swiftSettings: rules),
+
+    // A target a module, and then what takes several of them.
+    .testTarget(
+      name: "VirtioTests", dependencies: ["RingThreads", "NetdevTesting", "PacketFormats", "Virtio", "CNetdevSystem"],
+      swiftSettings: rules),
     .testTarget(
       name: "LibeventConcurrencyTests",
       dependencies: ["LibeventConcurrency", "CNetdevSystem", "TestSupport", "CTestSupport"],
       swiftSettings: rules),
     .testTarget(
-      name: "PacketFormatsTests", dependencies: ["PacketFormats", "Responder", "Netdev", "LibeventConcurrency"],
+      name: "PacketFormatsTests", dependencies: ["ReferenceFrames", "NetdevTesting", "PacketFormats", "Netdev"],
+      swiftSettings: rules),
+    .testTarget(
+      name: "ResponderTests",
+      dependencies: ["ReferenceFrames", "NetdevTesting", "Responder", "PacketFormats", "Netdev", "LibeventConcurrency"],
       swiftSettings: rules),
     .testTarget(
       name: "VirtioDeviceTests",
@@ -261,11 +282,21 @@ let package = Package(
     .testTarget(
       name: "NetdevTests",
       dependencies: [
-        "NetdevTesting", "NetdevDevices", "InProcess", "VhostUser", "PacketSocket", "VirtioNet", "VirtioDevice",
-        "Virtio", "Netdev", "PacketFormats", "LibeventConcurrency", "CLibevent", "CNetdevSystem", "TestSupport",
-        "CTestSupport",
+        "NetdevTesting", "NetdevDevices", "InProcess", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
+        "LibeventConcurrency", "CLibevent", "CNetdevSystem", "TestSupport", "CTestSupport",
         .product(name: "Logging", package: "swift-log"),
       ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "VirtioNetTests",
+      dependencies: [
+        "VirtioNet", "NetdevTesting", "NetdevDevices", "InProcess", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
+        "LibeventConcurrency", "CNetdevSystem", "TestSupport",
+      ],
+      swiftSettings: rules),
+    .testTarget(
+      name: "NetdevDevicesTests",
+      dependencies: ["NetdevDevices", "PacketSocket", "LibeventConcurrency", "TestSupport", "CTestSupport"],
       swiftSettings: rules),
     .testTarget(
       name: "SimulationTests",
@@ -310,10 +341,8 @@ let package = Package(
     .testTarget(
       name: "InteropTests",
       dependencies: [
-        "EchoServer", "Forwarder", "TrafficGenerator", "TestSupport", "VhostUser", "NetdevDevices", "VirtioNet",
-        "Virtio",
-        "Netdev",
-        "Responder", "PacketFormats",
+        "EchoServer", "Forwarder", "TrafficGenerator", "ChildProcesses", "TestSupport", "VhostUser", "NetdevDevices",
+        "VirtioNet", "Virtio", "Netdev", "Responder", "PacketFormats",
         "LibeventConcurrency", "CNetdevSystem", .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: rules),

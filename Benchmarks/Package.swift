@@ -55,9 +55,13 @@ let package = Package(
       name: "RingTwinTests", dependencies: ["RingLoop", .product(name: "Virtio", package: "swift-netdev")],
       swiftSettings: rules),
 
-    // The ring's tests with two threads, optimized: links to those of the package.
+    // The ring's tests with two threads, optimized: those of the package, and what is worth while only here.
     .testTarget(
-      name: "RingThreadTests", dependencies: [.product(name: "Virtio", package: "swift-netdev")], swiftSettings: rules),
+      name: "RingThreadTests",
+      dependencies: [
+        .product(name: "RingThreads", package: "swift-netdev"), .product(name: "Virtio", package: "swift-netdev"),
+      ],
+      swiftSettings: rules),
 
     // Echo over TAP, timed against the same in C and against kernel sockets: `time.sh` runs it.
     .target(name: "CEchoTwin", cSettings: cRules),
@@ -66,22 +70,25 @@ let package = Package(
       dependencies: ["BenchmarkSupport", "CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
       swiftSettings: rules),
 
-    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it. The example's own files are links, and
-    // so is `ChildProcess.swift`.
+    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it. The example's own files are links.
     .target(name: "CStoreTwin", cSettings: cRules),
     .executableTarget(
       name: "TimeStore",
       dependencies: [
-        "BenchmarkSupport", "CStoreTwin", .product(name: "NetdevDevices", package: "swift-netdev"),
+        "BenchmarkSupport", "CStoreTwin", .product(name: "ChildProcesses", package: "swift-netdev"),
+        .product(name: "NetdevDevices", package: "swift-netdev"),
         .product(name: "Netdev", package: "swift-netdev"), .product(name: "PacketFormats", package: "swift-netdev"),
         .product(name: "Responder", package: "swift-netdev"),
       ],
       swiftSettings: rules),
 
-    // The driver beside DPDK's, on DPDK's device: `dpdk.sh` runs it. `ChildProcess.swift` is a link to that of the tests.
+    // The driver beside DPDK's, on DPDK's device: `dpdk.sh` runs it.
     .executableTarget(
       name: "TimeDPDK",
-      dependencies: ["BenchmarkSupport", .product(name: "NetdevDevices", package: "swift-netdev")],
+      dependencies: [
+        "BenchmarkSupport", .product(name: "ChildProcesses", package: "swift-netdev"),
+        .product(name: "NetdevDevices", package: "swift-netdev"),
+      ],
       swiftSettings: rules),
 
     // The tool looks for its targets in a folder of this name.

@@ -29,19 +29,22 @@ let package = Package(
     // Sends more descriptors than anybody may.
     .target(name: "CFuzzSupport", cSettings: cRules),
     // How inputs are read, what a broken promise looks like, memory with fences.
-    .target(name: "FuzzSupport", dependencies: [netdev("LibeventConcurrency")], swiftSettings: rules),
+    .target(name: "FuzzSupport", swiftSettings: rules),
 
     // One fuzzer each: what comes from outside by one way.
     .executableTarget(
       name: "FuzzMessages",
       dependencies: [
-        "FuzzSupport", "CFuzzSupport", netdev("VhostUser"), netdev("VirtioNet"), netdev("Virtio"), netdev("Netdev"),
+        "FuzzSupport", "CFuzzSupport", netdev("NetdevTesting"), netdev("VhostUser"), netdev("VirtioNet"),
+        netdev("Virtio"), netdev("Netdev"),
         netdev("LibeventConcurrency"), .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: fuzzer),
     .executableTarget(
       name: "FuzzRings",
-      dependencies: ["FuzzSupport", netdev("VirtioDevice"), netdev("Virtio"), netdev("LibeventConcurrency")],
+      dependencies: [
+        "FuzzSupport", netdev("NetdevTesting"), netdev("VirtioDevice"), netdev("Virtio"), netdev("LibeventConcurrency"),
+      ],
       swiftSettings: fuzzer),
     .executableTarget(
       name: "FuzzFrames", dependencies: ["FuzzSupport", netdev("Responder"), netdev("PacketFormats")],

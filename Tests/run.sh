@@ -34,8 +34,8 @@ step() {
 }
 
 step "build" swift build --build-tests || exit 1
-step "rings" swift test --disable-xctest --skip-build --filter '^VirtioTests[.]'
-step "library" swift test --disable-xctest --skip-build --no-parallel --skip '^(VirtioTests|IntegrationTests|InteropTests)[.]'
+step "rings" swift test --disable-xctest --skip-build --filter '^(VirtioTests|RingThreads)[.]'
+step "library" swift test --disable-xctest --skip-build --no-parallel --skip '^(VirtioTests|RingThreads|IntegrationTests|InteropTests)[.]'
 step "kernel interfaces, sockets, programs" swift test --disable-xctest --skip-build --no-parallel --filter '^IntegrationTests[.]'
 step "DPDK" swift test --disable-xctest --skip-build --no-parallel --filter '^InteropTests[.]'
 step "benchmarks' own tests" swift test --disable-xctest --no-parallel -c release --package-path Benchmarks

@@ -14,7 +14,7 @@ package enum BlockingCalls {
   package static var wouldHoldLoop: Bool { netdev_current_loop_identity() != 0 }
 
   /// Whether calls are being made, or are due: of all that have called `start`. For tests.
-  static var areUnderWay: Bool { threads.areThere }
+  package static var areUnderWay: Bool { threads.areThere }
 
   /// Calls that wait for a thread. For tests.
   package static var due: Int { threads.due }

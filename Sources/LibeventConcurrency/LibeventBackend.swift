@@ -178,3 +178,8 @@ internal import CNetdevSystem
     QueuedTimer(queue: timers, handler: handler)
   }
 }
+
+extension LoopExecutor {
+  /// A backend of libevent's for a loop that somebody turns by hand.
+  package static func makeBackend() throws(LoopError) -> any LoopBackend { try LibeventBackend() }
+}

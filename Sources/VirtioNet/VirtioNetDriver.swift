@@ -128,7 +128,7 @@ extension VirtioNetDriver {
       // size will do, but one buffer for an ordinary frame is cheapest.
       let bufferSize = FrameLimit(mtu: features.contains(.mrgRxbuf) ? min(mtu, 1500) : max(mtu, 1500)).longest
       return NetworkDeviceInformation(
-        name: transport.name, hardwareAddress: config.macAddress.map { MACAddress(rawValue: $0.rawValue) },
+        name: transport.name, hardwareAddress: config.macAddress,
         mtu: mtu, queuePairs: pairs,
         queueSize: Int(layout.size), headroom: VirtioNetHeader.size, receiveBufferSize: bufferSize)
     }

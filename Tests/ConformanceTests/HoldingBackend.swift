@@ -2,6 +2,7 @@ import LibeventConcurrency
 import NetdevTesting
 import PacketFormats
 import Synchronization
+import TestSupport
 import Virtio
 import VirtioDevice
 

@@ -59,7 +59,7 @@ struct PacketFramesTests {
 
     /// The frames received, when there are so many.
     func frames(_ count: Int) async throws -> [[UInt8]] {
-      try await waitUntil("\(count) frames") { received.withLock { $0.count } >= count }
+      try await eventually("\(count) frames") { received.withLock { $0.count } >= count }
       return received.withLock { $0 }
     }
 
@@ -155,7 +155,7 @@ struct PacketFramesTests {
     try await bench.send(Self.frame(tags: [[0x81, 0, 0, 5]], payload: 1501))
     try await bench.send(last)
     #expect(try await bench.frames(1) == [last])
-    try await waitUntil("the counts of the turn") { bench.counts.receiveDrops == 4 }
+    try await eventually("the counts of the turn") { bench.counts.receiveDrops == 4 }
     #expect(bench.counts.receiveDropsSegmentation == 1)
     #expect(bench.counts.receiveDropsLength == 3)
     #expect(bench.droppedReasons == ["segmentation", "tooLong"], "each is told once")
@@ -233,7 +233,7 @@ struct PacketFramesTests {
         }
       }
       try await device.queues[0].send(Packet(copying: frame, in: device.pool))
-      try await waitUntil("the frame is back") { isBack.withLock { $0 } }
+      try await eventually("the frame is back") { isBack.withLock { $0 } }
       try await device.close()
       try await running.value
     }
@@ -283,13 +283,13 @@ struct PacketFramesTests {
           }
         }
       }
-      try await waitUntil("frames come") { seen.withLock { $0.numbers.count } >= 100 }
+      try await eventually("frames come") { seen.withLock { $0.numbers.count } >= 100 }
       try await device.close()
       try await running.value
       #expect(seen.withLock { $0.twice } == 0)
     }
     stop.withLock { $0 = true }
-    try await waitUntil("the sender has ended") { stopped.withLock { $0 } }
+    try await eventually("the sender has ended") { stopped.withLock { $0 } }
     close(descriptor)
   }
 

@@ -62,7 +62,7 @@ struct SlowClosingTests {
     var configuration = NetworkDevice.Configuration()
     configuration.queuePairs = 1
     let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
-    try await waitUntil("one is left") { try await Self.sockets(namespace) == 1 }
+    try await eventually("one is left") { try await Self.sockets(namespace) == 1 }
     try await device.close()
     #expect(try await Self.sockets(namespace) == 0)
   }
@@ -75,7 +75,7 @@ struct SlowClosingTests {
       try await Task.sleep(for: .milliseconds(.random(in: 0...30)))
       opening.cancel()
       if let device = try? await opening.value { try await device.close() }
-      try await waitUntil("no socket is left") { try await Self.sockets(namespace) == 0 }
+      try await eventually("no socket is left") { try await Self.sockets(namespace) == 0 }
       withExtendedLifetime(driver) {}
     }
   }
@@ -96,7 +96,7 @@ struct SlowClosingTests {
     #expect(test_hold_link_lock(4000) == 0)
     try await device.close()
     #expect(test_link_lock_is_held() == 1, "close took as long as the lock was held")
-    try await waitUntil("the interface is gone") { try await namespace.interfaceNumber("tap0") == 0 }
+    try await eventually("the interface is gone") { try await namespace.interfaceNumber("tap0") == 0 }
   }
 
   @Test(.enabled(if: canHoldLock, "needs root and userfaultfd"))
@@ -111,6 +111,6 @@ struct SlowClosingTests {
     #expect(test_hold_link_lock(4000) == 0)
     try await device.close()
     #expect(test_link_lock_is_held() == 1, "close took as long as the lock was held")
-    try await waitUntil("the sockets are closed") { try await Self.sockets(namespace) == 0 }
+    try await eventually("the sockets are closed") { try await Self.sockets(namespace) == 0 }
   }
 }

@@ -22,7 +22,7 @@ import Testing
       await driver.deliver(
         [UInt8](repeating: UInt8(number), count: 12) + [0x08, 0x06] + [UInt8](repeating: 0, count: 46))
     }
-    try await waitUntil("all are taken") { device.totalStatistics.packetsReceived == UInt64(total) }
+    try await eventually("all are taken") { device.totalStatistics.packetsReceived == UInt64(total) }
     capturing.cancel()
     await #expect(throws: CancellationError.self) { try await capturing.value }
     let bytes = [UInt8](try Data(contentsOf: URL(filePath: path)))

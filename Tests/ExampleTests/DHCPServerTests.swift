@@ -136,7 +136,7 @@ private struct Reply: Equatable {
     let driver = ScriptedDriver(mode: .hold, capacity: 2)
     let (device, server) = try await start(driver)
     for _ in 0..<5 { await driver.deliver(try frame(.discover, from: client(1))) }
-    try await waitUntil("three answers found no room") { device.totalStatistics.packetsRefused == 3 }
+    try await eventually("three answers found no room") { device.totalStatistics.packetsRefused == 3 }
     await driver.releaseAll()
     await driver.deliver(try frame(.discover, from: client(2)))
     for _ in 0..<2 { _ = try await driver.nextSent() }

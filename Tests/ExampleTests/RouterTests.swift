@@ -66,7 +66,7 @@ import Testing
     let pool = wired.pool
     for _ in 0..<3 { await wired.drivers[0].deliver(try Self.datagram(from: 0, to: Self.host(1), in: pool)) }
     let question = try await wired.drivers[1].nextSent()
-    try await waitUntil("all three are taken") { wired.devices[0].totalStatistics.packetsReceived == 3 }
+    try await eventually("all three are taken") { wired.devices[0].totalStatistics.packetsReceived == 3 }
     await wired.drivers[1].deliver(try Self.answer(question, in: pool, at: 1))
     // The latest one has waited; the checksums are looked at as it is decoded.
     let routed = try await wired.drivers[1].nextSent()
@@ -139,7 +139,7 @@ import Testing
         await Task.yield()
       }
     }
-    try await waitUntil("what found no room is counted") { wired.devices[1].totalStatistics.packetsRefused == 200 - 63 }
+    try await eventually("what found no room is counted") { wired.devices[1].totalStatistics.packetsRefused == 200 - 63 }
     await wired.drivers[1].deliver(try Self.datagram(from: 1, to: Self.host(0), in: pool))
     let routed = try await wired.drivers[0].nextSent()
     #expect(try UDPFrame.decode(routed.raw).flow.source == Self.host(1))

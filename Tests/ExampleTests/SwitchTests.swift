@@ -46,13 +46,13 @@ import Testing
   @Test func `who is not known is looked for everywhere else, and who is known is sent to alone`() async throws {
     let wired = try await Wired([.hold, .hold, .hold])
     await wired.drivers[0].deliver(Self.frame(from: 1, to: Self.station(2)))
-    try await waitUntil("it is everywhere else") { wired.sent == [0, 1, 1] }
+    try await eventually("it is everywhere else") { wired.sent == [0, 1, 1] }
     await wired.drivers[1].deliver(Self.frame(from: 2, to: Self.station(1)))
-    try await waitUntil("it is where the first came from") { wired.sent == [1, 1, 1] }
+    try await eventually("it is where the first came from") { wired.sent == [1, 1, 1] }
     await wired.drivers[0].deliver(Self.frame(from: 1, to: Self.station(2)))
-    try await waitUntil("it is where the second came from") { wired.sent == [1, 2, 1] }
+    try await eventually("it is where the second came from") { wired.sent == [1, 2, 1] }
     await wired.drivers[2].deliver(Self.frame(from: 3, to: .broadcast))
-    try await waitUntil("a broadcast is everywhere else") { wired.sent == [2, 3, 1] }
+    try await eventually("a broadcast is everywhere else") { wired.sent == [2, 3, 1] }
     #expect(await wired.drivers[1].heldBytes(at: 2) == Self.frame(from: 3, to: .broadcast))
     #expect(
       await wired.lan.stations.mapValues { $0.port } == [Self.station(1): 0, Self.station(2): 1, Self.station(3): 2])
@@ -70,7 +70,7 @@ import Testing
     await wired.drivers[0].deliver(group)
     await wired.drivers[0].deliver([1, 2, 3])
     await wired.drivers[0].deliver(Self.frame(from: 4, to: .broadcast))
-    try await waitUntil("both broadcasts") { wired.sent[1] == 2 }
+    try await eventually("both broadcasts") { wired.sent[1] == 2 }
     #expect(wired.sent == [0, 2])
     try await wired.end()
   }
@@ -82,7 +82,7 @@ import Testing
     for (port, driver) in wired.drivers.enumerated() {
       await driver.deliver(Self.frame(from: UInt8(port), to: Self.station(UInt8(port))))
     }
-    try await waitUntil("everybody is known") { await wired.lan.stations.count == 3 }
+    try await eventually("everybody is known") { await wired.lan.stations.count == 3 }
     await wired.drivers[0].releaseAll()
     let before = wired.devices.map { $0.totalStatistics }
     let frames = [Self.frame(from: 0, to: Self.station(1)), Self.frame(from: 0, to: Self.station(2))]
@@ -94,13 +94,13 @@ import Testing
       delivered += await wired.drivers[0].deliver(contentsOf: Array(burst[from..<min(32, from + total - delivered)]))
     }
     let live = UInt64(total / 2)
-    try await waitUntil("the port that reads has all of its frames") {
+    try await eventually("the port that reads has all of its frames") {
       wired.devices[1].totalStatistics.packetsReleased - before[1].packetsReleased == live
     }
     let stuck = wired.devices[2].totalStatistics.since(before[2]).change
     let held = UInt64(await wired.drivers[2].held())
     #expect(held == 64)
-    try await waitUntil("and what the other had no room for is counted") {
+    try await eventually("and what the other had no room for is counted") {
       wired.devices[2].totalStatistics.packetsRefused == UInt64(total / 2) - (held - before[2].packetsSubmitted)
     }
     #expect(wired.devices[1].totalStatistics.packetsRefused == 0)

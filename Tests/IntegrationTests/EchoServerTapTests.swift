@@ -27,7 +27,7 @@ struct EchoServerTapTests {
     try await namespace.shell("ping -q -c 3 -i 0.01 -W 5 10.9.0.2 > /dev/null")
     // Threads that the runtime no longer needs end after some seconds.
     var before = voluntarySwitches(of: server.identifier)
-    try await waitUntil("the server has settled", within: .seconds(120)) {
+    try await eventually("the server has settled", within: .seconds(120)) {
       let earlier = before
       try? await Task.sleep(for: .seconds(6))
       before = voluntarySwitches(of: server.identifier)
@@ -43,7 +43,7 @@ struct EchoServerTapTests {
   @Test func `live rates are each queue's own, and together they are what came in and went out`() async throws {
     let server = try await serve(["--rates"])
     var datagrams = 0
-    try await waitUntil("rates of both queues", within: .seconds(120)) {
+    try await eventually("rates of both queues", within: .seconds(120)) {
       let exchange = try? await namespace.exchange(
         with: "10.9.0.2", flows: 64, window: 4, total: 10_000, sizes: 0...1472)
       #expect(exchange?.isComplete == true, "\(String(describing: exchange))")
@@ -54,7 +54,7 @@ struct EchoServerTapTests {
       }
     }
     // A second is one line: the lines of all seconds together are what there was, as far as the seconds are exact.
-    try await waitUntil("the rates of the last second") {
+    try await eventually("the rates of the last second") {
       let rates = (0..<2).flatMap { Self.rates(of: $0, in: server.printed) }
       return rates.reduce(0) { $0 + $1.received } >= datagrams * 98 / 100
         && rates.reduce(0) { $0 + $1.sent } >= datagrams * 98 / 100

@@ -35,7 +35,7 @@ private final class FullPipe {
     let server = try RunningProgram(
       command: [RunningProgram.path.path, "host-udp:127.0.0.1:\(port)", "--rates"], standardOutput: pipe.writeEnd)
     // It cannot say when it is there. Once it is, it echoes, whatever its output does.
-    try await waitUntil("it echoes") {
+    try await eventually("it echoes") {
       (try? await hostExchange(port: port, window: 1, total: 1, sizes: 16...16))?.isComplete == true
     }
     let exchange = try await hostExchange(port: port, total: 1000, sizes: 0...1472)
@@ -71,7 +71,7 @@ private final class FullPipe {
   ) async throws {
     let path = "/tmp/netdev-ending-\(getpid())-\(program).sock"
     let server = try RunningProgram(["vhost-user:\(path)?server=1&connect_timeout=600"] + others, program: program)
-    try await waitUntil("it listens") { FileManager.default.fileExists(atPath: path) }
+    try await eventually("it listens") { FileManager.default.fileExists(atPath: path) }
     let end = await server.end(with: SIGTERM)
     #expect(end.status == 0, "\(end)")
     // That it waits is in the log; the program itself has nothing to say.
@@ -87,7 +87,7 @@ private final class FullPipe {
     for limit in 8...40 {
       let script = "ulimit -n \(limit); exec \(RunningProgram.path.path) loopback: --address 10.9.9.2/24"
       let server = try RunningProgram(command: ["sh", "-c", script])
-      try await waitUntil("it serves, or has said why not") {
+      try await eventually("it serves, or has said why not") {
         server.printed.contains("try:") || !server.complained.isEmpty
       }
       let end = await server.end(with: server.printed.contains("try:") ? SIGTERM : nil)

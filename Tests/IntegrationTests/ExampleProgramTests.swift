@@ -34,7 +34,7 @@ struct ExampleProgramTests {
   @Test func `the switch joins three hosts`() async throws {
     let (middle, hosts) = (NamespaceThread(), (0..<3).map { _ in NamespaceThread() })
     let program = try await start("Switch", ["tap:sw0", "tap:sw1", "tap:sw2", "--rates", "1"], in: middle)
-    try await waitUntil("its interfaces are there") { try await middle.interfaceNumber("sw2") != 0 }
+    try await eventually("its interfaces are there") { try await middle.interfaceNumber("sw2") != 0 }
     for (number, host) in hosts.enumerated() {
       try await move("sw\(number)", from: middle, to: host, as: "10.6.0.\(number + 1)/24")
     }
@@ -50,7 +50,7 @@ struct ExampleProgramTests {
   @Test func `the router routes, counts hops, and says where there is no way`() async throws {
     let (middle, left, right) = (NamespaceThread(), NamespaceThread(), NamespaceThread())
     let program = try await start("Router", ["tap:rt0", "10.5.0.1/24", "tap:rt1", "10.5.1.1/24"], in: middle)
-    try await waitUntil("its interfaces are there") { try await middle.interfaceNumber("rt1") != 0 }
+    try await eventually("its interfaces are there") { try await middle.interfaceNumber("rt1") != 0 }
     try await move("rt0", from: middle, to: left, as: "10.5.0.2/24", via: "10.5.0.1")
     try await move("rt1", from: middle, to: right, as: "10.5.1.2/24", via: "10.5.1.1")
     try await left.shell("ping -q -c 20 -i 0.01 -W 5 10.5.0.1 > /dev/null")

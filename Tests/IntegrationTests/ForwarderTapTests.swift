@@ -84,7 +84,7 @@ struct ForwarderTapTests {
     let echo = Task {
       try await right.run { try KernelSockets.echoDatagrams(port: 7, ready: ready.value, until: stop.value) }
     }
-    try await waitUntil("the echo is there") { ready.value.load(ordering: .acquiring) }
+    try await eventually("the echo is there") { ready.value.load(ordering: .acquiring) }
     let one = try await wire.left.exchange(with: Wire.rightAddress.ipv4, total: 10_000, sizes: 0...1472)
     #expect(one.isComplete, "\(one)")
     let six = try await wire.left.exchange(with: Wire.rightAddress.ipv6, total: 10_000, sizes: 0...1452)
@@ -117,7 +117,7 @@ struct ForwarderTapTests {
       try await receiver.run { try KernelSockets.receiveStream(port: 7000, into: received, listening: listening.value) }
     }
     try await sender.shell("head -c 33554432 /dev/urandom > \(sent)")
-    try await waitUntil("the receiver listens") { listening.value.load(ordering: .acquiring) }
+    try await eventually("the receiver listens") { listening.value.load(ordering: .acquiring) }
     try await sender.shell("timeout 120 bash -c 'cat \(sent) > /dev/tcp/\(address)/7000'")
     try await receiving.value
     try await sender.shell("test $(stat -c %s \(received)) = 33554432")

@@ -56,7 +56,7 @@ import Testing
       }
     }
     defer { calls.areHeld.store(false, ordering: .relaxed) }
-    try await waitUntil("all threads are held") { calls.number.load(ordering: .relaxed) == 32 }
+    try await eventually("all threads are held") { calls.number.load(ordering: .relaxed) == 32 }
     let due = BlockingCalls.due
     try await NetworkDevice.open(url).close()
     // Close would wait for a call of its own as long as its time allows, and then go on.

@@ -80,7 +80,7 @@ struct PacketDeviceTests {
     let echo = Task {
       try await theirs.right.run { try KernelSockets.echoDatagrams(port: 7, ready: ready.value, until: stop.value) }
     }
-    try await waitUntil("the echo is there") { ready.value.load(ordering: .acquiring) }
+    try await eventually("the echo is there") { ready.value.load(ordering: .acquiring) }
     var best = (ours: Duration.seconds(60), theirs: Duration.seconds(60))
     for _ in 0..<9 {
       best.theirs = min(best.theirs, try await Self.time(theirs))
@@ -136,7 +136,7 @@ struct PacketDeviceTests {
     }
     // The host's own stack answers for its own address: it sees the same frames.
     try await wire.left.shell("ping -q -c 20 -i 0.01 -W 5 10.78.0.3 > /dev/null")
-    try await waitUntil("the pings are seen") { sources.withLock { $0[1] ?? 0 } >= 20 }
+    try await eventually("the pings are seen") { sources.withLock { $0[1] ?? 0 } >= 20 }
     try await device.close()
     try await running.value
     #expect(sources.withLock { $0 } == [1: 20])

@@ -123,10 +123,10 @@ struct TapTroubleTests {
     try await namespace.shell("ping -q -c 5 -i 0.01 -W 5 10.9.0.2 > /dev/null")
     let queue = echo.device.queues[0]
     try await namespace.shell("ip link set tap0 down")
-    try await waitUntil("the link is down") { !echo.device.isLinkUp }
+    try await eventually("the link is down") { !echo.device.isLinkUp }
     for _ in 0..<7 { try await queue.send(Packet(copying: [UInt8](repeating: 0, count: 60), in: echo.device.pool)) }
     try await namespace.shell("ip link set tap0 up")
-    try await waitUntil("the link is up") { echo.device.isLinkUp }
+    try await eventually("the link is up") { echo.device.isLinkUp }
     for _ in 0..<3 { try await queue.send(Packet(copying: [UInt8](repeating: 0, count: 60), in: echo.device.pool)) }
     let file = "/tmp/netdev-counters-\(UUID().uuidString)"
     try await namespace.shell("grep tap0: /proc/net/dev | tr ':' ' ' > \(file)")

@@ -1,3 +1,4 @@
+import ChildProcesses
 import Foundation
 import NetdevDevices
 import TestSupport
@@ -93,7 +94,7 @@ struct TestpmdTests {
         return text.components(separatedBy: "negotiated Virtio features: 0x").dropFirst().first ?? ""
       }
       // What it prints comes by a pipe.
-      try await waitUntil("it says what was negotiated") { rest.contains { !$0.isHexDigit } }
+      try await eventually("it says what was negotiated") { rest.contains { !$0.isHexDigit } }
       return try #require(UInt64(rest.prefix { $0.isHexDigit }, radix: 16))
     }
     let all = try await negotiated("queues=1")

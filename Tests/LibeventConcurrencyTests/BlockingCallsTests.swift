@@ -80,14 +80,14 @@ import Testing
         return brought == nil
       }
       if isUnderWay {
-        try await waitUntil("the call is made") { noted.numbers.withLock { $0 == [1] } }
+        try await eventually("the call is made") { noted.numbers.withLock { $0 == [1] } }
         group.cancelAll()
       }
       #expect(try await group.next() == true)
     }
     noted.isHeld.store(false, ordering: .relaxed)
     guard isUnderWay else { return #expect(noted.numbers.withLock { $0.isEmpty }) }
-    try await waitUntil("what it brought is gone") { noted.numbers.withLock { $0 == [1, 2] } }
+    try await eventually("what it brought is gone") { noted.numbers.withLock { $0 == [1, 2] } }
   }
 
   @Test func `cancelled calls that nobody answers are bounded`() async throws {
@@ -101,14 +101,14 @@ import Testing
         }
       }
       let isBegun = number < BlockingCalls.mostAbandoned
-      if isBegun { try await waitUntil("the call is made") { noted.numbers.withLock { $0.contains(number) } } }
+      if isBegun { try await eventually("the call is made") { noted.numbers.withLock { $0.contains(number) } } }
       asking.cancel()
       _ = await asking.value
       #expect(noted.numbers.withLock { $0.contains(number) } == isBegun)
     }
     noted.isHeld.store(false, ordering: .relaxed)
     // Once the system answers, there is room again.
-    try await waitUntil("calls are made again") { await asker.askAside {} != nil }
+    try await eventually("calls are made again") { await asker.askAside {} != nil }
   }
 
   @Test func `many calls from many places are each made once, and those of a queue in their order`() async {

@@ -56,7 +56,7 @@ private actor Neighbor: LoopActor {
       let counter = Counter(loop)
       try await counter.run(until: 3)
     }
-    try await waitUntil("the loop has ended") { gone == nil }
+    try await eventually("the loop has ended") { gone == nil }
   }
 }
 

@@ -25,7 +25,7 @@ import Testing
 
   /// Waits until no loop of the device turns any more.
   private func idle(_ device: NetworkDevice) async throws {
-    try await waitUntil("the loops sleep") {
+    try await eventually("the loops sleep") {
       let before = device.queues.map { $0.loop.statistics }
       try? await Task.sleep(for: .milliseconds(20))
       return device.queues.map { $0.loop.statistics } == before
@@ -102,14 +102,14 @@ import Testing
     for (queue, count) in [(0, 5), (1, 12)] { try await submit(count, to: device.queues[queue]) }
     for round in 1...3 {
       for (index, count) in [(0, 5), (1, 12)] {
-        try await waitUntil("the frames are back") {
+        try await eventually("the frames are back") {
           let statistics = device.queues[index].statistics
           return statistics.packetsReleased == UInt64(round * count)
             && statistics.packetsReceived == UInt64(round * count)
         }
       }
       // What a driver counts is there from the end of its turn on.
-      try await waitUntil("the turn is over") {
+      try await eventually("the turn is over") {
         device.queues.allSatisfy { $0.statistics.bytesReceived == $0.statistics.packetsReceived * 64 }
       }
       try await idle(device)
@@ -149,7 +149,7 @@ import Testing
     for hold in [Duration.zero, .milliseconds(40)] {
       for _ in 0..<10 {
         let receipt = try await queue.submitForReceipt(Packet(count: 64, in: device.pool))
-        try await waitUntil("it is published") { await driver.held() == 1 }
+        try await eventually("it is published") { await driver.held() == 1 }
         try await Task.sleep(for: hold)
         await driver.releaseAll()
         try await receipt.released
@@ -188,7 +188,7 @@ import Testing
     let often = Task { await NetworkDeviceMetrics(device, interval: .milliseconds(2), factory: factory).run() }
     for count in 1...3 {
       try await submit(1, to: device.queues[0])
-      try await waitUntil("report \(count)") { total(factory, "packetsSubmitted") == Int64(count) }
+      try await eventually("report \(count)") { total(factory, "packetsSubmitted") == Int64(count) }
     }
     often.cancel()
     await often.value
@@ -196,10 +196,10 @@ import Testing
     let rare = TestMetrics()
     let metrics = NetworkDeviceMetrics(device, interval: .seconds(3600), factory: rare)
     let task = Task { await metrics.run() }
-    try await waitUntil("the first report") { total(rare, "packetsSubmitted") == 3 }
+    try await eventually("the first report") { total(rare, "packetsSubmitted") == 3 }
     try await submit(4, to: device.queues[0])
     // From outside they are left for the loop, which need not have come to them before the device closes.
-    try await waitUntil("they are published") { device.statistics[0].packetsSubmitted == 7 }
+    try await eventually("they are published") { device.statistics[0].packetsSubmitted == 7 }
     try await device.close()
     #expect(total(rare, "packetsSubmitted") == 3)
     task.cancel()
@@ -219,15 +219,15 @@ import Testing
     let device = try await open(driver, queues: 2)
     let factory = TestMetrics()
     try await submit(2, to: device.queues[0])
-    try await waitUntil("they are released") { device.queues[0].statistics.packetsReleased == 2 }
+    try await eventually("they are released") { device.queues[0].statistics.packetsReleased == 2 }
     let hold = Holder()
     let scope = LoopScope(device.queues[0].loop)
     let held = Task { await scope.run { _ in hold.wait() } }
-    try await waitUntil("the loop is held") { hold.isWaiting }
+    try await eventually("the loop is held") { hold.isWaiting }
     let task = Task { await NetworkDeviceMetrics(device, interval: .milliseconds(2), factory: factory).run() }
     for count in 1...3 {
       try await submit(1, to: device.queues[1])
-      try await waitUntil("report \(count)") { total(factory, "packetsSubmitted", queue: 1) == Int64(count) }
+      try await eventually("report \(count)") { total(factory, "packetsSubmitted", queue: 1) == Int64(count) }
     }
     #expect(total(factory, "packetsSubmitted", queue: 0) == 2)
     hold.release()
@@ -253,7 +253,7 @@ import Testing
     let driver = ScriptedDriver(mode: .release)
     let metrics = NetworkDeviceMetrics(try await open(driver), interval: .milliseconds(2), factory: TestMetrics())
     let task = Task { await metrics.run() }
-    try await waitUntil("the device is closed") { driver.shutDownCount == 1 }
+    try await eventually("the device is closed") { driver.shutDownCount == 1 }
     task.cancel()
     await task.value
   }

@@ -40,7 +40,7 @@ import Testing
           isDone.set()
         }
         for queue in 0..<2 {
-          try await waitUntil("the frames are with the device") { await driver.held(queue: queue) == 3 }
+          try await eventually("the frames are with the device") { await driver.held(queue: queue) == 3 }
         }
         trigger.triggerGracefulShutdown()
         await driver.releaseAll(queue: 0)
@@ -60,7 +60,7 @@ import Testing
     let service = service(driver, frames: 1, gracePeriod: .milliseconds(20))
     try await testGracefulShutdown { trigger in
       async let run: Void = service.run()
-      try await waitUntil("the frame is with the device") { await driver.held() == 1 }
+      try await eventually("the frame is with the device") { await driver.held() == 1 }
       trigger.triggerGracefulShutdown()
       try await run
     }
@@ -116,7 +116,7 @@ import Testing
     let service = NetworkDeviceService(
       opening: { device }, body: { queue in try await queue.send(Packet(count: 64, in: queue.pool)) })
     let task = Task { try await service.run() }
-    try await waitUntil("the frame is with the device") { await driver.held() == 1 }
+    try await eventually("the frame is with the device") { await driver.held() == 1 }
     try await device.close()
     await #expect {
       try await task.value
@@ -145,7 +145,7 @@ import Testing
     await #expect {
       try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask { try await service.run() }
-        try await waitUntil("the frame is with the device") { await driver.held() == 1 }
+        try await eventually("the frame is with the device") { await driver.held() == 1 }
         await driver.breakQueue(NetworkDeviceError(.broken, "test", offered: "nonsense"))
         try await group.waitForAll()
       }
@@ -156,7 +156,7 @@ import Testing
     let driver = ScriptedDriver(mode: .hold)
     let service = service(driver, frames: 1)
     let task = Task { try await service.run() }
-    try await waitUntil("the frame is with the device") { await driver.held() == 1 }
+    try await eventually("the frame is with the device") { await driver.held() == 1 }
     task.cancel()
     await #expect(throws: CancellationError.self) { try await task.value }
     #expect(driver.shutDownCount == 1)
@@ -175,7 +175,7 @@ import Testing
     }
     let group = ServiceGroup(services: [service], logger: Logger(label: "test"))
     async let run: Void = group.run()
-    try await waitUntil("ten frames are back") { received.value == 10 }
+    try await eventually("ten frames are back") { received.value == 10 }
     await group.triggerGracefulShutdown()
     try await run
   }

@@ -3,6 +3,7 @@ import Netdev
 import NetdevDevices
 import NetdevTesting
 import PacketFormats
+import TestSupport
 import Testing
 import VirtioNet
 

@@ -1,5 +1,6 @@
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(4))) struct BatchTests {

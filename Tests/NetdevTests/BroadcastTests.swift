@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Consumers of which each has every packet.

@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// A burst's frames, one by one.

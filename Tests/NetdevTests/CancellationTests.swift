@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// One cancellation, one error: whatever a task waits for, it is told that it was cancelled, and nothing else.

@@ -2,6 +2,7 @@ import LibeventConcurrency
 import Logging
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 import Virtio
 import VirtioNet
@@ -68,9 +69,9 @@ import VirtioNet
   }
 
   @Test func `buffers of a lost device that is gone meanwhile are back after the reset`() async throws {
-    let lying = try await VirtioDriverTestsRecovery.lying()
+    let lying = try await Lying.lookedFor()
     let isGone = Gateway()
-    try await VirtioDriverTestsRecovery.loseAndRegain(lying, isGone: { isGone.isOpen })
+    try await lying.loseAndRegain(isGone: { isGone.isOpen })
     #expect(lying.queue.statistics.driver.quarantined == 16)
     // Nobody says so; whoever resets the device looks.
     isGone.open()
@@ -79,7 +80,7 @@ import VirtioNet
 
   @Test func `a pair that does not say what it has kept counts as a whole ring in quarantine`() async throws {
     // Room for one ring in quarantine, not for two.
-    let lying = try await VirtioDriverTestsRecovery.lying(slots: 60)
+    let lying = try await Lying.lookedFor(slots: 60)
     let queue = lying.queue
     let isHeld = Gateway()
     lying.side.lose(isGone: { false })

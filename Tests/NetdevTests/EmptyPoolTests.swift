@@ -2,6 +2,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// An empty pool holds its senders back, as a full ring does. It is no error, unless it is plain that it stays empty.

@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Where code that uses a queue may run. The code at the top level of a program is one more: TopLevelProgram, a program of its

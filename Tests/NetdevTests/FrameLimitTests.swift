@@ -3,6 +3,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import PacketFormats
+import TestSupport
 import Testing
 import Virtio
 import VirtioDevice

@@ -3,6 +3,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevDevices
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Says that code is where it was put; ends the test program when it is not.

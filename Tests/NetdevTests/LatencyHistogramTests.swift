@@ -1,5 +1,6 @@
 @testable import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Times of a program's own.

@@ -2,6 +2,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// Frames whose length only the driver finds too long: each fails alone, whenever that is.

@@ -1,5 +1,6 @@
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Bursts of a program's own frames.

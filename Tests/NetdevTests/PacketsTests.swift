@@ -1,5 +1,6 @@
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Invariant 12: consumers of a queue compete, and what was fetched ahead belongs to the queue.

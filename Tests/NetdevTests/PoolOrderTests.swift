@@ -2,6 +2,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// Queues share a short pool: each sender gets its turn, in the order in which they came, and nobody holds what he cannot use.

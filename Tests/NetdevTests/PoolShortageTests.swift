@@ -2,6 +2,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// While a pool is short, whatever comes free in it is seen by those who wait, wherever it comes free; and who waits for what

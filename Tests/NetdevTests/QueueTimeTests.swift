@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Time on a queue's loop, by the clock of a simulated world: nothing here waits for a real one.

@@ -3,6 +3,7 @@ import Netdev
 import NetdevTesting
 import PacketFormats
 import Synchronization
+import TestSupport
 import Testing
 
 /// Receive buffers while a turn is long.

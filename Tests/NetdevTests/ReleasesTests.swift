@@ -5,6 +5,7 @@ import Glibc
 import Netdev
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// The events of a queue so far.

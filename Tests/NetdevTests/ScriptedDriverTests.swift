@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// What a test sees of what was sent.

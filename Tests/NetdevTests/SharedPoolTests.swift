@@ -2,6 +2,7 @@ import LibeventConcurrency
 import Netdev
 import NetdevDevices
 import NetdevTesting
+import TestSupport
 import Testing
 import VirtioNet
 

@@ -157,14 +157,14 @@ import VirtioNet
   }
 
   @Test func `bytes of every frame count once: alone in its buffer or not, sent again or not`() async throws {
-    let lying = try await VirtioDriverTestsRecovery.lying()
+    let lying = try await Lying.lookedFor()
     let queue = lying.queue
     var kept: Packet? = try Packet(copying: numbered(1, count: 300), in: lying.pool)
     // Somebody else holds it: it goes as a chain of two.
     if let kept { try await queue.submit(kept) }
     try await queue.submit(Packet(copying: numbered(2, count: 100), in: lying.pool))
     try await eventually("they are published") { await lying.held() == 2 }
-    try await VirtioDriverTestsRecovery.loseAndRegain(lying)
+    try await lying.loseAndRegain()
     try await eventually("they are published again") { await lying.held() == 2 }
     let statistics = await queue.run { queue in queue.statistics }
     #expect(statistics.bytesSubmitted == 400)

@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Sending without waiting, on the queue's loop and elsewhere.

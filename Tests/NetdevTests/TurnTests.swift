@@ -3,6 +3,7 @@ import Netdev
 import NetdevDevices
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 /// Invariant 8: one loop serves completions, reception, submissions, timers and other tasks, and turns end.

@@ -2,6 +2,7 @@ import Glibc
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 import VirtioNet
 

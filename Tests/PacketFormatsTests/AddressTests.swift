@@ -1,4 +1,5 @@
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("Addresses: text, numbers, classes")

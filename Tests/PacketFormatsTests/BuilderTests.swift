@@ -1,5 +1,7 @@
 import Netdev
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 /// The flows that are built here.

@@ -1,5 +1,7 @@
 import Netdev
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("Fields in network byte order")

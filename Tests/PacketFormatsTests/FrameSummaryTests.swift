@@ -1,5 +1,7 @@
 import Netdev
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("What a frame says of itself")

@@ -1,4 +1,6 @@
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("UDP frames of a gateway")

@@ -1,6 +1,7 @@
 import Foundation
 import Netdev
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 /// The snippets of the page "Frames", each as it stands there; the last test compares the two, line by line.

@@ -1,5 +1,7 @@
 import Netdev
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("ICMP errors about packets")

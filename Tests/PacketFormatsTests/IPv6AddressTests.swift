@@ -1,4 +1,6 @@
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("IPv6 addresses: text, halves, classes")

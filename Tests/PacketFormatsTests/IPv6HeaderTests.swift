@@ -1,4 +1,5 @@
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("IPv6 headers (RFC 8200 §3)")

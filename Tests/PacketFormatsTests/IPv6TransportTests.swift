@@ -1,4 +1,6 @@
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("ICMP messages for IPv6 (RFC 4443)")

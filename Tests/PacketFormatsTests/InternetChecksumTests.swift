@@ -1,4 +1,6 @@
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("Internet checksum (RFC 1071, RFC 1624)")

@@ -1,5 +1,7 @@
 import Netdev
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("What is built here, read by tshark", .enabled(if: Tshark.path != nil, Tshark.skip))

@@ -1,5 +1,6 @@
 import Netdev
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 @Suite("VLAN tags (IEEE 802.1Q, 802.1ad)")

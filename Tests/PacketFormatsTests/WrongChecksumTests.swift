@@ -1,4 +1,6 @@
+import NetdevTesting
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 /// A change brings checksums along by what changed. A frame that was wrong is wrong by the same afterwards, and one that was

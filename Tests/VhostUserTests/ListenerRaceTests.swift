@@ -16,7 +16,7 @@ import VirtioNet
   @Test func `one at a time has the path, and whoever has it keeps it until he leaves`() async throws {
     let contest = Contest(path: SocketFiles.makePath())
     for contender in 0..<3 { contest.enter(contender) }
-    try await waitUntil("all have tried", within: .seconds(240)) { contest.tally.withLock { $0.finished } == 3 }
+    try await eventually("all have tried", within: .seconds(240)) { contest.tally.withLock { $0.finished } == 3 }
     let outcome = contest.tally.withLock { $0 }
     #expect(outcome.faults.isEmpty)
     #expect(outcome.wins > 0)

@@ -1,4 +1,5 @@
 import LibeventConcurrency
+import NetdevTesting
 import TestSupport
 import Testing
 

@@ -1,5 +1,6 @@
 import CNetdevSystem
 import Glibc
+import RingThreads
 import Testing
 import Virtio
 

@@ -1,3 +1,4 @@
+import NetdevTesting
 import Testing
 import Virtio
 

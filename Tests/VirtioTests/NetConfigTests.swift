@@ -1,3 +1,4 @@
+import PacketFormats
 import Testing
 import Virtio
 
@@ -50,7 +51,7 @@ import Virtio
       }
       let address = try NetConfig(reading: mock, features: .mac).macAddress
       // The flip at the first access leaves one consistent reading; any later one has to be read again.
-      #expect(address == NetConfig.MAC(0xfe, 0xff, 0xff, 0xff, 0xff, 0xff), "flip at \(flipAt)")
+      #expect(address == MACAddress(0xfe, 0xff, 0xff, 0xff, 0xff, 0xff), "flip at \(flipAt)")
     }
   }
 
@@ -70,14 +71,14 @@ import Virtio
       mock.bytes = [2, 0, 0, 0, 0, 0]
       mock.generationNow &+= 1
     }
-    #expect(try NetConfig(reading: mock, features: .mac).macAddress == NetConfig.MAC(2, 0, 0, 0, 0, 0))
+    #expect(try NetConfig(reading: mock, features: .mac).macAddress == MACAddress(2, 0, 0, 0, 0, 0))
   }
 
   @Test("Driver rule 6: only the fields that a feature brings are read, and a longer configuration is accepted")
   func gated() throws {
     let six = MockConfig([2, 0, 0, 0, 0, 1])
     let config = try NetConfig(reading: six, features: [.mac, .version1])
-    #expect(config.macAddress == NetConfig.MAC(2, 0, 0, 0, 0, 1))
+    #expect(config.macAddress == MACAddress(2, 0, 0, 0, 0, 1))
     #expect(config.status == nil && config.maximumPairs == nil && config.mtu == nil && config.speed == nil)
     #expect(six.accesses.allSatisfy { $0.offset < 6 } && six.faults.isEmpty)
 
@@ -90,8 +91,8 @@ import Virtio
 
   @Test("§5.1.4.1: an absurd address, status, pair count or MTU is refused by name")
   func absurd() {
-    #expect(refusal { $0[0...5] = [0, 0, 0, 0, 0, 0] } == .macAddress(NetConfig.MAC(rawValue: 0)))
-    #expect(refusal { $0[0] = 0x53 } == .macAddress(NetConfig.MAC(0x53, 0x54, 0, 0x12, 0x34, 0x56)))
+    #expect(refusal { $0[0...5] = [0, 0, 0, 0, 0, 0] } == .macAddress(MACAddress(rawValue: 0)))
+    #expect(refusal { $0[0] = 0x53 } == .macAddress(MACAddress(0x53, 0x54, 0, 0x12, 0x34, 0x56)))
     #expect(refusal { $0[6...7] = [0xff, 0xff] } == .status(0xffff))
     #expect(refusal { $0[8...9] = [0, 0] } == .maximumPairs(0))
     #expect(refusal { $0[8...9] = [1, 0x80] } == .maximumPairs(0x8001))

@@ -1,4 +1,5 @@
 import CNetdevSystem
+import NetdevTesting
 import Testing
 import Virtio
 

@@ -1,4 +1,6 @@
 import CNetdevSystem
+import NetdevTesting
+import RingThreads
 import Testing
 import Virtio
 

@@ -1,4 +1,5 @@
 import CNetdevSystem
+import RingThreads
 import Testing
 import Virtio
 

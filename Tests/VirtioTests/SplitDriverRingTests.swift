@@ -1,3 +1,4 @@
+import RingThreads
 import Testing
 import Virtio
 

@@ -1,4 +1,5 @@
 import BenchmarkSupport
+import ChildProcesses
 import Glibc
 
 /// What a port of testpmd has counted, and its rates since it was asked before.

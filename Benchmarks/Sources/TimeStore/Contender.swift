@@ -1,5 +1,6 @@
 import BenchmarkSupport
 import CStoreTwin
+import ChildProcesses
 import Glibc
 import NetdevDevices
 import PacketFormats

@@ -43,8 +43,8 @@ public import LibeventConcurrency
   ///
   /// - Parameter signals: where the part's signals go, which is here from now on.
   init(
-    _ part: any QueueDriver, signals: SignalTarget, index: Int, loop: LoopExecutor, pool: PacketPool, maximumFrameLength: Int,
-    busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
+    _ part: any QueueDriver, signals: SignalTarget, index: Int, loop: LoopExecutor, pool: PacketPool,
+    maximumFrameLength: Int, busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
     onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) {
     self.index = index
@@ -56,8 +56,8 @@ public import LibeventConcurrency
     counters = QueueCounters()
     unsafe records = pool.records
     let turn = QueueTurn(
-      part, signals: signals, mailbox: mailbox, counters: counters, loop: loop, pool: pool, maximumFrame: maximumFrameLength,
-      busyPoll: busyPoll, tell: tell, onBroken: onBroken)
+      part, signals: signals, mailbox: mailbox, counters: counters, loop: loop, pool: pool,
+      maximumFrame: maximumFrameLength, busyPoll: busyPoll, tell: tell, onBroken: onBroken)
     self.turn = turn
     unsafe frames = turn.frames
   }

@@ -150,8 +150,8 @@ final class QueueTurn {
   @safe @exclusivity(unchecked) private var releaseTimerRuns = false
 
   init(
-    _ driver: any QueueDriver, signals: SignalTarget, mailbox: QueueMailbox, counters: QueueCounters, loop: LoopExecutor,
-    pool: PacketPool, maximumFrame: Int, busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
+    _ driver: any QueueDriver, signals: SignalTarget, mailbox: QueueMailbox, counters: QueueCounters,
+    loop: LoopExecutor, pool: PacketPool, maximumFrame: Int, busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
     onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) {
     self.driver = driver

@@ -1,13 +1,13 @@
-/// The numbers of one seed (SplitMix64): the same seed gives the same run. The only chance there is in a simulated world, and in
-/// tests, which have this file too.
-struct SeededRandom: RandomNumberGenerator, Sendable {
+/// The numbers of one seed (SplitMix64): the same seed gives the same run. The only chance there is in a simulated world;
+/// of use to every test that makes things up.
+public struct SeededRandom: RandomNumberGenerator, Sendable {
   private var state: UInt64
 
   /// The numbers of this seed.
-  init(seed: UInt64) { state = seed }
+  public init(seed: UInt64) { state = seed }
 
   /// The next one.
-  mutating func next() -> UInt64 {
+  public mutating func next() -> UInt64 {
     state &+= 0x9e37_79b9_7f4a_7c15
     var mixed = state
     mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
@@ -16,8 +16,8 @@ struct SeededRandom: RandomNumberGenerator, Sendable {
   }
 
   /// A number below `bound`; 0 where there is none.
-  mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(max(1, bound))) }
+  public mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(max(1, bound))) }
 
   /// True once in `times`, on average; always where that is less than 2.
-  mutating func oneIn(_ times: Int) -> Bool { below(times) == 0 }
+  public mutating func oneIn(_ times: Int) -> Bool { below(times) == 0 }
 }

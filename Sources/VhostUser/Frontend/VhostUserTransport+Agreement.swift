@@ -42,7 +42,7 @@ extension VhostUserTransport {
         throw NetworkDeviceError(.broken, "GET_CONFIG to \(name)", offered: "\(error)")
       }
     }
-    if let address = options.hardwareAddress { config.macAddress = NetConfig.MAC(rawValue: address.rawValue) }
+    if let address = options.hardwareAddress { config.macAddress = address }
     if config.macAddress == nil { config.macAddress = Self.address(for: options.path) }
     if config.status == nil { config.status = .linkUp }
     if offered.contains(.mq) {
@@ -74,10 +74,10 @@ extension VhostUserTransport {
   }
 
   /// A locally administered address that is the same whenever the path is.
-  private static func address(for path: String) -> NetConfig.MAC {
+  private static func address(for path: String) -> MACAddress {
     // FNV-1a: any hash will do that does not change from run to run.
     let hash = path.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01b3 }
-    return NetConfig.MAC(rawValue: 0x02_00_00_00_00_00 | hash & 0x00_ff_ff_ff_ff_ff)
+    return MACAddress(rawValue: 0x02_00_00_00_00_00 | hash & 0x00_ff_ff_ff_ff_ff)
   }
 
   /// Tells the back-end what the driver accepts.

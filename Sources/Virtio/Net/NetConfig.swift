@@ -1,3 +1,5 @@
+public import PacketFormats
+
 /// Why a device's configuration was refused.
 @frozen
 public enum NetConfigError: Error, Hashable, Sendable {
@@ -6,7 +8,7 @@ public enum NetConfigError: Error, Hashable, Sendable {
   /// The generation changed at every attempt.
   case unstable(attempts: Int)
   /// All zero, or a group address.
-  case macAddress(NetConfig.MAC)
+  case macAddress(MACAddress)
   /// Bits that no version defines: a device that is gone reads as all ones.
   case status(UInt16)
   /// Not from 1 to 32768 (VIRTIO 1.4 §5.1.4.1).
@@ -45,7 +47,7 @@ public struct NetConfig: Hashable, Sendable {
   }
 
   /// The address that the device gives; nil without MAC.
-  public var macAddress: MAC?
+  public var macAddress: MACAddress?
   /// The link's state; nil without STATUS, and then the link counts as up.
   public var status: Status?
   /// The most queue pairs; nil without MQ and RSS, and then there is one.
@@ -83,10 +85,10 @@ public struct NetConfig: Hashable, Sendable {
   private init(readingOnce reader: some DeviceConfigReader, features: FeatureSet) throws(NetConfigError) {
     if features.contains(.mac) {
       // Six fields of one byte: the generation is what keeps them together.
-      let address = MAC(
+      let address = MACAddress(
         reader.read8(at: 0), reader.read8(at: 1), reader.read8(at: 2), reader.read8(at: 3), reader.read8(at: 4),
         reader.read8(at: 5))
-      guard address.rawValue != 0, !address.isMulticast else { throw .macAddress(address) }
+      guard address.isUnicast else { throw .macAddress(address) }
       macAddress = address
     }
     if features.contains(.status) {
@@ -125,41 +127,5 @@ public struct NetConfig: Hashable, Sendable {
     if features.contains(.mq) { return 10 }
     if features.contains(.status) { return 8 }
     return features.contains(.mac) ? 6 : 0
-  }
-}
-
-extension NetConfig {
-  /// The field `mac` (VIRTIO 1.4 §5.1.4): six bytes as they stand in the configuration. What an Ethernet address means is not
-  /// this target's knowledge.
-  @frozen
-  public struct MAC: Hashable, Sendable, CustomStringConvertible {
-    /// The field as a number: the first byte on the wire is the most significant of the six.
-    public let rawValue: UInt64
-
-    /// The field with the lower 48 bits of `rawValue`.
-    @inlinable
-    public init(rawValue: UInt64) { self.rawValue = rawValue & 0xffff_ffff_ffff }
-
-    /// The field with six bytes in the order of the wire.
-    @inlinable
-    public init(_ a: UInt8, _ b: UInt8, _ c: UInt8, _ d: UInt8, _ e: UInt8, _ f: UInt8) {
-      let high = UInt64(a) << 40 | UInt64(b) << 32 | UInt64(c) << 24
-      rawValue = high | UInt64(d) << 16 | UInt64(e) << 8 | UInt64(f)
-    }
-
-    /// The byte at `index` on the wire, 0 to 5.
-    @inlinable
-    public subscript(index: Int) -> UInt8 { UInt8(truncatingIfNeeded: rawValue >> UInt64(40 - 8 * index)) }
-
-    /// True for a group address.
-    @inlinable public var isMulticast: Bool { rawValue >> 40 & 1 != 0 }
-
-    /// Six pairs of digits with colons.
-    public var description: String {
-      (0..<6).map { index in
-        let digits = String(self[index], radix: 16)
-        return digits.count == 1 ? "0" + digits : digits
-      }.joined(separator: ":")
-    }
   }
 }

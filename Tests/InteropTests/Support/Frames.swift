@@ -1,5 +1,6 @@
 import Logging
 import NetdevDevices
+import TestSupport
 import Testing
 
 /// Frames that say which they are: addresses, a local EtherType, a number, and bytes that follow from it.

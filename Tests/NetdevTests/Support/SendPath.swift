@@ -1,5 +1,6 @@
 import Netdev
 import NetdevTesting
+import TestSupport
 import Testing
 
 /// Every way to send one packet. What holds for one holds for all of them.

@@ -23,21 +23,6 @@ func ringMappings() -> Int {
 
 func fileExists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: path) }
 
-/// Waits for a condition, with a limit far beyond what a loaded machine needs.
-func eventually(
-  _ what: Comment, within limit: Duration = .seconds(60), sourceLocation: SourceLocation = #_sourceLocation,
-  _ condition: () async -> Bool
-) async throws {
-  let deadline = ContinuousClock.now + limit
-  while await !condition() {
-    guard ContinuousClock.now < deadline else {
-      Issue.record(what, sourceLocation: sourceLocation)
-      throw CancellationError()
-    }
-    try await Task.sleep(for: .milliseconds(1))
-  }
-}
-
 /// How to open a device on a back-end, quickly where it lies.
 struct Opening {
   /// There for as long as this is.

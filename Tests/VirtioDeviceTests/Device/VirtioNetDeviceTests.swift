@@ -1,4 +1,5 @@
 import LibeventConcurrency
+import NetdevTesting
 import PacketFormats
 import Synchronization
 import Testing
@@ -126,7 +127,7 @@ private final class ClaimingBackend: NetworkBackend {
     let notified = Atomic<Int>(0)
     let device = VirtioNetDevice(backend: ClaimingBackend(pairs: 4, macAddress: mac, mtu: 9000))
     let config = try NetConfig(reading: device, features: device.offeredFeatures)
-    #expect(config.macAddress == NetConfig.MAC(rawValue: mac.rawValue))
+    #expect(config.macAddress == mac)
     #expect(config.mtu == 9000)
     #expect(config.maximumPairs == 4)
     #expect(config.status == .linkUp)

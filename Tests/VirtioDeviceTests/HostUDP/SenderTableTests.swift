@@ -1,4 +1,5 @@
 import PacketFormats
+import TestSupport
 import Testing
 
 @testable import VirtioDevice

@@ -1,6 +1,7 @@
 import CNetdevSystem
 import CTestSupport
 import Glibc
+import NetdevTesting
 import Synchronization
 import TestSupport
 import Testing

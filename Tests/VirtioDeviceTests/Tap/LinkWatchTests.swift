@@ -39,7 +39,7 @@ import Testing
         }
       }
     }
-    try await waitUntil("it is found") { log.state.withLock { $0.found } }
+    try await eventually("it is found") { log.state.withLock { $0.found } }
     #expect(log.state.withLock { $0.looks } == refusals + 1)
     #expect(log.state.withLock { $0.unknown } == 1)
     watch.close()

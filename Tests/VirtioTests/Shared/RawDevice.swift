@@ -1,4 +1,5 @@
 import CNetdevSystem
+import RingThreads
 import Virtio
 
 /// A device of either format with the raw ring in its hands: it sees what the driver offers, and may claim to have used anything.

@@ -1,3 +1,5 @@
+import NetdevTesting
+import RingThreads
 import Testing
 import Virtio
 

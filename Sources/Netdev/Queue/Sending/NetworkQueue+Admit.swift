@@ -40,6 +40,8 @@ extension NetworkQueue {
       try await reserve(for: operation)
       return consume packet
     }
+    // One reference for all that follows.
+    let turn = turn
     if let end = turn.end { throw end.met(by: operation) }
     guard canSend(packet) else { throw .tooLong(packet.count, maximumFrameLength, operation) }
     if unsafe pool.owns(packet.record) {
@@ -47,7 +49,7 @@ extension NetworkQueue {
       return consume packet
     }
     try checkBuffers(for: packet.count, operation)
-    try await lookForRoom(for: operation)
+    try await lookForRoom(1, turn, for: operation)
     let hasRoom = unsafe frames.pointee.credits > 0 && turn.lineIsEmpty
     if hasRoom, turn.bufferLine.isEmpty, let first = unsafe turn.takeChain(for: packet.count) {
       return unsafe turn.adopt(packet, into: first)
@@ -91,9 +93,11 @@ extension NetworkQueue {
 extension NetworkQueue {
   /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.
   func reserve(_ count: Int = 1, for operation: String) async throws(NetworkDeviceError) {
+    // One reference for all that follows.
+    let turn = turn
     if let end = turn.end { throw end.met(by: operation) }
     let need = min(count, turn.driver.transmitCapacity)
-    try await lookForRoom(need, for: operation)
+    try await lookForRoom(need, turn, for: operation)
     if unsafe frames.pointee.credits >= need, turn.lineIsEmpty { return }
     if Task.isCancelled { throw .cancelled(operation) }
     turn.statistics.ringFull &+= 1
@@ -110,7 +114,7 @@ extension NetworkQueue {
   }
 
   /// What this task has left in the mailbox goes first; and room that there is without waiting for others is in the credits then.
-  func lookForRoom(_ need: Int = 1, for operation: String) async throws(NetworkDeviceError) {
+  func lookForRoom(_ need: Int, _ turn: QueueTurn, for operation: String) async throws(NetworkDeviceError) {
     turn.takeSubmissions()
     if unsafe frames.pointee.credits < need, turn.senders.isEmpty { turn.takeReleased() }
     if unsafe frames.pointee.credits < need, turn.lineIsEmpty, turn.ringRoom >= need {

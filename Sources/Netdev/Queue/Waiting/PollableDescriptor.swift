@@ -12,7 +12,7 @@ extension NetworkQueue {
   /// - Throws: `system` when the process has no descriptor left; `closed` or the cause when the queue has ended.
   public var pollableDescriptor: CInt {
     get throws(NetworkDeviceError) {
-        if let pollable = turn.pollable { return pollable.descriptor }
+      if let pollable = turn.pollable { return pollable.descriptor }
       if let end = turn.end { throw end }
       let descriptor = netdev_eventfd_create()
       guard descriptor >= 0 else {

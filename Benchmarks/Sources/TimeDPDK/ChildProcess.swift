@@ -1,1 +1,0 @@
-../../../Tests/InteropTests/Support/ChildProcess.swift

@@ -1,1 +1,0 @@
-../../../Tests/VirtioTests/Support/Parking.swift

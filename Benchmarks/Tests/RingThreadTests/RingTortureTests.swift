@@ -1,1 +1,0 @@
-../../../Tests/VirtioTests/Shared/RingTortureTests.swift

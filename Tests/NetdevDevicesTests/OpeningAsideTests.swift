@@ -1,0 +1,45 @@
+import CTestSupport
+import LibeventConcurrency
+import NetdevDevices
+import TestSupport
+import Testing
+
+/// A device that is opened from a loop, as in a queue's body.
+@Suite(
+  .serialized, .quietLoops, .timeLimit(.minutes(2)),
+  .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
+struct OpeningAsideTests {
+  private actor Opener {
+    nonisolated let loop: LoopExecutor
+    private(set) var hasBegun = false
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+    init(loop: LoopExecutor) { self.loop = loop }
+
+    func open(_ url: String) async throws -> NetworkDevice {
+      hasBegun = true
+      let device = try await NetworkDevice.open(url)
+      #expect(loop.isOnLoop)
+      return device
+    }
+  }
+
+  private static let canHold = NamespaceThread.isAvailable && test_can_hold_link_lock()
+
+  @Test(.enabled(if: canHold, "needs root and userfaultfd"), arguments: ["tap:aside0", "packet:aside1"])
+  func `whoever holds the kernel's lock of links holds no loop that a device is opened from, in that loop's namespace`(
+    _ url: String
+  ) async throws {
+    let namespace = NamespaceThread()
+    try await namespace.shell("ip link add aside1 type veth peer name aside2 && ip link set aside1 up")
+    let opener = Opener(loop: try await namespace.run { try LoopExecutor(name: "opener") })
+    #expect(test_hold_link_lock(2000) == 0)
+    let opening = Task { try await opener.open(url) }
+    try await eventually("it is being opened") { await opener.hasBegun }
+    // The loop answers meanwhile.
+    _ = await opener.hasBegun
+    #expect(test_link_lock_is_held() == 1, "the loop has waited for the lock")
+    let device = try await opening.value
+    try await namespace.shell("ip link show \(url.dropFirst(url.count - 6))")
+    try await device.close()
+  }
+}

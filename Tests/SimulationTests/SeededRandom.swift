@@ -1,1 +1,0 @@
-../../Sources/NetdevTesting/Simulation/SeededRandom.swift
