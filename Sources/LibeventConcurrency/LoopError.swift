@@ -23,7 +23,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
   public let errno: CInt
 
   /// No eventfd could be had.
-  public static func noDescriptor(errno: CInt) -> LoopError { LoopError(.system, "eventfd", errno: errno) }
+  package static func noDescriptor(errno: CInt) -> LoopError { LoopError(.system, "eventfd", errno: errno) }
 
   init(_ code: Code, _ operation: String, errno: CInt = 0) {
     self.code = code

@@ -199,7 +199,7 @@ extension LoopExecutor {
 
   /// Runs the `end` of every device hook now, in the middle of a turn: a device of this loop serves what a driver has just
   /// rung for. On the loop only, not from a hook; elsewhere it does nothing.
-  public func serveDevices() {
+  package func serveDevices() {
     guard isOnLoop else { return }
     unsafe LoopCore.serveDevices(core)
   }
@@ -214,7 +214,7 @@ extension LoopExecutor {
   public func wake() { inlet.requestTurn() }
 
   /// The loop's address as its thread knows it: equal to `netdev_current_loop()` there and nowhere else.
-  public var identity: UInt { UInt(bitPattern: unsafe core) }
+  package var identity: UInt { UInt(bitPattern: unsafe core) }
 
   /// The number of the present turn. On the loop only; 0 elsewhere.
   public var turn: UInt64 { isOnLoop ? unsafe core.pointee.turns : 0 }

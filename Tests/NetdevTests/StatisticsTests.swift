@@ -99,6 +99,23 @@ import VirtioNet
     #expect(sum.residency.counts == zip(first.residency.counts, second.residency.counts).map { $0 + $1 })
   }
 
+  @Test func `every number has a word of its own, and is read where it was counted`() {
+    let counters = QueueCounters()
+    defer { counters.free() }
+    for (index, number) in Self.counters.enumerated() { counters[dynamicMember: number] = 1 + UInt64(index) }
+    counters.failedInFlight = 1000
+    counters.addResidency(bucket: 0)
+    let snapshot = counters.snapshot
+    for (index, number) in Self.counters.enumerated() where number != \.starved {
+      #expect(snapshot[keyPath: number] == 1 + UInt64(index), "number \(index)")
+    }
+    #expect(snapshot.starved == counters.starved + snapshot.driver.receiveRingEmpty)
+    #expect(snapshot.residency.total == 1)
+    #expect(counters.failedInFlight == 1000)
+    // There is nothing among the numbers that is none, and none that is not there.
+    #expect(QueueStatistics.numberCount == Self.counters.count)
+  }
+
   @Test func `what a driver counts is copied whole`() {
     var statistics = QueueStatistics()
     Self.fill(&statistics, from: 1)
@@ -192,9 +209,9 @@ import VirtioNet
 
   // MARK: Every number
 
-  /// Gives each number a value of its own.
-  private static func fill(_ statistics: inout QueueStatistics, from first: UInt64) {
-    let counters: [WritableKeyPath<QueueStatistics, UInt64>] = [
+  /// By their paths.
+  private static var counters: [WritableKeyPath<QueueStatistics, UInt64>] {
+    [
       \.packetsReceived, \.packetsSubmitted, \.packetsReleased, \.packetsFailed, \.droppedAtEnd, \.ringFull,
       \.submittedOutside, \.outsideWakeups, \.starved, \.copiedToSend, \.quarantined, \.interruptsSuppressed,
       \.loopStalls, \.activeTurns, \.driver.kicks, \.driver.kicksSuppressed, \.driver.interrupts,
@@ -203,6 +220,10 @@ import VirtioNet
       \.driver.quarantined, \.driver.receiveRingEmpty, \.poolEmpty, \.packetsRefused, \.sendersWaiting,
       \.copiedToChange, \.senderWaitTime,
     ]
+  }
+
+  /// Gives each number a value of its own.
+  private static func fill(_ statistics: inout QueueStatistics, from first: UInt64) {
     for (index, counter) in counters.enumerated() { statistics[keyPath: counter] = first + UInt64(index) }
     for bucket in statistics.residency.counts.indices { statistics.residency.counts[bucket] = first + UInt64(bucket) }
   }
