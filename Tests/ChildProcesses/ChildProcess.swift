@@ -4,11 +4,13 @@ import Synchronization
 
 /// A program in a process of its own, started with posix_spawn: its input is a pipe, its output is collected by a thread.
 public final class ChildProcess: Sendable {
+  /// The process' number.
   public let identifier: pid_t
   private let input: CInt
   private let collected: Mutex<(data: [UInt8], isFinished: Bool)>
   private let isReaped = Atomic<Bool>(false)
 
+  /// Starts a command: the program's name, looked for in PATH, and its arguments.
   public init(_ command: [String]) throws {
     let (inputRead, inputWrite) = try Self.makePipe()
     let (outputRead, outputWrite) = try Self.makePipe()
@@ -52,6 +54,7 @@ public final class ChildProcess: Sendable {
     return (ends[0], ends[1])
   }
 
+  /// What it has written so far, to both of its outputs.
   public var output: String { collected.withLock { String(decoding: $0.data, as: UTF8.self) } }
 
   /// Types a line.

@@ -14,11 +14,3 @@ func voluntarySwitches(of process: pid_t) -> [String: Int] {
   }
   return switches
 }
-
-/// Descriptors of this process on /dev/net/tun.
-func openTunDescriptors() -> Int {
-  let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
-  return names.count { name in
-    (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")) == "/dev/net/tun"
-  }
-}

@@ -112,7 +112,7 @@ struct TapTests {
   @Test func `what cannot be opened says what to do and leaves nothing`() async throws {
     let namespace = NamespaceThread()
     try await namespace.shell("ip tuntap add dev single mode tap")
-    let before = openTunDescriptors()
+    let before = openDescriptors(of: "/dev/net/tun")
     let codes = try await namespace.run {
       ["single?queues=2", "much-too-long-a-name", "lo"].map { target -> String in
         do {
@@ -124,6 +124,6 @@ struct TapTests {
       }
     }
     #expect(codes == ["refused", "refused", "refused"])
-    #expect(openTunDescriptors() == before)
+    #expect(openDescriptors(of: "/dev/net/tun") == before)
   }
 }

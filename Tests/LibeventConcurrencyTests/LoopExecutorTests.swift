@@ -2,6 +2,7 @@ import CNetdevSystem
 import Glibc
 import LibeventConcurrency
 import Synchronization
+import TestSupport
 import Testing
 
 /// An actor on a loop that counts, for tests.
@@ -177,13 +178,6 @@ private actor Counter {
     await holder.scheduleAndWait(.milliseconds(1), gate)
     busy.cancel()
     await busy.value
-  }
-
-  private func openDescriptors() -> Int {
-    // Debris of other suites running beside this one is allowed for by the callers' margin.
-    var count = 0
-    for descriptor in 0..<CInt(2048) where fcntl(descriptor, F_GETFD) >= 0 { count += 1 }
-    return count
   }
 }
 

@@ -1,10 +1,10 @@
+// Brings its own tests.
+import RingThreads
 import Testing
 import Virtio
 
-/// The other files here are links to the ring's tests with two threads: an optimized build has the store and the load on
-/// either side of a fence next to one another, which is where a missing fence shows.
-///
-/// And what a debug build takes too long for.
+/// What a debug build takes too long for. With it run the ring's tests between two threads, the package's `RingThreads`: an optimized
+/// build has the store and the load on either side of a fence next to one another, which is where a missing fence shows.
 @Suite struct EventIndexSweepTests {
   @Test("Driver rule 10: every event against every advance of 16 bits")
   func everyPair() {

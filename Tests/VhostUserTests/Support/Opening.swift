@@ -6,11 +6,6 @@ import Testing
 import VhostUser
 import VirtioNet
 
-/// Descriptors that this process has open.
-func openDescriptors() -> Int {
-  (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? -1
-}
-
 /// Mappings of rings' memory.
 ///
 /// The kernel shows the list in pieces: while others map and unmap, as an allocator with shadow memory does, a reading may miss

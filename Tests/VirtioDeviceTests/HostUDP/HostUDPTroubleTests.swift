@@ -2,6 +2,7 @@ import CNetdevSystem
 import CTestSupport
 import Glibc
 import NetdevTesting
+import TestSupport
 import Testing
 
 @testable import VirtioDevice

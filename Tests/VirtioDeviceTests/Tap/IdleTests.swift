@@ -1,6 +1,7 @@
 import CTestSupport
 import LibeventConcurrency
 import NetdevTesting
+import TestSupport
 import Testing
 import Virtio
 

@@ -5,6 +5,7 @@ import HostInterfaces
 import LibeventConcurrency
 import NetdevTesting
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import VirtioDevice

@@ -4,6 +4,7 @@ import Glibc
 import PacketFormats
 import Synchronization
 import NetdevTesting
+import TestSupport
 import Testing
 import Virtio
 

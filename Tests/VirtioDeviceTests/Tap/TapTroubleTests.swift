@@ -6,6 +6,7 @@ import LibeventConcurrency
 import NetdevTesting
 import PacketFormats
 import Synchronization
+import TestSupport
 import Testing
 import Virtio
 
