@@ -1,4 +1,5 @@
 import BenchmarkSupport
+import ChildProcesses
 import Glibc
 import NetdevDevices
 
