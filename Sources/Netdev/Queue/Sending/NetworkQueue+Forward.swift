@@ -101,8 +101,8 @@ extension NetworkQueue {
 }
 
 extension NetworkQueue {
-  /// The same for a packet that was taken from a source: if it cannot be published it has failed, which for its length alone
-  /// is nothing to the others.
+  /// Publishes a packet that was taken from a source, when there is room for it: if it cannot be published it has failed, which
+  /// for its length alone is nothing to the others.
   @usableFromInline func acceptOrFail(
     _ packet: consuming Packet, in batch: Waiter, limit: Int
   ) async throws(NetworkDeviceError) {
@@ -146,7 +146,7 @@ extension NetworkQueue {
     return end ?? failure
   }
 
-  /// The same for a pipeline, whose source may have failed in its own way.
+  /// Waits for what is in flight; then the pipeline is over, whose source may have failed in its own way.
   @usableFromInline func closeBatch(_ batch: Waiter, _ failure: (any Error)?) async throws {
     do throws(NetworkDeviceError) {
       try await closeBatch(batch, nil as NetworkDeviceError?)
