@@ -172,7 +172,9 @@ final class QueueTurn {
     receiveCapacity = driver.receiveRoom
     refillBatch = min(16, max(1, receiveCapacity / 4))
     let bufferRoom = pool.configuration.slotSize - pool.configuration.headroom
-    frameBuffers = max(1, min(receiveCapacity, (maximumFrame + bufferRoom) / bufferRoom))
+    // A driver may say any number.
+    let longest = Int(UInt32(clamping: maximumFrame))
+    frameBuffers = max(1, min(receiveCapacity, (longest + bufferRoom) / bufferRoom))
     lowWater = (pool.configuration.reserve + 1) / 2
     loopIdentity = loop.identity
     urgentRoom = max(1, receiveCapacity / 2)
