@@ -1,8 +1,10 @@
+internal import CNetdevSystem
+internal import Glibc
 public import LibeventConcurrency
 public import Netdev
 internal import Synchronization
 
-/// A loop that a test turns, by a clock that goes on when the test says so: nothing happens by itself.
+/// A loop that a test turns: nothing happens by itself, and no time passes but what the test lets pass.
 ///
 /// ```swift
 /// let hand = HandTurnedLoop()
@@ -15,19 +17,49 @@ internal import Synchronization
 /// For code that is about time or about what is done in which turn, and needs no seed: `Simulation` has every order of events, this has
 /// the one that the test's lines have. Devices of this process and drivers of a test's own work on it; what needs descriptors to be
 /// watched does not.
-public final class HandTurnedLoop: Sendable {
+///
+/// A test of what lives *on* a loop, such as a back-end's port, brings a backend of its own, which may watch descriptors
+/// (``PolledBackend``, ``withEvents(name:)``): it is looked at when the test says so, by ``poll()``, and the test is at home on the loop
+/// between the turns (``arrive()``).
+@safe public final class HandTurnedLoop: Sendable {
   /// The loop. It belongs to whoever turns it: to one thread at a time, which this sees to.
   public let loop: LoopExecutor
   private let backend: Reference
-  private let time: ManualTime
+  /// The clock, where it is the test's.
+  private let time: ManualTime?
   private let turning = Mutex<Void>(())
+  private let isAtHome = Atomic<Bool>(false)
 
-  /// A loop whose clock begins at zero.
+  /// A loop whose clock begins at zero, and goes on by ``advance(by:)``.
   public init(name: String = "by hand") {
-    time = ManualTime()
+    let time = ManualTime()
     let backend = ManualBackend(time)
+    self.time = time
     self.backend = Reference(backend: backend)
     loop = LoopExecutor(name: name, backend: backend)
+  }
+
+  /// A loop with a backend, and by a clock, of the test's own. The calling thread is at home on it: see ``arrive()``.
+  public init(name: String = "by hand", backend: any LoopBackend) {
+    time = nil
+    self.backend = Reference(backend: backend)
+    loop = LoopExecutor(name: name, backend: backend)
+    arrive()
+  }
+
+  /// A loop whose descriptors and timers are a real event base's. The calling thread is at home on it.
+  ///
+  /// - Throws: `LoopError` when there is no descriptor left for it.
+  public static func withEvents(name: String = "by hand") throws(LoopError) -> HandTurnedLoop {
+    HandTurnedLoop(name: name, backend: try LoopExecutor.makeBackend())
+  }
+
+  /// Where a thread is at home, takes what others still bring to the loop: calls that wait for a turn that never comes would keep it.
+  deinit {
+    guard isAtHome.load(ordering: .acquiring) else { return }
+    while BlockingCalls.areUnderWay { usleep(1000) }
+    settle()
+    netdev_set_current_loop(nil)
   }
 
   /// How to open devices on this loop: their queues and their control plane live on it.
@@ -39,14 +71,22 @@ public final class HandTurnedLoop: Sendable {
   }
 
   /// What the clock shows.
-  public var now: Duration { .nanoseconds(Int64(clamping: time.now)) }
+  public var now: Duration { .nanoseconds(Int64(clamping: time?.now ?? loop.now)) }
 
-  /// One turn, with the timers that are due. Not from a turn of this loop.
+  /// The calling thread is at home on the loop, as the loop's own code is, until it turns it no more; the thread that was must not
+  /// turn it meanwhile. For tests that do not suspend: a task may go on on another thread, which is not at home.
+  public func arrive() {
+    isAtHome.store(true, ordering: .releasing)
+    unsafe netdev_set_current_loop(UnsafeMutableRawPointer(bitPattern: loop.identity))
+  }
+
+  /// One turn; by a clock of the test's with the timers that are due. Not from a turn of this loop.
   ///
   /// - Returns: true when there is reason for another.
   @discardableResult public func turn() -> Bool {
     turning.withLock { _ in
-      loop.execute { [backend] in backend.backend.poll() }
+      if time != nil { loop.execute { [backend] in backend.backend.poll() } }
+      defer { if isAtHome.load(ordering: .acquiring) { arrive() } }
       return loop.turnOnce()
     }
   }
@@ -57,14 +97,42 @@ public final class HandTurnedLoop: Sendable {
   @discardableResult public func settle(limit: Int = 10_000) -> Int {
     var turns = 1
     // One look more than the loop asks for: the call that looks at the timers is a reason to turn by itself.
-    while turn() || turns < 3, turns < limit { turns += 1 }
+    let least = time == nil ? 1 : 3
+    while turn() || turns < least, turns < limit { turns += 1 }
     return turns
   }
 
-  /// Lets time pass: from one timer to the next that is due, with what comes of each, up to the end of the duration.
-  public func advance(by duration: Duration) {
-    let end = LoopClock.Instant(nanoseconds: time.now).advanced(by: duration).nanoseconds
+  /// Fires what is ready, and settles. Not from a turn of this loop.
+  public func poll() {
+    turning.withLock { _ in
+      if isAtHome.load(ordering: .acquiring) {
+        backend.backend.poll()
+      } else {
+        loop.execute { [backend] in backend.backend.poll() }
+      }
+    }
     settle()
+  }
+
+  /// Polls until `condition` holds, which may take real time: for what others, such as the kernel, have to do with it.
+  ///
+  /// - Returns: false when it did not come to hold within `limit`.
+  public func wait(within limit: Duration = .seconds(5), until condition: () -> Bool) -> Bool {
+    let end = ContinuousClock.now + limit
+    while true {
+      poll()
+      if condition() { return true }
+      if ContinuousClock.now > end { return false }
+      usleep(200)
+    }
+  }
+
+  /// Lets time pass: from one timer to the next that is due, with what comes of each, up to the end of the duration. On a backend of the
+  /// test's own, whose time is not this loop's to move, it settles.
+  public func advance(by duration: Duration) {
+    settle()
+    guard let time else { return }
+    let end = LoopClock.Instant(nanoseconds: time.now).advanced(by: duration).nanoseconds
     while let next = time.earliest, next <= end {
       time.now = max(next, time.now)
       settle()
@@ -74,7 +142,7 @@ public final class HandTurnedLoop: Sendable {
   }
 
   /// Runs `body` as a task of its own, and turns the loop until that has ended: for what is asynchronous and needs the loop, such as
-  /// opening a device. Time does not pass.
+  /// opening a device. Time does not pass. Not on a thread that is at home: it suspends.
   ///
   /// - Throws: what `body` throws.
   public func run<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
@@ -98,100 +166,7 @@ public final class HandTurnedLoop: Sendable {
 
   /// The backend, for the loop's own turns.
   private struct Reference: @unchecked Sendable {
-    // Proof of Sendable: used in turns of the loop only, which `turning` makes one at a time.
-    let backend: ManualBackend
-  }
-}
-
-/// The time of a loop that is turned by hand, and when its first timer is due.
-private final class ManualTime: Sendable {
-  private let value = Atomic<UInt64>(0)
-  private let first = Atomic<UInt64>(.max)
-
-  var now: UInt64 {
-    get { value.load(ordering: .acquiring) }
-    set { value.store(newValue, ordering: .releasing) }
-  }
-
-  var earliest: UInt64? {
-    get {
-      let time = first.load(ordering: .acquiring)
-      return time == .max ? nil : time
-    }
-    set { first.store(newValue ?? .max, ordering: .releasing) }
-  }
-}
-
-/// Timers by a manual clock, and sources that are never ready.
-private final class ManualBackend: LoopBackend {
-  private final class Timer: LoopBackendEvent {
-    private unowned let backend: ManualBackend
-    var deadline: UInt64?
-    var handler: (() -> Void)?
-
-    init(_ backend: ManualBackend, _ handler: @escaping () -> Void) {
-      self.backend = backend
-      self.handler = handler
-    }
-
-    func arm(afterNanoseconds delay: UInt64) {
-      let (sum, overflow) = backend.now.addingReportingOverflow(delay)
-      deadline = overflow ? nil : sum
-      backend.note()
-    }
-
-    func disarm() {
-      deadline = nil
-      backend.note()
-    }
-
-    func cancel() {
-      handler = nil
-      deadline = nil
-      backend.forget(self)
-    }
-  }
-
-  private final class NeverReady: LoopBackendEvent {
-    func arm(afterNanoseconds: UInt64) {}
-    func disarm() {}
-    func cancel() {}
-  }
-
-  private let time: ManualTime
-  private var timers: [Timer] = []
-
-  init(_ time: ManualTime) { self.time = time }
-
-  var now: UInt64 { time.now }
-
-  /// Fires what is due, the earliest first; what handlers set is for the next look.
-  func poll() {
-    let due = timers.filter { $0.deadline.map { $0 <= now } ?? false }
-    for timer in due.sorted(by: { ($0.deadline ?? 0) < ($1.deadline ?? 0) }) where timer.deadline != nil {
-      timer.deadline = nil
-      timer.handler?()
-    }
-    note()
-  }
-
-  func wait() {}
-  func wake() {}
-
-  func makeSource(
-    descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
-  ) throws(LoopError) -> any LoopBackendEvent { NeverReady() }
-
-  func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent {
-    let timer = Timer(self, handler)
-    timers.append(timer)
-    return timer
-  }
-
-  func note() { time.earliest = timers.compactMap { $0.deadline }.min() }
-
-  private func forget(_ timer: Timer) {
-    timers.removeAll { $0 === timer }
-    note()
+    // Proof of Sendable: used in turns of the loop, and by the thread at home between them, which `turning` makes one at a time.
+    let backend: any LoopBackend
   }
 }

@@ -1,7 +1,7 @@
 internal import Glibc
 public import LibeventConcurrency
 
-/// A loop's backend for a ``HandLoop``: descriptors are looked at one by one when it is polled, timers never fire and the clock stands,
+/// A loop's backend for a ``HandTurnedLoop``: descriptors are looked at one by one when it is polled, timers never fire and the clock stands,
 /// so that nothing depends on how long anything takes.
 public final class PolledBackend: LoopBackend {
   private var sources: [PolledSource] = []

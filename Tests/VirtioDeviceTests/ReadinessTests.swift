@@ -10,7 +10,7 @@ import Testing
   /// The pauses, in milliseconds, that `body` makes a readiness take.
   private func pauses(_ body: (ReadReadiness) -> Void) throws -> [UInt64] {
     let backend = StillBackend()
-    let hand = HandLoop(backend: backend)
+    let hand = HandTurnedLoop(backend: backend)
     let requests = UnsafeMutablePointer<EngineRequests>.allocate(capacity: 1)
     defer { unsafe requests.deallocate() }
     let bell = unsafe ServiceBell(loop: hand.loop, requests: requests)

@@ -16,7 +16,7 @@ import VirtioNet
 /// The front-end's task runs on the loop that is turned here, so that an input takes the same course every time. When the
 /// input ends, the back-end hangs up; the session must then be over, one way or the other.
 func runConversation(_ input: inout InputReader) {
-  let hand = HandLoop(backend: PolledBackend())
+  let hand = HandTurnedLoop(backend: PolledBackend())
   let executor = LoopTaskExecutor(loop: hand.loop)
   var ends: [CInt] = [-1, -1]
   promise(netdev_unix_pair(&ends) == 0, "there is a pair of sockets")

@@ -10,7 +10,7 @@ import NetdevTesting
 /// Sends what the input says through a `MessageSocket`, in the pieces and with the descriptors that it says, and compares
 /// with what a slow reader makes of the same stream.
 func runMessages(_ input: inout InputReader) {
-  let hand = HandLoop(backend: PolledBackend())
+  let hand = HandTurnedLoop(backend: PolledBackend())
   var ends: [CInt] = [-1, -1]
   promise(netdev_unix_pair(&ends) == 0, "there is a pair of sockets")
   var received: [ExpectedStream.Message] = []

@@ -10,7 +10,7 @@ import VirtioDevice
 /// chain that it offered on a split ring has come back by then.
 func runEngine(_ input: inout InputReader, _ format: RingFormat) {
   let flags = input.byte()
-  let hand = HandLoop(backend: PolledBackend())
+  let hand = HandTurnedLoop(backend: PolledBackend())
   let world = GuestWorld(readOnlyFirst: flags & 1 != 0)
   guard let device = negotiate(flags, FeatureSet(low: input.number()), format) else { return }
   // Rings among the driver's own buffers: it may overwrite its own indices, and go on for ever.
@@ -107,7 +107,7 @@ private struct Side {
 
 private struct EngineScript {
   let engine: QueuePairEngine
-  let hand: HandLoop
+  let hand: HandTurnedLoop
   let world: GuestWorld
   /// The receive ring, then the transmit ring.
   var sides: [Side]

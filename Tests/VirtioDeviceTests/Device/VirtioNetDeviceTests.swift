@@ -169,7 +169,7 @@ private final class ClaimingBackend: NetworkBackend {
   @Test func `an engine is refused before FEATURES_OK, for no such pair, for too large a ring, and for a bad one`()
     throws
   {
-    let hand = try HandLoop()
+    let hand = try HandTurnedLoop.withEvents()
     let block = UnsafeMutableRawPointer.allocate(byteCount: 1 << 20, alignment: 4096)
     defer { unsafe block.deallocate() }
     func refusal(

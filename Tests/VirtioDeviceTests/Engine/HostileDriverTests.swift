@@ -120,7 +120,7 @@ import Virtio
 
   @Test func `Device rule 15: one pair's broken ring leaves the other pairs alone`() throws {
     let backend = LoopbackBackend(pairs: 2)
-    let hand = try HandLoop()
+    let hand = try HandTurnedLoop.withEvents()
     let first = try Rig(backend: backend, pair: 0, hand: hand)
     let second = try Rig(backend: backend, pair: 1, hand: hand)
     first.transmit.publish(index: 5000)

@@ -10,7 +10,7 @@ import Testing
 
 /// Runs a piece of a test where the system refuses a call, as in a sandbox: on a thread of its own, which turns the loop
 /// meanwhile.
-func refusing(_ call: test_call, _ error: CInt, on hand: HandLoop, _ body: () -> Void) {
+func refusing(_ call: test_call, _ error: CInt, on hand: HandTurnedLoop, _ body: () -> Void) {
   let result = onThreadRefusing(call, error) {
     hand.arrive()
     body()
@@ -41,7 +41,7 @@ final class EventLog: Sendable {
   }
 }
 
-extension HandLoop {
+extension HandTurnedLoop {
   /// Polls for a fifth of a second as a loop would that cannot sleep; how often `rig` was served meanwhile.
   func idleServices(of rig: Rig) -> UInt64 {
     let before = rig.engine.statistics.services

@@ -18,7 +18,7 @@ final class TestLine: InterruptLine {
 @safe final class Rig {
   static let guestBase: UInt64 = 0x4000_0000
 
-  let hand: HandLoop
+  let hand: HandTurnedLoop
   let device: VirtioNetDevice
   let engine: QueuePairEngine
   let receiveLine = TestLine()
@@ -34,11 +34,11 @@ final class TestLine: InterruptLine {
 
   init(
     backend: any NetworkBackend = LoopbackBackend(), queueSize: Int = 64, features: FeatureSet? = nil,
-    startIndex: UInt16 = 0, budget: Int = 64, pair: Int = 0, hand: HandLoop? = nil,
+    startIndex: UInt16 = 0, budget: Int = 64, pair: Int = 0, hand: HandTurnedLoop? = nil,
     configuration: VirtioNetDevice.Configuration = VirtioNetDevice.Configuration(), memorySize: Int = 16 << 20,
     otherRegions: [GuestRegion] = [], start: Bool = true
   ) throws {
-    let hand = try hand ?? HandLoop()
+    let hand = try hand ?? HandTurnedLoop.withEvents()
     let size = memorySize
     let whole = UnsafeMutableRawPointer.allocate(byteCount: size + 2 * Self.fence, alignment: 4096)
     unsafe whole.initializeMemory(as: UInt8.self, repeating: 0xEE, count: size + 2 * Self.fence)

@@ -155,7 +155,7 @@ extension TapBackendTests {
         rig.serve()
         // Neighbour discovery of the kernel's passes in the first seconds; then there is silence.
         #expect(
-          rig.hand.wait(milliseconds: 10_000) {
+          rig.hand.wait(within: .seconds(10)) {
             let before = rig.engine.statistics.services
             for _ in 0..<200 {
               rig.hand.poll()
@@ -207,7 +207,7 @@ extension TapBackendTests {
       let log = FlowLog()
       try NetworkNamespace.run {
         let backend = try TapBackend("tap0", queues: 4, observer: log)
-        let hand = try HandLoop()
+        let hand = try HandTurnedLoop.withEvents()
         var configuration = VirtioNetDevice.Configuration()
         configuration.queuePairs = 4
         let rigs = try (0..<4).map { try Rig(backend: backend, pair: $0, hand: hand, configuration: configuration) }
@@ -260,7 +260,7 @@ extension TapBackendTests {
         #expect(throws: BackendError.self) {
           _ = try backend.makePort(
             PortRequest(
-              pair: 0, loop: try HandLoop().loop, format: FrameFormat(.version1), macAddress: MACAddress(rawValue: 2)))
+              pair: 0, loop: try HandTurnedLoop.withEvents().loop, format: FrameFormat(.version1), macAddress: MACAddress(rawValue: 2)))
         }
       }
     }

@@ -1,5 +1,6 @@
 import NetdevTesting
 import PacketFormats
+import TestSupport
 import Testing
 
 @testable import VirtioDevice
