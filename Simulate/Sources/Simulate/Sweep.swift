@@ -73,7 +73,9 @@ struct Sweep {
   /// A clause that nothing was held against in so many worlds is not checked at all.
   private func looksAtAllClauses() -> Bool {
     let missed = RingClause.allCases.filter { RingMonitor.checks(of: $0) == 0 }
-    for clause in missed { say("FOUND no ring was ever looked at for the clause \(clause) (\(clause.citation(.split) ?? "VIRTIO 1.4"))") }
+    for clause in missed {
+      say("FOUND no ring was ever looked at for the clause \(clause) (\(clause.citation(.split) ?? "VIRTIO 1.4"))")
+    }
     return missed.isEmpty
   }
 
