@@ -5,6 +5,10 @@
 # SIMULATE names another simulator than the one that was built here.
 set -uo pipefail
 cd "$(dirname "$0")"
+if [[ ! ${1:-} =~ ^(planted|[0-9]+)$ ]]; then
+  echo "usage: simulate.sh SEEDS [FIRST] | planted"
+  exit 64
+fi
 simulate=${SIMULATE:-.build/release/Simulate}
 
 if [ "$1" = planted ]; then
@@ -20,7 +24,8 @@ if [ "$1" = planted ]; then
   fi
   for fault in lost-recheck forgotten-doorbell double-completion missing-rearm ignored-loss start-crosses-reset \
     bound-not-renewed starving-unregistered freed-elsewhere leaked-waiter overtaken-frame unheard-loss deaf-listener \
-    endless-pause foreign-header no-turns; do
+    endless-pause foreign-header no-turns early-send early-return unheard-link kept-room untold-loss lost-buffer \
+    device-lost-recheck; do
     output=$(NETDEV_PLANT=$fault timeout 120 "$simulate" 1000)
     end=$?
     finding=$(grep -m 1 '^FOUND ' <<<"$output")
@@ -39,12 +44,14 @@ output=$(mktemp -d)
 trap 'rm -rf "$output"' EXIT
 pids=()
 for part in 0 1; do
-  "$simulate" "$1" --first "${2:-0}" --part $part/2 >"$output/$part" &
+  # A run has a limit of its own, and says so; this one is for what is not even a run.
+  timeout -k 10 $((300 + $1)) "$simulate" "$1" --first "${2:-0}" --part $part/2 >"$output/$part" &
   pids+=($!)
 done
 status=0
 for part in 0 1; do
   wait "${pids[$part]}" || status=1
+  [ -s "$output/$part" ] || echo "FOUND part $part of 2 ended without a word"
   # A finding, the command that replays it, and the end of its trace.
   cat "$output/$part"
 done

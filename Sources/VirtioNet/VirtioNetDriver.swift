@@ -175,6 +175,9 @@ extension VirtioNetDriver {
 
   /// The device's own word on the link (VIRTIO 1.4 §5.1.4); without STATUS it is up.
   func noteStatus(_ config: NetConfig) {
+    #if Testing
+    if unsafe netdev_fault_is_planted("unheard-link") { return }
+    #endif
     let isUp = config.status?.contains(.linkUp) ?? true
     let control = state.withLock { state -> DeviceControl? in
       guard state.saysLinkIsUp != isUp else { return nil }

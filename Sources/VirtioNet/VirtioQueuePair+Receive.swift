@@ -29,6 +29,9 @@ extension VirtioQueuePair {
   /// Takes the frames that the receive ring says are there.
   @inline(__always)
   func reapReceived(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    #if Testing
+    RingWatch.tell(.taking(unsafe rings.pointee.receive.identity))
+    #endif
     var count = 0
     // Frames that are dropped count too: the end of this loop does not depend on the device.
     var left = entries.count
@@ -144,6 +147,9 @@ extension VirtioQueuePair {
       let nextSlot = UInt32(truncatingIfNeeded: next.token)
       total += Int(next.written)
       // Only the first buffer of a frame has a header (VIRTIO 1.4 §5.1.9.3.2).
+      #if Testing
+      if unsafe netdev_fault_is_planted("lost-buffer") { continue }
+      #endif
       slots.append(slot: nextSlot, offset: headerOffset, length: Int(next.written), to: slot, last: last)
       last = nextSlot
     }

@@ -106,9 +106,17 @@ extension VirtioQueuePair {
       counts.resubmitted &+= UInt64(done)
       for entry in left.transmitted.dropFirst(done) { signal.fail(entry, lost) }
     case .fail:
+      #if Testing
+      if unsafe netdev_fault_is_planted("untold-loss") { break }
+      #endif
       for entry in left.transmitted { signal.fail(entry, lost) }
     }
-    guard terms.isGone else {
+    #if Testing
+    let isGone = unsafe terms.isGone || netdev_fault_is_planted("early-return")
+    #else
+    let isGone = terms.isGone
+    #endif
+    guard isGone else {
       quarantine[terms.generation] = left.posted
       counts.quarantined &+= UInt64(left.posted.count)
       return

@@ -103,6 +103,9 @@ extension VirtioQueuePair {
   /// Takes back what the transmit ring says is released.
   @inline(__always)
   func reapReleased(into entries: inout MutableSpan<TransmitEntry>) throws(NetworkDeviceError) -> Int {
+    #if Testing
+    RingWatch.tell(.taking(unsafe rings.pointee.transmit.identity))
+    #endif
     let room = entries.count
     var count = 0
     do throws(RingError) {

@@ -1,4 +1,5 @@
 import Glibc
+import NetdevDevices
 import NetdevTesting
 import Testing
 
@@ -52,6 +53,17 @@ import Testing
       try await Simulation(seed: 7).run { _ in Program.end(by: SIGABRT) }
     }
     #expect(Self.lines(abortion) == ["simulation: seed 7, step 1: trapped"])
+  }
+
+  @Test func `a world that is over opens nothing, and what is found in it is said`() async throws {
+    let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
+      let world = try await Simulation(seed: 7).run { $0 }
+      world.find("something")
+      await #expect(throws: NetworkDeviceError.self) { try await world.open("loopback:") }
+    }
+    #expect(Self.lines(result).count == 1)
+    let line = Self.lines(result).first ?? ""
+    #expect(line.hasPrefix("simulation: seed 7 is over, and ") && line.hasSuffix(" says: something"), "\(line)")
   }
 
   @Test func `a trap outside of a world says nothing, and signals are as they were`() async throws {

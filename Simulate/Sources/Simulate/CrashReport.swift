@@ -1,32 +1,50 @@
 import Glibc
 
-/// A run that traps says which one it was.
+/// A run that traps, or does not end, says which one it was.
 enum CrashReport {
-  // Proof: written between runs by the one task that makes them; read by a signal's handler of this process, after a trap.
-  nonisolated(unsafe) private static var line = strdup("")
+  /// Seconds of real time that a run has, of which the slowest needs a few.
+  static let limit: CUnsignedInt = 90
 
+  // Proof: written between runs by the one task that makes them; read by a signal's handler of this process.
+  nonisolated(unsafe) private static var trapped = strdup("")
+  nonisolated(unsafe) private static var late = strdup("")
+  // Proof: given to one world's thread at a time, and used by the kernel alone.
+  nonisolated(unsafe) private static let stack = malloc(1 << 16)
+
+  private static let signals = [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT, SIGALRM]
+
+  /// A run begins, which this command replays.
   static func note(_ command: String) {
-    let old = line
-    line = strdup("FOUND \(command): it trapped\n")
-    free(old)
+    for line in [trapped, late] { free(line) }
+    trapped = strdup("FOUND \(command): it trapped\n")
+    late = strdup("FOUND \(command): it has not ended after \(limit) seconds\n")
+    alarm(limit)
   }
 
   static func install() {
-    for signal in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT] {
-      Glibc.signal(signal) { _ in CrashReport.tell() }
+    for signal in signals {
+      var action = sigaction()
+      action.__sigaction_handler.sa_handler = { CrashReport.tell($0) }
+      action.sa_flags = SA_ONSTACK
+      sigaction(signal, &action, nil)
     }
   }
 
-  /// On a thread that takes no signals, as a world's does not: those of its own mistakes.
+  /// On a thread that takes no signals, as a world's does not: those of its own mistakes, and the end of its time. They have a stack
+  /// of their own, as one mistake is to use up the thread's.
   static func arm() {
+    var stack = stack_t()
+    stack.ss_sp = self.stack
+    stack.ss_size = 1 << 16
+    sigaltstack(&stack, nil)
     var signals = sigset_t()
     sigemptyset(&signals)
-    for signal in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT] { sigaddset(&signals, signal) }
+    for signal in self.signals { sigaddset(&signals, signal) }
     pthread_sigmask(SIG_UNBLOCK, &signals, nil)
   }
 
-  private static func tell() {
-    if let line { _ = write(STDOUT_FILENO, line, strlen(line)) }
+  private static func tell(_ signal: CInt) {
+    if let line = signal == SIGALRM ? late : trapped { _ = write(STDOUT_FILENO, line, strlen(line)) }
     _exit(70)
   }
 }

@@ -38,11 +38,17 @@ struct Frame: Hashable, Sendable {
     self.init(all)
   }
 
+  init?(_ span: borrowing MutableRawSpan) {
+    self.init(span.bytes)
+  }
+
   /// Puts this frame in the place of one of the same length.
-  func write(to packet: inout Packet) {
-    let bytes = bytes
-    packet.withMutableBytes { span in
-      for (place, byte) in bytes.enumerated() { span.storeBytes(of: byte, toByteOffset: place, as: UInt8.self) }
+  func write(to packet: inout Packet) { packet.withMutableBytes { write(to: &$0) } }
+
+  /// Puts as much of this frame as there is room for in the place of another one.
+  func write(to span: inout MutableRawSpan) {
+    for (place, byte) in bytes.prefix(span.byteCount).enumerated() {
+      span.storeBytes(of: byte, toByteOffset: place, as: UInt8.self)
     }
   }
 

@@ -43,8 +43,6 @@ struct Scenario: Sendable {
   let name: String
   /// A device that does not confirm its reset keeps the memory that it may still write to.
   var mayQuarantine = false
-  /// What of that which the world can do to any program this one bears.
-  var bears = Plan.Disturbances.all
   let body: @Sendable (SimulatedWorld, Plan) async throws -> Void
 
   static let all: [Scenario] =

@@ -1,3 +1,7 @@
+#if Testing
+internal import CNetdevSystem
+#endif
+
 // Every path in: the inlined one takes a frame on the loop while there is room; all else goes the slow way.
 extension NetworkQueue {
   /// Submits a packet and returns once it is published: the queue's loop has taken it and the device will see it at the
@@ -89,6 +93,12 @@ extension NetworkQueue {
     if Task.isCancelled { throw .cancelled("send") }
     let sendable = try await admit(consume packet, for: "send")
     guard let core = unsafe core else { throw NetworkDeviceError(.closed, "send") }
+    #if Testing
+    if unsafe netdev_fault_is_planted("early-send") {
+      accept(consume sendable)
+      return core.interestChanged()
+    }
+    #endif
     let waiter = core.waiters.take(.release)
     core.releaseWaiters += 1
     accept(consume sendable, cookie: waiter.index)

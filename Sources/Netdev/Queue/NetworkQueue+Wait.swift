@@ -46,6 +46,9 @@ extension NetworkQueue {
     #endif
     guard let core = unsafe core, let waiter = core.waiters[index], waiter.generation == generation else { return }
     if core.senders.remove(waiter) || core.bufferLine.remove(waiter) {
+      #if Testing
+      if unsafe netdev_fault_is_planted("kept-room") { return waiter.settle(.failed(.cancelled("wait"))) }
+      #endif
       // Who stood behind it may need less.
       core.updateCredits()
       waiter.settle(.failed(.cancelled("wait")))

@@ -32,6 +32,8 @@ internal import Virtio
   public var direction = Direction.other
   /// The index that both sides begin at.
   public var startIndex: UInt16 = 0
+  /// Each time before its driver takes something back, the monitor is told (`RingMonitor.noteTaking`).
+  public var saysWhatItTakes = false
   /// Where so many bytes at an address of the device's lie here; nil where that is not known, and then they are not looked at.
   /// The bytes stay mapped as long as the ring is watched.
   public var place: (@Sendable (_ address: UInt64, _ length: Int) -> UnsafeRawPointer?)?
@@ -102,6 +104,7 @@ extension MonitoredRing {
     indirect = ring.features.contains(.indirectDesc)
     mergedBuffers = ring.features.contains(.mrgRxbuf)
     direction = ring.isReceive ? .receive : .transmit
+    saysWhatItTakes = true
     unsafe place = ring.place
   }
 }

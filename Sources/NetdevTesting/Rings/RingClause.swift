@@ -1,5 +1,5 @@
 /// What VIRTIO 1.4 asks of the two sides of a split ring, as far as a third who looks at the ring can see it.
-public enum RingClause: String, Sendable, CaseIterable {
+public enum RingClause: Int, Sendable, CaseIterable {
   // The driver's side.
 
   /// `avail.idx` only goes forward, and there are no more chains with the device than the ring has descriptors.
@@ -60,8 +60,8 @@ public enum RingClause: String, Sendable, CaseIterable {
       case .kick, .kickAtTurnEnd: "2.7.10"
       case .transmitHeader: "5.1.9.2.1"
       case .usedIndex, .usedChain: "2.7.8"
-      case .usedLength: "2.7.8.1"
-      case .deviceFlags: "2.7.10.1"
+      case .usedLength: "2.7.8.2"
+      case .deviceFlags: "2.7.10.2"
       case .call, .callAtTurnEnd: "2.7.7.2"
       case .receivedBuffers: "5.1.9.3.2"
       }

@@ -9,14 +9,19 @@
 /// looks, and what lies in buffers after they were handed on.
 @safe public final class RingMonitor {
   private var records: [RingRecord] = []
+  private let checks = RingChecks()
 
   /// Watches nothing yet.
   public init() {}
 
+  /// How often a clause was looked at where it could have been broken, by all monitors of this process that are no more: one
+  /// that never was is one that was not checked.
+  public static func checks(of clause: RingClause) -> Int { RingChecks.total(clause) }
+
   /// Watches a ring from now on, before anything is in it; a ring of the same place is forgotten.
   public func watch(_ ring: MonitoredRing) {
     forget(ring.identity)
-    records.append(RingRecord(ring))
+    records.append(RingRecord(ring, checks))
   }
 
   /// Watches a ring no more: its memory may go.
@@ -46,6 +51,11 @@
   /// The device of a ring has asked whether its driver wants to be told, and has interrupted if `rang`.
   public func noteCall(_ identity: UInt, rang: Bool) -> [RingViolation] {
     one(identity) { (record: inout RingRecord) throws(RingViolation) in try record.noteCall(rang: rang) }
+  }
+
+  /// The driver of a ring is about to take back what is used, and has touched nothing of it.
+  public func noteTaking(_ identity: UInt) -> [RingViolation] {
+    one(identity) { (record: inout RingRecord) throws(RingViolation) in try record.look(isFresh: true) }
   }
 
   private func one(

@@ -82,6 +82,7 @@ extension SimulatedWorld {
   public func open(
     _ url: String, configuration: NetworkDevice.Configuration = NetworkDevice.Configuration()
   ) async throws(NetworkDeviceError) -> NetworkDevice {
+    try expectHere()
     let device = try await NetworkDevice.open(url, configuration: configuration)
     watch(device.pool)
     mayDisturb(device)
@@ -94,6 +95,7 @@ extension SimulatedWorld {
   public func open(
     _ urls: [String], configuration: NetworkDevice.Configuration = NetworkDevice.Configuration()
   ) async throws(NetworkDeviceError) -> [NetworkDevice] {
+    try expectHere()
     let devices = try await NetworkDevice.open(urls, configuration: configuration)
     for device in devices {
       watch(device.pool)
@@ -108,10 +110,18 @@ extension SimulatedWorld {
   public func open(
     driver: any NetworkDriver, configuration: NetworkDevice.Configuration = NetworkDevice.Configuration()
   ) async throws(NetworkDeviceError) -> NetworkDevice {
+    try expectHere()
     let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
     watch(device.pool)
     mayDisturb(device)
     return device
+  }
+
+  /// Elsewhere than in this world a device would be the machine's.
+  private func expectHere() throws(NetworkDeviceError) {
+    guard SimulationThread.current === schedule else {
+      throw NetworkDeviceError(.closed, "opening a device of a world that is over, or elsewhere than in it")
+    }
   }
 
   /// At the end all buffers of this pool must be home.
@@ -135,6 +145,8 @@ extension SimulatedWorld {
   /// A word in the trace.
   public func note(_ text: String) { schedule.note(.note(text)) }
 
-  /// Says that something is wrong: the run fails with this.
-  public func find(_ text: String) { schedule.find(text) }
+  /// Says that something is wrong: the run fails with this; after the world's end, a line on the standard error.
+  public func find(_ text: String) {
+    if SimulationThread.current === schedule { schedule.find(text) } else { schedule.find(stranger: text) }
+  }
 }

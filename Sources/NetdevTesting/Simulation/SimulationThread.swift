@@ -103,14 +103,14 @@ enum SimulationThread {
         netdev_fault_set_place { SimulationThread.current?.hold() }
         unsafe netdev_fault_set_chooser { call, cuts in unsafe SimulationThread.current?.choose(call, cuts: cuts) ?? 0 }
         #if Testing
-        RingWatch.listener.withLock { $0 = { event in SimulationThread.hear(event) } }
+        RingWatch.listen { event in SimulationThread.hear(event) }
         #endif
         LoopWorlds.with(schedule, body)
         netdev_fault_set_chooser(nil)
         netdev_fault_set_place(nil)
         simulated_kernel_end()
         #if Testing
-        RingWatch.listener.withLock { $0 = nil }
+        RingWatch.listen(nil)
         #endif
         simulation_watch_end()
         simulation_enter(nil)

@@ -47,6 +47,9 @@ public final class VhostUserPeer: @unchecked Sendable {
   public var configuration: Configuration
   /// Called on its loop when a pair's rings are there and the driver has said DRIVER_OK.
   public var whenDriven: ((LyingPair) -> Void)?
+  /// Called on its loop when it hangs up and lives on, with the pairs that it drove until then: what the driver had given it, it may
+  /// still write to until its process exits.
+  public var whenHungUp: (([LyingPair]) -> Void)?
   /// The link as its configuration has it; who knows CONFIG is told of a change.
   public private(set) var isLinkUp = true
 
@@ -142,6 +145,7 @@ extension VhostUserPeer {
     isOver = true
     exit()
     whenDriven = nil
+    whenHungUp = nil
   }
 
   private func onLoop(_ body: @escaping (VhostUserPeer) -> Void) {
@@ -213,13 +217,20 @@ final class PeerLife {
   }
 
   func hangUp() {
+    tellHungUp()
     connection?.close()
     connection = nil
     if !peer.configuration.listens { knock() }
   }
 
+  private func tellHungUp() {
+    guard let connection else { return }
+    peer.whenHungUp?(connection.pairs.sorted { $0.key < $1.key }.map { $0.value })
+  }
+
   /// Does nothing any more, and exits later.
   func linger(_ time: Duration) {
+    tellHungUp()
     leave()
     guard let timer = try? peer.loop.makeTimer(handler: { [self] in exitNow() }) else { return exitNow() }
     knocking = timer

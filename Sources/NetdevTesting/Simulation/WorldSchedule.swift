@@ -43,6 +43,8 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
     /// Addresses of jobs.
     var jobs: [UInt] = []
     var escapes: [String] = []
+    /// Nobody takes them any more.
+    var isOver = false
     /// Tasks that have been in this world.
     var tasks: Set<UInt64> = []
   }
@@ -190,6 +192,16 @@ extension WorldSchedule {
       arrivals.escapes.append("\(thread) resumed a task of the world")
       return true
     }
+  }
+
+  /// From another thread, or after the end: what somebody found.
+  func find(stranger text: String) {
+    let thread = SimulationThread.description
+    let isOver = arrivals.withLock { arrivals in
+      if !arrivals.isOver { arrivals.escapes.append("\(thread) says: \(text)") }
+      return arrivals.isOver
+    }
+    if isOver { unsafe simulation_tell(seed, "is over, and \(thread) says: \(text)") }
   }
 
   private func takeArrivals() {
@@ -379,6 +391,7 @@ extension WorldSchedule {
     case .gone(let identity): rings.withLock { $0.forget(identity) }
     case .kick(let identity, let rang): findBroken(rings.withLock { $0.noteKick(identity, rang: rang) })
     case .call(let identity, let rang): findBroken(rings.withLock { $0.noteCall(identity, rang: rang) })
+    case .taking(let identity): findBroken(rings.withLock { $0.noteTaking(identity) })
     }
   }
   #endif
@@ -432,6 +445,7 @@ extension WorldSchedule {
   func end() {
     faults.rate = 0
     isEnded = true
+    arrivals.withLock { $0.isOver = true }
     // What they let go of is the process's, not the world's.
     for case .blocking(let call) in pool { call() }
     incidents.end()

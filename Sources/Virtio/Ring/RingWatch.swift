@@ -1,5 +1,5 @@
 #if Testing
-package import Synchronization
+internal import Synchronization
 
 // Only in builds for tests: what a monitor of simulated worlds is told of rings (`NetdevTesting/Rings`). It reads the rings by
 // itself; it is told where they are, and when a side has made up its mind about a notification.
@@ -46,17 +46,31 @@ package enum RingEvent: Sendable {
   case kick(UInt, rang: Bool)
   /// The device has asked whether the driver wants an interrupt, and has sent it or not.
   case call(UInt, rang: Bool)
+  /// The driver is about to take back what is used, and has touched nothing of it before.
+  case taking(UInt)
 }
 
 /// Who is told.
 package enum RingWatch {
-  /// Called on whatever thread it happens.
-  package static let listener = Mutex<(@Sendable (RingEvent) -> Void)?>(nil)
+  /// Kept in an object: a bare closure in a generic `Mutex` is wrapped once more each time it is read under the lock, and a call
+  /// then goes through all of the wrappers.
+  private final class Listener: Sendable {
+    let hear: @Sendable (RingEvent) -> Void
+    init(_ hear: @escaping @Sendable (RingEvent) -> Void) { self.hear = hear }
+  }
+
+  private static let listener = Mutex<Listener?>(nil)
+
+  /// Calls `hear` on whatever thread something happens, from now on and until another one listens; nil ends that.
+  package static func listen(_ hear: (@Sendable (RingEvent) -> Void)?) {
+    let new = hear.map { Listener($0) }
+    listener.withLock { $0 = new }
+  }
 
   /// Tells it.
   package static func tell(_ event: RingEvent) {
     guard let listener = listener.withLock({ $0 }) else { return }
-    listener(event)
+    listener.hear(event)
   }
 }
 

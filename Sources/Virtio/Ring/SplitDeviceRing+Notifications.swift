@@ -36,6 +36,9 @@ extension SplitDeviceRing {
   @inlinable
   public mutating func armKick() -> Bool {
     guard failure == nil else { return false }
+    #if Testing
+    netdev_fault_place()
+    #endif
     if eventIndex {
       unsafe netdev_store_relaxed_u16(usedEntries + 8 * size, UInt16(truncatingIfNeeded: availIndex))
     } else {

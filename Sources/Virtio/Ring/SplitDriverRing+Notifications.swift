@@ -46,6 +46,9 @@ extension SplitDriverRing {
   public mutating func armInterrupt(after count: Int = 1) -> Bool {
     guard failure == nil else { return false }
     let wanted = UInt32(max(1, min(count, inFlight)))
+    #if Testing
+    netdev_fault_place()
+    #endif
     if eventIndex {
       let event = UInt16(truncatingIfNeeded: usedIndex &+ wanted &- 1)
       unsafe netdev_store_relaxed_u16(availEntries + 2 * size, event)

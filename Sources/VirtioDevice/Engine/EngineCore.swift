@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Virtio
 
@@ -128,6 +129,9 @@ internal import Virtio
       receiveArmed = true
       if rings.receive.armKick() { found = true }
     }
+    #if Testing
+    if unsafe netdev_fault_is_planted("device-lost-recheck") { return false }
+    #endif
     return found
   }
 

@@ -18,6 +18,7 @@ let loopbackScenarios: [Scenario] = [
   },
   Scenario(name: "batches") { world, plan in try await echo(world, plan, "loopback:?lossless=1&placement=own", batch: 5)
   },
+  Scenario(name: "bursts", body: passBursts),
   Scenario(name: "pipeline") { world, plan in try await reflect(world, plan) },
 ]
 
@@ -52,19 +53,26 @@ extension Ledger {
   func isComplete(_ size: Int, _ flow: Int) -> Bool { newestNumber(of: flow) == size - 1 }
 }
 
-/// One of the ways to send.
-func send(_ packets: consuming [Packet], by queue: NetworkQueue, _ world: SimulatedWorld) async throws {
-  if packets.count > 1 { return try await queue.send(contentsOf: packets) }
+/// One of the ways to send. Of those that say when the device has given the buffer back, it says which frame that was.
+func send(
+  _ packets: consuming [Packet], by queue: NetworkQueue, _ world: SimulatedWorld, isSubmitted: Bool = true,
+  _ whenReleased: (Frame) -> Void = { _ in }
+) async throws {
+  if packets.count > 1 {
+    let frames = packets.map { Frame($0) }
+    try await queue.send(contentsOf: packets)
+    return frames.forEach { if let frame = $0 { whenReleased(frame) } }
+  }
   guard let packet = packets.popLast() else { return }
-  let way = world.choose(below: 3)
-  world.note("\(Frame(packet)?.name ?? "a frame") is sent \(["by send", "by submit", "for a receipt"][way])")
+  let frame = Frame(packet)
+  let way = world.choose(below: isSubmitted ? 3 : 2)
+  world.note("\(frame?.name ?? "a frame") is sent \(["by send", "for a receipt", "by submit"][way])")
   switch way {
   case 0: try await queue.send(packet)
-  case 1: try await queue.submit(packet)
-  default:
-    let receipt = try await queue.submitForReceipt(packet)
-    try await receipt.released
+  case 1: try await queue.submitForReceipt(packet).released
+  default: return try await queue.submit(packet)
   }
+  if let frame { whenReleased(frame) }
 }
 
 /// A pipeline on one device's queue, frames put in by hand; each goes round a few times, in the order in which it was put in.
@@ -105,6 +113,41 @@ func reflect(_ world: SimulatedWorld, _ plan: Plan) async throws {
   for round in 0..<rounds { ledger.expectAll(plan.size, of: round) }
   pipeline.cancel()
   do { try await pipeline.value } catch { if !isOfEnding(error) { throw error } }
+}
+
+/// Bursts that come in and go out again as they lie, without the frames that are at their end; each goes round a few times.
+private func passBursts(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  let device = try await world.open("loopback:?lossless=1" + (world.chance(oneIn: 2) ? "&placement=own" : ""))
+  let queue = device.queues[0]
+  let ledger = Ledger(world)
+  let rounds = 3
+  let program = Task.detached {
+    try await queue.run { queue in
+      while var burst = await queue.receiveBurst() {
+        burst.filter { bytes in
+          let frame = Frame(bytes)
+          ledger.note(frame)
+          guard var frame, frame.flow + 1 < rounds else { return false }
+          frame.flow += 1
+          frame.write(to: &bytes)
+          return true
+        }
+        if world.chance(oneIn: 2) { try await queue.send(burst) } else { try await queue.submit(burst) }
+      }
+    }
+  }
+  defer { program.cancel() }
+  var sent = 0
+  while sent < plan.size {
+    await plan.pause(world)
+    let numbers = sent..<min(plan.size, sent + 1 + world.choose(below: 8))
+    try await queue.send(contentsOf: numbers.map { try Frame(flow: 0, number: $0).packet(in: queue.pool) })
+    sent = numbers.upperBound
+  }
+  try await ledger.wait(for: plan.size * rounds)
+  for round in 0..<rounds { ledger.expectAll(plan.size, of: round) }
+  try await device.close()
+  do { try await program.value } catch { if !isOfEnding(error) { throw error } }
 }
 
 /// What a pipeline was given. Used by the tasks of one world.

@@ -10,9 +10,15 @@ let peerScenarios: [Scenario] = [
   Scenario(name: "peer-lost") { world, plan in
     try await drivePeer(world, plan, losses: plan.disturbances.contains(.loss) ? 1 + world.choose(below: 3) : 0)
   },
+  Scenario(name: "peer-lost-once") { world, plan in
+    try await drivePeer(
+      world, plan, losses: plan.disturbances.contains(.loss) ? 1 + world.choose(below: 3) : 0, isSentAgain: false)
+  },
   Scenario(name: "peer-closed", mayQuarantine: true, body: closeUnderPeer),
   Scenario(name: "peer-silent", body: cancelAtSilentPeer),
+  Scenario(name: "peer-narrow", body: cancelBeforeOthers),
   Scenario(name: "peer-tardy", body: releaseWithoutWord),
+  Scenario(name: "peer-wraps", body: wrapIndices),
   Scenario(name: "peer-delivers", body: deliverToHoarder),
 ]
 
@@ -40,8 +46,10 @@ final class Peer: @unchecked Sendable {
   private var taken = 0
   /// The newest frame of each flow in this life.
   private var newest: [Int: Int] = [:]
-  /// What was given back, in any life.
+  /// What was given back, in any life, and what the program was told is lost.
   private var released: Set<Frame> = []
+  /// Called each time before it looks at what there is.
+  var beforeWork: (() -> Void)?
 
   init(_ world: SimulatedWorld, _ plan: Plan, at side: any FarSide, pair index: Int = 0) {
     self.world = world
@@ -61,6 +69,14 @@ final class Peer: @unchecked Sendable {
     pair.receive.armKicks()
     ring()
   }
+
+  /// A send says that it was given back.
+  func expectReleased(_ frame: Frame) {
+    if !released.contains(frame) { world.find("the send of \(frame.name) has ended, and the device still has it") }
+  }
+
+  /// The program knows that it is lost.
+  func noteLost(_ frame: Frame) { released.insert(frame) }
 
   private func ring() {
     bell.ring()
@@ -86,11 +102,16 @@ final class Peer: @unchecked Sendable {
       let isDone = await side.perform(pair: index) { [self] pair in
         guard ObjectIdentifier(pair) == self.pair else { return false }
         pair.receive.armKicks()
-        return pair.deliver(frame.bytes)
+        return deliver(frame, to: pair)
       }
       if isDone == true { number += 1 } else { await room.wait() }
       await plan.pause(world)
     }
+  }
+
+  /// In one buffer, or in several where that was agreed.
+  private func deliver(_ frame: Frame, to pair: LyingPair) -> Bool {
+    pair.deliver(frame.bytes, pieces: world.pieces(of: frame, for: pair))
   }
 
   /// Serves until `end`.
@@ -108,6 +129,7 @@ final class Peer: @unchecked Sendable {
 
   /// Some of what there is, in any order; true when nothing is left.
   private func serve(_ pair: LyingPair) -> Bool {
+    beforeWork?()
     note(pair)
     for _ in 0..<world.choose(below: taken + 1) {
       // One that has been looked at: others may come meanwhile.
@@ -151,9 +173,25 @@ final class Peer: @unchecked Sendable {
   }
 }
 
-/// Flows through one queue to a peer, which may be lost and come back meanwhile: every send ends, and well.
-private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async throws {
-  let far = farSide(world, recovers: losses > 0)
+extension SimulatedWorld {
+  /// How many bytes of a frame go to each buffer.
+  func pieces(of frame: Frame, for pair: LyingPair) -> [Int] {
+    var left = frame.bytes.count
+    var pieces: [Int] = []
+    while pair.features.contains(.mrgRxbuf), pieces.count + 1 < min(4, pair.receive.held.count), chance(oneIn: 3) {
+      pieces.append(1 + choose(below: left / 2))
+      left -= pieces[pieces.count - 1]
+    }
+    return pieces + [left]
+  }
+}
+
+/// Flows through one queue to a peer and from it, which may be lost and come back meanwhile: every send ends, and well; where
+/// frames are not sent again, it may also end with the word that the frame is lost.
+private func drivePeer(
+  _ world: SimulatedWorld, _ plan: Plan, losses: Int, isSentAgain: Bool = true
+) async throws {
+  let far = farSide(world, recovers: losses > 0, isSentAgain: isSentAgain)
   let peer = Peer(world, plan, at: far)
   defer { peer.end() }
   let device = try await world.open(driver: VirtioNetDriver(transport: far))
@@ -164,17 +202,42 @@ private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async
     world.task("a sender") {
       for number in 0..<plan.size {
         await plan.pause(world)
-        try await send([try Frame(flow: flow, number: number).packet(in: queue.pool)], by: queue, world)
+        let frame = Frame(flow: flow, number: number)
+        do {
+          try await send(
+            [try frame.packet(in: queue.pool)], by: queue, world, isSubmitted: isSentAgain, peer.expectReleased)
+        } catch {
+          guard !isSentAgain, (error as? NetworkDeviceError)?.code == .frameLost else { throw error }
+          peer.noteLost(frame)
+        }
       }
     }
   }
+  let ledger = Ledger(world)
+  let reader = Task.detached {
+    for await packet in queue.packets {
+      ledger.note(Frame(packet))
+      await plan.pause(world)
+    }
+  }
+  let delivery = Task.detached { await peer.deliver(plan.size, flow: 100) }
   let changes = device.linkChanges
   var isUp = changes.makeAsyncIterator()
   for _ in 0..<losses {
     if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 3000))) }
     far.isThere = world.chance(oneIn: 2)
-    peer.die()
-    far.lose { true }
+    if world.chance(oneIn: 2) {
+      peer.die()
+      far.lose { true }
+    } else {
+      // It goes on for a while: what it gives back then is known of, or sent again.
+      let life = Life()
+      far.lose { life.isOver }
+      try? await Task.sleep(for: .microseconds(world.choose(below: 3000)))
+      peer.die()
+      life.isOver = true
+      far.requestAttention()
+    }
     if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 30_000))) }
     far.isThere = true
     // Until it is up again.
@@ -184,17 +247,29 @@ private func drivePeer(_ world: SimulatedWorld, _ plan: Plan, losses: Int) async
   }
   try await finish(senders, world)
   try await queue.send(try Frame(flow: 3, number: 0).packet(in: queue.pool))
+  if losses == 0 { try await ledger.wait(for: plan.size, of: 100) }
   try await device.close()
   peer.end()
   await service.value
+  await delivery.value
+  await reader.value
   expectNoMisplacedKick(far, world)
 }
 
-private func farSide(_ world: SimulatedWorld, recovers: Bool) -> LyingDevice {
+/// Of a device that is told lost before it is. Used by the tasks of one world.
+private final class Life: @unchecked Sendable {
+  var isOver = false
+}
+
+private func farSide(_ world: SimulatedWorld, recovers: Bool, isSentAgain: Bool = true) -> LyingDevice {
   var configuration = LyingDevice.Configuration()
   configuration.maximumQueueSize = 4 << world.choose(below: 4)
   if world.chance(oneIn: 3) { configuration.features.remove(.eventIndex) }
-  if recovers { configuration.recovery = VirtioRecovery() }
+  if recovers {
+    var recovery = VirtioRecovery()
+    recovery.inFlight = isSentAgain ? .resubmit : .fail
+    configuration.recovery = recovery
+  }
   return LyingDevice(configuration)
 }
 
@@ -296,4 +371,77 @@ private func releaseWithoutWord(_ world: SimulatedWorld, _ plan: Plan) async thr
   }
   await tardy.perform { $0.releaseAll() }
   try await device.close()
+}
+
+/// Some wait for room for many frames, others behind them for less: when the first are cancelled, the others go on at once.
+private func cancelBeforeOthers(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  var configuration = LyingDevice.Configuration()
+  configuration.maximumQueueSize = 8
+  let silent = LyingDevice(configuration)
+  let device = try await world.open(driver: VirtioNetDriver(transport: silent))
+  let queue = device.queues[0]
+  guard let ring = await silent.rings()?.transmit else { return world.find("the device has no rings") }
+  // From outside: a turn of the queue's loop would give it another chance.
+  func hold(_ count: Int) async throws {
+    var vain = 0
+    while Int(ring.availableIndex) != count {
+      vain += 1
+      guard vain < 1000, world.isCalm else {
+        if world.isCalm { world.find("the device does not have \(count) frames, and there is room for them") }
+        return
+      }
+      try await Task.sleep(for: .milliseconds(1))
+    }
+  }
+  let early = 4 + world.choose(below: 3)
+  for number in 0..<early { try await queue.submit(try Frame(flow: 0, number: number).packet(in: queue.pool)) }
+  try await hold(early)
+  let wide = Task.detached {
+    do {
+      try await queue.run { queue in
+        var burst = try queue.makeBurst(count: 8, length: 64)
+        var number = 0
+        burst.forEach { bytes in
+          Frame(flow: 2, number: 7 * number).write(to: &bytes)
+          number += 1
+        }
+        try await queue.send(burst)
+      }
+    } catch { if !isOfEnding(error) { throw error } }
+  }
+  if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 50))) }
+  let narrow = Task.detached {
+    try await queue.send(try Frame(flow: 1, number: 0).packet(in: queue.pool))
+  }
+  try await Task.sleep(for: .microseconds(world.choose(below: 50)))
+  wide.cancel()
+  try await wide.value
+  try await hold(early + 1)
+  await silent.perform { $0.releaseAll() }
+  try await narrow.value
+  try await device.close()
+}
+
+/// So many frames that the indices of both rings begin again at 0; in a few seeds only, as it takes its time.
+private func wrapIndices(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  let far = farSide(world, recovers: false)
+  let device = try await world.open(driver: VirtioNetDriver(transport: far))
+  await far.perform { pair in
+    pair.whenKicked = { $0.loopBack() }
+    pair.loopBack()
+  }
+  let queue = device.queues[0]
+  let batch = 64
+  let rounds = world.chance(oneIn: 24) ? (65_536 + 1000) / batch : plan.size
+  let ledger = Ledger(world)
+  let reader = Task.detached { for await packet in queue.packets { ledger.note(Frame(packet)) } }
+  for round in 0..<rounds {
+    // A frame's number ends before the indices do.
+    let frames = (round * batch..<(round + 1) * batch).map { Frame(flow: $0 >> 15, number: $0 & 0x7fff) }
+    try await queue.send(contentsOf: frames.map { try $0.packet(in: queue.pool) })
+  }
+  let last = rounds * batch - 1
+  try await ledger.wait(for: (last & 0x7fff) + 1, of: last >> 15)
+  try await device.close()
+  await reader.value
 }

@@ -44,6 +44,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   // Without acknowledgements, configuration, memory slots, a status: the other ways through the handshake.
   for bit in [3, 9, 15, 16] where world.chance(oneIn: 4) { configuration.protocolFeatures &= ~(1 << UInt64(bit)) }
   if configuration.queuePairs > 1 { configuration.features.insert(.mq) }
+  if world.chance(oneIn: 2) { configuration.features.insert(.status) }
   let back = try VhostUserPeer(world, path: "switch", configuration: configuration)
   let peers = (0..<configuration.queuePairs).map { Peer(world, plan, at: back, pair: $0) }
   let losses = Losses(terms.losses)
@@ -56,6 +57,11 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
       losses.lose(back, world, terms.lingers)
     }
   }
+  let debris = Debris(world)
+  if terms.lingers {
+    back.whenHungUp = { debris.add($0, until: losses.end) }
+    for peer in peers { peer.beforeWork = { debris.scribble() } }
+  }
   defer {
     back.end()
     for peer in peers { peer.end() }
@@ -64,7 +70,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   let services = peers.map { peer in Task.detached { await peer.work() } }
   let device = try await open(
     "vhost-user:switch?queues=\(configuration.queuePairs)&queue_size=\(8 << world.choose(below: 3))"
-      + (terms.isServer ? "&server=1" : ""), world, isWatched: !terms.lingers)
+      + (terms.isServer ? "&server=1" : ""), world, slots: terms.lingers ? 512 : nil)
   if plan.disturbances.contains(.loss) { changeLink(of: back, world) }
   let ledger = Ledger(world)
   let readers = device.queues.map { queue in
@@ -76,7 +82,8 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
         for number in 0..<plan.size {
           await plan.pause(world)
           try await send(
-            [try Frame(flow: 2 * queue.index + flow, number: number).packet(in: queue.pool)], by: queue, world)
+            [try Frame(flow: 2 * queue.index + flow, number: number).packet(in: queue.pool)], by: queue, world,
+            peers[queue.index].expectReleased)
         }
       }
     }
@@ -89,6 +96,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   try await finish(senders, world)
   if terms.losses == 0 {
     for peer in peers { try await ledger.wait(for: plan.size, of: 100 + peer.index) }
+    if configuration.tellsOfLink { try await expectLinkToFollow(device, back, world) }
   }
   if terms.losses > 0, world.isCalm {
     // It works again.
@@ -96,7 +104,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   }
   if terms.lingers {
     back.exit()
-    try await Task.sleep(for: .seconds(4))
+    try await Task.sleep(for: .seconds(6))
     // With all processes gone nobody can write to anything: all of it comes home.
     if world.isCalm { world.watch(device.pool) }
   }
@@ -105,6 +113,53 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   for delivery in deliveries { await delivery.value }
   for reader in readers { await reader.value }
   for service in services { await service.value }
+}
+
+extension VhostUserPeer.Configuration {
+  /// With a status in its configuration, and a channel to say that it has changed.
+  fileprivate var tellsOfLink: Bool {
+    features.contains(.status) && [5, 9].allSatisfy { protocolFeatures & 1 << UInt64($0) != 0 }
+  }
+}
+
+/// The device knows what the switch says of the link, soon after it has said it.
+private func expectLinkToFollow(_ device: NetworkDevice, _ back: VhostUserPeer, _ world: SimulatedWorld) async throws {
+  back.setLink(isUp: !back.isLinkUp)
+  try await Task.sleep(for: .milliseconds(10))
+  var vain = 0
+  while device.isLinkUp != back.isLinkUp, world.isCalm {
+    vain += 1
+    guard vain < 200 else {
+      return world.find("the switch says that its link is \(back.isLinkUp ? "up" : "down"), the device does not")
+    }
+    try await Task.sleep(for: .milliseconds(1))
+  }
+}
+
+/// What switches that have hung up still write to, as they may until they exit: the buffers that they were given and have not
+/// used. Used by the tasks of one world.
+private final class Debris: @unchecked Sendable {
+  private let world: SimulatedWorld
+  private var pieces: [(end: Duration, ring: LyingRing, buffer: LyingRing.Descriptor)] = []
+
+  init(_ world: SimulatedWorld) { self.world = world }
+
+  /// Those of a switch that hangs up now and lives on until then.
+  func add(_ pairs: [LyingPair], until end: Duration) {
+    for pair in pairs {
+      for buffer in pair.receive.held.flatMap(pair.receive.ring.chain) where buffer.isWritable {
+        pieces.append((end, pair.receive.ring, buffer))
+      }
+    }
+  }
+
+  func scribble() {
+    guard !pieces.isEmpty, world.chance(oneIn: 2) else { return }
+    pieces.removeAll { $0.end <= world.now }
+    for (_, ring, buffer) in pieces {
+      ring.write([UInt8](repeating: 0xee, count: min(200, Int(buffer.length))), at: buffer.address)
+    }
+  }
 }
 
 /// Down and up, each at any moment.
@@ -130,7 +185,7 @@ private func resetSwitch(_ world: SimulatedWorld, _ plan: Plan) async throws {
   }
   back.begin()
   let service = Task.detached { await peer.work() }
-  let device = try await open("vhost-user:switch" + (configuration.listens ? "" : "?server=1"), world, isWatched: true)
+  let device = try await open("vhost-user:switch" + (configuration.listens ? "" : "?server=1"), world)
   world.mayHappen("the switch reports an error") {
     back.reportError()
   }
@@ -156,10 +211,15 @@ private func resetSwitch(_ world: SimulatedWorld, _ plan: Plan) async throws {
 }
 
 /// The switch may not listen yet.
-private func open(_ url: String, _ world: SimulatedWorld, isWatched: Bool) async throws -> NetworkDevice {
+///
+/// - Parameter slots: buffers of the pool, of which some may not come home; nil where all do.
+private func open(_ url: String, _ world: SimulatedWorld, slots: Int? = nil) async throws -> NetworkDevice {
   while true {
     do {
-      return isWatched ? try await world.open(url) : try await NetworkDevice.open(url)
+      guard let slots else { return try await world.open(url) }
+      var configuration = NetworkDevice.Configuration()
+      configuration.pool = try PacketPool(.init(slots: slots, hugePages: false))
+      return try await NetworkDevice.open(url, configuration: configuration)
     } catch {
       guard [.notFound, .broken, .timedOut].contains(error.code) else { throw error }
     }
@@ -170,6 +230,8 @@ private func open(_ url: String, _ world: SimulatedWorld, isWatched: Bool) async
 /// Losses that are still to come. Used by the tasks of one world.
 private final class Losses: @unchecked Sendable {
   private(set) var left: Int
+  /// Until then the process that was lost last lives on.
+  private(set) var end = Duration.zero
   private var isUnderWay = false
 
   init(_ count: Int) { left = count }
@@ -180,10 +242,15 @@ private final class Losses: @unchecked Sendable {
     left -= 1
     isUnderWay = true
     let pause = Duration.microseconds(world.choose(below: world.chance(oneIn: 2) ? 200 : 50_000))
-    switch world.choose(below: lingers ? 4 : 2) {
+    end = world.now + pause
+    switch world.choose(below: lingers ? 6 : 2) {
     case 0: back.exit()
     case 1: back.hangUp(exitingAfter: pause)
-    case 2: back.hangUp(exitingAfter: .milliseconds(world.choose(below: 2000)))
+    case 2...4:
+      // Who lives on for longer than a second is not waited for.
+      let life = Duration.milliseconds(world.choose(below: 4000))
+      end = world.now + life
+      back.hangUp(exitingAfter: life)
     default: back.hangUp()
     }
     Task.detached { [self] in

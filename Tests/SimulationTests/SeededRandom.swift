@@ -1,0 +1,1 @@
+../../Sources/NetdevTesting/Simulation/SeededRandom.swift
