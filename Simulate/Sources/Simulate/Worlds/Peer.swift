@@ -40,8 +40,8 @@ final class Peer: @unchecked Sendable {
   private var isWorking = true
   private let bell = SimulatedBell()
   private let room = SimulatedBell()
-  /// The pair that it serves; none while it is dead.
-  private var pair: ObjectIdentifier?
+  /// The pair that it serves; none while it is dead. Held, as another one could have the place in memory of one that has gone.
+  private var pair: LyingPair?
   /// How many of the frames held have been looked at.
   private var taken = 0
   /// The newest frame of each flow in this life.
@@ -61,10 +61,10 @@ final class Peer: @unchecked Sendable {
   /// Lives: listens to the doorbells of the pair that there is now. On its loop.
   func live(_ pair: LyingPair) {
     world.note("the peer lives")
-    self.pair = ObjectIdentifier(pair)
+    self.pair = pair
     taken = 0
     newest = [:]
-    pair.whenKicked = { [weak self] pair in if self?.pair == ObjectIdentifier(pair) { self?.ring() } }
+    pair.whenKicked = { [weak self] pair in if self?.pair === pair { self?.ring() } }
     pair.transmit.armKicks()
     pair.receive.armKicks()
     ring()
@@ -100,7 +100,7 @@ final class Peer: @unchecked Sendable {
     while number < count, isWorking {
       let frame = Frame(flow: flow, number: number)
       let isDone = await side.perform(pair: index) { [self] pair in
-        guard ObjectIdentifier(pair) == self.pair else { return false }
+        guard pair === self.pair else { return false }
         pair.receive.armKicks()
         return deliver(frame, to: pair)
       }
@@ -121,7 +121,7 @@ final class Peer: @unchecked Sendable {
       while isWorking {
         await plan.pause(world, microseconds: 2000)
         let isDone =
-          await side.perform(pair: index) { [self] in ObjectIdentifier($0) == pair ? serve($0) : true } ?? true
+          await side.perform(pair: index) { [self] in $0 === pair ? serve($0) : true } ?? true
         if isDone { break }
       }
     }
