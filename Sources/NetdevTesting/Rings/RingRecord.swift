@@ -80,7 +80,7 @@ struct RingRecord {
       .usedIndex, returned <= inFlight + offered,
       "used.idx goes from \(used) to \(newUsed), and the device has \(inFlight + offered) chains")
     if !canRead(offered: offered, returned: returned) { return loseTrack(newAvailable, newUsed) }
-    var frame = 0
+    var frame: Int? = 0
     // Of the chains that are used: those that are offered in this look as well have come and gone, and their descriptors may be
     // another's by now.
     var gone: [UInt32: Int] = [:]
@@ -114,7 +114,7 @@ struct RingRecord {
       available &+= 1
     }
     while used != newUsed { try takeUsed(&self) }
-    if frame != 0 {
+    if let frame, frame != 0 {
       try check(.receivedBuffers, false, "\(frame) buffers of a frame are not there, and what comes before them is")
     }
   }
@@ -192,15 +192,15 @@ struct RingRecord {
     }
   }
 
-  private mutating func takeUsed(_ frame: inout Int, until end: UInt16, isFresh: Bool) throws(RingViolation) {
+  /// - Parameter frame: buffers of the received frame that are still to come; nil when it is not known where the next one begins.
+  private mutating func takeUsed(_ frame: inout Int?, until end: UInt16, isFresh: Bool) throws(RingViolation) {
     let (id, length) = ring.usedElement(at: used)
     if unknown > 0, id >= ring.size || chains[Int(id)] == nil {
       try check(.usedChain, id < ring.size, "chain \(id) is used, in a ring of \(ring.size)")
       unknown -= 1
       inFlight -= 1
       used &+= 1
-      // How many buffers the frame has that begins in it nobody knows.
-      frame = max(0, frame - 1)
+      skipBuffer(&frame)
       return
     }
     let chain = id < ring.size ? chains[Int(id)] : nil
@@ -331,14 +331,13 @@ extension RingRecord {
   }
 
   private func checkReceived(
-    _ chain: Chain, _ id: UInt32, _ length: UInt32, _ frame: inout Int, left: Int
+    _ chain: Chain, _ id: UInt32, _ length: UInt32, _ frame: inout Int?, left: Int
   ) throws(RingViolation) {
-    if frame > 0 {
-      frame -= 1
+    // A chain that is returned empty has no frame in it.
+    guard frame == 0, length > 0, let header = header(chain) else {
+      if length > 0 || frame != 0 { skipBuffer(&frame) }
       return
     }
-    // A chain that is returned empty has no frame in it.
-    guard length > 0, let header = header(chain) else { return }
     try check(.receivedBuffers, length >= Self.headerBytes, "a frame of \(length) bytes has no header")
     let buffers = Int(header[10]) | Int(header[11]) << 8
     try check(
@@ -348,5 +347,11 @@ extension RingRecord {
       .receivedBuffers, buffers - 1 <= left,
       "the frame in chain \(id) lies in \(buffers) buffers, and \(left + 1) are shown")
     frame = buffers - 1
+  }
+
+  /// Goes on behind a buffer that is not looked at. Where a frame may begin in it, nobody knows of how many buffers that is.
+  private func skipBuffer(_ frame: inout Int?) {
+    guard let rest = frame else { return }
+    frame = rest > 0 ? rest - 1 : nil
   }
 }
