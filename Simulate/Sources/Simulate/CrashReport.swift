@@ -17,14 +17,6 @@ enum CrashReport {
     }
   }
 
-  /// On a thread that takes no signals, as a world's does not: those of its own mistakes.
-  static func arm() {
-    var signals = sigset_t()
-    sigemptyset(&signals)
-    for signal in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT] { sigaddset(&signals, signal) }
-    pthread_sigmask(SIG_UNBLOCK, &signals, nil)
-  }
-
   private static func tell() {
     if let line { _ = write(STDOUT_FILENO, line, strlen(line)) }
     _exit(70)

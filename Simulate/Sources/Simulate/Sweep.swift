@@ -74,7 +74,6 @@ struct Sweep {
     let round = run.seed / UInt64(3 * Scenario.all.count)
     if disturbances.contains(.refuse), round % 2 == 1 { simulation.refusalRate = [20, 50, 500][Int(round / 2 % 3)] }
     return await simulation.observe { world in
-      CrashReport.arm()
       try await run.scenario.body(world, run.plan)
     }
   }
