@@ -70,7 +70,15 @@ extension NetworkDevice {
     let mayHoldLoop = BlockingCalls.wouldHoldLoop && specifications.contains { $0.mayBlock }
     let aside = if mayHoldLoop { await BlockingCalls.aside(making) } else { Aside.made(making()) }
     HopBack.keep()
-    let made = try aside.result()
+    let made: DriversMade
+    switch aside {
+    case .made(let drivers): made = drivers
+    case .cancelled: throw .openCancelled
+    case .refused(let abandoned):
+      throw NetworkDeviceError(
+        .timedOut, "open", offered: "\(abandoned) openings that were cancelled are still being answered",
+        advice: "look for who holds the system's lock of links")
+    }
     guard let refusal = made.refusal else { return try await open(made.parts, configuration: configuration) }
     for part in made.parts { await part.driver.shutDown() }
     throw refusal.broughtBack

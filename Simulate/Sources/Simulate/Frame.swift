@@ -39,9 +39,7 @@ struct Frame: Hashable, Sendable {
   }
 
   init?(_ span: borrowing MutableRawSpan) {
-    var bytes: [UInt8] = []
-    for place in 0..<span.byteCount { bytes.append(span.unsafeLoad(fromByteOffset: place, as: UInt8.self)) }
-    self.init(bytes)
+    self.init(span.bytes)
   }
 
   /// Puts this frame in the place of one of the same length.

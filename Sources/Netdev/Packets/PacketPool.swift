@@ -147,8 +147,7 @@ extension NetworkDeviceError {
     case ENOMEM, ENOSPC, EFAULT, EAGAIN, EFBIG:
       self.init(.outOfMemory, "PacketPool", offered: offered, advice: "ask for fewer or smaller buffers")
     case EMFILE:
-      self.init(
-        .system, "PacketPool", offered: offered, advice: "raise the limit of descriptors (ulimit -n), or close some")
+      self.init(.system, "PacketPool", offered: offered, advice: ErrorNumber.moreDescriptors)
     case ENFILE:
       self.init(
         .system, "PacketPool", offered: offered,

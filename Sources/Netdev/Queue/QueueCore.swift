@@ -137,7 +137,6 @@ final class QueueCore {
     self.loop = loop
     self.pool = pool
     unsafe local = pool.makeLocalList(loop: loop, counters: queue.counters)
-    // A setting of centuries polls for a century.
     self.busyPoll = busyPoll.nanosecondsRoundedUp
     self.onBroken = onBroken
     self.tell = tell

@@ -71,10 +71,12 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
   }
   back.begin()
   let services = peers.map { peer in Task.detached { await peer.work() } }
+  let size = 8 << world.choose(below: 3) + (isPacked ? world.choose(below: 4) : 0)
+  // Few enough that what a switch left is soon in use again: those of each life, of one life's frames, and some more.
+  let slots = (terms.losses + 2) * configuration.queuePairs * size + 32
   let device = try await open(
-    "vhost-user:switch?queues=\(configuration.queuePairs)"
-      + "&queue_size=\(8 << world.choose(below: 3) + (isPacked ? world.choose(below: 4) : 0))"
-      + (isPacked ? "&packed=1" : "") + (terms.isServer ? "&server=1" : ""), world, slots: terms.lingers ? 512 : nil)
+    "vhost-user:switch?queues=\(configuration.queuePairs)&queue_size=\(size)" + (isPacked ? "&packed=1" : "")
+      + (terms.isServer ? "&server=1" : ""), world, slots: terms.lingers ? slots : nil)
   if plan.disturbances.contains(.loss) { changeLink(of: back, world) }
   let ledger = Ledger(world)
   let readers = device.queues.map { queue in
@@ -103,8 +105,9 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
     if configuration.tellsOfLink { try await expectLinkToFollow(device, back, world) }
   }
   if terms.losses > 0, world.isCalm {
-    // It works again.
-    try await device.queues[0].send(try Frame(flow: 90, number: 0).packet(in: device.pool))
+    // It works again, and what is sent lies in buffers that were others' before.
+    let numbers = 0..<(terms.lingers ? 24 : 1)
+    try await device.queues[0].send(contentsOf: numbers.map { try Frame(flow: 90, number: $0).packet(in: device.pool) })
   }
   if terms.lingers {
     back.exit()
