@@ -57,6 +57,15 @@ enum Unneeded {
     // Looks whose answer is only that there is something: the look that follows acquires.
     "SplitDriverRing+Notifications armInterrupt load 1: relaxed": "taking back acquires",
     "SplitDeviceRing+Notifications armKick load 1: relaxed": "taking acquires",
+    "PackedDriverRing isUsed load 1: relaxed": "taking back acquires",
+    "PackedDriverRing+InOrder goesOn load 1: relaxed": "taking back, which follows, acquires",
+    "PackedDeviceRing available load 1: relaxed": "taking acquires",
+    "PackedDriverRing+InOrder takeOrderly load 1: left out": "what the look after arming has read is as good",
+    "PackedDriverRing+InOrder goesOn load 1: left out": "taking back has looked",
+    "PackedDeviceRing availableFlags load 1: left out": "what the look after arming has read is as good",
+    // The id is one word with the flags, which were loaded before.
+    "PackedDriverRing+InOrder goesOn load 3: left out": "the flags have brought the id",
+    "PackedDeviceRing init load 3: left out": "the flags have brought the id",
     "SplitDeviceRing refresh load 1: left out": "what the look after arming has read is as good",
     "SplitDriverRing refresh load 1: left out": "what the look after arming has read is as good",
     // The first notification is unconditional, and a ring of three rounds would be too large a model.
