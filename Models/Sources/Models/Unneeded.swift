@@ -63,6 +63,8 @@ enum Unneeded {
     "PackedDriverRing+InOrder takeOrderly load 1: left out": "what the look after arming has read is as good",
     "PackedDriverRing+InOrder goesOn load 1: left out": "taking back has looked",
     "PackedDeviceRing availableFlags load 1: left out": "what the look after arming has read is as good",
+    // No model has a batch, as only one that is made of several chains has any.
+    "PackedDriverRing+InOrder goesOn load 2: left out": "only a batch in order uses the length",
     // The id is one word with the flags, which were loaded before.
     "PackedDriverRing+InOrder goesOn load 3: left out": "the flags have brought the id",
     "PackedDeviceRing init load 3: left out": "the flags have brought the id",
