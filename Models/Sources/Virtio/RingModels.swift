@@ -85,8 +85,9 @@ package enum RingModels {
       "a \(Driver.format) ring of \(size), \(chains) chains\(before > 0 ? ", the first before" : "")\(burst > 1 ? ", \(burst) at once" : ""), "
       + (eventIndex ? "event indices" : "flags") + (inOrder ? ", in order" : "")
     return Model(name) { explorer in
-      guard let world = try? World<Driver, Device>(
-        explorer, size: size, chains: chains, eventIndex: eventIndex, inOrder: inOrder)
+      guard
+        let world = try? World<Driver, Device>(
+          explorer, size: size, chains: chains, eventIndex: eventIndex, inOrder: inOrder)
       else {
         preconditionFailure("a ring that cannot be")
       }
@@ -100,7 +101,8 @@ package enum RingModels {
       return {
         explorer.require(
           returned.count == chains - before,
-          "the driver sleeps: of \(chains - before) chains the device has served \(served.count), and \(returned) are back")
+          "the driver sleeps: of \(chains - before) chains the device has served \(served.count), and \(returned) are back"
+        )
         explorer.require(Set(returned).count == returned.count, "a chain came back twice: \(returned)")
       }
     }
