@@ -60,6 +60,8 @@ final class Peer: @unchecked Sendable {
 
   /// Lives: listens to the doorbells of the pair that there is now. On its loop.
   func live(_ pair: LyingPair) {
+    // Whoever closed the device was quicker.
+    guard !pair.isOver else { return }
     world.note("the peer lives")
     self.pair = pair
     taken = 0
@@ -100,7 +102,7 @@ final class Peer: @unchecked Sendable {
     while number < count, isWorking {
       let frame = Frame(flow: flow, number: number)
       let isDone = await side.perform(pair: index) { [self] pair in
-        guard pair === self.pair else { return false }
+        guard pair === self.pair, !pair.isOver else { return false }
         pair.receive.armKicks()
         return deliver(frame, to: pair)
       }
@@ -121,7 +123,7 @@ final class Peer: @unchecked Sendable {
       while isWorking {
         await plan.pause(world, microseconds: 2000)
         let isDone =
-          await side.perform(pair: index) { [self] in $0 === pair ? serve($0) : true } ?? true
+          await side.perform(pair: index) { [self] in $0 === pair && !$0.isOver ? serve($0) : true } ?? true
         if isDone { break }
       }
     }
