@@ -48,8 +48,8 @@ final class Peer: @unchecked Sendable {
   private var newest: [Int: Int] = [:]
   /// What was given back, in any life, and what the program was told is lost.
   private var released: Set<Frame> = []
-  /// Called each time before it looks at what there is.
-  var beforeWork: (() -> Void)?
+  /// Called each time before it looks at what there is, and after it has delivered something.
+  var meanwhile: (() -> Void)?
 
   init(_ world: SimulatedWorld, _ plan: Plan, at side: any FarSide, pair index: Int = 0) {
     self.world = world
@@ -113,7 +113,9 @@ final class Peer: @unchecked Sendable {
 
   /// In one buffer, or in several where that was agreed.
   private func deliver(_ frame: Frame, to pair: LyingPair) -> Bool {
-    pair.deliver(frame.bytes, pieces: world.pieces(of: frame, for: pair))
+    guard pair.deliver(frame.bytes, pieces: world.pieces(of: frame, for: pair)) else { return false }
+    meanwhile?()
+    return true
   }
 
   /// Serves until `end`.
@@ -131,7 +133,7 @@ final class Peer: @unchecked Sendable {
 
   /// Some of what there is, in any order; true when nothing is left.
   private func serve(_ pair: LyingPair) -> Bool {
-    beforeWork?()
+    meanwhile?()
     note(pair)
     for _ in 0..<world.choose(below: taken + 1) {
       // One that has been looked at: others may come meanwhile.
