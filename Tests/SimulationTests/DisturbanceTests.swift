@@ -23,6 +23,30 @@ import Testing
     #expect(places.steps.count > 10)
   }
 
+  @Test func `what is harmless leaves the world calm, and nothing else does`() async {
+    for isHarmless in [true, false] {
+      let report = await Simulation(seed: 1).observe { world in
+        world.mayHappen("it", isHarmless: isHarmless) {}
+        #expect(world.isCalm)
+        while world.happened.isEmpty { await Task.yield() }
+        #expect(world.isCalm == isHarmless)
+        if isHarmless { world.mayHappen("it again", isHarmless: true) {} }
+      }
+      #expect(report.isCalm == isHarmless && report.happened.first == "it" && report.findings.isEmpty, "\(report)")
+    }
+    for disturbance in [Simulation.Disturbances.cancellation, .close, .emptyPool] {
+      var happened = false
+      for seed in 0..<40 as Range<UInt64> where !happened {
+        var simulation = Simulation(seed: seed)
+        simulation.disturbances = disturbance
+        let report = await simulation.observe { world in try await goRound(world, "loopback:?lossless=1") }
+        happened = !report.happened.isEmpty
+        #expect(report.isCalm == (!happened || disturbance == .emptyPool), "\(report)")
+      }
+      #expect(happened)
+    }
+  }
+
   @Test func `the program is cancelled, its devices are closed, its pools are empty`() async throws {
     let seen = Places()
     for seed in 0..<100 as Range<UInt64> {

@@ -170,7 +170,7 @@ extension Simulation.Report {
 
   /// Of a program or a device that was ended from outside, or of a refused call.
   private func isExpected(_ error: any Error) -> Bool {
-    if !happened.isEmpty, isOfEnding(error) { return true }
+    if !isCalm, isOfEnding(error) { return true }
     return refusals > 0 && (isOfEnding(error) || error is NetworkDeviceError || error is LoopError)
   }
 }

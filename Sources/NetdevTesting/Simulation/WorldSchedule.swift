@@ -89,6 +89,9 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   func nextOrder() -> UInt64 {
     orders += 1
     return orders
+  /// Nothing has happened that a program may suffer from.
+  var isCalm: Bool { faults.count == 0 && !incidents.hasHarmed }
+
   }
 
   /// Rings whenever something has passed through the world's kernel.

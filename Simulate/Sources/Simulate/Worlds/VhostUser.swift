@@ -176,9 +176,9 @@ private final class Debris: @unchecked Sendable {
 /// Down and up, each at any moment.
 private func changeLink(of back: VhostUserPeer, _ world: SimulatedWorld) {
   guard world.chance(oneIn: 2) else { return }
-  world.mayHappen("the switch's link goes down") {
+  world.mayHappen("the switch's link goes down", isHarmless: true) {
     back.setLink(isUp: false)
-    world.mayHappen("the switch's link comes up") { back.setLink(isUp: true) }
+    world.mayHappen("the switch's link comes up", isHarmless: true) { back.setLink(isUp: true) }
   }
 }
 
