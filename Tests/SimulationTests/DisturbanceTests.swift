@@ -47,6 +47,22 @@ import Testing
     }
   }
 
+  @Test func `loops are woken late and for nothing, and interrupted on the way into their sleep and out of it`() async {
+    let words = [
+      ": wakes up for nothing", ": a wake-up reaches it", " and is about to sleep",
+      ": does not sleep, as something has come", ", and does not say so yet",
+    ]
+    var seen: Set<String> = []
+    for seed in 0..<100 as Range<UInt64> {
+      var simulation = Simulation(seed: seed)
+      simulation.limits.traceLines = .max
+      let report = await simulation.observe { world in try await goRound(world, "loopback:?lossless=1&placement=own") }
+      #expect(report.findings.isEmpty && report.error == nil, "\(report)")
+      seen.formUnion(words.filter { word in report.trace.contains { $0.contains(word) } })
+    }
+    #expect(seen == Set(words))
+  }
+
   @Test func `the program is cancelled, its devices are closed, its pools are empty`() async throws {
     let seen = Places()
     for seed in 0..<100 as Range<UInt64> {
