@@ -214,6 +214,14 @@ extension WorldSchedule {
     if isOver { unsafe simulation_tell(seed, "is over, and \(thread) says: \(text)") }
   }
 
+  /// From any thread: somebody does what only tasks of this world do. False where that is not this world's thread, which is an escape.
+  func expectHere(_ use: String) -> Bool {
+    if SimulationThread.current === self { return true }
+    let thread = SimulationThread.description
+    arrivals.withLock { if !$0.isOver { $0.escapes.append("\(thread) \(use)") } }
+    return false
+  }
+
   private func takeArrivals() {
     let (jobs, escapes) = arrivals.withLock { arrivals in
       let taken = (arrivals.jobs, arrivals.escapes)
