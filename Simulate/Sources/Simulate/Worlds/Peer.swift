@@ -297,7 +297,7 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
   configuration.pool = try PacketPool(.init(slots: 128, slotSize: 2048, hugePages: false))
   let device = try await NetworkDevice.open(
     driver: VirtioNetDriver(transport: far), configuration: configuration)
-  let isConfirmed = world.chance(oneIn: 2)
+  let isConfirmed = world.chance(oneIn: 3)
   if isConfirmed { world.watch(device.pool) } else { far.resetBehaviour = .never }
   await far.perform { peer.live($0) }
   let service = Task.detached { await peer.work() }
@@ -315,8 +315,8 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
       }
     }
   }
-  // Half of them right after the start.
-  try await Task.sleep(for: .microseconds(world.choose(below: world.chance(oneIn: 2) ? 300 : 2000)))
+  // Most of them right after the start.
+  try await Task.sleep(for: .microseconds(world.choose(below: world.chance(oneIn: 4) ? 2000 : 300)))
   let breaks = world.chance(oneIn: 4)
   if breaks { await far.perform { $0.needReset() } }
   do { try await device.close() } catch { if isConfirmed { world.find("close: \(error)") } }
