@@ -51,6 +51,18 @@ import VirtioNet
     } ?? []
   }
 
+  /// A world's device went on reading its rings when another task had closed it: the buffers were others' by then, and it saw
+  /// other bytes than were sent. (Seed 1010080 of the world "peer-lost".)
+  @Test func `a device knows that its rings are over, whether it was lost or reset`() async throws {
+    let lying = try await Self.lying()
+    func isOver() async -> Bool? { await lying.side.perform { $0.isOver } }
+    #expect(await isOver() == false)
+    try await Self.loseAndRegain(lying)
+    #expect(await isOver() == false, "it is another pair")
+    try await lying.device.close()
+    #expect(await isOver() == true)
+  }
+
   @Test func `frames in flight are submitted again, in order, before newer ones; each send completes once`()
     async throws
   {
