@@ -71,6 +71,8 @@ final class QueueCore {
   let samplerCookie: UInt32
   /// Tasks that wait for the next release, whosever it is.
   @safe @exclusivity(unchecked) var watchers = WaiterLine()
+  /// Of `packetsFailed`, those that whoever waits for releases has been told.
+  var failuresTold: UInt64 = 0
   @safe @exclusivity(unchecked) var pollable: PollableState?
   /// Copies that make a line in the log.
   @safe @exclusivity(unchecked) var copiesToTell = QueueNotice.manyCopies
@@ -222,6 +224,7 @@ extension QueueCore {
     driver.ring()
     statistics.driver = driver.statistics
     if pollable != nil { signalPollable() }
+    if !watchers.isEmpty { tellOfFailures() }
     if active {
       active = false
       statistics.activeTurns &+= 1
