@@ -224,7 +224,6 @@ extension QueueCore {
     driver.ring()
     statistics.driver = driver.statistics
     if pollable != nil { signalPollable() }
-    if !watchers.isEmpty { tellOfFailures() }
     if active {
       active = false
       statistics.activeTurns &+= 1
@@ -237,6 +236,7 @@ extension QueueCore {
       TurnHook.noteWork()
       return true
     }
+    if !watchers.isEmpty { tellOfFailures() }
     // What came in while somebody was waiting for room.
     if !inlet.isEmpty, !submissionTimerRuns { return true }
     if busyPoll > 0, loop.now &- polledSince < busyPoll {

@@ -111,7 +111,7 @@ struct PollableState {
 }
 
 extension QueueCore {
-  /// At the end of a turn: tells whoever waits for releases that frames have failed.
+  /// At the end of a turn in which nothing was released: tells whoever waits for releases that frames have failed.
   func tellOfFailures() {
     let failed = statistics.packetsFailed
     guard failed != failuresTold else { return }
