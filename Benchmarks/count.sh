@@ -77,6 +77,12 @@ table='
        dropped         CountQueue  dropped,64       -      1        >5   -      -
        send            CountQueue  send,64          -      0        -    -      -
        planted         CountQueue  planted,64       -      >0.9     -    -      -
+       headers-udp     CountFrames encode           250    0        0    -      -
+       headers-udp6    CountFrames encode6          250    0        0    -      -
+       make-packet     CountFrames packet           -      1        -    -      -
+       make-udp        CountFrames udp              -      1        -    1.15   make-packet
+       make-udp6       CountFrames udp6             -      1        -    1.15   make-packet
+       make-around     CountFrames around           -      1        -    1.35   make-packet
 '
 packets=${PACKETS:-20000}
 

@@ -103,13 +103,6 @@ final class Ledger: @unchecked Sendable {
   }
 }
 
-extension SimulatedWorld {
-  /// Nothing has happened to the program or to a device of it that loses frames.
-  var isCalm: Bool { refusals == 0 && !happened.contains { !Self.harmless.contains($0) } }
-
-  private static let harmless: Set = ["a pool is empty", "another MTU", "the switch's link goes down"]
-}
-
 /// Waits for all of them. One that was ended from outside has not thrown anything of note.
 func finish(_ tasks: [Task<Void, any Error>], _ world: SimulatedWorld) async throws {
   var first: (any Error)?

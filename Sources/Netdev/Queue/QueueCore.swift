@@ -71,6 +71,8 @@ final class QueueCore {
   let samplerCookie: UInt32
   /// Tasks that wait for the next release, whosever it is.
   @safe @exclusivity(unchecked) var watchers = WaiterLine()
+  /// Of `packetsFailed`, those that whoever waits for releases has been told.
+  var failuresTold: UInt64 = 0
   @safe @exclusivity(unchecked) var pollable: PollableState?
   /// Copies that make a line in the log.
   @safe @exclusivity(unchecked) var copiesToTell = QueueNotice.manyCopies
@@ -234,6 +236,7 @@ extension QueueCore {
       TurnHook.noteWork()
       return true
     }
+    if !watchers.isEmpty { tellOfFailures() }
     // What came in while somebody was waiting for room.
     if !inlet.isEmpty, !submissionTimerRuns { return true }
     if busyPoll > 0, loop.now &- polledSince < busyPoll {

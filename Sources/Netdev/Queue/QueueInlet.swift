@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Synchronization
 
@@ -92,7 +93,12 @@ final class QueueInlet: Sendable {
       wakeUps.add(1, ordering: .relaxed)
       return true
     }
-    if wakes { loop.wake() }
+    guard wakes else { return }
+    #if Testing
+    // The loop may find the packet by itself, or fall asleep on it, before it is woken.
+    netdev_fault_place()
+    #endif
+    loop.wake()
   }
 
   /// From any thread: packets that may be left now.

@@ -7,14 +7,18 @@ extension NetworkQueue {
   public struct ReleaseEvent: Sendable, Hashable {
     /// Frames whose buffers the device has released since the queue was opened.
     public let released: UInt64
-    /// Frames that failed since then.
+    /// Frames that failed since then: ``QueueStatistics/packetsFailed``.
     public let failed: UInt64
     /// Frames that the device holds now.
     public let inFlight: Int
+
+    /// Frames of which nothing more will be heard: who has seen as many has seen all.
+    fileprivate var settled: UInt64 { released &+ failed }
   }
 
-  /// An event whenever the device has released buffers: several releases in one turn of the loop are one event, and events
-  /// that nobody waited for are one too. It ends with the queue. Any number of tasks may iterate, from anywhere.
+  /// An event whenever the device has released buffers, or frames that were accepted have failed: several in one turn of the loop
+  /// are one event, and events that nobody waited for are one too. It ends with the queue; what failed with it is told before. Any
+  /// number of tasks may iterate, from anywhere.
   ///
   /// Deadline: none. Cancellation ends the iteration at once.
   public nonisolated var releases: Releases { Releases(queue: self) }
@@ -27,7 +31,7 @@ extension NetworkQueue {
     public typealias Failure = Never
     fileprivate let queue: NetworkQueue
 
-    /// An iterator that sees releases from the next one on.
+    /// An iterator that sees events from the next one on.
     public func makeAsyncIterator() -> Iterator { Iterator(queue: queue) }
 
     /// Waits for releases.
@@ -40,23 +44,30 @@ extension NetworkQueue {
       /// The next event, or nil at the end or when the task is cancelled. Without a deadline.
       public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async -> ReleaseEvent? {
         let event = await queue.nextRelease(after: seen)
-        seen = event?.released
+        seen = event?.settled
         return event
       }
     }
   }
 
   private func nextRelease(after seen: UInt64?) async -> ReleaseEvent? {
-    guard let core = unsafe core else { return nil }
-    if Task.isCancelled { return nil }
-    if let seen, core.statistics.packetsReleased > seen { return core.releaseEvent }
-    if core.isFinished { return nil }
-    let waiter = core.waiters.take(.event)
-    core.watchers.append(waiter)
-    core.interestChanged()
-    let outcome = await wait(waiter, core)
-    if case .granted = outcome { return core.releaseEvent }
-    return nil
+    guard let core = unsafe core, !Task.isCancelled else { return nil }
+    let seen = seen ?? releaseEvent.settled
+    while releaseEvent.settled == seen {
+      guard !core.isFinished else { return nil }
+      let waiter = core.waiters.take(.event)
+      core.watchers.append(waiter)
+      core.interestChanged()
+      // What ends the wait otherwise is the queue, of which something may be left to tell, or the task.
+      if case .failed = await wait(waiter, core), Task.isCancelled { return nil }
+    }
+    return releaseEvent
+  }
+
+  /// As it is now; on the loop.
+  private var releaseEvent: ReleaseEvent {
+    ReleaseEvent(
+      released: counters.packetsReleased, failed: counters.packetsFailed &+ inlet.refusals.failed, inFlight: inFlight)
   }
 
   /// Takes a burst of frames that are at hand; nil when there are none, at once.
@@ -67,7 +78,7 @@ extension NetworkQueue {
   }
 
   /// A descriptor for event loops that are not ours (`poll`, epoll, libevent, a Dispatch source): it becomes readable when
-  /// frames have come in, when buffers have been released, and when the queue ends.
+  /// frames have come in, when buffers have been released or frames have failed, and when the queue ends.
   ///
   /// Whoever watches it reads its eight bytes, then takes what there is (`receiveBurstIfAny`) until there is nothing more:
   /// it becomes readable again only for what comes after that. The queue owns the descriptor and closes it when it goes.
@@ -95,25 +106,30 @@ extension NetworkQueue {
 struct PollableState {
   let descriptor: CInt
   var received: UInt64 = 0
-  var released: UInt64 = 0
+  /// Released or failed.
+  var settled: UInt64 = 0
 }
 
 extension QueueCore {
-  var releaseEvent: NetworkQueue.ReleaseEvent {
-    NetworkQueue.ReleaseEvent(
-      released: statistics.packetsReleased, failed: statistics.packetsFailed, inFlight: unsafe state.pointee.inFlight)
+  /// At the end of a turn in which nothing was released: tells whoever waits for releases that frames have failed.
+  func tellOfFailures() {
+    let failed = statistics.packetsFailed
+    guard failed != failuresTold else { return }
+    failuresTold = failed
+    tellWatchers()
   }
 
   /// At the end of a turn: tells whoever polls what is new.
   func signalPollable() {
     guard var pollable else { return }
     if readyCount == 0 { takeReceived() }
+    let settled = statistics.packetsReleased &+ statistics.packetsFailed
     guard
       (readyCount > 0 && pollable.received != statistics.packetsReceived)
-        || pollable.released != statistics.packetsReleased
+        || pollable.settled != settled
     else { return }
     pollable.received = statistics.packetsReceived
-    pollable.released = statistics.packetsReleased
+    pollable.settled = settled
     self.pollable = pollable
     _ = netdev_eventfd_signal(pollable.descriptor)
   }

@@ -48,8 +48,8 @@ final class Peer: @unchecked Sendable {
   private var newest: [Int: Int] = [:]
   /// What was given back, in any life, and what the program was told is lost.
   private var released: Set<Frame> = []
-  /// Called each time before it looks at what there is.
-  var beforeWork: (() -> Void)?
+  /// Called each time before it looks at what there is, and after it has delivered something.
+  var meanwhile: (() -> Void)?
 
   init(_ world: SimulatedWorld, _ plan: Plan, at side: any FarSide, pair index: Int = 0) {
     self.world = world
@@ -60,6 +60,8 @@ final class Peer: @unchecked Sendable {
 
   /// Lives: listens to the doorbells of the pair that there is now. On its loop.
   func live(_ pair: LyingPair) {
+    // Whoever closed the device was quicker.
+    guard !pair.isOver else { return }
     world.note("the peer lives")
     self.pair = pair
     taken = 0
@@ -100,7 +102,7 @@ final class Peer: @unchecked Sendable {
     while number < count, isWorking {
       let frame = Frame(flow: flow, number: number)
       let isDone = await side.perform(pair: index) { [self] pair in
-        guard pair === self.pair else { return false }
+        guard pair === self.pair, !pair.isOver else { return false }
         pair.receive.armKicks()
         return deliver(frame, to: pair)
       }
@@ -111,7 +113,9 @@ final class Peer: @unchecked Sendable {
 
   /// In one buffer, or in several where that was agreed.
   private func deliver(_ frame: Frame, to pair: LyingPair) -> Bool {
-    pair.deliver(frame.bytes, pieces: world.pieces(of: frame, for: pair))
+    guard pair.deliver(frame.bytes, pieces: world.pieces(of: frame, for: pair)) else { return false }
+    meanwhile?()
+    return true
   }
 
   /// Serves until `end`.
@@ -121,7 +125,7 @@ final class Peer: @unchecked Sendable {
       while isWorking {
         await plan.pause(world, microseconds: 2000)
         let isDone =
-          await side.perform(pair: index) { [self] in $0 === pair ? serve($0) : true } ?? true
+          await side.perform(pair: index) { [self] in $0 === pair && !$0.isOver ? serve($0) : true } ?? true
         if isDone { break }
       }
     }
@@ -129,7 +133,7 @@ final class Peer: @unchecked Sendable {
 
   /// Some of what there is, in any order; true when nothing is left.
   private func serve(_ pair: LyingPair) -> Bool {
-    beforeWork?()
+    meanwhile?()
     note(pair)
     for _ in 0..<world.choose(below: taken + 1) {
       // One that has been looked at: others may come meanwhile.
@@ -301,7 +305,7 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
   configuration.pool = try PacketPool(.init(slots: 128, slotSize: 2048, hugePages: false))
   let device = try await NetworkDevice.open(
     driver: driver(of: far), configuration: configuration)
-  let isConfirmed = world.chance(oneIn: 2)
+  let isConfirmed = world.chance(oneIn: 3)
   if isConfirmed { world.watch(device.pool) } else { far.resetBehaviour = .never }
   await far.perform { peer.live($0) }
   let service = Task.detached { await peer.work() }
@@ -319,8 +323,8 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
       }
     }
   }
-  // Half of them right after the start.
-  try await Task.sleep(for: .microseconds(world.choose(below: world.chance(oneIn: 2) ? 300 : 2000)))
+  // Most of them right after the start.
+  try await Task.sleep(for: .microseconds(world.choose(below: world.chance(oneIn: 4) ? 2000 : 300)))
   let breaks = world.chance(oneIn: 4)
   if breaks { await far.perform { $0.needReset() } }
   do { try await device.close() } catch { if isConfirmed { world.find("close: \(error)") } }
