@@ -369,7 +369,8 @@ extension PacketDriver {
     for stop in stops {
       if case .value = await stop.value(within: deadline.remaining) { continue }
       throw NetworkDeviceError(
-        .resetNotConfirmed, "resetting packet \(interface)", offered: "its loop did not answer within \(timeout.inUnits)",
+        .resetNotConfirmed, "resetting packet \(interface)",
+        offered: "its loop did not answer within \(timeout.inUnits)",
         advice: "look for a job that blocks the loop")
     }
     state.withLock { $0.queues = [] }

@@ -81,7 +81,8 @@ import Testing
     try await eventually("nothing is kept") { device.pool.free == device.pool.configuration.slots }
   }
 
-  @Test(arguments: [true, false]) func `who leaves a loop over it finds the rest in the next`(_ isOnLoop: Bool) async throws
+  @Test(arguments: [true, false]) func `who leaves a loop over it finds the rest in the next`(_ isOnLoop: Bool)
+    async throws
   {
     let driver = ScriptedDriver(mode: .hold)
     let device = try await NetworkDevice.open(driver: driver)
