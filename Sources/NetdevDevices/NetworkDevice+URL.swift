@@ -20,9 +20,10 @@ extension NetworkDevice {
   /// | `host-udp:ADDRESS:PORT` | a UDP port of this host, `[::]:PORT` with IPv6, patched onto the virtual wire; needs no rights |
   /// | `vhost-user:PATH?server=1` | a port of a switch, behind its socket |
   ///
-  /// Options of all: `queues` (pairs) and `queue_size`; of all but `packet:`, which is no virtio device, `mrg_rxbuf`,
-  /// `event_idx`, `indirect` (0 or 1: what the driver accepts), `packed` and `in_order` (1: packed rings, and buffers used in
-  /// order; a device that does not offer it is refused). `loopback:`, `tap:`, `tun:` and `host-udp:` also know `placement`
+  /// Schemes and options are written in small letters. Options of all: `queues` (pairs) and `queue_size`; of all but `packet:`,
+  /// which is no virtio device, `mrg_rxbuf`, `event_idx`, `indirect` (0 or 1: what the driver accepts), `packed` and `in_order`
+  /// (1: packed rings, and buffers used in order; a device that does not offer it is refused). `loopback:`, `tap:`, `tun:` and
+  /// `host-udp:` also know `placement`
   /// (`inline` or `own`: the device's engines on the queues' loops or on their own), and `loopback:` knows `lossless=1`: a
   /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
   /// are received too.

@@ -52,6 +52,7 @@ extension NetworkDevice {
     do throws(NetworkDeviceError) {
       let informations = try await room.informations(of: lives)
       let keptPackets = configuration.keptPackets
+      try PacketPool.Configuration.check(keptPackets: keptPackets, for: informations)
       let pool =
         if let given = configuration.pool { given } else { try await makePool(informations, keptPackets: keptPackets) }
       if let advice = pool.configuration.advice(for: informations, keptPackets: keptPackets) {

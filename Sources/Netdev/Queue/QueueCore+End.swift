@@ -16,7 +16,7 @@ extension QueueCore {
     end = cause
     isOpen = false
     unsafe state.pointee.credits = 0
-    failSubmissions()
+    failSubmissions(cause)
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let sender = bufferLine.popFirst() { sender.settle(.failed(cause)) }
     endWish()
@@ -40,6 +40,7 @@ extension QueueCore {
       transmitted: { entry in
         unsafe self.state.pointee.inFlight -= 1
         self.statistics.packetsFailed &+= 1
+        self.statistics.failedInFlight &+= 1
         self.releaseBuffer(entry.slot)
         if entry.cookie != 0 { self.settleFailed(entry.cookie, cause) }
       },
@@ -56,6 +57,7 @@ extension QueueCore {
       transmitted: { entry in
         unsafe self.state.pointee.inFlight -= 1
         self.statistics.packetsFailed &+= 1
+        self.statistics.failedInFlight &+= 1
         self.statistics.quarantined &+= 1
         if entry.cookie != 0 { self.settleFailed(entry.cookie, cause) }
       },

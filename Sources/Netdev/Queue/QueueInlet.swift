@@ -21,7 +21,9 @@ final class QueueInlet: Sendable {
     /// Addresses of blocks of received frames that nobody has used.
     var returned: [UInt] = []
     var isOpen = true
-    var hasEnded = false
+    /// Why the queue has ended.
+    var end: NetworkDeviceError?
+    var hasEnded: Bool { end != nil }
     var isDeferring = false
     /// Packets copied on their way here since the loop last asked.
     var copied: UInt64 = 0
@@ -104,8 +106,8 @@ final class QueueInlet: Sendable {
   /// From any thread: packets that may be left now.
   var room: Int { state.withLock { $0.isOpen ? Self.capacity - $0.packets.count : 0 } }
 
-  /// From any thread: the queue has ended.
-  var isOver: Bool { state.withLock { $0.hasEnded } }
+  /// From any thread: why the queue has ended; nil while it goes on.
+  var end: NetworkDeviceError? { state.withLock { $0.end } }
 
   /// From any thread: packets that whoever does not wait found no room for, and frames that the device never takes.
   func note(refused count: Int = 0, failed frames: Int = 0) {
@@ -153,10 +155,10 @@ final class QueueInlet: Sendable {
   }
 
   /// Nothing is taken any more.
-  func end() {
+  func end(_ cause: NetworkDeviceError) {
     state.withLock { state in
       state.isOpen = false
-      state.hasEnded = true
+      state.end = cause
     }
   }
 
@@ -253,8 +255,8 @@ extension QueueCore {
   }
 
   /// The queue has ended: what has not been published fails.
-  func failSubmissions() {
-    inlet.end()
+  func failSubmissions(_ cause: NetworkDeviceError) {
+    inlet.end(cause)
     statistics.packetsFailed &+= UInt64(backlog.count)
     backlog = []
     takeReturned()
