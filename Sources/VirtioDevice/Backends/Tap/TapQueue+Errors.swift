@@ -81,7 +81,8 @@ extension TapQueue {
         advice: count > 1
           ? "an interface of this name exists and is not a \(kind.word) with several queues: take another name or one "
             + "queue, or make it with ip tuntap add dev \(name) mode \(kind.mode) multi_queue"
-          : "an interface of this name exists and is not a \(kind.word): take another name, or open it by packet:\(name)")
+          : "an interface of this name exists and is not a \(kind.word): take another name, or open it by packet:\(name)"
+      )
     case E2BIG:
       return BackendError(
         .notOffered, operation, errno: errno,
