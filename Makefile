@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 APT_PACKAGES := libevent-dev pkg-config
-TEST_PACKAGES := iproute2 iputils-ping ethtool iperf3 dpdk dpdk-dev tshark
+TEST_PACKAGES := iproute2 iputils-ping ethtool iperf3 dpdk dpdk-dev tshark busybox
 
 .PHONY: echo test test-traits test-newcomer docs test-sanitized bench bench-count bench-dpdk lint format deps test-deps
 
@@ -33,7 +33,7 @@ deps:
 
 # What the tests with real kernels, with DPDK and with a reader of captures need; without it they skip and say so.
 test-deps:
-	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ethtool && command -v ping && command -v iperf3 && command -v dpdk-testpmd && command -v tshark; } >/dev/null; then \
+	@if [ "$$(id -u)" = 0 ] && ! { command -v ip && command -v ethtool && command -v ping && command -v iperf3 && command -v dpdk-testpmd && command -v tshark && command -v busybox; } >/dev/null; then \
 	  $(MAKE) --no-print-directory install PACKAGES="$(TEST_PACKAGES)"; fi
 
 .PHONY: install

@@ -326,7 +326,7 @@ let package = Package(
       name: "ExampleTests",
       dependencies: [
         "Switch", "DHCPServer", "Router", "TrafficGenerator", "CapturePackets", "KeyValueStore", "NetdevTesting",
-        "NetdevDevices", "Netdev", "Responder", "PacketFormats",
+        "NetdevDevices", "InProcess", "VirtioNet", "VirtioDevice", "Netdev", "Responder", "PacketFormats",
         "LibeventConcurrency", "TestSupport",
       ],
       swiftSettings: rules),

@@ -49,6 +49,14 @@ let package = Package(
         .product(name: "NetdevDevices", package: "swift-netdev"),
       ],
       swiftSettings: rules),
+    .executableTarget(
+      name: "CountFrames",
+      dependencies: [
+        "CAllocationCounter", .product(name: "Netdev", package: "swift-netdev"),
+        .product(name: "NetdevDevices", package: "swift-netdev"),
+        .product(name: "PacketFormats", package: "swift-netdev"),
+      ],
+      swiftSettings: rules),
 
     // The twin is only a measure while it does the same work.
     .testTarget(

@@ -9,6 +9,9 @@
 # instructions a packet, allocations a packet, retains and releases a packet, and a ratio of instructions to another row.
 # A bound after `>` must be exceeded: such a row shows that the counter reports what it is there to report, allocations in
 # `planted`, retains and releases in `dropped`.
+# Packed rings cost some 18 instructions a packet more than split ones, whose own count has fallen from 249 to 220: the marks of each
+# lap are made for each descriptor, in transmit (6), in the engine's serve (6) and where buffers are posted (3). What goes through
+# two queues has fallen less than a burst has, of which it is a ratio.
 # The exit status is 1 when a bound is not kept.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -53,20 +56,20 @@ table='
        packed-transmit-in-order     CountRing   swift,packed,in-order,transmit,32  -  0  0  0.95  packed-transmit
        burst           CountQueue  burst,64         230    0        0    -      -
        burst-swap      CountQueue  burst-swap,64    290    0        0    -      -
-       burst-packed    CountQueue  burst,64,packed=1  -    0        0    1.05   burst
+       burst-packed    CountQueue  burst,64,packed=1  -    0        0    1.10   burst
        burst-in-order  CountQueue  burst,64,in_order=1  -  0        0    1.00   burst
        burst-packed-in-order CountQueue burst,64,packed=1&in_order=1 - 0 0 1.06 burst
        burst-32        CountQueue  burst,32         280    0        0    -      -
        await           CountQueue  await,64         290    0        0    1.30   burst
        await-swap      CountQueue  await-swap,64    350    0        0    -      -
-       await-packed    CountQueue  await,64,packed=1  -    0        0    1.05   await
+       await-packed    CountQueue  await,64,packed=1  -    0        0    1.08   await
        await-32        CountQueue  await,32         340    0        0    1.25   burst-32
        burst-try       CountQueue  burst-try,64     250    0        0    1.01   burst
        await-try       CountQueue  await-try,64     310    0        0    1.01   await
        pipeline        CountQueue  pipeline,64      -      0        0.1  1.40   burst
        pipeline-swap   CountQueue  pipeline-swap,64 -      0        0.1  1.40   burst-swap
        through         CountQueue  through,64       445    0        0.2  -      -
-       through-256     CountQueue  through,256      -      0        0.1  1.40   burst
+       through-256     CountQueue  through,256      -      0        0.1  1.45   burst
        send-burst-32   CountQueue  send-burst,32    -      0        -    1.30   burst-32
        send-array-32   CountQueue  send-array,32    -      0.1      -    -      -
        outside         CountQueue  outside,64       -      0.2      -    -      -
@@ -74,6 +77,12 @@ table='
        dropped         CountQueue  dropped,64       -      1        >5   -      -
        send            CountQueue  send,64          -      0        -    -      -
        planted         CountQueue  planted,64       -      >0.9     -    -      -
+       headers-udp     CountFrames encode           250    0        0    -      -
+       headers-udp6    CountFrames encode6          250    0        0    -      -
+       make-packet     CountFrames packet           -      1        -    -      -
+       make-udp        CountFrames udp              -      1        -    1.15   make-packet
+       make-udp6       CountFrames udp6             -      1        -    1.15   make-packet
+       make-around     CountFrames around           -      1        -    1.35   make-packet
 '
 packets=${PACKETS:-20000}
 

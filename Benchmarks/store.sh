@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The example KeyValueStore on a TAP interface and behind testpmd, against the same store on kernel sockets with recvmmsg over veth, in
-# one run: microseconds, rates, and the ratios that count. A stopwatch on a shared machine is noisy, so nothing here fails because of
+# The example KeyValueStore on a TAP interface, on a packet socket and behind testpmd, against the same store on kernel sockets with
+# recvmmsg over veth, in one run: microseconds, rates, and the ratios that count. A stopwatch on a shared machine is noisy, so nothing here fails because of
 # a figure.
 #
 #   ./store.sh [arguments of TimeStore]

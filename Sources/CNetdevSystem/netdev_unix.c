@@ -65,12 +65,16 @@ static int identify(const char *path, struct netdev_file *file, mode_t *mode) {
   return 0;
 }
 
+static bool is_same(struct netdev_file one, struct netdev_file other) {
+  return one.device == other.device && one.inode == other.inode;
+}
+
 // Removes a name of ours, unless it is somebody else's by now.
 static void remove_own(const char *path, struct netdev_file own) {
   struct netdev_file found;
   mode_t mode;
   if (identify(path, &found, &mode) < 0) return;
-  if (found.device == own.device && found.inode == own.inode) (void)netdev_unlink(path);
+  if (is_same(found, own)) (void)netdev_unlink(path);
 }
 
 // As rename, but -EEXIST when there is such a name.
@@ -308,7 +312,7 @@ bool netdev_unix_has_path(const char *path, struct netdev_file file) {
   mode_t mode;
   int result = identify(path, &found, &mode);
   // Where it cannot be asked, nothing is known against it.
-  return result == 0 ? found.device == file.device && found.inode == file.inode : result != -ENOENT;
+  return result == 0 ? is_same(found, file) : result != -ENOENT;
 }
 
 void netdev_unix_close_listener(int listener, const char *path, struct netdev_file file) {

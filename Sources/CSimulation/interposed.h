@@ -25,4 +25,11 @@ void interposed_received(struct msghdr *message);
 // The library's own function of this name, looked up once; several threads may do so at the same time, and find the same.
 void *interposed_look_up(void **known, const char *name);
 
+// Calls it.
+#define ORIGINAL(name, ...)                                                    \
+  ({                                                                           \
+    static void *known_;                                                       \
+    ((__typeof__(&name))interposed_look_up(&known_, #name))(__VA_ARGS__);      \
+  })
+
 #endif

@@ -54,11 +54,7 @@ time_t time(time_t *place) {
 }
 
 int gettimeofday(struct timeval *restrict time, void *restrict zone) {
-  static void *known;
-  if (!interposed_world()) {
-    int (*original)(struct timeval *time, void *zone) = interposed_look_up(&known, "gettimeofday");
-    return original(time, zone);
-  }
+  if (!interposed_world()) return ORIGINAL(gettimeofday, time, zone);
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
   *time = (struct timeval){.tv_sec = now.tv_sec, .tv_usec = now.tv_nsec / 1000};
@@ -67,8 +63,6 @@ int gettimeofday(struct timeval *restrict time, void *restrict zone) {
 }
 
 int timespec_get(struct timespec *time, int base) {
-  static void *known;
   if (interposed_world() && base == TIME_UTC) return clock_gettime(CLOCK_REALTIME, time) == 0 ? base : 0;
-  int (*original)(struct timespec *time, int base) = interposed_look_up(&known, "timespec_get");
-  return original(time, base);
+  return ORIGINAL(timespec_get, time, base);
 }

@@ -17,9 +17,13 @@
 
 enum { MOST = 1 << 16 };
 static atomic_bool opened[MOST];
+// None from here on has been opened; known to worlds' threads, of which there is one at a time.
+static int beyond;
 
 int interposed_opened(int descriptor) {
-  if (descriptor >= 0 && descriptor < MOST && interposed_world()) atomic_store(&opened[descriptor], true);
+  if (descriptor < 0 || descriptor >= MOST || !interposed_world()) return descriptor;
+  atomic_store(&opened[descriptor], true);
+  if (descriptor >= beyond) beyond = descriptor + 1;
   return descriptor;
 }
 
@@ -27,15 +31,21 @@ void interposed_closed(int descriptor) {
   if (descriptor >= 0 && descriptor < MOST && atomic_load(&opened[descriptor])) atomic_store(&opened[descriptor], false);
 }
 
+// What an open descriptor is, as the kernel says; false when it is not open.
+static bool read_kind(int descriptor, char *kind, size_t room) {
+  char link[32];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+  ssize_t length = readlink(link, kind, room - 1);
+  if (length < 0) return false;
+  kind[length] = 0;
+  return true;
+}
+
 int simulation_descriptor_left(int from, char *kind, size_t room) {
-  for (int descriptor = from; descriptor < MOST; descriptor++) {
+  for (int descriptor = from; descriptor < beyond; descriptor++) {
     if (!atomic_load(&opened[descriptor])) continue;
-    char link[32];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-    ssize_t length = readlink(link, kind, room - 1);
     // Closed inside of the C library.
-    if (length < 0) continue;
-    kind[length] = 0;
+    if (!read_kind(descriptor, kind, room)) continue;
     // The number of a socket is another one each time.
     kind[strcspn(kind, "[")] = 0;
     return descriptor;
@@ -44,16 +54,11 @@ int simulation_descriptor_left(int from, char *kind, size_t room) {
 }
 
 void simulation_descriptors_forget(void) {
-  for (int descriptor = 0; descriptor < MOST; descriptor++) interposed_closed(descriptor);
+  for (int descriptor = 0; descriptor < beyond; descriptor++) interposed_closed(descriptor);
+  beyond = 0;
 }
 
 // --- What opens one
-
-#define ORIGINAL(name, ...)                                                    \
-  ({                                                                           \
-    static void *known_;                                                       \
-    ((__typeof__(&name))interposed_look_up(&known_, #name))(__VA_ARGS__);      \
-  })
 
 int eventfd(unsigned count, int flags) { return interposed_opened(ORIGINAL(eventfd, count, flags)); }
 int timerfd_create(clockid_t clock, int flags) { return interposed_opened(ORIGINAL(timerfd_create, clock, flags)); }
@@ -105,10 +110,8 @@ void interposed_received(struct msghdr *message) {
     for (size_t index = 0; index < count; index++) {
       int descriptor;
       memcpy(&descriptor, CMSG_DATA(part) + index * sizeof descriptor, sizeof descriptor);
-      char kind[64], link[32];
-      snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-      ssize_t length = readlink(link, kind, sizeof kind);
-      if (length < 7 || memcmp(kind, "/memfd:", 7) != 0) interposed_opened(descriptor);
+      char kind[64];
+      if (!read_kind(descriptor, kind, sizeof kind) || strncmp(kind, "/memfd:", 7) != 0) interposed_opened(descriptor);
     }
   }
 }

@@ -51,7 +51,6 @@ static void tell(const struct simulation_thread *world, const char *function) {
 }
 
 void dispatch_async_f(void *queue, void *argument, dispatch_function body) {
-  static void *known;
   const struct simulation_thread *world = interposed_world();
   if (world && is_runtime((const void *)body)) {
     if (queue != (void *)_dispatch_main_q) return world->after(world->context, 0, body, argument);
@@ -59,9 +58,7 @@ void dispatch_async_f(void *queue, void *argument, dispatch_function body) {
   } else if (world) {
     tell(world, "dispatch_async_f");
   }
-  void (*original)(void *queue, void *argument, dispatch_function body) =
-      interposed_look_up(&known, "dispatch_async_f");
-  original(queue, argument, body);
+  ORIGINAL(dispatch_async_f, queue, argument, body);
 }
 
 // How long it is until a date of Dispatch's: the monotonic clock's nanoseconds; with the highest bit the clock's that also runs while
@@ -83,13 +80,10 @@ static uint64_t time_until(uint64_t when) {
 }
 
 void dispatch_after_f(uint64_t when, void *queue, void *argument, dispatch_function body) {
-  static void *known;
   const struct simulation_thread *world = interposed_world();
   if (world && is_runtime((const void *)body)) return world->after(world->context, time_until(when), body, argument);
   if (world) tell(world, "dispatch_after_f");
-  void (*original)(uint64_t when, void *queue, void *argument, dispatch_function body) =
-      interposed_look_up(&known, "dispatch_after_f");
-  original(when, queue, argument, body);
+  ORIGINAL(dispatch_after_f, when, queue, argument, body);
 }
 
 // --- A sleep with a tolerance is a timer of Dispatch's: the runtime makes it, sets it, and releases it when it has fired.
@@ -119,12 +113,6 @@ static void drop(struct timer *timer) {
 void interposed_timers_end(void) {
   while (timers) drop(timers);
 }
-
-#define ORIGINAL(name, ...)                                                    \
-  ({                                                                           \
-    static void *known_;                                                       \
-    ((__typeof__(&name))interposed_look_up(&known_, #name))(__VA_ARGS__);      \
-  })
 
 void *dispatch_source_create(const void *type, uintptr_t handle, uintptr_t mask, void *queue) {
   const struct simulation_thread *world = interposed_world();

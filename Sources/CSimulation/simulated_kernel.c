@@ -141,12 +141,6 @@ int simulated_is_ready(int descriptor, bool for_writing) {
 
 // --- The calls, on a world's thread those of the world
 
-#define ORIGINAL(name, ...)                                                    \
-  ({                                                                           \
-    static void *known_;                                                       \
-    ((__typeof__(&name))interposed_look_up(&known_, #name))(__VA_ARGS__);      \
-  })
-
 static long told(long result) {
   if (result >= 0) return result;
   errno = (int)-result;

@@ -149,11 +149,6 @@ static void take_signals(void) {
   for (int place = 0; place < FATAL; place++) sigaction(fatal[place], &own, &earlier[place]);
   stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
   sigaltstack(&stack, &earlier_stack);
-  // Those of the thread's own mistakes, which threads of the library's may not take.
-  sigset_t own_mistakes;
-  sigemptyset(&own_mistakes);
-  for (int place = 0; place < FATAL; place++) sigaddset(&own_mistakes, fatal[place]);
-  pthread_sigmask(SIG_UNBLOCK, &own_mistakes, NULL);
 }
 
 static void give_signals_back(void) {

@@ -209,7 +209,7 @@ extension InProcessTransport {
     for stop in pairs.map({ $0.stop(from: loop) }) {
       if case .value = await stop.value(within: deadline.remaining) { continue }
       throw NetworkDeviceError(
-        .resetNotConfirmed, "resetting \(name)", offered: "its loop did not answer within \(timeout)",
+        .resetNotConfirmed, "resetting \(name)", offered: "its loop did not answer within \(timeout.inUnits)",
         advice: "look for a job that blocks the loop")
     }
     device.reset()

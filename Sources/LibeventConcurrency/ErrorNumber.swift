@@ -8,6 +8,9 @@ package struct ErrorNumber: Sendable, Hashable, CustomStringConvertible {
   /// - Parameter number: the number, or its negative, which many calls return.
   package init(_ number: CInt) { self.number = number < 0 ? 0 &- number : number }
 
+  /// What to do where the process has as many descriptors as it may have.
+  package static let moreDescriptors = "raise the limit of descriptors (ulimit -n), or close some"
+
   /// The number's name, and what it means; the number alone where it has no name.
   package var description: String {
     // Constants of the C library, which nobody frees.

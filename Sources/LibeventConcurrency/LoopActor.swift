@@ -57,5 +57,5 @@ extension LoopActor {
 
 /// What a repetition whose actor has gone ends.
 private final class End {
-  weak var repetition: LoopRepetition?
+  var repetition: LoopRepetition?
 }

@@ -36,7 +36,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     switch code.kind {
     case .system:
       "\(operation) failed: \(ErrorNumber(errno))"
-        + (errno == EMFILE ? "; raise the limit of descriptors (ulimit -n), or close some" : "")
+        + (errno == EMFILE ? "; \(ErrorNumber.moreDescriptors)" : "")
     case .notOnLoop: "\(operation) was called off the loop's thread; call it from an actor that lives on the loop"
     case .noEventBase: "libevent refused \(operation): is the limit of open files reached?"
     }

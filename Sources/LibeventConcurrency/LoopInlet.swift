@@ -1,3 +1,6 @@
+#if Testing
+internal import CNetdevSystem
+#endif
 internal import Synchronization
 
 /// What other threads may touch of a loop: jobs that come in, requests, events to end, and the way to wake it. Everything else
@@ -158,6 +161,9 @@ final class LoopInlet: Sendable {
   /// Says that the loop sleeps now; false, and it shall not, when something has come meanwhile.
   func beginSleep() -> Bool {
     isSleeping.store(true, ordering: .sequentiallyConsistent)
+    #if Testing
+    if unsafe netdev_fault_is_planted("blind-sleep") { return true }
+    #endif
     let isWanted =
       newest.load(ordering: .sequentiallyConsistent) != 0 || isTurnRequested.load(ordering: .sequentiallyConsistent)
       || isStopRequested.load(ordering: .sequentiallyConsistent)

@@ -35,7 +35,26 @@ extension Duration {
     return overflow ? .max : whole.addingSaturating(part + (rest == 0 ? 0 : 1))
   }
 
-  /// The same, but no less than nothing and no more than a century: what is made of it, by sums and doubling, does not overflow.
+  /// Whole nanoseconds, no more than it says; 0 for what is negative, the greatest number for what is out of range.
+  package var nanosecondsRoundedDown: UInt64 {
+    let (seconds, attoseconds) = min(max(self, .zero), .seconds(Int64.max)).components
+    let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
+    return overflow ? .max : whole.addingSaturating(UInt64(attoseconds / 1_000_000_000))
+  }
+
+  /// For a person, in three digits and a unit: `1 ns`, `2.5 ms`, `30.0 s`. The language writes `1e-09 seconds`.
+  package var inUnits: String {
+    var (value, unit) = (Double(nanosecondsRoundedDown), "ns")
+    for next in ["µs", "ms", "s"] where value >= 1000 {
+      value /= 1000
+      unit = next
+    }
+    if unit == "ns" || value >= 100 { return "\(Int(value.rounded())) \(unit)" }
+    let tenths = Int((value * 10).rounded())
+    return "\(tenths / 10).\(tenths % 10) \(unit)"
+  }
+
+  /// Itself, but no less than nothing and no more than a century: what is made of it, by sums and doubling, does not overflow.
   package var bounded: Duration { min(max(self, .zero), .seconds(36_525 * 86_400)) }
 }
 

@@ -53,10 +53,16 @@ package enum LoopWorlds {
   package enum Step: Sendable {
     /// It has turned, and has reason to turn again.
     case turned
-    /// It has turned, and sleeps.
+    /// It has turned and has no reason to turn again, but does not sleep yet.
+    case hesitated
+    /// It sleeps, after a turn now or before.
     case slept
-    /// It has woken up.
+    /// It would sleep, and something has come meanwhile.
+    case stayed
+    /// Its sleep is over.
     case woke
+    /// Its backend has fired what was ready, and others do not see yet that its sleep is over.
+    case stirred
     /// It has ended: it is never stepped again.
     case ended
   }
@@ -70,7 +76,19 @@ package enum LoopWorlds {
   /// In a turn, perhaps one that is held up while other loops turn.
   package private(set) var isTurning = false
   /// It waits for its backend.
-  package private(set) var isAsleep = false
+  package var isAsleep: Bool { place == .asleep }
+  private var place = Place.awake
+
+  /// Where its thread is.
+  private enum Place {
+    /// About to turn.
+    case awake
+    /// Between the end of a turn and saying that it sleeps.
+    case hesitant
+    case asleep
+    /// Between the end of the wait and saying so.
+    case stirring
+  }
 
   init(_ core: UnsafeMutablePointer<LoopCore>, name: String) {
     unsafe self.core = core
@@ -90,7 +108,10 @@ package enum LoopWorlds {
   package var statistics: LoopStatistics { inlet.statistics }
 
   /// One turn of no more jobs than `budget`; of a loop that sleeps, the end of its sleep: what its backend's `wait` fires.
-  package func step(jobs budget: Int) -> Step {
+  ///
+  /// - Parameter isBroken: it stops on the way into its sleep, or out of it, where a thread could be interrupted; the rest is a step
+  ///   of its own.
+  package func step(jobs budget: Int, isBroken: Bool = false) -> Step {
     guard let core = unsafe core, !isTurning else { return .ended }
     if inlet.shallStop { return finish() }
     let present = unsafe netdev_current_loop()
@@ -101,16 +122,32 @@ package enum LoopWorlds {
       unsafe netdev_set_current_loop(present)
     }
     inlet.noteTurn(at: unsafe core.pointee.backend.now)
-    if isAsleep {
+    switch place {
+    case .awake:
+      if unsafe LoopCore.turn(core, jobs: budget) { return .turned }
+      place = .hesitant
+      if isBroken { return .hesitated }
+      return unsafe fallAsleep(core) ? .slept : .turned
+    case .hesitant: return unsafe fallAsleep(core) ? .slept : .stayed
+    case .asleep:
       unsafe core.pointee.backend.wait()
-      inlet.endSleep()
-      isAsleep = false
-      return .woke
+      place = .stirring
+      return isBroken ? .stirred : wakeUp()
+    case .stirring: return wakeUp()
     }
-    if unsafe LoopCore.turn(core, jobs: budget) { return .turned }
-    isAsleep = inlet.beginSleep()
-    if isAsleep { unsafe core.pointee.noteSleep() }
-    return isAsleep ? .slept : .turned
+  }
+
+  private func fallAsleep(_ core: UnsafeMutablePointer<LoopCore>) -> Bool {
+    let sleeps = inlet.beginSleep()
+    place = sleeps ? .asleep : .awake
+    if sleeps { unsafe core.pointee.noteSleep() }
+    return sleeps
+  }
+
+  private func wakeUp() -> Step {
+    inlet.endSleep()
+    place = .awake
+    return .woke
   }
 
   /// The executor is gone: at once, or after the turn that is under way. Elsewhere than in its world it only says so.

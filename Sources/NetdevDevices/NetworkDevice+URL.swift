@@ -20,9 +20,10 @@ extension NetworkDevice {
   /// | `host-udp:ADDRESS:PORT` | a UDP port of this host, `[::]:PORT` with IPv6, patched onto the virtual wire; needs no rights |
   /// | `vhost-user:PATH?server=1` | a port of a switch, behind its socket |
   ///
-  /// Options of all: `queues` (pairs) and `queue_size`; of all but `packet:`, which is no virtio device, `mrg_rxbuf`,
-  /// `event_idx`, `indirect` (0 or 1: what the driver accepts), `packed` and `in_order` (1: packed rings, and buffers used in
-  /// order; a device that does not offer it is refused). `loopback:`, `tap:`, `tun:` and `host-udp:` also know `placement`
+  /// Schemes and options are written in small letters. Options of all: `queues` (pairs) and `queue_size`; of all but `packet:`,
+  /// which is no virtio device, `mrg_rxbuf`, `event_idx`, `indirect` (0 or 1: what the driver accepts), `packed` and `in_order`
+  /// (1: packed rings, and buffers used in order; a device that does not offer it is refused). `loopback:`, `tap:`, `tun:` and
+  /// `host-udp:` also know `placement`
   /// (`inline` or `own`: the device's engines on the queues' loops or on their own), and `loopback:` knows `lossless=1`: a
   /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
   /// are received too.
@@ -70,7 +71,15 @@ extension NetworkDevice {
     let mayHoldLoop = BlockingCalls.wouldHoldLoop && specifications.contains { $0.mayBlock }
     let aside = if mayHoldLoop { await BlockingCalls.aside(making) } else { Aside.made(making()) }
     HopBack.keep()
-    let made = try aside.result()
+    let made: DriversMade
+    switch aside {
+    case .made(let drivers): made = drivers
+    case .cancelled: throw .openCancelled
+    case .refused(let abandoned):
+      throw NetworkDeviceError(
+        .timedOut, "open", offered: "\(abandoned) openings that were cancelled are still being answered",
+        advice: "look for who holds the system's lock of links")
+    }
     guard let refusal = made.refusal else { return try await open(made.parts, configuration: configuration) }
     for part in made.parts { await part.driver.shutDown() }
     throw refusal.broughtBack

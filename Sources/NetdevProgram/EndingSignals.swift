@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Synchronization
 
 /// SIGINT and SIGTERM: the first asks the program to end, the next ends it at once, whatever it is doing.
 ///
@@ -6,9 +7,14 @@ internal import Glibc
 /// threads are busy or blocked. From then on the signals have their usual effect again.
 public enum EndingSignals {
   /// From here on the first signal calls `body`, on a thread of its own. If such a thread cannot be had, the signals keep
-  /// their usual effect: they end the program. Called once.
+  /// their usual effect: they end the program. Called again before the first signal, it is the latest `body` that is called, and
+  /// no other; after that it changes nothing.
   public static func handle(_ body: @escaping @Sendable () -> Void) {
-    guard unsafe woken != nil, start(Waiter(body)) else { return }
+    let isFirst = Self.body.withLock { present in
+      defer { present = body }
+      return present == nil
+    }
+    guard isFirst, unsafe woken != nil, start() else { return }
     for number in numbers {
       var action = sigaction()
       unsafe action.__sigaction_handler.sa_handler = { _ in
@@ -30,22 +36,18 @@ public enum EndingSignals {
     return unsafe sem_init(semaphore, 0, 0) == 0 ? semaphore : nil
   }()
 
+  /// What the first signal calls.
+  private static let body = Mutex<(@Sendable () -> Void)?>(nil)
+
   /// What the waiting thread does.
-  private final class Waiter: Sendable {
-    private let body: @Sendable () -> Void
-
-    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-
-    func run() {
-      guard let woken = unsafe EndingSignals.woken else { return }
-      while unsafe sem_wait(woken) != 0 {}
-      for number in EndingSignals.numbers { signal(number, SIG_DFL) }
-      body()
-    }
+  private static func wait() {
+    guard let woken = unsafe woken else { return }
+    while unsafe sem_wait(woken) != 0 {}
+    for number in numbers { signal(number, SIG_DFL) }
+    body.withLock { $0 }?()
   }
 
-  private static func start(_ waiter: Waiter) -> Bool {
-    let context = unsafe Unmanaged.passRetained(waiter)
+  private static func start() -> Bool {
     var thread = pthread_t()
     // The waiting thread must not be the one that is interrupted.
     var (all, before) = (sigset_t(), sigset_t())
@@ -53,13 +55,11 @@ public enum EndingSignals {
     unsafe pthread_sigmask(SIG_SETMASK, &all, &before)
     let result = unsafe pthread_create(
       &thread, nil,
-      { context in
-        guard let context = unsafe context else { return nil }
-        unsafe Unmanaged<Waiter>.fromOpaque(context).takeRetainedValue().run()
+      { _ in
+        EndingSignals.wait()
         return nil
-      }, context.toOpaque())
+      }, nil)
     unsafe pthread_sigmask(SIG_SETMASK, &before, nil)
-    if result != 0 { unsafe context.release() }
     return result == 0
   }
 }

@@ -294,7 +294,7 @@ extension LyingDevice {
     for reference in pairs { await reference.scope.run { _ in reference.pair.leave() } }
     guard behaviour == .never else { return }
     if let loop = state.withLock({ $0.control?.loop }) { await loop.sleep(for: timeout) }
-    throw NetworkDeviceError(.resetNotConfirmed, "resetting \(name)", offered: "no answer within \(timeout)")
+    throw NetworkDeviceError(.resetNotConfirmed, "resetting \(name)", offered: "no answer within \(timeout.inUnits)")
   }
 
   /// The script can go on writing to the rings.

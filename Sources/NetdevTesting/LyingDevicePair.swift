@@ -30,6 +30,8 @@ public final class LyingPair {
   public private(set) var transmitKicks = 0
   /// Doorbells of the receive ring.
   public private(set) var receiveKicks = 0
+  /// The driver has reset the device, or let go of it: what lies in the rings is nobody's word any more, and the buffers are others'.
+  public private(set) var isOver = false
   /// Called at each doorbell.
   public var whenKicked: ((LyingPair) -> Void)?
   /// Called at the end of each turn of the loop, before the driver's own end of the turn: after its last look at the rings
@@ -85,6 +87,7 @@ public final class LyingPair {
 
   /// On the loop: takes part in its turns no longer. The rings can still be written to.
   func leave() {
+    isOver = true
     whenKicked = nil
     beforeDriverEnds = nil
     guard let hook else { return }

@@ -18,7 +18,8 @@ extension ScriptedDriver {
   /// - Parameters:
   ///   - queue: the queue pair.
   ///   - limit: how long it may take; generous by default, since only a test that fails waits for it.
-  /// - Throws: `timedOut` when nothing was sent in time, `closed` when the device is closed, or is while this waits, `cancelled`.
+  /// - Throws: `timedOut` when nothing was sent in time, `closed` before the device is opened, and when it is closed, also while this waits, `invalidConfiguration`
+  ///   when it has no such queue pair, `cancelled`.
   public func nextSent(queue: Int = 0, within limit: Duration = .seconds(30)) async throws(NetworkDeviceError)
     -> [UInt8]
   {
@@ -26,15 +27,16 @@ extension ScriptedDriver {
     case .value(let frame?)?: return frame
     case .timedOut?:
       throw NetworkDeviceError(
-        .timedOut, "nextSent", offered: "no frame was sent through queue \(queue) in \(limit.bounded)",
+        .timedOut, "nextSent", offered: "no frame was sent through queue \(queue) in \(limit.inUnits)",
         advice: "look at what the program did instead: its statistics, and held()")
     case .cancelled?: throw NetworkDeviceError(.cancelled, "nextSent")
-    case .value(nil)?, nil: throw NetworkDeviceError(.closed, "nextSent", offered: "the device is closed")
+    case .value(nil)?: throw NetworkDeviceError(.closed, "nextSent", offered: "the device is closed")
+    case nil: throw noQueue(queue, "nextSent")
     }
   }
 
   /// All frames that are sent through a queue, from the first that nobody has asked for yet on, until the device is closed or the task
-  /// cancelled. It shares them with `nextSent(queue:within:)`: each goes to whoever asks first.
+  /// cancelled; none where there is no such queue pair. It shares them with `nextSent(queue:within:)`: each goes to whoever asks first.
   ///
   /// Deadline: none.
   public func sent(queue: Int = 0) -> SentFrames { SentFrames(driver: self, queue: queue) }

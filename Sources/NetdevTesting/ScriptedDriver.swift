@@ -14,7 +14,7 @@ internal import Synchronization
 /// ```
 ///
 /// It is written with `Netdev`'s public interface only, so it is an example of a driver too. Its methods may be called from
-/// anywhere; each hops to the queue's loop.
+/// anywhere; each hops to the queue's loop. Nothing is released, delivered or seen at a queue pair or a position that there is not.
 public final class ScriptedDriver: NetworkDriver {
   /// What the device does with a transmitted frame.
   public enum Mode: Sendable, Hashable {
@@ -49,7 +49,7 @@ public final class ScriptedDriver: NetworkDriver {
   /// - Parameters:
   ///   - mode: what it does with transmitted frames.
   ///   - queuePairs: how many it has.
-  ///   - capacity: frames that each transmit ring holds.
+  ///   - capacity: frames that each transmit ring holds, one at least.
   ///   - mtu: largest layer-3 packet in bytes.
   ///   - receiveBufferSize: smallest buffer that it receives into, a whole frame by default; longer frames take several.
   ///   - reset: what it does with a reset.
@@ -59,7 +59,7 @@ public final class ScriptedDriver: NetworkDriver {
   ) {
     self.mode = mode
     pairs = queuePairs
-    self.capacity = capacity
+    self.capacity = max(1, capacity)
     self.mtu = mtu
     self.receiveBufferSize = receiveBufferSize ?? mtu + 14
     resetBehaviour = reset
@@ -75,7 +75,7 @@ public final class ScriptedDriver: NetworkDriver {
   /// Accepts any number of pairs up to its own.
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     let wanted = request.queuePairs ?? pairs
-    guard (1...pairs).contains(wanted) else {
+    guard wanted >= 1, wanted <= pairs else {
       throw NetworkDeviceError(
         .invalidConfiguration, "open", offered: "\(wanted) queue pairs", advice: "this device has \(pairs)")
     }
@@ -105,7 +105,7 @@ public final class ScriptedDriver: NetworkDriver {
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
     resets.add(1, ordering: .acquiringAndReleasing)
     if resetBehaviour == .never {
-      throw NetworkDeviceError(.resetNotConfirmed, "reset", offered: "no answer within \(timeout)")
+      throw NetworkDeviceError(.resetNotConfirmed, "reset", offered: "no answer within \(timeout.inUnits)")
     }
   }
 
@@ -131,6 +131,18 @@ public final class ScriptedDriver: NetworkDriver {
     parts.withLock { $0.indices.contains(queue) ? $0[queue].loop : nil }
   }
 
+  /// Why there is no queue of this number.
+  func noQueue(_ queue: Int, _ operation: String) -> NetworkDeviceError {
+    let count = parts.withLock { $0.count }
+    if count > 0 {
+      return NetworkDeviceError(
+        .invalidConfiguration, operation, offered: "queue \(queue)", advice: "this device has \(count), the first is 0")
+    }
+    let hasBeen = shutDownCount > 0
+    return NetworkDeviceError(
+      .closed, operation, offered: hasBeen ? "the device is closed" : "the device has not been opened")
+  }
+
   /// Frames that the device of this pair holds.
   public func held(queue: Int = 0) async -> Int { await on(queue) { $0.held.count } ?? 0 }
 
@@ -141,7 +153,7 @@ public final class ScriptedDriver: NetworkDriver {
 
   /// Releases up to `count` held frames, oldest first.
   public func releaseFirst(_ count: Int, queue: Int = 0) async {
-    _ = await on(queue) { part in for _ in 0..<min(count, part.held.count) { part.release(at: 0) } }
+    _ = await on(queue) { part in for _ in 0..<max(0, min(count, part.held.count)) { part.release(at: 0) } }
   }
 
   /// Releases everything that is held, oldest first.

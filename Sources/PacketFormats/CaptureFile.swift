@@ -6,6 +6,8 @@
 /// try Data(file.bytes).write(to: url)
 /// ```
 ///
+/// Its numbers are big-endian on every machine; the first of them tells readers so, as the format has it.
+///
 /// It is bytes in memory, and no file: whoever wants it on a disk, or in a pipe as it grows, writes them. `takeBytes()` hands over what
 /// has come since the last time.
 public struct CaptureFile: Sendable {
@@ -17,8 +19,10 @@ public struct CaptureFile: Sendable {
   public private(set) var count = 0
 
   /// A file without a frame.
+  ///
+  /// - Parameter snapLength: bytes of a frame that are kept. 0, as for tcpdump, and less: as many as without it.
   public init(snapLength: Int = 65_535) {
-    self.snapLength = max(1, snapLength)
+    self.snapLength = snapLength > 0 ? snapLength : 65_535
     // Its magic number says nanoseconds, and the byte order; then version 2.4, no time zone, and Ethernet.
     for word in [0xA1B2_3C4D, 0x0002_0004, 0, 0, UInt32(clamping: self.snapLength), 1] { append(word) }
   }

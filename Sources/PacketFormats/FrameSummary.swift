@@ -25,8 +25,10 @@ public struct FrameSummary: Sendable, Hashable, CustomStringConvertible {
   private static func line(_ bytes: RawSpan, _ length: Int) -> String {
     guard let ethernet = try? EthernetHeader(decoding: bytes) else { return "[|ether], length \(length)" }
     var line = "\(ethernet.source) > \(ethernet.destination)"
-    guard let header = try? TaggedHeader(decoding: bytes) else {
-      return line + ", \(ethernet.etherType), length \(length): [|vlan]"
+    let header: TaggedHeader
+    do throws(PacketFormatError) { header = try TaggedHeader(decoding: bytes) } catch {
+      let why = error.reason == .vlanTagged ? "[more than two tags]" : "[|vlan]"
+      return line + ", \(ethernet.etherType), length \(length): \(why)"
     }
     for case let tag? in [header.outerTag, header.innerTag] {
       line += ", \(tag.etherType == .customerTag ? "" : "\(tag.etherType) ")\(tag)"

@@ -12,6 +12,9 @@
 ///       frame.setStations(source: own, destination: nextHop)
 ///     }
 ///
+/// A packet in fragments has the checksum of its transport in the first of them, and its ports: an address is changed in every fragment,
+/// and that checksum follows with the first.
+///
 /// Whatever a peer writes to the bytes meanwhile, the places that were checked stay the places that are written.
 public struct MutableInternetFrame: ~Copyable, ~Escapable {
   @usableFromInline var bytes: MutableRawSpan
@@ -132,13 +135,13 @@ extension MutableInternetFrame {
 
   /// Writes another source address of IPv4.
   ///
-  /// - Throws: `ipVersion` in a packet of IPv6; `truncated` where the checksum that covers it lies in another fragment.
+  /// - Throws: `ipVersion` in a packet of IPv6; `truncated` in a first fragment that ends before the checksum which covers it.
   @_lifetime(self: copy self)
   public mutating func setSource(_ address: IPv4Address) throws(PacketFormatError) { try replace(12, address) }
 
   /// Writes another destination address of IPv4.
   ///
-  /// - Throws: `ipVersion` in a packet of IPv6; `truncated` where the checksum that covers it lies in another fragment;
+  /// - Throws: `ipVersion` in a packet of IPv6; `truncated` in a first fragment that ends before the checksum which covers it;
   ///   `ipSourceRoute` where an option has the last destination, which is the one that the checksum covers.
   @_lifetime(self: copy self)
   public mutating func setDestination(_ address: IPv4Address) throws(PacketFormatError) {
@@ -148,13 +151,13 @@ extension MutableInternetFrame {
 
   /// Writes another source address of IPv6.
   ///
-  /// - Throws: `ipVersion` in a packet of IPv4; `truncated` where the checksum that covers it lies in another fragment.
+  /// - Throws: `ipVersion` in a packet of IPv4; `truncated` in a first fragment that ends before the checksum which covers it.
   @_lifetime(self: copy self)
   public mutating func setSource(_ address: IPv6Address) throws(PacketFormatError) { try replace(8, address) }
 
   /// Writes another destination address of IPv6.
   ///
-  /// - Throws: `ipVersion` in a packet of IPv4; `truncated` where the checksum that covers it lies in another fragment;
+  /// - Throws: `ipVersion` in a packet of IPv4; `truncated` in a first fragment that ends before the checksum which covers it;
   ///   `ipSourceRoute` where a routing header has the last destination, which is the one that the checksum covers.
   @_lifetime(self: copy self)
   public mutating func setDestination(_ address: IPv6Address) throws(PacketFormatError) {

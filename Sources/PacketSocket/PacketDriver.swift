@@ -330,7 +330,7 @@ extension PacketDriver {
     control.noteLink(
       .down(
         cause: NetworkDeviceError(
-          .notFound, "interface \(interface)", offered: "its link is down",
+          .linkDown, "interface \(interface)", offered: "it is down, or has no carrier",
           advice: "set it up (ip link set \(interface) up), and look at the other end of its wire")))
   }
 
@@ -369,7 +369,8 @@ extension PacketDriver {
     for stop in stops {
       if case .value = await stop.value(within: deadline.remaining) { continue }
       throw NetworkDeviceError(
-        .resetNotConfirmed, "resetting packet \(interface)", offered: "its loop did not answer within \(timeout)",
+        .resetNotConfirmed, "resetting packet \(interface)",
+        offered: "its loop did not answer within \(timeout.inUnits)",
         advice: "look for a job that blocks the loop")
     }
     state.withLock { $0.queues = [] }

@@ -82,6 +82,9 @@ public struct NeighborTable: Sendable {
   /// What to send now for a packet to a neighbor: the packet, addressed to its station; while that is not known, the question for
   /// it, and the packet waits; nil when it has just been asked.
   ///
+  /// All hosts of the network, and groups of hosts, are addressed at once (RFC 1112 §6.4). Who is no neighbor cannot be asked for: this
+  /// station itself, the address that means none, and hosts of other networks, to which the next hop leads; the packet is dropped.
+  ///
   /// - Parameters:
   ///   - packet: a frame whose Ethernet addresses are to be written.
   ///   - address: the neighbor, which is the next hop of what goes farther.
@@ -90,6 +93,8 @@ public struct NeighborTable: Sendable {
   public mutating func address(
     _ packet: consuming Packet, to address: IPv4Address, at now: LoopClock.Instant, in pool: PacketPool
   ) -> Packet? {
+    if let group = group(address) { return addressed(packet, to: group) }
+    guard network.contains(address), address != network.address, address.isHost else { return nil }
     if let neighbor = neighbors[address], !neighbor.isOver(at: now) {
       if let station = neighbor.station { return addressed(packet, to: station) }
       neighbors[address]?.waiting = consume packet
@@ -112,6 +117,12 @@ public struct NeighborTable: Sendable {
   private mutating func makeRoom(at now: LoopClock.Instant) -> Bool {
     if neighbors.count >= capacity { expire(at: now) }
     return neighbors.count < capacity
+  }
+
+  /// The station that stands for several hosts; nil for a single one.
+  private func group(_ address: IPv4Address) -> MACAddress? {
+    if address.isMulticast { return MACAddress(rawValue: 0x0100_5E00_0000 | UInt64(address.rawValue & 0x7F_FFFF)) }
+    return address.rawValue == .max || network.isBroadcast(address) ? .broadcast : nil
   }
 
   private func addressed(_ packet: consuming Packet, to destination: MACAddress) -> Packet? {

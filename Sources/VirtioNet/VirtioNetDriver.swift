@@ -203,7 +203,7 @@ extension VirtioNetDriver {
       state.saysLinkIsUp = isUp
       return state.control
     }
-    let linkDown = NetworkDeviceError(.closed, transport.name, offered: "the device says that its link is down")
+    let linkDown = NetworkDeviceError(.linkDown, transport.name, offered: "the device says that its link is down")
     control?.noteLink(isUp ? .up : .down(cause: linkDown))
   }
 

@@ -20,10 +20,17 @@ public final class ChildProcess: Sendable {
     unsafe posix_spawn_file_actions_adddup2(&actions, inputRead, 0)
     unsafe posix_spawn_file_actions_adddup2(&actions, outputWrite, 1)
     unsafe posix_spawn_file_actions_adddup2(&actions, outputWrite, 2)
+    // Threads of the runtime's pool take no signals, and what they start would take none either.
+    var (attributes, none) = (posix_spawnattr_t(), sigset_t())
+    unsafe posix_spawnattr_init(&attributes)
+    defer { unsafe posix_spawnattr_destroy(&attributes) }
+    unsafe sigemptyset(&none)
+    unsafe posix_spawnattr_setsigmask(&attributes, &none)
+    unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
     var arguments = unsafe command.map { unsafe strdup($0) } + [nil]
     defer { unsafe arguments.forEach { unsafe free($0) } }
     var identifier: pid_t = 0
-    let result = unsafe posix_spawnp(&identifier, command[0], &actions, nil, &arguments, environ)
+    let result = unsafe posix_spawnp(&identifier, command[0], &actions, &attributes, &arguments, environ)
     close(inputRead)
     close(outputWrite)
     guard result == 0 else {

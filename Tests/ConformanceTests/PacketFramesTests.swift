@@ -205,7 +205,10 @@ struct PacketFramesTests {
 
   @Test func `what is sent while the interface is down is dropped, and counted as such`() async throws {
     let bench = try await Bench()
+    var changes = bench.device.linkChanges.makeAsyncIterator()
     try await bench.namespace.shell("ip link set packet0 down")
+    guard case .down(let cause)? = await changes.next() else { throw NetworkDeviceError(.system, "it is not told") }
+    #expect(cause.code == .linkDown)
     let frame = Self.frame(tags: [], payload: 50)
     for count in 1...3 {
       try await bench.device.queues[0].send(Packet(copying: frame, in: bench.device.pool))

@@ -109,6 +109,27 @@ struct ExampleProgramTests {
     #expect(wrong.status == EX_USAGE && wrong.errors.contains("10.9.0.1"), "\(wrong)")
   }
 
+  private static let hasClient = ["/bin/busybox", "/usr/bin/busybox"]
+    .contains(where: FileManager.default.isExecutableFile)
+
+  @Test(.enabled(if: hasClient, "needs busybox, for its DHCP client"))
+  func `a DHCP client that owes us nothing gets an address, and what it needs to use it`() async throws {
+    let namespace = NamespaceThread()
+    let script = FileManager.default.temporaryDirectory.appending(path: "lease-\(UUID().uuidString)").path
+    defer { try? FileManager.default.removeItem(atPath: script) }
+    // What the client was told, as it says it to its script.
+    try "#!/bin/sh\n[ $1 = bound ] || exit 0\nip addr add $ip/$mask dev $interface\nip route add default via $router\n"
+      .write(toFile: script, atomically: true, encoding: .utf8)
+    let program = try await start(
+      "DHCPServer", ["tap:dh1", "--network", "10.9.0.1/24", "--first", "10.9.0.100"], in: namespace)
+    try await program.waitForOutput("50 addresses from 10.9.0.100 on")
+    try await namespace.shell("chmod +x \(script); busybox udhcpc -i dh1 -f -n -q -t 20 -T 1 -s \(script) 2> /dev/null")
+    try await namespace.shell("ip addr show dev dh1 | grep -q 'inet 10.9.0.100/24 '")
+    try await namespace.shell("ip route | grep -q 'default via 10.9.0.1 '")
+    try await namespace.shell("ping -q -c 5 -i 0.01 -W 5 10.9.0.1 > /dev/null")
+    _ = await end(program)
+  }
+
   @Test func `the generator sends and measures, and ends by itself`() async throws {
     let arguments = ["loopback:?lossless=1", "--rate", "1000", "--seconds", "1", "--bars"]
     let end = await (try RunningProgram(arguments, program: "TrafficGenerator")).end(with: nil)

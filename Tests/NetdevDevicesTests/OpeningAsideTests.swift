@@ -1,28 +1,30 @@
 import CTestSupport
+import Glibc
 import LibeventConcurrency
 import NetdevDevices
+import Synchronization
 import TestSupport
 import Testing
+
+private actor Opener {
+  nonisolated let loop: LoopExecutor
+  private(set) var hasBegun = false
+  nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+  init(loop: LoopExecutor) { self.loop = loop }
+
+  func open(_ url: String) async throws -> NetworkDevice {
+    hasBegun = true
+    let device = try await NetworkDevice.open(url)
+    #expect(loop.isOnLoop)
+    return device
+  }
+}
 
 /// A device that is opened from a loop, as in a queue's body.
 @Suite(
   .serialized, .quietLoops, .timeLimit(.minutes(2)),
   .enabled(if: NamespaceThread.isAvailable, "needs root and /dev/net/tun"))
 struct OpeningAsideTests {
-  private actor Opener {
-    nonisolated let loop: LoopExecutor
-    private(set) var hasBegun = false
-    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
-    init(loop: LoopExecutor) { self.loop = loop }
-
-    func open(_ url: String) async throws -> NetworkDevice {
-      hasBegun = true
-      let device = try await NetworkDevice.open(url)
-      #expect(loop.isOnLoop)
-      return device
-    }
-  }
-
   private static let canHold = NamespaceThread.isAvailable && test_can_hold_link_lock()
 
   @Test(.enabled(if: canHold, "needs root and userfaultfd"), arguments: ["tap:aside0", "packet:aside1"])
@@ -41,5 +43,37 @@ struct OpeningAsideTests {
     let device = try await opening.value
     try await namespace.shell("ip link show \(url.dropFirst(url.count - 6))")
     try await device.close()
+  }
+}
+
+/// A device that waits for nobody.
+@Suite(.serialized, .quietLoops, .timeLimit(.minutes(2))) struct OpeningBesideTests {
+  private final class Stuck: Sendable {
+    let mayEnd = Atomic(false)
+    let begun = Atomic(0)
+    let ended = Atomic(0)
+  }
+
+  @Test func `calls of others that are stuck keep no loop from opening a device that waits for none of them`()
+    async throws
+  {
+    let stuck = Stuck()
+    let calls = (0..<BlockingCalls.mostAbandoned).map { _ in
+      Task {
+        _ = await BlockingCalls.aside {
+          stuck.begun.add(1, ordering: .relaxed)
+          while !stuck.mayEnd.load(ordering: .acquiring) { usleep(1000) }
+          stuck.ended.add(1, ordering: .relaxed)
+        }
+      }
+    }
+    defer { stuck.mayEnd.store(true, ordering: .releasing) }
+    try await eventually("all are being made") { stuck.begun.load(ordering: .relaxed) == calls.count }
+    for call in calls { call.cancel() }
+    for call in calls { await call.value }
+    let device = try await Opener(loop: try LoopExecutor(name: "opener")).open("loopback:")
+    try await device.close()
+    stuck.mayEnd.store(true, ordering: .releasing)
+    try await eventually("they end") { stuck.ended.load(ordering: .relaxed) == calls.count }
   }
 }

@@ -81,4 +81,32 @@ import Testing
     #expect(await waiting.value == [1, 2])
     try await eventually("nothing is kept") { device.pool.free == device.pool.configuration.slots }
   }
+
+  @Test(arguments: [true, false]) func `who leaves a loop over it finds the rest in the next`(_ isOnLoop: Bool)
+    async throws
+  {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let copies = queue.broadcast(to: 2)
+    @Sendable func takeAll(_ copy: BroadcastPackets, _ isolation: isolated (any Actor)?) async -> [Int] {
+      var numbers: [Int] = []
+      // A loop a packet, and in between an iterator that fetches nothing.
+      while numbers.count < 50 {
+        for await packet in copy {
+          numbers.append(packet.number)
+          break
+        }
+        _ = copy.makeAsyncIterator()
+      }
+      return numbers
+    }
+    #expect(await driver.deliver(contentsOf: (0..<50).map { numbered($0) }) == 50)
+    for copy in copies {
+      let numbers = isOnLoop ? await queue.run { await takeAll(copy, $0) } : await takeAll(copy, nil)
+      #expect(numbers == Array(0..<50) && copy.dropped == 0)
+    }
+    try await device.close()
+    #expect(device.pool.free == device.pool.configuration.slots)
+  }
 }

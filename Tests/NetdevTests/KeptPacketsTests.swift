@@ -51,6 +51,19 @@ import Testing
         == nil)
   }
 
+  @Test(arguments: [-1, 1_048_575, Int.max]) func `more packets than a pool can have buffers are refused`(_ kept: Int)
+    async throws
+  {
+    var configuration = NetworkDevice.Configuration()
+    configuration.keptPackets = kept
+    let driver = ScriptedDriver(mode: .hold)
+    let error = await #expect(throws: NetworkDeviceError.self) {
+      try await NetworkDevice.open(driver: driver, configuration: configuration).close()
+    }
+    #expect(error?.code == .invalidConfiguration && error?.offered.contains("\(kept) kept packets") == true)
+    #expect(driver.shutDownCount == 1)
+  }
+
   @Test func `opening with a pool that is short says so in the log`() async throws {
     let log = RecordedLog()
     var configuration = NetworkDevice.Configuration()

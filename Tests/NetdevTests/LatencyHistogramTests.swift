@@ -49,6 +49,32 @@ import Testing
 
 /// Rates from two readings.
 @Suite(.timeLimit(.minutes(1))) struct QueueRatesTests {
+  @Test func `a line speaks of the same frames in packets and in bytes`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let before = queue.statistics
+    for number in 0..<3 { try await queue.submit(Packet(copying: numbered(number), in: queue.pool)) }
+    try await eventually("they are with the device") { queue.inFlight == 3 }
+    await driver.releaseFirst(1)
+    try await eventually("one is back") { queue.inFlight == 2 }
+    let line = "\(queue.statistics)"
+    #expect(line.contains(", 3 out (192 bytes)"), "\(line)")
+    var rates = queue.statistics.since(before)
+    rates = QueueRates(interval: .seconds(1), change: rates.change)
+    #expect("\(rates)".contains(", 3 packets/s out (1.5 kbit/s)"), "\(rates)")
+    try await device.close()
+  }
+
+  @Test func `what a device has dropped reads as a line`() {
+    var drops = DeviceDrops()
+    #expect("\(drops)" == "none")
+    drops.received = ["noReceiveBuffer": 5, "filtered": 2]
+    #expect("\(drops)" == "7 for the program (filtered 2, noReceiveBuffer 5)")
+    drops.transmitted = ["linkDown": 3]
+    #expect("\(drops)" == "3 of the program (linkDown 3), 7 for the program (filtered 2, noReceiveBuffer 5)")
+  }
+
   @Test func `rates are the difference of two readings over the time between them`() async throws {
     let driver = ScriptedDriver(mode: .loopback)
     let device = try await NetworkDevice.open(driver: driver)

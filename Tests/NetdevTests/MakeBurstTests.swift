@@ -1,5 +1,6 @@
 import Netdev
 import NetdevTesting
+import PacketFormats
 import TestSupport
 import Testing
 
@@ -98,13 +99,52 @@ import Testing
     let driver = ScriptedDriver(mode: .hold)
     let device = try await Self.device(driver, slots: 1024)
     let queue = device.queues[0]
-    for length in [-1, 1515, 4000] {
+    for length in [-1, 1523, 4000] {
       await #expect(throws: NetworkDeviceError.self) { _ = try await queue.makeBurst(count: 1, length: length) }
     }
     #expect(try await queue.makeBurst(count: 1, length: 1514).count == 1)
-    #expect(try await queue.makeBurst(count: -5, length: 0).count == 1)
     try await device.close()
     let error = await #expect(throws: NetworkDeviceError.self) { _ = try await queue.makeBurst(count: 1, length: 60) }
     #expect(error?.code == .closed)
+  }
+
+  @Test func `no frames are none`() async throws {
+    let device = try await Self.device(ScriptedDriver(mode: .hold), slots: 1024)
+    try await device.run { queue in
+      for count in [0, -5] {
+        let burst = try queue.makeBurst(count: count, length: 60)
+        #expect(burst.count == 0)
+        try await queue.submit(burst)
+      }
+      #expect(queue.statistics.packetsSubmitted == 0)
+    }
+    #expect(device.pool.free == 1024)
+  }
+
+  @Test func `frames are as long as frames with tags may be, and without them fail`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await Self.device(driver, slots: 1024)
+    try await device.run { queue in
+      for length in [1515, 1518, 1522] {
+        var burst = try queue.makeBurst(count: 2, length: length)
+        try burst.forEach { frame in
+          for position in 0..<frame.byteCount { frame.storeBytes(of: 0, toByteOffset: position, as: UInt8.self) }
+          try frame.storeUInt16(EtherType.serviceTag.rawValue, at: 12)
+          try frame.storeUInt16(EtherType.customerTag.rawValue, at: 16)
+        }
+        try await queue.submit(burst)
+      }
+      try await eventually("they are with the device") { await driver.held() == 6 }
+      #expect(await driver.heldBytes(at: 5).count == 1522)
+      await driver.releaseAll()
+      var plain = try queue.makeBurst(count: 1, length: 1518)
+      plain.forEach { frame in
+        for position in 0..<frame.byteCount { frame.storeBytes(of: 0, toByteOffset: position, as: UInt8.self) }
+      }
+      try await queue.submit(plain)
+      try await eventually("it has failed") { queue.statistics.packetsFailed == 1 }
+      try await eventually("the others are released") { queue.statistics.packetsReleased == 6 }
+    }
+    #expect(device.pool.free == 1024)
   }
 }

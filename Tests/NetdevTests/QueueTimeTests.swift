@@ -82,6 +82,28 @@ import Testing
     }
   }
 
+  @Test func `it is begun and ended from elsewhere too`() async throws {
+    try await Self.inWorld { device, _ in
+      let queue = device.queues[0]
+      let calls = Tally(1)
+      let repetition = try await queue.every(.seconds(1)) { calls.add(0) }
+      try await queue.sleep(for: .milliseconds(3500))
+      repetition.cancel()
+      #expect(repetition.isCancelled && calls.total == 3)
+      try await queue.sleep(for: .seconds(3))
+      #expect(calls.total == 3)
+    }
+  }
+
+  @Test func `a time that was too short is said in its unit`() async throws {
+    try await Self.inWorld { device, _ in
+      let error = await #expect(throws: NetworkDeviceError.self) {
+        try await device.queues[0].withDeadline(.nanoseconds(1)) { queue in try await queue.sleep(for: .seconds(9)) }
+      }
+      #expect(error?.offered == "it took longer than 1 ns")
+    }
+  }
+
   @Test func `times that were missed are left out`() async throws {
     try await Self.inWorld { device, _ in
       let calls = try await device.queues[0].run { queue in

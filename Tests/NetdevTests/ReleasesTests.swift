@@ -44,6 +44,56 @@ private final class Events: Sendable {
     await watching.value
   }
 
+  @Test func `a frame that fails is told`() async throws {
+    let source = ScriptedDriver(mode: .release, mtu: 9000)
+    let input = try await NetworkDevice.open(driver: source)
+    let output = try await NetworkDevice.open(driver: ScriptedDriver(mode: .hold))
+    let queue = output.queues[0]
+    let events = Events()
+    let watching = Task {
+      for await event in queue.releases { events.add(event) }
+    }
+    let forwarding = Task { try await queue.forward(from: input.queues[0].packets) }
+    for failed in 1...3 as ClosedRange<UInt64> {
+      await turn(queue, times: 10)
+      // The output's device takes no frame of this length: the pipeline goes on without it.
+      #expect(await source.deliver([UInt8](repeating: 0, count: 2000)))
+      try await eventually("it has failed") { output.totalStatistics.packetsFailed == failed }
+      // The first may come before anybody watches.
+      if failed > 1 { try await eventually("it is told") { events.all.last?.failed == failed } }
+    }
+    #expect(events.all.count <= 3 && events.all.last?.released == 0)
+    try await input.close()
+    try await forwarding.value
+    try await output.close()
+    await watching.value
+    #expect(events.all.count <= 3)
+  }
+
+  @Test func `what fails with the queue is told before its end, also to who comes late`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    for number in 0..<5 { #expect(try queue.trySubmit(Packet(copying: numbered(number), in: device.pool)) == nil) }
+    try await eventually("all are published") { await driver.held() == 5 }
+    let events = Events()
+    let watching = Task {
+      for await event in queue.releases { events.add(event) }
+    }
+    var late = queue.releases.makeAsyncIterator()
+    await turn(queue, times: 10)
+    async let first = late.next()
+    await turn(queue, times: 10)
+    await driver.releaseFirst(1)
+    #expect(await first?.released == 1)
+    try await eventually("both have been told") { events.all.count == 1 }
+    try await device.close()
+    await watching.value
+    #expect(events.all.last?.released == 1 && events.all.last?.failed == 4 && events.all.last?.inFlight == 0)
+    #expect(await late.next()?.failed == 4)
+    #expect(await late.next() == nil)
+  }
+
   @Test func `a cancelled watcher goes on at once`() async throws {
     let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .hold))
     let queue = device.queues[0]

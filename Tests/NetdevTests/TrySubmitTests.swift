@@ -171,6 +171,39 @@ import Testing
     #expect(await queue.run { $0.transmitRoom } == 0)
   }
 
+  @Test func `a queue that has broken says why, wherever it is asked`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let (device, queue) = try await Self.open(driver)
+    #expect(await driver.deliver(contentsOf: (0..<2).map { numbered($0) }) == 2)
+    guard let burst = await queue.receiveBurst() else { throw NetworkDeviceError(.system, "there is no burst") }
+    let packet = try Packet(copying: numbered(1), in: queue.pool)
+    let cause = NetworkDeviceError(.broken, "test", offered: "the device lies")
+    await driver.breakQueue(cause)
+    _ = try? await queue.closed()
+    #expect(throws: cause) { _ = try queue.trySubmit(packet) }
+    await #expect(throws: cause) { _ = try await queue.run { try $0.trySubmit(packet) } }
+    do {
+      _ = try queue.trySubmit(burst)
+      Issue.record("it was taken")
+    } catch {
+      #expect(error == cause)
+    }
+    _ = try? await device.close()
+  }
+
+  @Test(arguments: [ScriptedDriver.ResetBehaviour.confirm, .never])
+  func `nothing is in flight when the queue has ended, wherever it is asked`(_ reset: ScriptedDriver.ResetBehaviour)
+    async throws
+  {
+    let driver = ScriptedDriver(mode: .hold, reset: reset)
+    let (device, queue) = try await Self.open(driver)
+    for number in 0..<3 { try await queue.submit(Packet(copying: numbered(number), in: queue.pool)) }
+    try await eventually("they are with the device") { queue.inFlight == 3 }
+    _ = try? await device.close()
+    #expect(queue.inFlight == 0)
+    #expect(await queue.run { $0.inFlight } == 0)
+  }
+
   @Test func `what was left for the loop and never sent is counted as failed`() async throws {
     let driver = ScriptedDriver(mode: .hold, capacity: 1)
     let (device, queue) = try await Self.open(driver)

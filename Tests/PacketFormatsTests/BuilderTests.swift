@@ -53,6 +53,41 @@ struct BuilderTests {
     #expect(pool.copies == 1 && tagged.isInPool)
   }
 
+  @Test("What is put in front of a packet owes nothing to what lay in its buffer before")
+  func dirtyBuffers() throws {
+    func built(in pool: PacketPool) throws -> [[UInt8]] {
+      var packets: [Packet] = []
+      for length in [0, 1, 22, 300] {
+        let payload = [UInt8](repeating: 7, count: length)
+        packets.append(try Flows.v4.makePacket(around: try Packet(copying: payload, in: pool)))
+        packets.append(try Flows.v6.makePacket(around: try Packet(copying: payload, in: pool)))
+        for var packet in packets.suffix(2) {
+          try packet.pushVLANTag(VLANTag(identifier: 5))
+          packets.append(packet)
+          try packet.prepend(count: 30)
+          packets.append(packet)
+        }
+        let question = try Flows.v4.makePacket(payload: payload, in: pool)
+        packets.append(try ICMPv4Error.timeExceeded.makePacket(about: question, from: Here.ip))
+        let question6 = try Flows.v6.makePacket(payload: payload, in: pool)
+        packets.append(try ICMPv6Error.timeExceeded.makePacket(about: question6, from: Here.ipv6))
+      }
+      return packets.map { [UInt8]($0) }
+    }
+    let dirty = try (0..<pool.configuration.slots).map { _ in
+      var packet = try Packet(count: 1500, in: pool)
+      try packet.prepend(count: 64)
+      packet.withMutableBytes { bytes in
+        for offset in 0..<bytes.byteCount { bytes.storeBytes(of: 0xEE, toByteOffset: offset, as: UInt8.self) }
+      }
+      return packet
+    }
+    #expect(pool.free == 0)
+    _ = consume dirty
+    let clean = try PacketPool(.init(slots: 64, hugePages: false))
+    #expect(try built(in: pool) == built(in: clean))
+  }
+
   @Test("A datagram over IPv6 is refused without a checksum, by family, and as a fragment")
   func decoding() {
     let cases: [(PacketFormatError.Reason, IPv6Frame)] = [

@@ -1,4 +1,5 @@
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 /// Frames as a capture file.
@@ -14,5 +15,6 @@ import Testing
     #expect(file.takeBytes() == header + first + second && file.bytes.isEmpty)
     file.append([9].raw, at: .zero)
     #expect(file.takeBytes() == hex("00000000 00000000 00000001 00000001 09") && file.count == 3)
+    #expect(CaptureFile(snapLength: 0).bytes == CaptureFile().bytes && CaptureFile(snapLength: -1).snapLength == 65_535)
   }
 }

@@ -66,6 +66,15 @@ struct FrameSummaryTests {
       line(bytes).hasPrefix("\(stations), 802.1ad vlan 5, p 0, vlan 100, p 3, DEI, IPv4, length 55: 10.0.0.2.5000 >"))
   }
 
+  @Test("More tags than are followed are not said to be cut")
+  func manyTags() {
+    let front = Array(IPv4Frame.udp().bytes[0..<12])
+    let tags: [UInt8] = [0x88, 0xA8, 0, 5, 0x81, 0, 0, 6, 0x81, 0, 0, 7]
+    let bytes = front + tags + IPv4Frame.udp().bytes[12...]
+    #expect(line(bytes) == "\(stations), 802.1ad, length 59: [more than two tags]")
+    #expect(line(Array(bytes.prefix(19))) == "\(stations), 802.1ad, length 19: [|vlan]")
+  }
+
   @Test("Whatever the bytes are, and wherever they end, there is a line and it is short", arguments: 1...4)
   func hostile(seed: UInt64) {
     var random = SeededRandom(seed: seed)

@@ -1,5 +1,6 @@
 import Foundation
 import PacketFormats
+import ReferenceFrames
 import Testing
 
 /// Wireshark without its windows, as a reader of frames that owes nothing to us.

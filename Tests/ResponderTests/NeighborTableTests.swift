@@ -1,6 +1,7 @@
 import LibeventConcurrency
 import Netdev
 import PacketFormats
+import ReferenceFrames
 import Responder
 import Testing
 
@@ -99,5 +100,34 @@ import Testing
     var table = table()
     _ = table.learn(from: try arp(.request, from: 5), at: start)
     #expect(table.address(try Packet(copying: [1, 2, 3], in: pool), to: host(5), at: start, in: pool) == nil)
+  }
+
+  @Test func `who is no neighbor is not asked for`() throws {
+    var table = table()
+    let others = [
+      Here.ip, IPv4Address(0, 0, 0, 0), IPv4Address(10, 0, 1, 7), IPv4Address(127, 0, 0, 1),
+      IPv4Address(240, 0, 0, 1),
+    ]
+    for other in others { #expect(table.address(try packet(), to: other, at: start, in: pool) == nil, "\(other)") }
+    #expect(table.count == 0 && pool.free == 64)
+  }
+
+  @Test func `all hosts, and groups of them, are where everybody knows`() throws {
+    var table = table()
+    let stations: [(IPv4Address, MACAddress)] = [
+      (IPv4Address(255, 255, 255, 255), .broadcast), (host(255), .broadcast), (host(0), .broadcast),
+      (IPv4Address(224, 0, 0, 251), MACAddress(1, 0, 0x5E, 0, 0, 251)),
+      (IPv4Address(239, 129, 2, 3), MACAddress(1, 0, 0x5E, 1, 2, 3)),
+    ]
+    for (address, station) in stations {
+      let frame = try #require(table.address(try packet(9), to: address, at: start, in: pool), "\(address)")
+      let header = try frame.withBytes { try EthernetHeader(decoding: $0) }
+      #expect(header.destination == station && header.source == Here.mac && frame[14] == 9)
+    }
+    #expect(table.count == 0)
+    // A network of two hosts has no broadcasts (RFC 3021).
+    let pair = try #require(IPv4Network(host(6), prefixLength: 31))
+    var small = NeighborTable(station: Here.mac, network: pair)
+    #expect(isQuestion(small.address(try packet(), to: host(7), at: start, in: pool), for: 7))
   }
 }

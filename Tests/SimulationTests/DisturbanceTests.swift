@@ -23,6 +23,46 @@ import Testing
     #expect(places.steps.count > 10)
   }
 
+  @Test func `what is harmless leaves the world calm, and nothing else does`() async {
+    for isHarmless in [true, false] {
+      let report = await Simulation(seed: 1).observe { world in
+        world.mayHappen("it", isHarmless: isHarmless) {}
+        #expect(world.isCalm)
+        while world.happened.isEmpty { await Task.yield() }
+        #expect(world.isCalm == isHarmless)
+        if isHarmless { world.mayHappen("it again", isHarmless: true) {} }
+      }
+      #expect(report.isCalm == isHarmless && report.happened.first == "it" && report.findings.isEmpty, "\(report)")
+    }
+    for disturbance in [Simulation.Disturbances.cancellation, .close, .emptyPool] {
+      var happened = false
+      for seed in 0..<40 as Range<UInt64> where !happened {
+        var simulation = Simulation(seed: seed)
+        simulation.disturbances = disturbance
+        let report = await simulation.observe { world in try await goRound(world, "loopback:?lossless=1") }
+        happened = !report.happened.isEmpty
+        #expect(report.isCalm == (!happened || disturbance == .emptyPool), "\(report)")
+      }
+      #expect(happened)
+    }
+  }
+
+  @Test func `loops are woken late and for nothing, and interrupted on the way into their sleep and out of it`() async {
+    let words = [
+      ": wakes up for nothing", ": a wake-up reaches it", " and is about to sleep",
+      ": does not sleep, as something has come", ", and does not say so yet",
+    ]
+    var seen: Set<String> = []
+    for seed in 0..<100 as Range<UInt64> {
+      var simulation = Simulation(seed: seed)
+      simulation.limits.traceLines = .max
+      let report = await simulation.observe { world in try await goRound(world, "loopback:?lossless=1&placement=own") }
+      #expect(report.findings.isEmpty && report.error == nil, "\(report)")
+      seen.formUnion(words.filter { word in report.trace.contains { $0.contains(word) } })
+    }
+    #expect(seen == Set(words))
+  }
+
   @Test func `the program is cancelled, its devices are closed, its pools are empty`() async throws {
     let seen = Places()
     for seed in 0..<100 as Range<UInt64> {

@@ -2,6 +2,7 @@ import Glibc
 import LibeventConcurrency
 import NetdevDevices
 import NetdevTesting
+import Synchronization
 import Testing
 
 /// What a world finds wrong with a program, whoever wrote it: each time a program that does just that.
@@ -36,6 +37,31 @@ import Testing
       }
     }
     #expect(found.contains { $0.contains("resumed a task of the world") }, "\(found)")
+  }
+
+  /// A thread that holds an actor goes on with the world's task that has come to it meanwhile. Of one that holds it for longer than
+  /// threads are waited for nobody knows: to the world its task waits for ever, as any other.
+  @Test(arguments: [(300, 5000, "has gone on with the body"), (1000, 200, "a wait for ever")])
+  func `an actor that another thread holds`(milliseconds: Int, patience: Int, word: String) async {
+    let actor = Held()
+    let holding = Task.detached { await actor.hold(milliseconds: milliseconds) }
+    while !actor.isHeld.load(ordering: .acquiring) { try? await Task.sleep(for: .milliseconds(1)) }
+    var simulation = Simulation(seed: 1)
+    simulation.limits.arrivalMilliseconds = patience
+    let report = await simulation.observe { _ in await actor.touch {} }
+    #expect(report.findings.contains { $0.contains(word) }, "\(report)")
+    await holding.value
+  }
+
+  @Test func `the world's chance, drawn from on another thread`() async {
+    let actor = Held()
+    let holding = Task.detached { await actor.hold(milliseconds: 300) }
+    while !actor.isHeld.load(ordering: .acquiring) { try? await Task.sleep(for: .milliseconds(1)) }
+    let found = await findings { world in await actor.touch { _ = world.choose(below: 2) } }
+    #expect(found.contains { $0.contains("draws from the world's chance") }, "\(found)")
+    await holding.value
+    let own = await findings { world in await Held().touch { _ = world.choose(below: 2) } }
+    #expect(own.isEmpty, "\(own)")
   }
 
   @Test func `a loop that another thread wakes`() async {
@@ -146,6 +172,17 @@ private func turn(_ count: Int, times: Int = 1, works: Bool) async throws {
         return true
       })
   }
+}
+
+private actor Held {
+  nonisolated let isHeld = Atomic<Bool>(false)
+
+  func hold(milliseconds: Int) {
+    isHeld.store(true, ordering: .releasing)
+    usleep(useconds_t(milliseconds * 1000))
+  }
+
+  func touch(_ body: @Sendable () -> Void) { body() }
 }
 
 private final class Kept: @unchecked Sendable {

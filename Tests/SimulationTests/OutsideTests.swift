@@ -96,6 +96,19 @@ import Testing
     }
   }
 
+  @Test func `no single wait is longer than the limit, and all of them together may be`() async {
+    func report(seconds: Int, times: Int) async -> Simulation.Report {
+      var simulation = Simulation(seed: 1)
+      simulation.limits.nanoseconds = 3600 * 1_000_000_000
+      return await simulation.observe { _ in for _ in 0..<times { try await Task.sleep(for: .seconds(seconds)) } }
+    }
+    let short = await report(seconds: 3599, times: 100)
+    #expect(short.findings.isEmpty && short.duration > .seconds(99 * 3600), "\(short)")
+    let long = await report(seconds: 3601, times: 1)
+    #expect(long.findings.first?.contains("a wait for ever: nothing is to be done for 0 days") == true, "\(long)")
+    #expect(long.duration < .seconds(3600))
+  }
+
   @Test func `who waits for times all along is not in place`() async throws {
     var simulation = Simulation(seed: 1)
     simulation.limits.stepsInPlace = 1000

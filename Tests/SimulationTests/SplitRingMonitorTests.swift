@@ -418,6 +418,24 @@ import Virtio
     bench.expect(.receivedBuffers, in: bench.look())
   }
 
+  /// The first buffer came and went between two looks: what is in the second is no header.
+  @Test func `a merged frame whose beginning was not seen is not judged`() throws {
+    let bench = try Bench {
+      $0.direction = .receive
+      $0.mergedBuffers = true
+      $0.saysWhatItTakes = true
+    }
+    for index in 0..<3 { bench.write(index, length: 64) }
+    bench.offer(1)
+    bench.offer(2)
+    #expect(bench.look().isEmpty)
+    bench.offer(0)
+    bench.store(14, at: 10)
+    bench.use(0, length: 64)
+    bench.use(1, length: 64)
+    #expect(bench.look().isEmpty)
+  }
+
   @Test func `every clause says where it stands, and what is checked is counted`() throws {
     #expect(RingClause.allCases.allSatisfy { $0.citation(.split)?.hasPrefix("VIRTIO 1.4 §") == true })
     let before = RingMonitor.checks(of: .head)

@@ -33,6 +33,19 @@ import VirtioNet
     } ?? []
   }
 
+  /// A world's device went on reading its rings when another task had closed it: the buffers were others' by then, and it saw
+  /// other bytes than were sent. (Seed 1010080 of the world "peer-lost".)
+  @Test(arguments: RingFormat.allCases)
+  func `a device knows that its rings are over, whether it was lost or reset`(_ rings: RingFormat) async throws {
+    let lying = try await Lying.lookedFor(rings)
+    func isOver() async -> Bool? { await lying.side.perform { $0.isOver } }
+    #expect(await isOver() == false)
+    try await lying.loseAndRegain()
+    #expect(await isOver() == false, "it is another pair")
+    try await lying.device.close()
+    #expect(await isOver() == true)
+  }
+
   @Test(arguments: RingFormat.allCases)
   func `frames in flight are submitted again, in order, before newer ones; each send completes once`(
     _ rings: RingFormat

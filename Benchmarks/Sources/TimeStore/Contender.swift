@@ -12,6 +12,8 @@ enum Contender: String, CaseIterable {
   case sockets
   /// The example, on a TAP interface.
   case tap
+  /// The example, at the other end of such a wire, by packet sockets.
+  case packet
   /// The example, behind a vhost-user switch that has a TAP interface of its own for the client.
   case vhostUser = "vhost-user"
 
@@ -19,6 +21,7 @@ enum Contender: String, CaseIterable {
     switch self {
     case .sockets: "recvmmsg and sendmmsg, over veth"
     case .tap: "KeyValueStore tap:"
+    case .packet: "KeyValueStore packet:, over veth"
     case .vhostUser: "KeyValueStore vhost-user:, testpmd"
     }
   }
@@ -33,6 +36,7 @@ enum Contender: String, CaseIterable {
     switch self {
     case .sockets: try measureSockets(options)
     case .tap: try measureDevice("tap:\(Self.interface)", options)
+    case .packet: try measurePackets(options)
     case .vhostUser: try measureSwitch(options)
     }
   }
@@ -51,6 +55,14 @@ enum Contender: String, CaseIterable {
       """)
     defer { try? shell("ip link del \(Self.interface)") }
     return try ask(options)
+  }
+
+  /// The kernel has no address at this end, so it answers to nothing.
+  private func measurePackets(_ options: Options) throws -> Measurement {
+    try shell(
+      "ip link add \(Self.interface) type veth peer name kv1 && ip link set \(Self.interface) up && ip link set kv1 up")
+    defer { try? shell("ip link del \(Self.interface)") }
+    return try measureDevice("packet:kv1", options)
   }
 
   /// A testpmd between the device and the client's interface.

@@ -1,4 +1,5 @@
-// The example KeyValueStore, timed: on a TAP interface and behind a vhost-user switch, against the same store on kernel sockets.
+// The example KeyValueStore, timed: on a TAP interface, on a packet socket and behind a vhost-user switch, against the same store on
+// kernel sockets.
 //
 //     TimeStore [--rounds N] [--round-trips N] [--requests N] [--cpus CLIENT,SERVER[,SWITCH]] [--only NAME,NAME]
 //

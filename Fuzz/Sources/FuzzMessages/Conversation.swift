@@ -73,8 +73,8 @@ private func converse(_ session: Session, memory: CInt) async throws(NetworkDevi
   guard let layout = try? RingLayout(.split, size: 256) else { violated("256 is a size") }
   let ring = VirtioPairPlacement.Ring(layout, at: 0x2_0000)
   try await session.start([
-    RingSetup(index: 0, ring: ring, kick: memory, call: memory, error: memory),
-    RingSetup(index: 1, ring: ring, kick: nil, call: memory, error: memory),
+    RingSetup(index: 0, ring: ring, base: 0, kick: memory, call: memory, error: memory),
+    RingSetup(index: 1, ring: ring, base: 0, kick: nil, call: memory, error: memory),
   ])
   if await session.takeConfigChange() { _ = try await session.config(for: [.status]) }
   try await session.stop(within: .seconds(3600))

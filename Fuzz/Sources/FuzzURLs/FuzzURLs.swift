@@ -36,6 +36,7 @@ private func check(_ specification: DeviceSpecification, _ text: String) {
   switch specification.kind {
   case .loopback: promise(text.hasPrefix("loopback:"), "\(text) is what it says")
   case .tap(let name): promise(!name.isEmpty && text.hasPrefix("tap:"), "\(text) is what it says")
+  case .tun(let name): promise(!name.isEmpty && text.hasPrefix("tun:"), "\(text) is what it says")
   case .packet(let name, _): promise(!name.isEmpty && text.hasPrefix("packet:"), "\(text) is what it says")
   case .hostUDP(let address, _): promise(!address.isEmpty && text.hasPrefix("host-udp:"), "\(text) is what it says")
   case .vhostUser(let options):

@@ -100,15 +100,19 @@ package final class Explorer {
     for index in 0..<started {
       memory.inherit(index, from: Self.parent)
       memory.tick(index)
+      guard weakened != nil else { continue }
+      // It goes on from what was done before.
+      for (location, messages) in memory.locations.enumerated() { seen[index][location] = messages.last?.value }
     }
     memory.tick(Self.parent)
     for index in 0..<started { resume(index) }
     var step = 0
     while violation == nil {
-      // All that may happen next: of each thread, each outcome of what it is about to do.
+      // All that may happen next: of each thread, each outcome of what it is about to do; of a store that comes at once, its own.
       var total = 0
+      let first = threads[0..<started].firstIndex { $0.pending?.comesAtOnce == true }
       for index in 0..<started {
-        guard let operation = threads[index].pending else {
+        guard let operation = threads[index].pending, first == nil || first == index else {
           threads[index].choices = 0
           continue
         }

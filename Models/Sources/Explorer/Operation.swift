@@ -76,6 +76,15 @@ enum Operation {
     case .fence: nil
     }
   }
+
+  /// A store whose place among others' steps makes no difference, so that it is explored in one place, at once.
+  ///
+  /// What others do before it they can as well do behind it: their loads may read what was there before, their writes take any
+  /// place in the order of modification that they had, and what they know does not depend on it. A sequentially consistent store
+  /// has its place among fences, and a signal among waits.
+  var comesAtOnce: Bool {
+    if case .store(_, _, let ordering) = self { ordering != .sequentiallyConsistent } else { false }
+  }
 }
 
 /// One order of one access made weaker, or one access made two.

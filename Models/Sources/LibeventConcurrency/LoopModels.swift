@@ -5,15 +5,18 @@ package enum LoopModels {
   /// All of them.
   package static var all: [Model] { [jobs, requests, calls, stop] }
 
-  /// A copy of `LoopCore.run`, `turn` and `sleep`: what they do with the inlet, in their order.
+  /// A copy of `LoopCore.run`, `turn` and `sleep`: what they do with the inlet, in their order. `begin` stands for the hooks'
+  /// beginnings; calls are made where somebody gives any.
   private static func run(
-    _ inlet: LoopInlet, _ backend: ModelBackend, _ explorer: Explorer, begin: (_ isRequested: Bool) -> Void,
-    run: (UInt) -> Void = { _ in }
+    _ inlet: LoopInlet, _ backend: ModelBackend, _ explorer: Explorer, begin: () -> Void = {},
+    makeCalls: () -> Void = {}, run: (UInt) -> Void = { _ in }
   ) {
     var jobs = JobList()
     while !inlet.shallStop, !explorer.isOver {
-      begin(inlet.beginTurn())
+      let isRequested = inlet.beginTurn()
+      begin()
       inlet.drain(into: &jobs)
+      if isRequested { makeCalls() }
       while let job = jobs.popFirst() { run(job) }
       if inlet.hasJobs { continue }
       guard inlet.beginSleep() else { continue }
@@ -22,8 +25,7 @@ package enum LoopModels {
     }
   }
 
-  /// Two threads push a job each, and one of them another; the loop runs each once, sees what came before it, and does not sleep
-  /// while there is one.
+  /// Two threads push a job each; the loop runs each once, sees what came before it, and does not sleep while there is one.
   static var jobs: Model {
     Model("LoopInlet: two who push jobs") { explorer in
       let backend = ModelBackend()
@@ -31,19 +33,19 @@ package enum LoopModels {
       JobLinks.links = (1...2).map { PlainWord("the link of job \($0)") }
       let loads = (1...2).map { PlainWord("what job \($0) is for") }
       var ran: [UInt] = []
-      for (name, jobs) in [("pusher 1", [1]), ("pusher 2", [2])] as [(String, [UInt])] {
-        explorer.thread(name) {
-          for job in jobs {
-            loads[Int(job) - 1].value = UInt64(job)
-            inlet.push(job)
-          }
+      for job in 1...2 as ClosedRange<UInt> {
+        explorer.thread("pusher \(job)") {
+          loads[Int(job) - 1].value = UInt64(job)
+          inlet.push(job)
         }
       }
       explorer.thread("loop") {
-        run(inlet, backend, explorer, begin: { _ in }) { job in
-          explorer.require(loads[Int(job) - 1].value == UInt64(job), "job \(job) does not see what it is for")
-          ran.append(job)
-        }
+        run(
+          inlet, backend, explorer,
+          run: { job in
+            explorer.require(loads[Int(job) - 1].value == UInt64(job), "job \(job) does not see what it is for")
+            ran.append(job)
+          })
       }
       return {
         explorer.require(Set(ran).count == ran.count, "a job ran twice: \(ran)")
@@ -67,12 +69,14 @@ package enum LoopModels {
         }
       }
       explorer.thread("loop") {
-        run(inlet, backend, explorer) { _ in
-          for index in 0..<2 where hints[index].load(ordering: .relaxed) {
-            hints[index].store(false, ordering: .relaxed)
-            taken.append(index + 1)
-          }
-        }
+        run(
+          inlet, backend, explorer,
+          begin: {
+            for index in 0..<2 where hints[index].load(ordering: .relaxed) {
+              hints[index].store(false, ordering: .relaxed)
+              taken.append(index + 1)
+            }
+          })
       }
       return { explorer.require(taken.count == 2, "the loop sleeps, and has taken only what givers \(taken) left") }
     }
@@ -89,7 +93,7 @@ package enum LoopModels {
       }
       var calls = 0
       explorer.thread("loop") {
-        run(inlet, backend, explorer) { isRequested in if isRequested { calls += inlet.makeCalls() } }
+        run(inlet, backend, explorer, makeCalls: { calls += inlet.makeCalls() })
       }
       return {
         explorer.require(calls == 2 && made.value == 3, "the loop sleeps, and of two calls has made \(calls)")
@@ -109,7 +113,7 @@ package enum LoopModels {
         inlet.requestStop()
       }
       explorer.thread("loop") {
-        run(inlet, backend, explorer) { isRequested in if isRequested { calls += inlet.makeCalls() } }
+        run(inlet, backend, explorer, makeCalls: { calls += inlet.makeCalls() })
       }
       return {
         explorer.require(!explorer.isAsleep("loop"), "the loop sleeps, and was asked to end")

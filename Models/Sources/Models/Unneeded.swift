@@ -57,6 +57,20 @@ enum Unneeded {
     // Looks whose answer is only that there is something: the look that follows acquires.
     "SplitDriverRing+Notifications armInterrupt load 1: relaxed": "taking back acquires",
     "SplitDeviceRing+Notifications armKick load 1: relaxed": "taking acquires",
+    "PackedDriverRing isUsed load 1: relaxed": "taking back acquires",
+    "PackedDriverRing+InOrder goesOn load 1: relaxed": "taking back, which follows, acquires",
+    "PackedDeviceRing available load 1: relaxed": "taking acquires",
+    "PackedDriverRing+InOrder takeOrderly load 1: left out": "what the look after arming has read is as good",
+    "PackedDriverRing+InOrder goesOn load 1: left out": "taking back has looked",
+    "PackedDeviceRing availableFlags load 1: left out": "what the look after arming has read is as good",
+    // What does not fit goes the general way, which looks at all of it again.
+    "SplitDeviceRing takeSingle load 2: left out": "an old address is in no memory, or the same",
+    "SplitDriverRing+InOrder takeOrderly load 1: left out": "an old id is another chain's, or the same",
+    // No model has a batch, as only one that is made of several chains has any.
+    "PackedDriverRing+InOrder goesOn load 2: left out": "only a batch in order uses the length",
+    // The id is one word with the flags, which were loaded before.
+    "PackedDriverRing+InOrder goesOn load 3: left out": "the flags have brought the id",
+    "PackedDeviceRing init load 3: left out": "the flags have brought the id",
     "SplitDeviceRing refresh load 1: left out": "what the look after arming has read is as good",
     "SplitDriverRing refresh load 1: left out": "what the look after arming has read is as good",
     // The first notification is unconditional, and a ring of three rounds would be too large a model.

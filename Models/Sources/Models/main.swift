@@ -20,7 +20,7 @@ for litmus in Litmus.all {
 say("\(Litmus.all.count) litmus tests, \(failures) of them wrong")
 
 var keys: Set<String> = []
-for models in [LoopModels.all, PoolModels.all, DoorbellModels.all, RingModels.all] {
+for models in [LoopModels.all, PoolModels.all, DoorbellModels.all, RingModels.split, RingModels.packed] {
   guard names.isEmpty || models.contains(where: { model in names.contains { model.name.contains($0) } }) else {
     continue
   }

@@ -25,6 +25,7 @@ struct SlotRecord {
 struct QueueCounters: Sendable {
   var framesBack: UInt64 { 0 }
   var packetsSubmitted: UInt64 { 0 }
+  /// Nobody changes packets here.
   var copies: UnsafeMutablePointer<UInt64>? { nil }
 }
 

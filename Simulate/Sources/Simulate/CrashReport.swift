@@ -30,17 +30,17 @@ enum CrashReport {
     }
   }
 
-  /// On a thread that takes no signals, as a world's does not: those of its own mistakes, and the end of its time. They have a stack
-  /// of their own, as one mistake is to use up the thread's.
+  /// On a world's thread, whose own mistakes are told on a stack of their own, as one of them is to use up the thread's; and which, unlike
+  /// for other signals, is told the end of its time.
   static func arm() {
     var stack = stack_t()
     stack.ss_sp = self.stack
     stack.ss_size = 1 << 16
     sigaltstack(&stack, nil)
-    var signals = sigset_t()
-    sigemptyset(&signals)
-    for signal in self.signals { sigaddset(&signals, signal) }
-    pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+    var time = sigset_t()
+    sigemptyset(&time)
+    sigaddset(&time, SIGALRM)
+    pthread_sigmask(SIG_UNBLOCK, &time, nil)
   }
 
   private static func tell(_ signal: CInt) {

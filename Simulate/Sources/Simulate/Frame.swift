@@ -39,9 +39,7 @@ struct Frame: Hashable, Sendable {
   }
 
   init?(_ span: borrowing MutableRawSpan) {
-    var bytes: [UInt8] = []
-    for place in 0..<span.byteCount { bytes.append(span.unsafeLoad(fromByteOffset: place, as: UInt8.self)) }
-    self.init(bytes)
+    self.init(span.bytes)
   }
 
   /// Puts this frame in the place of one of the same length.
@@ -103,13 +101,6 @@ final class Ledger: @unchecked Sendable {
     let last = newest[flow] ?? -1
     if last != numbers - 1 { world.find("flow \(flow): \(last + 1) of \(numbers) frames came") }
   }
-}
-
-extension SimulatedWorld {
-  /// Nothing has happened to the program or to a device of it that loses frames.
-  var isCalm: Bool { refusals == 0 && !happened.contains { !Self.harmless.contains($0) } }
-
-  private static let harmless: Set = ["a pool is empty", "another MTU", "the switch's link goes down"]
 }
 
 /// Waits for all of them. One that was ended from outside has not thrown anything of note.

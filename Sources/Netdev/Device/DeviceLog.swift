@@ -34,7 +34,7 @@ final class DeviceLog: Sendable {
     step: String, since start: UInt64, _ loop: LoopExecutor, _ more: Logger.Metadata, _ error: NetworkDeviceError?
   ) {
     var metadata = more
-    metadata["took"] = "\(Duration.nanoseconds(Int64(clamping: loop.now &- start)))"
+    metadata["took"] = "\(Duration.nanoseconds(Int64(clamping: loop.now &- start)).inUnits)"
     if let error { metadata["error"] = "\(error)" }
     write(.debug, error == nil ? "\(step)" : "\(step) failed", metadata)
   }

@@ -52,6 +52,7 @@ extension NetworkDevice {
     do throws(NetworkDeviceError) {
       let informations = try await room.informations(of: lives)
       let keptPackets = configuration.keptPackets
+      try PacketPool.Configuration.check(keptPackets: keptPackets, for: informations)
       let pool =
         if let given = configuration.pool { given } else { try await makePool(informations, keptPackets: keptPackets) }
       if let advice = pool.configuration.advice(for: informations, keptPackets: keptPackets) {
@@ -81,16 +82,17 @@ extension NetworkDevice {
   private static func makePool(
     _ informations: [NetworkDeviceInformation], keptPackets: Int
   ) async throws(NetworkDeviceError) -> PacketPool {
-    let make = { @Sendable () -> Result<PacketPool, NetworkDeviceError> in
-      do throws(NetworkDeviceError) {
-        return .success(try PacketPool(.fitting(informations, keptPackets: keptPackets)))
-      } catch {
-        return .failure(error)
-      }
+    let make = { @Sendable in
+      Result { () throws(NetworkDeviceError) in try PacketPool(.fitting(informations, keptPackets: keptPackets)) }
     }
     let aside = if BlockingCalls.wouldHoldLoop { await BlockingCalls.aside(make) } else { Aside.made(make()) }
     HopBack.keep()
-    return try aside.result().get()
+    switch aside {
+    case .made(let pool): return try pool.get()
+    case .cancelled: throw .openCancelled
+    // Calls of others that are stuck are none of its affair: this one takes some milliseconds, here too.
+    case .refused: return try make().get()
+    }
   }
 
   private static func makeControlLoop(

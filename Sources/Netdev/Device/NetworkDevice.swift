@@ -23,7 +23,8 @@ public final class NetworkDevice: Sendable {
     public var pool: PacketPool?
     /// Packets that the program keeps for longer than it takes to answer them, such as the last thousand of a capture: the pool
     /// that is made gets buffers for these on top. Without them a program that keeps packets ends up with all that it may have, and
-    /// the packets that it makes lie on the heap, to be copied when they are sent.
+    /// the packets that it makes lie on the heap, to be copied when they are sent. Fewer than none, and more than a pool can have
+    /// buffers, a million for most devices, are `invalidConfiguration`.
     public var keptPackets = 0
     /// Loops for the queues, in turn: queue i lives on loop i. Devices that share loops forward to one another without leaving
     /// them. Empty makes a loop a queue pair, by the settings below.

@@ -4,7 +4,7 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
   public struct Code: Sendable, Hashable, CustomStringConvertible {
     private enum Kind: String, Sendable, Hashable {
       case cancelled, closed, broken, resetNotConfirmed, invalidConfiguration, unsupported, notPermitted, notFound, busy
-      case outOfMemory, frameTooLong, frameLost, timedOut, system
+      case outOfMemory, frameTooLong, frameLost, linkDown, timedOut, system
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -33,6 +33,8 @@ public struct NetworkDeviceError: Error, Sendable, Hashable, CustomStringConvert
     public static let frameTooLong = Code(.frameTooLong)
     /// The device was lost while it had the frame, and comes back or is looked for: whether the frame went out is not known.
     public static let frameLost = Code(.frameLost)
+    /// The device is there, and its link is down: the cause in ``LinkChange``.
+    public static let linkDown = Code(.linkDown)
     /// The peer did not answer in time.
     public static let timedOut = Code(.timedOut)
     /// A system call failed for another reason.

@@ -32,6 +32,6 @@ enum RuntimeDescriptors {
   private static func missing(_ found: String) -> NetworkDeviceError {
     NetworkDeviceError(
       .system, "open", offered: "\(found), and Swift's runtime needs \(needed)",
-      advice: "raise the limit of descriptors (ulimit -n), or close some")
+      advice: ErrorNumber.moreDescriptors)
   }
 }

@@ -1,5 +1,4 @@
 internal import LibeventConcurrency
-internal import Synchronization
 
 /// Threads for the runtime's pool.
 ///

@@ -23,6 +23,20 @@ public struct DeviceDrops: Sendable, Hashable {
   }
 }
 
+extension DeviceDrops: CustomStringConvertible {
+  /// One line for a person: `3 of the program (linkDown 3), 952 for the program (noReceiveBuffer 952)`.
+  public var description: String {
+    let ways = [(totalTransmitted, "of", transmitted), (totalReceived, "for", received)].filter { $0.0 > 0 }
+    guard !ways.isEmpty else { return "none" }
+    return ways.map { "\($0.0) \($0.1) the program (\(Self.list($0.2)))" }.joined(separator: ", ")
+  }
+
+  /// The reasons, each with its number.
+  static func list(_ reasons: [String: UInt64]) -> String {
+    reasons.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
+  }
+}
+
 extension NetworkDevice {
   /// What the device has dropped so far, a queue pair each in the order of ``queues``; empty where it does not tell. From any
   /// thread; no queue notices. Still there after the device is closed.

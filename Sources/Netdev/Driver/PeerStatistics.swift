@@ -54,8 +54,7 @@ extension PeerStatistics: CustomStringConvertible {
     ]
     for (way, reasons) in [("to be sent", drops.transmitted), ("to be received", drops.received)]
     where !reasons.isEmpty {
-      let list = reasons.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
-      parts.append("dropped \(way): " + list.joined(separator: ", "))
+      parts.append("dropped \(way): \(DeviceDrops.list(reasons))")
     }
     return parts.joined(separator: "; ")
   }

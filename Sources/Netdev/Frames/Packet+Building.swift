@@ -18,13 +18,15 @@ extension Packet {
     _ = try withMutableBytes(encode)
   }
 
-  /// Puts `count` bytes in front of the frame, which `encode` then writes.
+  /// Puts `count` bytes in front of the frame, all of which `encode` then writes.
   mutating func prepend(
     _ count: Int, _ encode: (inout MutableRawSpan) throws(PacketFormatError) -> Int
   ) throws(PacketFormatError) {
-    do { try prepend(count: count) } catch {
+    do { try prepend(unwritten: count) } catch {
       throw PacketFormatError(.payloadTooLong, .length(count + self.count, limit: 65_535))
     }
-    _ = try withMutableBytes(encode)
+    // Nobody else refers to the buffer, and the frame lies in it in one piece.
+    var bytes = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: self.count)
+    _ = try encode(&bytes)
   }
 }

@@ -217,13 +217,20 @@ extension Packet {
   ///
   /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
   public mutating func prepend(count: Int) throws(NetworkDeviceError) {
+    try prepend(unwritten: count)
+    unsafe record.pointee.start.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+  }
+
+  /// The same without the zeros, for a caller that writes all of these bytes. Nobody else refers to the buffer then, in which the
+  /// whole frame lies.
+  mutating func prepend(unwritten count: Int) throws(NetworkDeviceError) {
     let length = self.count
     guard count >= 0, count <= 65_535 - length else {
       throw NetworkDeviceError(
         .frameTooLong, "prepend", offered: "\(count) bytes before \(length)", advice: "a frame has 0 to 65535 bytes")
     }
     self = Packet.unique(consume self)
-    let headroom = unsafe record.pointee.pool.takeUnretainedValue().configuration.headroom
+    let headroom = unsafe record.pointee.pool._withUnsafeGuaranteedRef { $0.configuration.headroom }
     let offset = unsafe Int(record.pointee.offset)
     // Half of the headroom stays for the net header of whichever device sends it.
     if offset - count >= headroom / 2 {
@@ -235,6 +242,5 @@ extension Packet {
       unsafe record.pointee.setFrame(offset: Int(record.pointee.offset), length: length + count)
       self = longer
     }
-    unsafe record.pointee.start.initializeMemory(as: UInt8.self, repeating: 0, count: count)
   }
 }

@@ -147,8 +147,7 @@ extension NetworkDeviceError {
     case ENOMEM, ENOSPC, EFAULT, EAGAIN, EFBIG:
       self.init(.outOfMemory, "PacketPool", offered: offered, advice: "ask for fewer or smaller buffers")
     case EMFILE:
-      self.init(
-        .system, "PacketPool", offered: offered, advice: "raise the limit of descriptors (ulimit -n), or close some")
+      self.init(.system, "PacketPool", offered: offered, advice: ErrorNumber.moreDescriptors)
     case ENFILE:
       self.init(
         .system, "PacketPool", offered: offered,
@@ -287,7 +286,9 @@ extension PacketPool.Configuration {
     func refuse(_ what: String, _ advice: String) -> NetworkDeviceError {
       NetworkDeviceError(.invalidConfiguration, "PacketPool", offered: what, advice: advice)
     }
-    guard (1...1_048_575).contains(slots) else { throw refuse("\(slots) buffers", "1 to 1048575 are possible") }
+    guard (1...Self.mostSlots).contains(slots) else {
+      throw refuse("\(slots) buffers", "1 to \(Self.mostSlots) are possible")
+    }
     guard (256...65_536).contains(slotSize), slotSize % 64 == 0 else {
       throw refuse("buffers of \(slotSize) bytes", "use a multiple of 64 from 256 to 65536")
     }

@@ -16,7 +16,7 @@ extension QueueTurn {
     end = cause
     isOpen = false
     withdrawCredits()
-    failSubmissions()
+    failSubmissions(cause)
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let sender = bufferLine.popFirst() { sender.settle(.failed(cause)) }
     endWish()

@@ -15,9 +15,11 @@ extension QueueTurn {
   /// A frame will not be released: it is counted, its buffer is free unless the device may still touch it, and whoever waits for it
   /// is told.
   func fail(_ entry: FrameEntry, _ how: FailedFrame, _ error: NetworkDeviceError) {
-    if how != .accepted { unsafe frames.pointee.inFlight -= 1 }
     statistics.packetsFailed &+= 1
-    if how == .published { statistics.failedInFlight &+= 1 }
+    if how != .accepted {
+      unsafe frames.pointee.inFlight -= 1
+      statistics.failedInFlight &+= 1
+    }
     if how == .quarantined { statistics.quarantined &+= 1 } else { releaseBuffer(entry.slot) }
     if entry.cookie != 0 { settleFailed(entry.cookie, error) }
   }

@@ -54,6 +54,8 @@ final class QueueTurn {
   @safe @exclusivity(unchecked) var consumers = WaiterLine()
   /// For the next release, whosever it is.
   @safe @exclusivity(unchecked) var watchers = WaiterLine()
+  /// Of `packetsFailed`, those that whoever waits for releases has been told.
+  @safe @exclusivity(unchecked) var failuresTold: UInt64 = 0
   /// For a time.
   @safe @exclusivity(unchecked) var sleepers = WaiterLine()
   /// For the end.
@@ -162,7 +164,6 @@ final class QueueTurn {
     self.loop = loop
     self.pool = pool
     unsafe local = pool.makeLocalList(loop: loop, counters: counters)
-    // A setting of centuries polls for a century.
     self.busyPoll = busyPoll.nanosecondsRoundedUp
     self.onBroken = onBroken
     self.tell = tell
@@ -264,6 +265,7 @@ extension QueueTurn {
       TurnHook.noteWork()
       return true
     }
+    if !watchers.isEmpty { tellOfFailures() }
     // What came in while somebody was waiting for room.
     if !mailbox.isEmpty, !submissionTimerRuns { return true }
     if busyPoll > 0, loop.now &- polledSince < busyPoll {

@@ -55,7 +55,7 @@ struct PackedRecord: RingRecord {
   mutating func look(isFresh: Bool) throws(RingViolation) {
     try checkWish(ring.driverWish, .driverFlags, "driver")
     try checkWish(ring.deviceWish, .deviceFlags, "device")
-    var frame = 0
+    var frame: Int? = 0
     while true {
       let isOffered = try takeOffered()
       let isUsed = try takeUsed(&frame, isFresh: isFresh || ring.saysWhatItTakes)
@@ -125,7 +125,7 @@ struct PackedRecord: RingRecord {
   }
 
   /// The next used descriptor, with all chains that it stands for; false when there is none.
-  private mutating func takeUsed(_ frame: inout Int, isFresh: Bool) throws(RingViolation) -> Bool {
+  private mutating func takeUsed(_ frame: inout Int?, isFresh: Bool) throws(RingViolation) -> Bool {
     let link = ring.packedLink(used.place)
     guard link.isUsed(used.wrap) else { return false }
     try check(.usedIndex, held > 0, "descriptor \(used.place) is used, and the device has none")
@@ -145,7 +145,7 @@ struct PackedRecord: RingRecord {
   }
 
   private mutating func giveBack(
-    _ id: UInt16, length: UInt64, _ frame: inout Int, isFresh: Bool
+    _ id: UInt16, length: UInt64, _ frame: inout Int?, isFresh: Bool
   ) throws(RingViolation) {
     guard let chain = chains.removeValue(forKey: id) else { return }
     if ring.inOrder { order.removeFirst() }

@@ -78,17 +78,17 @@ extension RingRecord {
     try check(.transmitHeader, count == 0, "the frame of \(chain) says \(count) buffers")
   }
 
-  /// Looks at a buffer that has come back. `frame` is how many of the frame that it is in are still to come.
+  /// Looks at a buffer that has come back. `frame` is how many of the frame that it is in are still to come; nil when it is not known
+  /// where the next frame begins.
   func checkReceived(
-    _ buffers: [WatchedBuffer], of chain: Int, length: UInt64, _ frame: inout Int
+    _ buffers: [WatchedBuffer], of chain: Int, length: UInt64, _ frame: inout Int?
   ) throws(RingViolation) {
     guard ring.direction == .receive else { return }
-    if frame > 0 {
-      frame -= 1
+    // A chain that is returned empty has no frame in it.
+    guard frame == 0, length > 0, let header = header(buffers) else {
+      if length > 0 || frame != 0 { skipBuffer(&frame) }
       return
     }
-    // A chain that is returned empty has no frame in it.
-    guard length > 0, let header = header(buffers) else { return }
     try check(.receivedBuffers, length >= UInt64(Self.headerBytes), "a frame of \(length) bytes has no header")
     let count = Int(header[10]) | Int(header[11]) << 8
     try check(
@@ -97,9 +97,15 @@ extension RingRecord {
     frame = count - 1
   }
 
-  /// All buffers of a frame have been there.
-  func checkWhole(_ frame: Int) throws(RingViolation) {
-    guard frame != 0 else { return }
+  /// All buffers of a frame have been there, as far as it is known where it began.
+  func checkWhole(_ frame: Int?) throws(RingViolation) {
+    guard let frame, frame != 0 else { return }
     try check(.receivedBuffers, false, "\(frame) buffers of a frame are not there, and what comes before them is")
+  }
+
+  /// Goes on behind a buffer that is not looked at. Where a frame may begin in it, nobody knows of how many buffers that is.
+  func skipBuffer(_ frame: inout Int?) {
+    guard let rest = frame else { return }
+    frame = rest > 0 ? rest - 1 : nil
   }
 }

@@ -81,7 +81,7 @@ struct SplitRecord: RingRecord {
       .usedIndex, returned <= inFlight + offered,
       "used.idx goes from \(used) to \(newUsed), and the device has \(inFlight + offered) chains")
     if isOrderUnknown || !canRead(offered: offered, returned: returned) { return loseTrack(newAvailable, newUsed) }
-    var frame = 0
+    var frame: Int? = 0
     // Of the chains that are used: those that are offered in this look as well have come and gone, and their descriptors may be
     // another's by now.
     var gone: [UInt32: Int] = [:]
@@ -191,15 +191,15 @@ struct SplitRecord: RingRecord {
     }
   }
 
-  private mutating func takeUsed(_ frame: inout Int, until end: UInt16, isFresh: Bool) throws(RingViolation) {
+  /// - Parameter frame: buffers of the received frame that are still to come; nil when it is not known where the next one begins.
+  private mutating func takeUsed(_ frame: inout Int?, until end: UInt16, isFresh: Bool) throws(RingViolation) {
     let (id, length) = ring.usedElement(at: used)
     if unknown > 0, id >= ring.size || chains[Int(id)] == nil {
       try check(.usedChain, id < ring.size, "chain \(id) is used, in a ring of \(ring.size)")
       unknown -= 1
       inFlight -= 1
       used &+= 1
-      // How many buffers the frame has that begins in it nobody knows.
-      frame = max(0, frame - 1)
+      skipBuffer(&frame)
       return
     }
     let chain = id < ring.size ? chains[Int(id)] : nil
@@ -218,7 +218,7 @@ struct SplitRecord: RingRecord {
 
   /// A chain that the device had has come back.
   private mutating func giveBack(
-    _ head: UInt16, length: UInt64, _ frame: inout Int, isFresh: Bool
+    _ head: UInt16, length: UInt64, _ frame: inout Int?, isFresh: Bool
   ) throws(RingViolation) {
     guard let chain = chains[Int(head)] else { return }
     // The driver has not had it back yet.

@@ -8,7 +8,9 @@ final class SimulatedBackend: LoopBackend {
   // Kept: a loop that somebody still holds may outlive the run.
   fileprivate let world: WorldSchedule
   let number: Int
-  let isWoken = Atomic<Bool>(false)
+  private let isWoken = Atomic<Bool>(false)
+  /// Somebody has woken the loop, and that has not reached it.
+  private(set) var isWakeUnderWay = false
   private var sources: [SimulatedSource] = []
   private var timers: [SimulatedTimer] = []
   private var made = 0
@@ -23,8 +25,17 @@ final class SimulatedBackend: LoopBackend {
   var now: UInt64 { world.now }
 
   func wake() {
+    if world.noteWake(of: number) {
+      isWakeUnderWay = true
+    } else {
+      isWoken.store(true, ordering: .sequentiallyConsistent)
+    }
+  }
+
+  /// What was under way is there: the present sleep ends, or the next one.
+  func reach() {
+    isWakeUnderWay = false
     isWoken.store(true, ordering: .sequentiallyConsistent)
-    world.noteWake(of: number)
   }
 
   func makeSource(

@@ -22,11 +22,11 @@ public final class SimulatedWorld: @unchecked Sendable {
 
   fileprivate func live(_ body: @escaping @Sendable (SimulatedWorld) async throws -> Void) async {
     guard !schedule.isEnded else { return }
-    do {
-      try await body(self)
-    } catch {
-      self.error = error
-    }
+    var thrown: (any Error)?
+    do { try await body(self) } catch { thrown = error }
+    // A thread that lets go of an actor goes on with the task that waits for it, as its own.
+    guard schedule.expectHere("has gone on with the body: it held an actor that the body called") else { return }
+    error = thrown
     isOver = true
     schedule.incidents.end()
   }
@@ -134,10 +134,13 @@ extension SimulatedWorld {
 
 extension SimulatedWorld {
   /// A number below `bound`, from the seed; 0 where there is none.
-  public func choose(below bound: Int) -> Int { schedule.random.below(bound) }
+  public func choose(below bound: Int) -> Int { isAtHand ? schedule.random.below(bound) : 0 }
 
   /// True once in `times`, on average; always where that is less than 2.
-  public func chance(oneIn times: Int) -> Bool { schedule.random.oneIn(times) }
+  public func chance(oneIn times: Int) -> Bool { isAtHand && schedule.random.oneIn(times) }
+
+  /// Its chance is drawn from on its own thread only: elsewhere the order of draws would be the machine's.
+  private var isAtHand: Bool { schedule.expectHere("draws from the world's chance") }
 
   /// What the clock shows.
   public var now: Duration { .nanoseconds(Int64(clamping: schedule.now)) }

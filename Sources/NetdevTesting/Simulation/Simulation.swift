@@ -65,6 +65,8 @@ public struct Simulation: Sendable {
     public let happened: [String]
     /// System calls that were refused or cut short.
     public let refusals: Int
+    /// Nothing of all that was more than harmless (`SimulatedWorld.isCalm`): the program has nothing to excuse itself by.
+    public let isCalm: Bool
     /// The last events, a line each.
     public let trace: [String]
     /// A number that stands for the whole trace.
@@ -156,8 +158,8 @@ public struct Simulation: Sendable {
 
   private func refused(_ finding: String) -> Report {
     Report(
-      seed: seed, findings: [finding], error: nil, happened: [], refusals: 0, trace: [], fingerprint: 0, steps: 0,
-      duration: .zero)
+      seed: seed, findings: [finding], error: nil, happened: [], refusals: 0, isCalm: true, trace: [], fingerprint: 0,
+      steps: 0, duration: .zero)
   }
 
   @inline(never) private func live(_ world: SimulatedWorld, _ program: Program) -> Report {
@@ -174,7 +176,7 @@ public struct Simulation: Sendable {
     }
     return Report(
       seed: seed, findings: schedule.findings, error: world.error, happened: schedule.incidents.happened,
-      refusals: schedule.faults.count, trace: schedule.trace.lines,
+      refusals: schedule.faults.count, isCalm: schedule.isCalm, trace: schedule.trace.lines,
       fingerprint: schedule.trace.fingerprint, steps: schedule.steps,
       duration: .nanoseconds(Int64(clamping: schedule.now - began)))
   }

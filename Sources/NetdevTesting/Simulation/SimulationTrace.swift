@@ -6,10 +6,18 @@ struct SimulationTrace {
     case job(task: Int)
     /// A loop made a turn of so many jobs at most.
     case turned(loop: Int, budget: Int)
-    /// A loop made a turn and fell asleep.
+    /// A loop made a turn, and is about to sleep.
+    case hesitated(loop: Int, budget: Int)
+    /// A loop made a turn and fell asleep; with a budget of 0, after a turn before.
     case slept(loop: Int, budget: Int)
-    /// A loop woke up.
-    case woke(loop: Int)
+    /// A loop was about to sleep, and saw that something had come.
+    case stayed(loop: Int)
+    /// A loop woke up, without any reason or for one.
+    case woke(loop: Int, isVain: Bool)
+    /// A loop has woken up, and does not say so yet.
+    case stirred(loop: Int, isVain: Bool)
+    /// What shall wake a loop reaches it.
+    case reached(loop: Int)
     /// A loop ended.
     case ended(loop: Int)
     /// A loop's source fired.
@@ -44,12 +52,16 @@ struct SimulationTrace {
     case .job(let task): mix(1, task)
     case .turned(let loop, let budget): mix(2, loop, budget)
     case .slept(let loop, let budget): mix(3, loop, budget)
-    case .woke(let loop): mix(4, loop)
+    case .woke(let loop, let isVain): mix(4, loop, isVain ? 1 : 0)
     case .ended(let loop): mix(5, loop)
     case .source(let loop, let number): mix(6, loop, number)
     case .timer(let loop, let number): mix(7, loop, number)
     case .held: mix(8)
     case .note(let text): mix(9, text: text)
+    case .hesitated(let loop, let budget): mix(10, loop, budget)
+    case .stayed(let loop): mix(11, loop)
+    case .stirred(let loop, let isVain): mix(12, loop, isVain ? 1 : 0)
+    case .reached(let loop): mix(13, loop)
     }
     if kept.count < limit {
       kept.append((time, step, event))
@@ -68,8 +80,13 @@ struct SimulationTrace {
       case .job(0): "pool: a call of Dispatch's"
       case .job(let task): "pool: task \(task)"
       case .turned(let loop, let budget): "\(names[loop]): a turn of \(budget) jobs at most, and goes on"
+      case .hesitated(let loop, let budget): "\(names[loop]): a turn of \(budget) jobs at most, and is about to sleep"
+      case .slept(let loop, 0): "\(names[loop]): sleeps"
       case .slept(let loop, let budget): "\(names[loop]): a turn of \(budget) jobs at most, and sleeps"
-      case .woke(let loop): "\(names[loop]): wakes up"
+      case .stayed(let loop): "\(names[loop]): does not sleep, as something has come"
+      case .woke(let loop, let isVain): "\(names[loop]): wakes up\(Self.reason(isVain))"
+      case .stirred(let loop, let isVain): "\(names[loop]): wakes up\(Self.reason(isVain)), and does not say so yet"
+      case .reached(let loop): "\(names[loop]): a wake-up reaches it"
       case .ended(let loop): "\(names[loop]): ends"
       case .source(let loop, let number): "\(names[loop]): source \(number) fires"
       case .timer(let loop, let number): "\(names[loop]): timer \(number) fires"
@@ -78,6 +95,8 @@ struct SimulationTrace {
       }
     return "\(step) \(Self.microseconds(time)) \(words)"
   }
+
+  private static func reason(_ isVain: Bool) -> String { isVain ? " for nothing" : "" }
 
   private static func microseconds(_ time: UInt64) -> String { "\(time / 1000).\(time % 1000 / 100)µs" }
 

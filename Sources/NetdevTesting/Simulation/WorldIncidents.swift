@@ -6,18 +6,23 @@ final class WorldIncidents {
   private struct Incident {
     let step: UInt64
     let name: String
+    let isHarmless: Bool
     let action: () -> Void
   }
 
   private var coming: [Incident] = []
   /// Those that have happened, in order.
   private(set) var happened: [String] = []
+  /// One of them was not harmless.
+  private(set) var hasHarmed = false
 
   /// At some step soon or late, if the run lasts so long. Most runs that a program makes are short: half of them happen within the
   /// first hundred steps from now.
-  func add(_ name: String, from steps: UInt64, _ random: inout SeededRandom, _ action: @escaping () -> Void) {
+  func add(
+    _ name: String, isHarmless: Bool, from steps: UInt64, _ random: inout SeededRandom, _ action: @escaping () -> Void
+  ) {
     let step = steps + 1 + UInt64(random.below(1 << random.below(13)))
-    coming.append(Incident(step: step, name: name, action: action))
+    coming.append(Incident(step: step, name: name, isHarmless: isHarmless, action: action))
   }
 
   /// Those of this step.
@@ -25,6 +30,7 @@ final class WorldIncidents {
     guard let place = coming.firstIndex(where: { $0.step <= step }) else { return nil }
     let incident = coming.remove(at: place)
     happened.append(incident.name)
+    if !incident.isHarmless { hasHarmed = true }
     return (incident.name, incident.action)
   }
 
@@ -40,13 +46,18 @@ extension SimulatedWorld {
   ///
   /// - Parameters:
   ///   - name: its word in the trace and in the report.
+  ///   - isHarmless: whether the program must do all it is for in spite of it: it loses nothing, and ends nothing (`isCalm`).
   ///   - action: what happens.
-  public func mayHappen(_ name: String, _ action: @escaping () -> Void) {
-    schedule.incidents.add(name, from: schedule.steps, &schedule.random, action)
+  public func mayHappen(_ name: String, isHarmless: Bool = false, _ action: @escaping () -> Void) {
+    schedule.incidents.add(name, isHarmless: isHarmless, from: schedule.steps, &schedule.random, action)
   }
 
   /// What has happened so far of what may, in order.
   public var happened: [String] { schedule.incidents.happened }
+
+  /// True while nothing has happened but what is harmless, and no system call was refused or cut short: then a program must do all
+  /// that it is for. A pool that is empty for a while is harmless, as its senders wait.
+  public var isCalm: Bool { schedule.isCalm }
 
   /// System calls that have been refused or cut short so far.
   public var refusals: Int { schedule.faults.count }
@@ -78,7 +89,7 @@ extension SimulatedWorld {
     }
     guard schedule.disturbances.contains(.emptyPool) else { return }
     while chance(oneIn: 3) {
-      mayHappen("a pool is empty") { [weak pool = device.pool, self] in if let pool { empty(pool) } }
+      mayHappen("a pool is empty", isHarmless: true) { [weak pool = device.pool, self] in if let pool { empty(pool) } }
     }
   }
 

@@ -6,9 +6,11 @@ internal import Virtio
 
 /// The heart of a world: everything that could go on, and the seed that says what does.
 ///
-/// One thread. A *step* is one job of the runtime's pool, one turn of a loop, one waking up, or nothing but time that passes. A turn
-/// can be held up in its middle (`hold`), where other steps are made before it goes on: a loop's thread can always be slower than
-/// its neighbours. As many are held up at a time as `Simulation.Limits.depth` says.
+/// One thread. A *step* is one job of the runtime's pool, one turn of a loop, one waking up, a wake-up that reaches its loop, or
+/// nothing but time that passes. A turn can be held up in its middle (`hold`), where other steps are made before it goes on: a
+/// loop's thread can always be slower than its neighbours. As many are held up at a time as `Simulation.Limits.depth` says. The way
+/// into a loop's sleep and out of it can be broken into two steps; and in some seeds loops that sleep are woken for nothing, as any
+/// platform may.
 final class WorldSchedule: LoopWorld, @unchecked Sendable {
   // Proof of Sendable: everything is touched on the world's thread, except `arrivals`, a lock's, and `thread`, a constant.
 
@@ -33,9 +35,12 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
 
   /// Turns of one loop, one after the other, in which nothing was done.
   private final class Idleness {
-    /// What the loop had counted after its last turn.
+    /// What the loop had counted after its last turn: turns, and those in which it did nothing.
+    var turns: UInt64 = 0
     var counted: UInt64 = 0
     var inARow = 0
+    /// The world has woken it for nothing: its next turn need do nothing.
+    var isExcused = false
   }
 
   /// What other threads have brought, which is a fault of the program's.
@@ -72,6 +77,10 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   private var stepsInPlace = 0
   private(set) var isEnded = false
 
+  /// A loop is woken for nothing at one step in so many; 0 for never, as in most seeds: what was not woken when it should have been
+  /// would be helped by that.
+  private let strayRate: Int
+
   let incidents = WorldIncidents()
   let faults = SimulatedFaults()
   let disturbances: Simulation.Disturbances
@@ -79,10 +88,14 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   init(seed: UInt64, limits: Simulation.Limits, disturbances: Simulation.Disturbances) {
     self.seed = seed
     random = SeededRandom(seed: seed)
+    strayRate = random.oneIn(4) ? 20 << random.below(5) : 0
     self.limits = limits
     self.disturbances = disturbances
     trace = SimulationTrace(limit: limits.traceLines)
   }
+
+  /// Nothing has happened that a program may suffer from.
+  var isCalm: Bool { faults.count == 0 && !incidents.hasHarmed }
 
   func note(_ event: SimulationTrace.Event) { trace.note(event, at: now, step: steps) }
 
@@ -174,11 +187,13 @@ extension WorldSchedule {
     return numbers.count
   }
 
-  /// From any thread: a loop of this world was woken.
-  func noteWake(of loop: Int) {
-    guard SimulationThread.current !== self else { return }
+  /// From any thread: a loop of this world was woken. True when that may reach it later, as the seed says: whoever wakes a loop has
+  /// left something for it before, and the loop may have woken by itself and found that meanwhile.
+  func noteWake(of loop: Int) -> Bool {
+    guard SimulationThread.current !== self else { return !isEnded && random.oneIn(3) }
     let thread = SimulationThread.description
     arrivals.withLock { $0.escapes.append("\(thread) woke loop \(loop) of the world") }
+    return false
   }
 
   /// From another thread: takes a job that is this world's.
@@ -202,6 +217,14 @@ extension WorldSchedule {
       return arrivals.isOver
     }
     if isOver { unsafe simulation_tell(seed, "is over, and \(thread) says: \(text)") }
+  }
+
+  /// From any thread: somebody does what only tasks of this world do. False where that is not this world's thread, which is an escape.
+  func expectHere(_ use: String) -> Bool {
+    if SimulationThread.current === self { return true }
+    let thread = SimulationThread.description
+    arrivals.withLock { if !$0.isOver { $0.escapes.append("\(thread) \(use)") } }
+    return false
   }
 
   private func takeArrivals() {
@@ -243,10 +266,20 @@ extension WorldSchedule {
     loops.filter { !$0.loop.isTurning && (!$0.loop.isAsleep || $0.backend.hasReason) }
   }
 
+  /// Loops that somebody has woken, whom that has not reached yet.
+  private var unreached: [Turned] { loops.filter { $0.backend.isWakeUnderWay } }
+
+  /// A loop that sleeps, and that the seed wakes without any reason.
+  private func chooseSleeper() -> Turned? {
+    guard strayRate > 0, random.oneIn(strayRate) else { return nil }
+    let sleeping = loops.filter { !$0.loop.isTurning && $0.loop.isAsleep && !$0.backend.hasReason }
+    return sleeping.isEmpty ? nil : sleeping[random.below(sleeping.count)]
+  }
+
   /// One thing that can happen; false when there is none.
   private func step() -> Bool {
-    let awake = awake
-    let choices = pool.count + awake.count
+    let (awake, unreached) = (awake, unreached)
+    let choices = pool.count + awake.count + unreached.count
     // Who is held up is so for a while, and not until somebody's time-out is over.
     if choices == 0 { return depth == 0 && passTime() }
     beginStep()
@@ -256,11 +289,20 @@ extension WorldSchedule {
     if random.oneIn(64) { now += random.next() % 2_000_000 }
     fireDelayed()
     haveIncidents()
+    if let sleeper = chooseSleeper() {
+      sleeper.idleness.isExcused = true
+      turn(sleeper, isVain: true)
+      return true
+    }
     let choice = random.below(choices)
     if choice < pool.count {
       runFromPool(choice)
-    } else {
+    } else if choice - pool.count < awake.count {
       turn(awake[choice - pool.count])
+    } else {
+      let backend = unreached[choice - pool.count - awake.count].backend
+      note(.reached(loop: backend.number))
+      backend.reach()
     }
     return true
   }
@@ -327,19 +369,20 @@ extension WorldSchedule {
     }
   }
 
-  private func turn(_ turned: Turned) {
+  private func turn(_ turned: Turned, isVain: Bool = false) {
     let budget = [1, 1, 2, 4, 256][random.below(5)]
     let number = turned.backend.number
-    switch turned.loop.step(jobs: budget) {
-    case .turned:
-      note(.turned(loop: number, budget: budget))
-      noteIdleness(of: turned)
-    case .slept:
-      note(.slept(loop: number, budget: budget))
-      noteIdleness(of: turned)
-    case .woke: note(.woke(loop: number))
+    let turns = turned.loop.statistics.turns
+    switch turned.loop.step(jobs: budget, isBroken: random.oneIn(4)) {
+    case .turned: note(.turned(loop: number, budget: budget))
+    case .hesitated: note(.hesitated(loop: number, budget: budget))
+    case .slept: note(.slept(loop: number, budget: turned.loop.statistics.turns > turns ? budget : 0))
+    case .stayed: note(.stayed(loop: number))
+    case .woke: note(.woke(loop: number, isVain: isVain))
+    case .stirred: note(.stirred(loop: number, isVain: isVain))
     case .ended: note(.ended(loop: number))
     }
+    noteIdleness(of: turned)
     loops.removeAll { !$0.loop.isLive }
     // In the middle of another turn its own end is still to come.
     findBroken(depth == 0 ? rings.withLock { $0.endTurn() } : rings.withLock { $0.look() })
@@ -347,9 +390,16 @@ extension WorldSchedule {
 
   /// After a turn: a loop that turns on and on, or is woken again and again, and does nothing is one that spins.
   private func noteIdleness(of turned: Turned) {
-    let (idleness, idleTurns) = (turned.idleness, turned.loop.statistics.idleTurns)
-    idleness.inARow = idleTurns > idleness.counted ? idleness.inARow + 1 : 0
-    idleness.counted = idleTurns
+    let (idleness, statistics) = (turned.idleness, turned.loop.statistics)
+    guard statistics.turns > idleness.turns else { return }
+    let isIdle = statistics.idleTurns > idleness.counted
+    idleness.turns = statistics.turns
+    idleness.counted = statistics.idleTurns
+    if idleness.isExcused {
+      idleness.isExcused = false
+      return
+    }
+    idleness.inARow = isIdle ? idleness.inARow + 1 : 0
     guard idleness.inARow > limits.idleTurns else { return }
     find("the loop '\(turned.loop.name)' spins: \(idleness.inARow) turns one after the other in which it did nothing")
   }
@@ -433,10 +483,10 @@ extension WorldSchedule {
   private func wakeSleepers() -> Int {
     var count = 0
     for sleep in delayed {
-      let before = pool.count + awake.count
+      let before = pool.count + awake.count + unreached.count
       guard case .call(let body, let argument) = sleep.work else { continue }
       LoopWorlds.outsideLoops { unsafe body(argument) }
-      if pool.count + awake.count > before { count += 1 }
+      if pool.count + awake.count + unreached.count > before { count += 1 }
     }
     delayed = []
     return count

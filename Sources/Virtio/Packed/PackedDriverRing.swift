@@ -225,6 +225,8 @@ public struct PackedDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
   @inline(__always)
   public var isUsedUp: Bool {
     guard published != 0 else { return false }
+    // With all of them the driver's, nothing that was published is left, and what was published last is written over.
+    guard hidden != count else { return true }
     var last = next
     last.goBack(by: hidden &+ 1, size: count)
     let flags = unsafe netdev_load_relaxed_u16(descriptors + (16 * Int(last.place) + 14))

@@ -50,7 +50,7 @@ extension BackendError {
   /// What to do about a failed system call: a want of descriptors has its own remedy, whatever the call was for.
   static func advice(for errno: CInt, otherwise: String) -> String {
     switch errno {
-    case EMFILE: "raise the limit of descriptors (ulimit -n), or close some"
+    case EMFILE: ErrorNumber.moreDescriptors
     case ENFILE: "raise the machine's limit of descriptors (/proc/sys/fs/file-max)"
     default: otherwise
     }

@@ -134,6 +134,42 @@ import Virtio
     #expect(driver.freeCount == setting.size && driver.failure == nil)
   }
 
+  @Test(
+    "Whether the device has anything left is known also with a new lap that is not published",
+    arguments: RingSetting.all([1, 2, 3, 8, 257]))
+  func usedUp(setting: RingSetting) throws {
+    switch setting.format {
+    case .split: try Self.runUsedUp(SplitDriverRing.self, SplitDeviceRing.self, setting)
+    case .packed: try Self.runUsedUp(PackedDriverRing.self, PackedDeviceRing.self, setting)
+    }
+  }
+
+  private static func runUsedUp<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>(
+    _: Driver.Type, _: Device.Type, _ setting: RingSetting
+  ) throws {
+    let place = try RingPlace(setting)
+    let memory = try place.memory()
+    var driver = try place.driver(Driver.self)
+    var device = try place.device(Device.self)
+    for lap in 0..<4 {
+      let added = driver.add(count: setting.size, writable: true) {
+        RingBuffer(address: RingPlace.bufferBase, length: 64, token: UInt64($0))
+      }
+      let isUsedUpBefore = driver.isUsedUp
+      #expect(added == setting.size && isUsedUpBefore == (lap > 0))
+      driver.publish()
+      let isUsedUpThen = driver.isUsedUp
+      #expect(!isUsedUpThen)
+      let chains = try device.take(max: setting.size, in: memory)
+      for chain in chains { device.pushUsed(chain, written: 1) }
+      device.publishUsed()
+      let isUsedUpAfter = driver.isUsedUp
+      #expect(chains.count == setting.size && isUsedUpAfter)
+      let back = try driver.reap(max: setting.size)
+      #expect(back.count == setting.size)
+    }
+  }
+
   @Test("A million chains of two in a packed ring of three: each lap changes the wrap counter inside a chain")
   func chained() throws {
     for inOrder in [false, true] {

@@ -40,16 +40,16 @@ final class Peer: @unchecked Sendable {
   private var isWorking = true
   private let bell = SimulatedBell()
   private let room = SimulatedBell()
-  /// The pair that it serves; none while it is dead.
-  private var pair: ObjectIdentifier?
+  /// The pair that it serves; none while it is dead. Held, as another one could have the place in memory of one that has gone.
+  private var pair: LyingPair?
   /// How many of the frames held have been looked at.
   private var taken = 0
   /// The newest frame of each flow in this life.
   private var newest: [Int: Int] = [:]
   /// What was given back, in any life, and what the program was told is lost.
   private var released: Set<Frame> = []
-  /// Called each time before it looks at what there is.
-  var beforeWork: (() -> Void)?
+  /// Called each time before it looks at what there is, and after it has delivered something.
+  var meanwhile: (() -> Void)?
 
   init(_ world: SimulatedWorld, _ plan: Plan, at side: any FarSide, pair index: Int = 0) {
     self.world = world
@@ -60,11 +60,13 @@ final class Peer: @unchecked Sendable {
 
   /// Lives: listens to the doorbells of the pair that there is now. On its loop.
   func live(_ pair: LyingPair) {
+    // Whoever closed the device was quicker.
+    guard !pair.isOver else { return }
     world.note("the peer lives")
-    self.pair = ObjectIdentifier(pair)
+    self.pair = pair
     taken = 0
     newest = [:]
-    pair.whenKicked = { [weak self] pair in if self?.pair == ObjectIdentifier(pair) { self?.ring() } }
+    pair.whenKicked = { [weak self] pair in if self?.pair === pair { self?.ring() } }
     pair.transmit.armKicks()
     pair.receive.armKicks()
     ring()
@@ -100,7 +102,7 @@ final class Peer: @unchecked Sendable {
     while number < count, isWorking {
       let frame = Frame(flow: flow, number: number)
       let isDone = await side.perform(pair: index) { [self] pair in
-        guard ObjectIdentifier(pair) == self.pair else { return false }
+        guard pair === self.pair, !pair.isOver else { return false }
         pair.receive.armKicks()
         return deliver(frame, to: pair)
       }
@@ -111,7 +113,9 @@ final class Peer: @unchecked Sendable {
 
   /// In one buffer, or in several where that was agreed.
   private func deliver(_ frame: Frame, to pair: LyingPair) -> Bool {
-    pair.deliver(frame.bytes, pieces: world.pieces(of: frame, for: pair))
+    guard pair.deliver(frame.bytes, pieces: world.pieces(of: frame, for: pair)) else { return false }
+    meanwhile?()
+    return true
   }
 
   /// Serves until `end`.
@@ -121,7 +125,7 @@ final class Peer: @unchecked Sendable {
       while isWorking {
         await plan.pause(world, microseconds: 2000)
         let isDone =
-          await side.perform(pair: index) { [self] in ObjectIdentifier($0) == pair ? serve($0) : true } ?? true
+          await side.perform(pair: index) { [self] in $0 === pair && !$0.isOver ? serve($0) : true } ?? true
         if isDone { break }
       }
     }
@@ -129,7 +133,7 @@ final class Peer: @unchecked Sendable {
 
   /// Some of what there is, in any order; true when nothing is left.
   private func serve(_ pair: LyingPair) -> Bool {
-    beforeWork?()
+    meanwhile?()
     note(pair)
     for _ in 0..<world.choose(below: taken + 1) {
       // One that has been looked at: others may come meanwhile.
@@ -194,7 +198,11 @@ private func drivePeer(
   let far = farSide(world, recovers: losses > 0, isSentAgain: isSentAgain)
   let peer = Peer(world, plan, at: far)
   defer { peer.end() }
-  let device = try await world.open(driver: driver(of: far))
+  // A device that is closed while a lost one goes on keeps its buffers from the pool for good: then nobody closes it early.
+  let livesOn = losses > 0 && world.chance(oneIn: 2)
+  let driver = driver(of: far)
+  let device = livesOn ? try await NetworkDevice.open(driver: driver) : try await world.open(driver: driver)
+  world.watch(device.pool)
   await far.perform { peer.live($0) }
   let service = Task.detached { await peer.work() }
   let queue = device.queues[0]
@@ -226,7 +234,7 @@ private func drivePeer(
   for _ in 0..<losses {
     if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(world.choose(below: 3000))) }
     far.isThere = world.chance(oneIn: 2)
-    if world.chance(oneIn: 2) {
+    if !livesOn || world.chance(oneIn: 2) {
       peer.die()
       far.lose { true }
     } else {
@@ -256,7 +264,7 @@ private func drivePeer(
   expectNoMisplacedKick(far, world)
 }
 
-/// Of a device that is told lost before it is. Used by the tasks of one world.
+/// Of a device that is told lost before it is, or of whatever else ends. Used by the tasks of one world.
 private final class Life: @unchecked Sendable {
   var isOver = false
 }
@@ -297,7 +305,7 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
   configuration.pool = try PacketPool(.init(slots: 128, slotSize: 2048, hugePages: false))
   let device = try await NetworkDevice.open(
     driver: driver(of: far), configuration: configuration)
-  let isConfirmed = world.chance(oneIn: 2)
+  let isConfirmed = world.chance(oneIn: 3)
   if isConfirmed { world.watch(device.pool) } else { far.resetBehaviour = .never }
   await far.perform { peer.live($0) }
   let service = Task.detached { await peer.work() }
@@ -315,8 +323,8 @@ private func closeUnderPeer(_ world: SimulatedWorld, _ plan: Plan) async throws 
       }
     }
   }
-  // Half of them right after the start.
-  try await Task.sleep(for: .microseconds(world.choose(below: world.chance(oneIn: 2) ? 300 : 2000)))
+  // Most of them right after the start.
+  try await Task.sleep(for: .microseconds(world.choose(below: world.chance(oneIn: 4) ? 2000 : 300)))
   let breaks = world.chance(oneIn: 4)
   if breaks { await far.perform { $0.needReset() } }
   do { try await device.close() } catch { if isConfirmed { world.find("close: \(error)") } }
@@ -425,8 +433,18 @@ private func cancelBeforeOthers(_ world: SimulatedWorld, _ plan: Plan) async thr
   wide.cancel()
   try await wide.value
   try await hold(early + 1)
-  await silent.perform { $0.releaseAll() }
-  try await narrow.value
+  // Where calls were refused it may come as late as it likes.
+  let life = Life()
+  let releases = Task.detached {
+    while !life.isOver {
+      await silent.perform { $0.releaseAll() }
+      try? await Task.sleep(for: .milliseconds(1))
+    }
+  }
+  let outcome = await narrow.result
+  life.isOver = true
+  await releases.value
+  try outcome.get()
   try await device.close()
 }
 

@@ -1,3 +1,5 @@
+internal import LibeventConcurrency
+
 /// Times of a program's own, such as round trips, by how long they took: sixteen parts for each power of two of a nanosecond, so
 /// that no quantile is off by more than a sixteenth.
 ///
@@ -58,9 +60,9 @@ public struct LatencyHistogram: Sendable, Hashable, CustomStringConvertible {
   public var description: String {
     guard total > 0 else { return "no samples" }
     let quantiles = [("median", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("99.9 %", 0.999)].map { name, fraction in
-      "\(name) \(Self.text(quantile(fraction) ?? .zero))"
+      "\(name) \((quantile(fraction) ?? .zero).inUnits)"
     }
-    return "\(total) samples: \(quantiles.joined(separator: ", ")), most \(Self.text(longest))"
+    return "\(total) samples: \(quantiles.joined(separator: ", ")), most \(longest.inUnits)"
   }
 
   /// A bar for each power of two that has times, the longest of so many characters.
@@ -72,7 +74,7 @@ public struct LatencyHistogram: Sendable, Hashable, CustomStringConvertible {
     return sums.filter { $0.count > 0 }.map { sum in
       let length = max(1, Int(Double(sum.count) / Double(most) * Double(max(1, width))))
       let bar = String(repeating: "#", count: length)
-      return "up to \(Self.text(.nanoseconds(Int64(clamping: sum.end))))\t\(sum.count)\t\(bar)\n"
+      return "up to \(Duration.nanoseconds(Int64(clamping: sum.end)).inUnits)\t\(sum.count)\t\(bar)\n"
     }.joined()
   }
 
@@ -88,27 +90,5 @@ public struct LatencyHistogram: Sendable, Hashable, CustomStringConvertible {
     guard bucket >= parts else { return UInt64(bucket) }
     let shift = UInt64(bucket / parts - 1)
     return (UInt64(parts + bucket % parts) << shift) | ((1 << shift) - 1)
-  }
-
-  /// Three digits and a unit.
-  private static func text(_ time: Duration) -> String {
-    var (value, unit) = (Double(time.nanosecondsRoundedDown), "ns")
-    for next in ["µs", "ms", "s"] where value >= 1000 {
-      value /= 1000
-      unit = next
-    }
-    if unit == "ns" || value >= 100 { return "\(Int(value.rounded())) \(unit)" }
-    let tenths = Int((value * 10).rounded())
-    return "\(tenths / 10).\(tenths % 10) \(unit)"
-  }
-}
-
-extension Duration {
-  /// Whole nanoseconds; 0 for what is negative, the greatest number for what is out of range.
-  fileprivate var nanosecondsRoundedDown: UInt64 {
-    // A duration of more seconds than there are numbers has no components.
-    let (seconds, attoseconds) = min(max(self, .zero), .seconds(Int64.max)).components
-    let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
-    return overflow ? .max : whole &+ UInt64(attoseconds / 1_000_000_000)
   }
 }

@@ -40,7 +40,7 @@ internal import CNetdevSystem
     nonmutating set { self[Self.place(of: number)] = newValue }
   }
 
-  /// Of the frames that failed: the ones that had been published, and that the device has no more.
+  /// Of the frames that failed: the ones that had been published.
   var failedInFlight: UInt64 {
     get { self[Self.failedInFlightWord] }
     nonmutating set { self[Self.failedInFlightWord] = newValue }

@@ -27,7 +27,7 @@ public struct QueueRates: Sendable, Hashable, CustomStringConvertible {
     {
       "\(Int(perSecond(packets).rounded())) packets/s \(name) (\(Self.bits(perSecond(bytes) * 8)))"
     }
-    let line = [way(\.packetsReceived, \.bytesReceived, "in"), way(\.packetsReleased, \.bytesSubmitted, "out")]
+    let line = [way(\.packetsReceived, \.bytesReceived, "in"), way(\.packetsSubmitted, \.bytesSubmitted, "out")]
     return ([line.joined(separator: ", ")] + change.troubles).joined(separator: "; ")
   }
 
@@ -62,7 +62,7 @@ extension QueueStatistics: CustomStringConvertible {
   /// One line: packets and bytes each way, and then whatever went wrong.
   public var description: String {
     let line =
-      "\(packetsReceived) packets in (\(bytesReceived) bytes), \(packetsReleased) out (\(bytesSubmitted) bytes)"
+      "\(packetsReceived) packets in (\(bytesReceived) bytes), \(packetsSubmitted) out (\(bytesSubmitted) bytes)"
     return ([line] + troubles).joined(separator: "; ")
   }
 

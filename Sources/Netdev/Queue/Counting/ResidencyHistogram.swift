@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import LibeventConcurrency
 
 /// How long frames were with the device, from publication to release: counts by powers of two of a nanosecond.
 ///
@@ -49,7 +50,7 @@ public struct ResidencyHistogram: Sendable, Hashable, CustomStringConvertible {
   /// One line for a person.
   public var description: String {
     guard let median = quantile(0.5), let tail = quantile(0.99) else { return "no frames sampled" }
-    return "\(total) frames sampled: half within \(median), 99 of 100 within \(tail)"
+    return "\(total) frames sampled: half within \(median.inUnits), 99 of 100 within \(tail.inUnits)"
   }
 }
 

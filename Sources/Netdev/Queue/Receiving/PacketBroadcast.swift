@@ -41,6 +41,8 @@ public final class BroadcastPackets: AsyncSequence, Sendable {
   public typealias Failure = Never
   private let source: BroadcastSource
   private let index: Int
+  /// Those that have been fetched and not handed out, the next one last.
+  private let atHand = Mutex<[Packet]>([])
 
   fileprivate init(_ source: BroadcastSource, _ index: Int) {
     self.source = source
@@ -58,22 +60,29 @@ public final class BroadcastPackets: AsyncSequence, Sendable {
   /// An iterator.
   public func makeAsyncIterator() -> Iterator { Iterator(packets: self) }
 
-  /// Fetches packets; elsewhere than on the queue's loop all that are there with one hop.
+  private func take() -> Packet? { atHand.withLock { $0.popLast() } }
+
+  /// The next one when these have been fetched, the oldest last. What another iterator has fetched meanwhile comes before them.
+  private func take(afterFetching fetched: [Packet]) -> Packet? {
+    atHand.withLock { packets in
+      packets.insert(contentsOf: fetched, at: 0)
+      return packets.popLast()
+    }
+  }
+
+  /// Fetches packets; elsewhere than on the queue's loop all that are there with one hop. What an iterator has fetched and not handed
+  /// out is the next one's.
   public struct Iterator: PacketIterator {
     fileprivate let packets: BroadcastPackets
-    /// Those that are here, the next one last.
-    private var atHand: [Packet] = []
-
-    fileprivate init(packets: BroadcastPackets) { self.packets = packets }
 
     /// The next packet that is here.
-    public mutating func takePacket() -> Packet? { atHand.popLast() }
+    public mutating func takePacket() -> Packet? { packets.take() }
 
     /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
     nonisolated(nonsending) public mutating func nextPacket() async -> Packet? {
-      if let packet = atHand.popLast() { return packet }
-      atHand = await packets.source.next(packets.index)
-      return atHand.popLast()
+      if let packet = packets.take() { return packet }
+      let fetched = await packets.source.next(packets.index)
+      return packets.take(afterFetching: fetched)
     }
   }
 }

@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import PacketFormats
 
 // Bursts that a program makes: frames of its own without an object a frame.
 extension NetworkQueue {
@@ -13,23 +14,24 @@ extension NetworkQueue {
   /// The frames hold what was in the buffers before, perhaps other frames: write all of them before they are sent. What the
   /// pool keeps for reception (`reserve`), and what senders of any of its queues wait for, stays there.
   ///
-  /// - Parameter count: frames wanted, 1 to 64; the burst has fewer when the pool has no more of them to spare.
-  /// - Parameter length: bytes of each; frames longer than a buffer lie in several.
+  /// - Parameter count: frames wanted, 64 at most; the burst has fewer when the pool has no more of them to spare, and none when none
+  ///   are wanted.
+  /// - Parameter length: bytes of each; frames longer than a buffer lie in several. Longer than ``maximumFrameLength``, by four bytes
+  ///   for each of up to two VLAN tags, they must be written with such tags: without them they fail when they are submitted.
   /// - Throws: `frameTooLong` when the device takes no such frame; `outOfMemory` when there is no buffer to spare:
   ///   some are when frames in flight have been released (`releases` tells). `closed` or the cause when the queue has ended.
   public func makeBurst(count: Int, length: Int) throws(NetworkDeviceError) -> PacketBurst {
     if let end = turn.end { throw end }
-    guard length >= 0, length <= maximumFrameLength else {
-      throw NetworkDeviceError(
-        .frameTooLong, "makeBurst", offered: "\(length) bytes", advice: "this device takes up to \(maximumFrameLength)")
+    guard length >= 0, length <= FrameLimit(untagged: maximumFrameLength).longest else {
+      throw .tooLong(length, maximumFrameLength, "makeBurst")
     }
     let buffers = pool.buffersNeeded(for: length)
-    let wanted = min(max(count, 1), BurstBlock.capacity, LocalSlots.capacity / buffers) * buffers
+    let wanted = min(max(count, 0), BurstBlock.capacity, LocalSlots.capacity / buffers) * buffers
     let taken = turn.takeFreeSlots(wanted) / buffers
-    guard taken > 0 else {
+    guard taken > 0 || count <= 0 else {
       throw NetworkDeviceError(
         .outOfMemory, "makeBurst", offered: "the pool has no buffer to spare",
-        advice: "make the pool larger, or wait for releases")
+        advice: "wait for releases, or open the device with `keptPackets`")
     }
     return unsafe PacketBurst(queue: self, block: turn.makeBlock(ofFrames: taken, buffers: buffers, length: length))
   }
@@ -71,13 +73,15 @@ extension QueueTurn {
     let slots = unsafe local.pointee.slots.advanced(by: first)
     let entries = unsafe block.pointee.entries
     let headroom = pool.configuration.headroom
+    // Whether a longer one has the tags for it is to be looked at when it is sent.
+    let isPlain = unsafe length <= Int(frames.pointee.maximumFrame)
     for position in 0..<count {
       let slot = unsafe slots[position]
       let record = unsafe frames.pointee.records.advanced(by: Int(slot))
       unsafe record.pointee.unpoison()
       unsafe record.pointee.home = local
       unsafe record.pointee.setFrame(offset: headroom, length: length)
-      unsafe entries[position] = FrameEntry(slot: slot)
+      unsafe entries[position] = FrameEntry(slot: slot, isPlain: isPlain)
     }
     unsafe block.pointee.count = count
     return unsafe block

@@ -133,13 +133,13 @@ extension NetworkQueue {
 
   private nonisolated func tryFromOutside(_ packet: consuming Packet) throws(NetworkDeviceError) -> Packet? {
     guard let refused = mailbox.tryOffer(consume packet) else { return nil }
-    guard !mailbox.isOver else { throw .endedMeanwhile("trySubmit") }
+    if let end = mailbox.end { throw end }
     mailbox.note(refused: 1)
     return refused
   }
 
   private nonisolated func tryFromOutside(_ burst: consuming PacketBurst) throws(NetworkDeviceError) -> PacketBurst? {
-    guard !mailbox.isOver else { throw .endedMeanwhile("trySubmit") }
+    if let end = mailbox.end { throw end }
     var taken = 0
     while let packet = burst.takeFirst(&taken) {
       guard canSend(packet) else {
@@ -222,11 +222,5 @@ extension PacketBurst {
     // The owner of a slot owns one reference to the object that travels with it.
     _ = unsafe Unmanaged.passRetained(packet.object)
     position -= 1
-  }
-}
-
-extension NetworkDeviceError {
-  static func endedMeanwhile(_ operation: String) -> NetworkDeviceError {
-    NetworkDeviceError(.closed, operation, offered: "the queue has ended")
   }
 }

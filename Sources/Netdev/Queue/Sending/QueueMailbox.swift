@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Synchronization
 
@@ -20,7 +21,9 @@ final class QueueMailbox: Sendable {
     /// Addresses of blocks of received frames that nobody has used.
     var returned: [UInt] = []
     var isOpen = true
-    var hasEnded = false
+    /// Why the queue has ended.
+    var end: NetworkDeviceError?
+    var hasEnded: Bool { end != nil }
     var isDeferring = false
     /// Packets copied on their way here since the loop last asked.
     var copied: UInt64 = 0
@@ -92,14 +95,19 @@ final class QueueMailbox: Sendable {
       wakeUps.add(1, ordering: .relaxed)
       return true
     }
-    if wakes { loop.wake() }
+    guard wakes else { return }
+    #if Testing
+    // The loop may find the packet by itself, or fall asleep on it, before it is woken.
+    netdev_fault_place()
+    #endif
+    loop.wake()
   }
 
   /// From any thread: packets that may be left now.
   var room: Int { state.withLock { $0.isOpen ? Self.capacity - $0.packets.count : 0 } }
 
-  /// From any thread: the queue has ended.
-  var isOver: Bool { state.withLock { $0.hasEnded } }
+  /// From any thread: why the queue has ended; nil while it goes on.
+  var end: NetworkDeviceError? { state.withLock { $0.end } }
 
   /// From any thread: packets that whoever does not wait found no room for, and frames that the device never takes.
   func note(refused count: Int = 0, failed frames: Int = 0) {
@@ -147,10 +155,10 @@ final class QueueMailbox: Sendable {
   }
 
   /// Nothing is taken any more.
-  func end() {
+  func end(_ cause: NetworkDeviceError) {
     state.withLock { state in
       state.isOpen = false
-      state.hasEnded = true
+      state.end = cause
     }
   }
 

@@ -145,6 +145,6 @@ extension QueueTurn {
       .outOfMemory, "send",
       offered:
         "no buffers for \(count) bytes came free in \(NetworkQueue.bufferPatience): packets that the program keeps, or receive rings, hold them all",
-      advice: "let packets go, or make the pool larger")
+      advice: "let packets go, or open the device with `keptPackets`")
   }
 }

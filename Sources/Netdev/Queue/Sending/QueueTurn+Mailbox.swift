@@ -64,8 +64,8 @@ extension QueueTurn {
   }
 
   /// The queue has ended: what has not been published fails.
-  func failSubmissions() {
-    mailbox.end()
+  func failSubmissions(_ cause: NetworkDeviceError) {
+    mailbox.end(cause)
     statistics.packetsFailed &+= UInt64(backlog.count)
     backlog = []
     takeReturned()

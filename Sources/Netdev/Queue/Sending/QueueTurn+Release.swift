@@ -29,7 +29,8 @@ extension QueueTurn {
     updateCredits()
   }
 
-  @inline(never) private func tellWatchers() {
+  /// Something was released, or has failed.
+  @inline(never) func tellWatchers() {
     while let watcher = watchers.popFirst() { watcher.settle(.granted) }
   }
 

@@ -122,7 +122,7 @@ extension NetworkQueue {
     }
     if case .failure = result, deadline.hasPassed {
       throw NetworkDeviceError(
-        .timedOut, "withDeadline", offered: "it took longer than \(limit.bounded)",
+        .timedOut, "withDeadline", offered: "it took longer than \(limit.inUnits)",
         advice: "what it waited for is the device's affair, or give it more time")
     }
     return try result.get()

@@ -4,7 +4,7 @@ internal import LibeventConcurrency
 // For event loops that are not ours: a descriptor that they can watch.
 extension NetworkQueue {
   /// A descriptor for event loops that are not ours (`poll`, epoll, libevent, a Dispatch source): it becomes readable when
-  /// frames have come in, when buffers have been released, and when the queue ends.
+  /// frames have come in, when buffers have been released or frames have failed, and when the queue ends.
   ///
   /// Whoever watches it reads its eight bytes, then takes what there is (`receiveBurstIfAny`) until there is nothing more:
   /// it becomes readable again only for what comes after that. The queue owns the descriptor and closes it when it goes.
@@ -31,7 +31,8 @@ extension NetworkQueue {
 struct PollableState {
   let descriptor: CInt
   var received: UInt64 = 0
-  var released: UInt64 = 0
+  /// Released or failed.
+  var settled: UInt64 = 0
 }
 
 extension QueueTurn {
@@ -39,12 +40,13 @@ extension QueueTurn {
   func signalPollable() {
     guard var pollable else { return }
     if readyCount == 0 { takeReceived() }
+    let settled = statistics.packetsReleased &+ statistics.packetsFailed
     guard
       (readyCount > 0 && pollable.received != statistics.packetsReceived)
-        || pollable.released != statistics.packetsReleased
+        || pollable.settled != settled
     else { return }
     pollable.received = statistics.packetsReceived
-    pollable.released = statistics.packetsReleased
+    pollable.settled = settled
     self.pollable = pollable
     _ = netdev_eventfd_signal(pollable.descriptor)
   }

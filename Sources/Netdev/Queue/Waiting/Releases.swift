@@ -4,14 +4,18 @@ extension NetworkQueue {
   public struct ReleaseEvent: Sendable, Hashable {
     /// Frames whose buffers the device has released since the queue was opened.
     public let released: UInt64
-    /// Frames that failed since then.
+    /// Frames that failed since then: ``QueueStatistics/packetsFailed``.
     public let failed: UInt64
     /// Frames that the device holds now.
     public let inFlight: Int
+
+    /// Frames of which nothing more will be heard: who has seen as many has seen all.
+    fileprivate var settled: UInt64 { released &+ failed }
   }
 
-  /// An event whenever the device has released buffers: several releases in one turn of the loop are one event, and events
-  /// that nobody waited for are one too. It ends with the queue. Any number of tasks may iterate, from anywhere.
+  /// An event whenever the device has released buffers, or frames that were accepted have failed: several in one turn of the loop
+  /// are one event, and events that nobody waited for are one too. It ends with the queue; what failed with it is told before. Any
+  /// number of tasks may iterate, from anywhere.
   ///
   /// Deadline: none. Cancellation ends the iteration at once.
   public nonisolated var releases: Releases { Releases(queue: self) }
@@ -24,7 +28,7 @@ extension NetworkQueue {
     public typealias Failure = Never
     fileprivate let queue: NetworkQueue
 
-    /// An iterator that sees releases from the next one on.
+    /// An iterator that sees events from the next one on.
     public func makeAsyncIterator() -> Iterator { Iterator(queue: queue) }
 
     /// Waits for releases.
@@ -37,28 +41,39 @@ extension NetworkQueue {
       /// The next event, or nil at the end or when the task is cancelled. Without a deadline.
       public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async -> ReleaseEvent? {
         let event = await queue.nextRelease(after: seen)
-        seen = event?.released
+        seen = event?.settled
         return event
       }
     }
   }
 
   private func nextRelease(after seen: UInt64?) async -> ReleaseEvent? {
-    if Task.isCancelled { return nil }
-    if let seen, turn.statistics.packetsReleased > seen { return turn.releaseEvent }
-    if turn.isFinished { return nil }
-    let waiter = turn.waiters.take(.event)
-    turn.watchers.append(waiter)
-    turn.interestChanged()
-    let outcome = await wait(waiter)
-    if case .granted = outcome { return turn.releaseEvent }
-    return nil
+    guard !Task.isCancelled else { return nil }
+    let seen = seen ?? releaseEvent.settled
+    while releaseEvent.settled == seen {
+      guard !turn.isFinished else { return nil }
+      let waiter = turn.waiters.take(.event)
+      turn.watchers.append(waiter)
+      turn.interestChanged()
+      // What ends the wait otherwise is the queue, of which something may be left to tell, or the task.
+      if case .failed = await wait(waiter), Task.isCancelled { return nil }
+    }
+    return releaseEvent
+  }
+
+  /// As it is now; on the loop.
+  private var releaseEvent: ReleaseEvent {
+    ReleaseEvent(
+      released: counters.packetsReleased, failed: counters.packetsFailed &+ mailbox.refusals.failed, inFlight: inFlight)
   }
 }
 
 extension QueueTurn {
-  var releaseEvent: NetworkQueue.ReleaseEvent {
-    NetworkQueue.ReleaseEvent(
-      released: statistics.packetsReleased, failed: statistics.packetsFailed, inFlight: unsafe frames.pointee.inFlight)
+  /// At the end of a turn in which nothing was released: tells whoever waits for releases that frames have failed.
+  func tellOfFailures() {
+    let failed = statistics.packetsFailed
+    guard failed != failuresTold else { return }
+    failuresTold = failed
+    tellWatchers()
   }
 }

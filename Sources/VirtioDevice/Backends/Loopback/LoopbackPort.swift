@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import Virtio
 
 /// One pair of the loopback: each frame that the driver transmits goes back to it on its receive ring.
@@ -33,6 +34,9 @@ final class LoopbackPort: BackendPort {
   private func relay<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, upTo limit: Int) -> Int {
     // Buffers in hand were taken first and are used first.
     guard rings.handStart == rings.handEnd else { return 0 }
+    #if Testing
+    if unsafe netdev_fault_is_planted("carried-twice") { return 0 }
+    #endif
     let headerLength = VirtioNetHeader.size
     var bytes = 0
     let count = rings.transmit.relay(to: &rings.receive, max: limit, in: rings.memory) { source, room in
@@ -55,6 +59,9 @@ final class LoopbackPort: BackendPort {
   @inline(never)
   private func carry<Ring: DeviceRing & ~Copyable>(_ chain: DescriptorChain, _ rings: inout EngineRings<Ring>) -> Bool {
     guard let reason = rings.deliver(frameOf: chain) else {
+      #if Testing
+      if unsafe netdev_fault_is_planted("carried-twice") { _ = rings.deliver(frameOf: chain) }
+      #endif
       rings.release(chain, frameLength: chain.readableLength - VirtioNetHeader.size)
       return true
     }

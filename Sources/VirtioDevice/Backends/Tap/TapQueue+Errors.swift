@@ -74,14 +74,15 @@ extension TapQueue {
       return BackendError(
         .inUse, operation, errno: errno,
         advice: "another process, or a device of this one that is not closed yet, has this interface, or it is not a "
-          + "\(kind.word): take another name")
+          + "\(kind.word): take another name, or open an interface that is none by packet:\(name)")
     case EINVAL:
       return BackendError(
         .invalidConfiguration, operation, errno: errno,
         advice: count > 1
           ? "an interface of this name exists and is not a \(kind.word) with several queues: take another name or one "
             + "queue, or make it with ip tuntap add dev \(name) mode \(kind.mode) multi_queue"
-          : "an interface of this name exists and is not a \(kind.word): take another name")
+          : "an interface of this name exists and is not a \(kind.word): take another name, or open it by packet:\(name)"
+      )
     case E2BIG:
       return BackendError(
         .notOffered, operation, errno: errno,
