@@ -270,7 +270,9 @@ let package = Package(
       swiftSettings: rules),
     .testTarget(
       name: "ResponderTests",
-      dependencies: ["ReferenceFrames", "NetdevTesting", "Responder", "PacketFormats", "Netdev", "LibeventConcurrency"],
+      dependencies: [
+        "ReferenceFrames", "NetdevTesting", "Responder", "PacketFormats", "Netdev", "LibeventConcurrency",
+      ],
       swiftSettings: rules),
     .testTarget(
       name: "VirtioDeviceTests",

@@ -139,7 +139,9 @@ import Testing
         await Task.yield()
       }
     }
-    try await eventually("what found no room is counted") { wired.devices[1].totalStatistics.packetsRefused == 200 - 63 }
+    try await eventually("what found no room is counted") {
+      wired.devices[1].totalStatistics.packetsRefused == 200 - 63
+    }
     await wired.drivers[1].deliver(try Self.datagram(from: 1, to: Self.host(0), in: pool))
     let routed = try await wired.drivers[0].nextSent()
     #expect(try UDPFrame.decode(routed.raw).flow.source == Self.host(1))

@@ -153,7 +153,8 @@ final class QueueTurn {
 
   init(
     _ driver: any QueueDriver, signals: SignalTarget, mailbox: QueueMailbox, counters: QueueCounters,
-    loop: LoopExecutor, pool: PacketPool, maximumFrame: Int, busyPoll: Duration, tell: @escaping @Sendable (QueueNotice) -> Void,
+    loop: LoopExecutor, pool: PacketPool, maximumFrame: Int, busyPoll: Duration,
+    tell: @escaping @Sendable (QueueNotice) -> Void,
     onBroken: @escaping @Sendable (NetworkDeviceError) -> Void
   ) {
     self.driver = driver

@@ -260,7 +260,8 @@ extension TapBackendTests {
         #expect(throws: BackendError.self) {
           _ = try backend.makePort(
             PortRequest(
-              pair: 0, loop: try HandTurnedLoop.withEvents().loop, format: FrameFormat(.version1), macAddress: MACAddress(rawValue: 2)))
+              pair: 0, loop: try HandTurnedLoop.withEvents().loop, format: FrameFormat(.version1),
+              macAddress: MACAddress(rawValue: 2)))
         }
       }
     }
