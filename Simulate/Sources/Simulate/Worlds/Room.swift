@@ -87,7 +87,7 @@ private func promiseRoom(_ world: SimulatedWorld, _ plan: Plan) async throws {
         let count = flow == 0 ? 1 : 1 + world.choose(below: 6)
         try await queue.run { queue in
           var burst = try queue.makeBurst(count: count, length: 60)
-          burst.forEach { bytes in Frame(flow: flow, number: 7 * number).write(to: &bytes) }
+          burst.forEach { bytes in Frame(flow: flow, number: 7 * (number % 1000)).write(to: &bytes) }
           try await queue.send(burst)
           let (room, inFlight) = (queue.transmitRoom, queue.inFlight)
           if room + inFlight > size {
