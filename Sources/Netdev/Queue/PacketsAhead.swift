@@ -1,3 +1,5 @@
+internal import CNetdevSystem
+
 /// Packets that an iterator outside the queue's loop has been given ahead, a burst at a time: one hop for all of them.
 ///
 /// They belong to the queue: what the iterator has not handed out when it goes returns to the front of what is at hand.
@@ -70,6 +72,13 @@ extension QueueCore {
     unsafe joined.pointee.entries.advanced(by: count).update(
       from: ready.pointee.entries.advanced(by: state.pointee.readyHead), count: left)
     unsafe joined.pointee.count = count + left
+    #if Testing
+    if unsafe netdev_fault_is_planted("returned-behind") {
+      let rest = unsafe ready.pointee.entries.advanced(by: state.pointee.readyHead)
+      unsafe joined.pointee.entries.update(from: rest, count: left)
+      unsafe joined.pointee.entries.advanced(by: left).update(from: block.pointee.entries, count: count)
+    }
+    #endif
     unsafe state.pointee.ready = joined
     unsafe state.pointee.readyHead = 0
     unsafe BurstBlock.free(ready)

@@ -63,8 +63,14 @@ extension QueueCore {
 
   /// Looks for released buffers before a task suspends for them: publishes and rings, lets devices of this loop take their
   /// turn, and takes what has been released. Within the turn's budget.
+  ///
+  /// Whoever does not wait calls it, too, and may do so under a lock of his own.
   func pumpReleases() {
     guard isOpen, !turnIsSpent else { return }
+    #if Testing
+    netdev_fault_forbid_places(true)
+    defer { netdev_fault_forbid_places(false) }
+    #endif
     takeReleased()
     flush()
     refill()
