@@ -23,10 +23,13 @@ if [ "$1" = planted ]; then
     echo "no call was refused"
     status=1
   fi
-  for fault in lost-recheck forgotten-doorbell double-completion missing-rearm ignored-loss start-crosses-reset \
+  for fault in lost-transmit-recheck lost-receive-recheck forgotten-doorbell double-completion missing-rearm \
+    ignored-loss start-crosses-reset \
     bound-not-renewed starving-unregistered freed-elsewhere leaked-waiter overtaken-frame unheard-loss deaf-listener \
     endless-pause foreign-header no-turns early-send early-return unheard-link kept-room untold-loss lost-buffer \
-    device-lost-recheck blind-sleep carried-twice second-queue-reversed other-chance; do
+    device-lost-recheck blind-sleep carried-twice second-queue-reversed lost-merged lost-first early-batch \
+    forgotten-tap-buffers forgotten-tun-buffers forgotten-udp-buffers unwoken-return returned-behind endless-deferring \
+    deaf-consumer unwished-room promised-twice other-chance; do
     # That a seed gives two traces is seen by running it twice.
     twice=()
     [ $fault = other-chance ] && twice=(--twice)

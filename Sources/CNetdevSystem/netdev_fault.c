@@ -13,6 +13,7 @@ bool netdev_fault_is_planted(const char *name) {
 }
 void netdev_fault_set_place(void (*hold)(void)) { (void)hold; }
 void netdev_fault_place(void) {}
+void netdev_fault_forbid_places(bool forbidden) { (void)forbidden; }
 void netdev_fault_set_chooser(int (*choose)(const char *call, bool cuts)) { (void)choose; }
 bool netdev_fault_refuses(const char *function, const char *call, const void *caller) {
   (void)function, (void)call, (void)caller;
@@ -136,8 +137,12 @@ static __thread void (*thread_place)(void);
 
 void netdev_fault_set_place(void (*hold)(void)) { thread_place = hold; }
 
+static __thread unsigned thread_forbidden;
+
+void netdev_fault_forbid_places(bool forbidden) { thread_forbidden += forbidden ? 1 : -1u; }
+
 void netdev_fault_place(void) {
-  if (thread_place) thread_place();
+  if (thread_place && thread_forbidden == 0) thread_place();
 }
 
 static __thread int (*thread_chooser)(const char *call, bool cuts);

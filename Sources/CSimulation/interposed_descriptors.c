@@ -1,7 +1,9 @@
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -11,6 +13,7 @@
 
 #include "CSimulation.h"
 #include "interposed.h"
+#include "simulated_objects.h"
 
 // Descriptors that a world's thread has opened, and nobody has closed: those of other threads are none of its. What is memory only
 // is left out, which the library keeps as long as a device may still write to it.
@@ -21,7 +24,12 @@ static atomic_bool opened[MOST];
 static int beyond;
 
 int interposed_opened(int descriptor) {
-  if (descriptor < 0 || descriptor >= MOST || !interposed_world()) return descriptor;
+  if (descriptor < 0 || descriptor >= MOST) return descriptor;
+  if (!interposed_world()) {
+    // What had this number before is closed, wherever.
+    interposed_closed(descriptor);
+    return descriptor;
+  }
   atomic_store(&opened[descriptor], true);
   if (descriptor >= beyond) beyond = descriptor + 1;
   return descriptor;
@@ -46,8 +54,11 @@ int simulation_descriptor_left(int from, char *kind, size_t room) {
     if (!atomic_load(&opened[descriptor])) continue;
     // Closed inside of the C library.
     if (!read_kind(descriptor, kind, room)) continue;
-    // The number of a socket is another one each time.
-    kind[strcspn(kind, "[")] = 0;
+    // The number of a socket or a pipe is another one each time.
+    if (strncmp(kind, "anon_inode:", 11) != 0) kind[strcspn(kind, "[")] = 0;
+    const struct object *object = simulated_object(descriptor);
+    static const char *const words[] = {[TAP_QUEUE] = "/dev/net/tun", [LINK_SOCKET] = "a link socket", [INTERNET_SOCKET] = "a UDP socket"};
+    if (object) snprintf(kind, room, "%s", words[object->kind]);
     return descriptor;
   }
   return -1;
@@ -64,6 +75,38 @@ int eventfd(unsigned count, int flags) { return interposed_opened(ORIGINAL(event
 int timerfd_create(clockid_t clock, int flags) { return interposed_opened(ORIGINAL(timerfd_create, clock, flags)); }
 int epoll_create1(int flags) { return interposed_opened(ORIGINAL(epoll_create1, flags)); }
 int dup(int descriptor) { return interposed_opened(ORIGINAL(dup, descriptor)); }
+
+int dup2(int descriptor, int wanted) {
+  // One that was open before is no further one.
+  bool was_open = ORIGINAL(fcntl, wanted, F_GETFD) >= 0;
+  int result = ORIGINAL(dup2, descriptor, wanted);
+  return was_open ? result : interposed_opened(result);
+}
+
+int creat(const char *path, mode_t mode) { return interposed_opened(ORIGINAL(creat, path, mode)); }
+int mkstemp(char *template) { return interposed_opened(ORIGINAL(mkstemp, template)); }
+
+FILE *fopen(const char *restrict path, const char *restrict mode) {
+  FILE *file = ORIGINAL(fopen, path, mode);
+  if (file) interposed_opened(fileno(file));
+  return file;
+}
+
+int fclose(FILE *file) {
+  interposed_closed(fileno(file));
+  return ORIGINAL(fclose, file);
+}
+
+DIR *opendir(const char *path) {
+  DIR *folder = ORIGINAL(opendir, path);
+  if (folder) interposed_opened(dirfd(folder));
+  return folder;
+}
+
+int closedir(DIR *folder) {
+  interposed_closed(dirfd(folder));
+  return ORIGINAL(closedir, folder);
+}
 
 int accept(int listener, struct sockaddr *restrict name, socklen_t *restrict length) {
   return interposed_opened(ORIGINAL(accept, listener, name, length));

@@ -279,8 +279,6 @@ bool simulated_tap_make(const char *name, bool multi_queue, bool is_tun, int mtu
   return interface != NULL;
 }
 
-bool simulated_tap_exists(const char *name) { return find(name) != NULL; }
-
 int simulated_tap_queues(const char *name) {
   struct interface *interface = find(name);
   int attached = 0, detached = 0;

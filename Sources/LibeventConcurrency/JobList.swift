@@ -30,7 +30,7 @@
   static func setTag(_ address: UInt, _ tag: UInt) { unsafe word(address, tagOffset).pointee = tag }
 }
 
-/// First in, first out; touched by one thread.
+/// First in, first out; touched by one thread. `Models/Sources/LibeventConcurrency/StandIns.swift` has a stand-in of it and of `JobLinks`.
 struct JobList {
   private var head: UInt = 0
   private var tail: UInt = 0

@@ -137,6 +137,8 @@ final class LoopInlet: Sendable {
     }
   }
 
+  var hasDiscarded: Bool { discarded.withLock { $0?.isEmpty == false } }
+
   /// The loop has ended its events: nobody need tell it of any.
   func close() { discarded.withLock { $0 = nil } }
 
@@ -174,6 +176,9 @@ final class LoopInlet: Sendable {
   /// Relaxed: who still sees the loop asleep wakes it once too often, or finds by the exchange that it need not; and before
   /// it sleeps again the loop looks again.
   func endSleep() { isSleeping.store(false, ordering: .relaxed) }
+
+  /// A loop that never turns again: each that leaves something wakes it.
+  func sleepForGood() { isSleeping.store(true, ordering: .sequentiallyConsistent) }
 
   /// Counts a turn in which so many jobs ran.
   func countTurn(_ turn: UInt64, jobs count: Int) {

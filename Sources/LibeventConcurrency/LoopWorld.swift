@@ -159,6 +159,20 @@ package enum LoopWorlds {
     }
   }
 
+  /// The world is over, and never turns the loop again. Whoever leaves something for it wakes it from here on.
+  package func retire() {
+    if let core = unsafe core { unsafe inlet.drain(into: &core.pointee.jobs) }
+    _ = inlet.takeDiscarded()
+    inlet.sleepForGood()
+  }
+
+  /// After `retire`, from any thread that has woken it: somebody has left a job or asked for a turn. That a handle or the executor goes
+  /// asks for nothing.
+  package func isAwaitedInVain() -> Bool {
+    inlet.sleepForGood()
+    return inlet.hasJobs || !inlet.shallStop && !inlet.hasDiscarded
+  }
+
   private func finish() -> Step {
     if let core = unsafe core { unsafe LoopCore.free(core) }
     unsafe core = nil

@@ -36,6 +36,15 @@ extension VirtioQueuePair where Ring: ~Copyable {
       return count
     }
     #endif
+    #if Testing
+    if unsafe netdev_fault_is_planted("lost-first") {
+      let count = try reapReceived(into: &entries)
+      guard count > 1 else { return count }
+      repost(entries[0].slot)
+      for place in 1..<count { entries[place - 1] = entries[place] }
+      return count - 1
+    }
+    #endif
     return try reapReceived(into: &entries)
   }
 
@@ -159,6 +168,12 @@ extension VirtioQueuePair where Ring: ~Copyable {
       slots.append(slot: nextSlot, offset: headerOffset, length: Int(next.written), to: slot, last: last)
       last = nextSlot
     }
+    #if Testing
+    if buffers > 1, unsafe rings.pointee.receive.hasUsed, unsafe netdev_fault_is_planted("lost-merged") {
+      repost(slot)
+      return false
+    }
+    #endif
     guard slots.admits(frameIn: slot, maximumLength: maximumFrame) else {
       noteTooLong(total)
       repost(slot)

@@ -291,9 +291,17 @@ extension VirtioQueuePair where Ring: ~Copyable {
     if isSuspended { return pending }
     if received {
       if unsafe rings.pointee.receive.armInterrupt() { pending = true }
+      #if Testing
+      if unsafe netdev_fault_is_planted("lost-receive-recheck") {
+        pending = backlogWaits(received: received, released: released)
+      }
+      #endif
     } else {
       unsafe rings.pointee.receive.disarmInterrupt()
     }
+    #if Testing
+    let pendingBefore = pending
+    #endif
     switch released {
     case .never: unsafe rings.pointee.transmit.disarmInterrupt()
     case .next:
@@ -304,7 +312,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
     case .most: if unsafe rings.pointee.transmit.armInterruptDelayed() { pending = true }
     }
     #if Testing
-    if unsafe netdev_fault_is_planted("lost-recheck") { return false }
+    if unsafe netdev_fault_is_planted("lost-transmit-recheck") { return pendingBefore }
     #endif
     return pending
   }

@@ -1,3 +1,5 @@
+import CNetdevSystem
+import Foundation
 import Glibc
 import LibeventConcurrency
 import NetdevDevices
@@ -36,7 +38,8 @@ import Testing
         }.detach()
       }
     }
-    #expect(found.contains { $0.contains("resumed a task of the world") }, "\(found)")
+    #expect(found.first?.hasSuffix("resumed a task of the world") == true, "who did it comes first: \(found)")
+    #expect(found.last == "task 1 'the body' escaped", "\(found)")
   }
 
   /// A thread that holds an actor goes on with the world's task that has come to it meanwhile. Of one that holds it for longer than
@@ -75,7 +78,7 @@ import Testing
       try await Task.sleep(for: .seconds(1))
       try await device.close()
     }
-    #expect(found.contains { $0.contains("woke loop") }, "\(found)")
+    #expect(found.contains { $0.hasSuffix("woke the loop 'loopback/0'") }, "\(found)")
   }
 
   @Test func `a task for the main actor`() async {
@@ -103,6 +106,69 @@ import Testing
     #expect(foundOpen.contains { $0.contains("is still held at the end") }, "\(foundOpen)")
   }
 
+  @Test func `a wait for ever names the tasks and the interfaces that it knows of`() async {
+    let report = await Simulation(seed: 1).observe { world in
+      let interface = world.makeInterface("tap0")
+      let port = world.port(7000)
+      let ended = world.task("the first") {}
+      let waiting = world.task("the second") { _ = await interface?.next() }
+      let other = world.task("the third") { _ = await port.next() }
+      _ = await (ended.result, waiting.result, other.result)
+    }
+    #expect(
+      report.findings == [
+        "a wait for ever: nothing is to be done, and no timer is set; tasks that have not ended: 'the second', 'the third'; "
+          + "somebody waits for what comes to the interface tap0 and to the port 7000"
+      ], "\(report)")
+    for name in ["task 1 'the body'", "task 2 'the first'", "task 3 'the second'"] {
+      #expect(report.trace.contains { $0.hasSuffix("pool: \(name)") }, "\(report)")
+    }
+  }
+
+  @Test func `a task has its name`() async throws {
+    let name = try await Simulation(seed: 1).run { world in try await world.task("the sender") { Task.name }.value }
+    #expect(name == "the sender")
+  }
+
+  /// Each member of a world, used by a thread that goes on with the body because it held an actor: a finding, and nothing else.
+  @Test(arguments: Self.uses) func `the world, used from another thread`(_ use: Use) async {
+    let actor = Held()
+    let holding = Task.detached { await actor.holdUntilWanted() }
+    while !actor.isHeld.load(ordering: .acquiring) { try? await Task.sleep(for: .milliseconds(1)) }
+    let report = await Simulation(seed: 1).observe { world in
+      actor.isWanted.store(true, ordering: .releasing)
+      await actor.touch { use.use(world) }
+    }
+    #expect(report.findings.first?.contains(use.word) == true, "\(report)")
+    await holding.value
+    let own = await Simulation(seed: 1).observe { world in await Held().touch { use.use(world) } }
+    #expect(own.findings == (use.word == "says: found" ? ["found"] : []), "\(own)")
+  }
+
+  struct Use: Sendable, CustomTestStringConvertible {
+    let word: String
+    let use: @Sendable (SimulatedWorld) -> Void
+    var testDescription: String { word }
+  }
+
+  private static let uses: [Use] = [
+    Use(word: "draws from the world's chance") { _ = $0.choose(below: 2) },
+    Use(word: "draws from the world's chance") { _ = $0.chance(oneIn: 2) },
+    Use(word: "says what may happen") { $0.mayHappen("it") {} },
+    Use(word: "writes in the world's trace") { $0.note("a word") },
+    Use(word: "says: found") { $0.find("found") },
+    Use(word: "reads the world's clock") { _ = $0.now },
+    Use(word: "reads what has happened") { _ = $0.happened },
+    Use(word: "asks whether the world is calm") { _ = $0.isCalm },
+    Use(word: "counts the world's refusals") { _ = $0.refusals },
+    Use(word: "makes an interface of the world") { _ = $0.makeInterface("tap0") },
+    Use(word: "takes a port of the world") { _ = $0.port(7000) },
+    Use(word: "begins a task of the world's") { _ = $0.task("a task") {} },
+    Use(word: "tells the world of a pool") { world in
+      if let pool = try? PacketPool() { world.watch(pool) }
+    },
+  ]
+
   @Test func `a descriptor that is left open, and not one that another thread opens meanwhile`() async {
     let kept = Kept()
     let found = await findings { _ in
@@ -113,6 +179,47 @@ import Testing
     for descriptor in kept.descriptors { close(descriptor) }
     #expect(found.count == 1 && found[0].hasPrefix("3 descriptors are left open: "), "\(found)")
     #expect(found.first?.contains("/dev/null") == true && found.first?.contains("/dev/zero") == false, "\(found)")
+  }
+
+  @Test func `a descriptor that the C library opens inside of itself, and one that it has closed`() async {
+    let path = FileManager.default.temporaryDirectory.appending(path: "left-\(getpid())").path
+    let kept = Kept()
+    let found = await findings { _ in
+      var template = Array("\(path)-XXXXXX".utf8CString)
+      kept.descriptors = unsafe [creat(path, 0o600), mkstemp(&template), dup2(0, 900)]
+      kept.names = [path, String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)]
+      unsafe (kept.file, kept.folder) = (fopen("/dev/null", "r"), opendir("/dev"))
+      if let file = unsafe fopen("/dev/null", "r") { unsafe fclose(file) }
+      if let folder = unsafe opendir("/dev") { unsafe closedir(folder) }
+      dup2(0, kept.descriptors[0])
+    }
+    kept.close()
+    #expect(found.count == 1 && found[0].hasPrefix("5 descriptors are left open: "), "\(found)")
+  }
+
+  /// Closed where nobody sees it, and taken by another thread: it is none of the world's.
+  @Test func `a descriptor's number that is used again`() async {
+    let kept = Kept()
+    let found = await findings { _ in
+      let descriptor = unsafe open("/dev/null", O_RDONLY)
+      typealias Close = @convention(c) (CInt) -> CInt
+      guard let close = unsafe dlsym(nil, "__close") else { return }
+      #expect(unsafe unsafeBitCast(close, to: Close.self)(descriptor) == 0)
+      StrangerThread {
+        repeat { kept.descriptors.append(unsafe open("/dev/zero", O_RDONLY)) } while kept.descriptors.last != descriptor
+      }.join()
+    }
+    kept.close()
+    #expect(found.isEmpty, "\(found)")
+  }
+
+  @Test func `a descriptor that is left open has a word for what it is`() async {
+    let kept = Kept()
+    let found = await findings { _ in
+      kept.descriptors = [netdev_eventfd_create(), socket(AF_INET, CInt(SOCK_DGRAM.rawValue), 0)]
+    }
+    kept.close()
+    #expect(found == ["2 descriptors are left open: a UDP socket, anon_inode:[eventfd]"], "\(found)")
   }
 
   @Test func `a run that does not end`() async {
@@ -176,18 +283,35 @@ private func turn(_ count: Int, times: Int = 1, works: Bool) async throws {
 
 private actor Held {
   nonisolated let isHeld = Atomic<Bool>(false)
+  nonisolated let isWanted = Atomic<Bool>(false)
 
   func hold(milliseconds: Int) {
     isHeld.store(true, ordering: .releasing)
     usleep(useconds_t(milliseconds * 1000))
   }
 
+  func holdUntilWanted() {
+    isHeld.store(true, ordering: .releasing)
+    while !isWanted.load(ordering: .acquiring) { usleep(1000) }
+    usleep(100_000)
+  }
+
   func touch(_ body: @Sendable () -> Void) { body() }
 }
 
-private final class Kept: @unchecked Sendable {
+@safe private final class Kept: @unchecked Sendable {
   // Proof: the tasks of one world, one after the other.
   var packet: Packet?
   var device: NetworkDevice?
   var descriptors: [CInt] = []
+  var names: [String] = []
+  var file: UnsafeMutablePointer<FILE>?
+  var folder: OpaquePointer?
+
+  func close() {
+    for descriptor in descriptors { Glibc.close(descriptor) }
+    for name in names { unsafe unlink(name) }
+    if let file = unsafe file { unsafe fclose(file) }
+    if let folder = unsafe folder { unsafe closedir(folder) }
+  }
 }

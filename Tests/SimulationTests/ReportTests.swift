@@ -19,7 +19,7 @@ import Testing
     #expect(lines[0] == "seed 5: the body threw: Thrown()")
     #expect(lines[1] == "what happened: something")
     #expect(lines[2].hasPrefix("found: the loop 'netdev-control' is still held at the end"), "\(lines[2])")
-    #expect(lines[2].hasSuffix("close its device, or end the task that holds it"))
+    #expect(lines[2].hasSuffix("close its device, let go of it and of its queues, and end the tasks that hold them"))
     let failure = await #expect(throws: Simulation.Failure.self) {
       try await Simulation(seed: 5).run { world in
         kept.device = try await world.open("loopback:")

@@ -152,7 +152,10 @@ func `a cancelled program leaves nothing behind`(seed: UInt64) async {
   }
   // end
 
-  @Test(arguments: ["Tests/SimulationTests/WorldTests.swift", "Simulate/Sources/Simulate/Worlds/Kernel.swift"])
+  @Test(arguments: [
+    "Tests/SimulationTests/WorldTests.swift", "Tests/SimulationTests/SweepExampleTests.swift",
+    "Simulate/Sources/Simulate/Worlds/Kernel.swift",
+  ])
   func `examples are printed as they are compiled`(file: String) throws {
     let root = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../..")
     func read(_ path: String) throws -> [String] {

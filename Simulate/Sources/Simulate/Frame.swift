@@ -55,15 +55,21 @@ struct Frame: Hashable, Sendable {
   func packet(in pool: PacketPool) throws(NetworkDeviceError) -> Packet { try Packet(copying: bytes, in: pool) }
 }
 
-/// What has been seen of each flow: in order, each frame once, none that was never sent.
+/// What has been seen of each flow: in order, each frame once, none that was never sent; and none is left out, unless the ledger is
+/// of a way on which frames may be lost or something has happened.
 ///
 /// Used by the tasks of one world, which are never at the same time anywhere.
 final class Ledger: @unchecked Sendable {
   private let world: SimulatedWorld
+  private let isLossy: Bool
   private var newest: [Int: Int] = [:]
   private(set) var count = 0
 
-  init(_ world: SimulatedWorld) { self.world = world }
+  /// - Parameter isLossy: numbers may be left out.
+  init(_ world: SimulatedWorld, isLossy: Bool = false) {
+    self.world = world
+    self.isLossy = isLossy
+  }
 
   func note(_ frame: Frame?) {
     guard let frame else { return world.find("a frame has other bytes than it was sent with") }
@@ -71,6 +77,8 @@ final class Ledger: @unchecked Sendable {
     let last = newest[frame.flow] ?? -1
     if frame.number <= last {
       world.find("flow \(frame.flow): frame \(frame.number) came after \(last)")
+    } else if frame.number > last + 1, !isLossy, world.isCalm {
+      world.find("flow \(frame.flow): frame \(frame.number) came after \(last), and those between never")
     }
     newest[frame.flow] = max(last, frame.number)
   }

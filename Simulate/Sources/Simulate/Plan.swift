@@ -46,8 +46,7 @@ struct Scenario: Sendable {
   let body: @Sendable (SimulatedWorld, Plan) async throws -> Void
 
   static let all: [Scenario] =
-    loopbackScenarios + sharingScenarios + endingScenarios + peerScenarios + kernelScenarios
-    + vhostUserScenarios + tryingScenarios + [
-      Scenario(name: "loops", body: giveTimersAway)
-    ]
+    loopbackScenarios + sharingScenarios + poolScenarios + roomScenarios + turnScenarios + endingScenarios
+    + peerScenarios + peerMomentScenarios + receptionScenarios + kernelScenarios + vhostUserScenarios
+    + tryingScenarios + loopScenarios
 }

@@ -21,27 +21,24 @@ struct Sweep {
       let report = await report(run)
       if let finding = report.finding {
         say("FOUND \(run.command): \(finding)")
-        await tell(run, report)
+        await tell(run) { await self.report($0).finding }
         return false
       }
-      if options.isTwice {
-        let again = await self.report(run, isAgain: true)
-        guard again.fingerprint == report.fingerprint, again.trace == report.trace else {
-          say("FOUND \(run.command): the same seed gave two traces")
-          for (one, other) in zip(report.trace, again.trace) where one != other { say("  \(one)\n  \(other)") }
-          return false
-        }
+      if options.isTwice, let difference = await difference(run, report) {
+        say("FOUND \(run.command) --twice: the same seed gave two traces")
+        await tell(run, " --twice") { await self.difference($0, self.report($0)) }
+        say(difference)
+        return false
       }
-      var now = Self.descriptors
-      // The world's thread may still be on its way out.
-      for _ in 0..<200 where now > descriptors && !run.scenario.mayQuarantine {
-        usleep(1000)
-        now = Self.descriptors
-      }
+      let now = count(run.scenario, above: descriptors)
       if now > descriptors, !run.scenario.mayQuarantine {
         say("FOUND \(run.command): \(now - descriptors) descriptors are left open")
-        if let error = report.error { say("  it threw: \(error)") }
-        for line in report.trace { say("  \(line)") }
+        await tell(run) { run in
+          let before = Self.descriptors
+          _ = await self.report(run)
+          let left = count(run.scenario, above: before) - before
+          return left > 0 ? "\(left) descriptors are left open" : nil
+        }
         return false
       }
       runs += 1
@@ -52,6 +49,24 @@ struct Sweep {
     alarm(0)
     say("\(runs) runs, \(refusals) calls refused or cut short")
     return options.world != nil || runs < 1000 || looksAtAllClauses()
+  }
+
+  /// Where the traces of two runs of one seed part; nil where they do not.
+  private func difference(_ run: Run, _ report: Simulation.Report) async -> String? {
+    let again = await self.report(run, isAgain: true)
+    guard again.fingerprint != report.fingerprint || again.trace != report.trace else { return nil }
+    let lines = zip(report.trace, again.trace).filter { $0 != $1 }.map { "  \($0)\n  \($1)" }
+    return lines.isEmpty ? "  the last events are the same" : lines.joined(separator: "\n")
+  }
+
+  /// Descriptors that are open; those above `before` only if they stay, as the world's thread may still be on its way out.
+  private func count(_ scenario: Scenario, above before: Int) -> Int {
+    var now = Self.descriptors
+    for _ in 0..<200 where now > before && !scenario.mayQuarantine {
+      usleep(1000)
+      now = Self.descriptors
+    }
+    return now
   }
 
   /// What the runtime opens for itself it opens in the first runs: one of each world that is to run, whatever comes of it.
@@ -90,7 +105,7 @@ struct Sweep {
   private func report(_ run: Run, isAgain: Bool = false) async -> Simulation.Report {
     CrashReport.note(run.command)
     // What a run has left that found something.
-    for file in Self.files { unlink(file) }
+    Self.clean()
     var simulation = Simulation(seed: run.seed)
     simulation.limits.traceLines = options.traceLines
     simulation.limits.steps = 300_000
@@ -109,29 +124,31 @@ struct Sweep {
     }
   }
 
-  /// The smallest run with a finding that is not far away from this one, and the end of its trace.
-  private func tell(_ run: Run, _ report: Simulation.Report) async {
-    var (run, report) = (run, report)
+  /// The smallest run not far away from this one in which `look` finds something too, and the end of its trace.
+  private func tell(_ run: Run, _ option: String = "", _ look: (Run) async -> String?) async {
+    var run = run
     for size in 1..<run.plan.size {
       var smaller = run
       smaller.plan.size = size
-      let shrunk = await self.report(smaller)
-      guard shrunk.finding != nil else { continue }
-      (run, report) = (smaller, shrunk)
+      guard await look(smaller) != nil else { continue }
+      run = smaller
       break
     }
     for (_, disturbance) in Plan.Disturbances.names {
       var calmer = run
       calmer.plan.disturbances.remove(disturbance)
-      let shrunk = await self.report(calmer)
-      if shrunk.finding != nil { (run, report) = (calmer, shrunk) }
+      if await look(calmer) != nil { run = calmer }
     }
-    say("again: \(run.command)")
+    let report = await self.report(run)
+    say("again: \(run.command)\(option)")
     for finding in report.findings { say("  \(finding)") }
     if let error = report.error { say("  it threw: \(error)") }
     say("the last of \(report.steps) steps:")
     for line in report.trace { say("  \(line)") }
   }
+
+  /// What the worlds have left.
+  static func clean() { for file in files { unlink(file) } }
 
   /// Sockets of the worlds.
   private static let files = ["switch"]

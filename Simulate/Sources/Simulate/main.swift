@@ -23,5 +23,6 @@ CrashReport.install()
 var folder = Array("/tmp/netdev-simulate-XXXXXX".utf8CString)
 guard mkdtemp(&folder) != nil, chdir(folder) == 0 else { exit(71) }
 let isClean = await Sweep(options).run()
+Sweep.clean()
 rmdir(folder)
 exit(isClean ? 0 : 1)

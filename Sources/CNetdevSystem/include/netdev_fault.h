@@ -39,6 +39,10 @@ void netdev_fault_set_place(void (*hold)(void));
 // Such a place.
 void netdev_fault_place(void);
 
+// From true to the false that ends it nobody comes between at these places of the calling thread: they may lie under a lock of the
+// caller's, which the others want. The two nest.
+void netdev_fault_forbid_places(bool forbidden);
+
 // What decides on this thread, beside the plan, whether a call is refused: with an error number, or 0 to let it be made; and, asked
 // with `cuts`, whether it is made with half its length. NULL for nothing.
 void netdev_fault_set_chooser(int (*choose)(const char *call, bool cuts));

@@ -24,9 +24,6 @@ void simulated_kernel_end(void);
 // Makes an interface, up; false when the name is taken or none.
 bool simulated_tap_make(const char *name, bool multi_queue, bool is_tun, int mtu);
 
-// Whether there is such an interface.
-bool simulated_tap_exists(const char *name);
-
 // Queues of an interface that a program has open and attached.
 int simulated_tap_queues(const char *name);
 

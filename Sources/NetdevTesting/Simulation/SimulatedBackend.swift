@@ -8,6 +8,9 @@ final class SimulatedBackend: LoopBackend {
   // Kept: a loop that somebody still holds may outlive the run.
   fileprivate let world: WorldSchedule
   let number: Int
+  let name: String
+  /// That somebody has left something for the loop after the world's end.
+  private let isTold = Atomic<Bool>(false)
   private let isWoken = Atomic<Bool>(false)
   /// Somebody has woken the loop, and that has not reached it.
   private(set) var isWakeUnderWay = false
@@ -17,19 +20,26 @@ final class SimulatedBackend: LoopBackend {
   /// The loop that this is of.
   weak var loop: WorldLoop?
 
-  init(world: WorldSchedule, number: Int) {
+  init(world: WorldSchedule, number: Int, name: String) {
     self.world = world
     self.number = number
+    self.name = name
   }
 
   var now: UInt64 { world.now }
 
   func wake() {
-    if world.noteWake(of: number) {
+    if world.noteWake(of: self) {
       isWakeUnderWay = true
     } else {
       isWoken.store(true, ordering: .sequentiallyConsistent)
     }
+  }
+
+  /// After the world's end, from any thread: true once, when somebody has left something that the loop would have to do.
+  func noteLateWake() -> Bool {
+    guard let loop, loop.isAwaitedInVain() else { return false }
+    return !isTold.exchange(true, ordering: .relaxed)
   }
 
   /// What was under way is there: the present sleep ends, or the next one.

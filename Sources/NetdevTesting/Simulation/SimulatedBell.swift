@@ -6,9 +6,16 @@ public final class SimulatedBell: @unchecked Sendable {
   private var isRung = false
   private var rest: CheckedContinuation<Void, Never>?
   private var isOver = false
+  /// Where what it is rung for comes from; nil of a program's own.
+  let name: String?
 
   /// A bell that nobody has rung for.
-  public init() {}
+  public init() { name = nil }
+
+  /// One that the world rings.
+  init(_ name: String) { self.name = name }
+
+  var isWaitedFor: Bool { rest != nil }
 
   /// Lets the task go on that waits, or the next one that will.
   public func ring() {

@@ -110,10 +110,15 @@ extension SimulatedWorld {
   public func makeInterface(
     _ name: String, isMultiQueue: Bool = false, mtu: Int = 1500, isLayer3: Bool = false
   ) -> SimulatedInterface? {
-    guard unsafe simulated_tap_make(name, isMultiQueue, isLayer3, CInt(clamping: mtu)) else { return nil }
-    return SimulatedInterface(name, newsBell())
+    guard schedule.expectHere("makes an interface of the world"),
+      unsafe simulated_tap_make(name, isMultiQueue, isLayer3, CInt(clamping: mtu))
+    else { return nil }
+    return SimulatedInterface(name, newsBell("the interface \(name)"))
   }
 
   /// The programs' side of a UDP port; whether a device has it is seen by whether something arrives.
-  public func port(_ number: UInt16) -> SimulatedPort { SimulatedPort(number, newsBell()) }
+  public func port(_ number: UInt16) -> SimulatedPort {
+    let isHere = schedule.expectHere("takes a port of the world")
+    return SimulatedPort(number, isHere ? newsBell("the port \(number)") : SimulatedBell())
+  }
 }

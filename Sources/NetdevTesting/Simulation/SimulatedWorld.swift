@@ -32,8 +32,8 @@ public final class SimulatedWorld: @unchecked Sendable {
   }
 
   /// Rings whenever something has passed through the world's kernel.
-  func newsBell() -> SimulatedBell {
-    let bell = SimulatedBell()
+  func newsBell(_ name: String) -> SimulatedBell {
+    let bell = SimulatedBell(name)
     schedule.listen(bell)
     return bell
   }
@@ -63,7 +63,9 @@ struct Program: Sendable {
   }
 
   func begin(in schedule: WorldSchedule) {
-    if let job = unsafe UnsafeMutableRawPointer(bitPattern: job) { unsafe schedule.enqueue(job) }
+    guard let job = unsafe UnsafeMutableRawPointer(bitPattern: job) else { return }
+    unsafe schedule.enqueue(job)
+    schedule.nameNewest("the body")
   }
 
   /// Ends it without its world.
@@ -126,6 +128,7 @@ extension SimulatedWorld {
 
   /// At the end all buffers of this pool must be home.
   public func watch(_ pool: PacketPool) {
+    guard schedule.expectHere("tells the world of a pool") else { return }
     if !pools.contains(where: { $0 === pool }) { pools.append(pool) }
   }
 }
@@ -143,10 +146,14 @@ extension SimulatedWorld {
   private var isAtHand: Bool { schedule.expectHere("draws from the world's chance") }
 
   /// What the clock shows.
-  public var now: Duration { .nanoseconds(Int64(clamping: schedule.now)) }
+  public var now: Duration {
+    schedule.mayRead("reads the world's clock") ? .nanoseconds(Int64(clamping: schedule.now)) : .zero
+  }
 
   /// A word in the trace.
-  public func note(_ text: String) { schedule.note(.note(text)) }
+  public func note(_ text: String) {
+    if schedule.expectHere("writes in the world's trace") { schedule.note(.note(text)) }
+  }
 
   /// Says that something is wrong: the run fails with this; after the world's end, a line on the standard error.
   public func find(_ text: String) {

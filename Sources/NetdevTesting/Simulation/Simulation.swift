@@ -44,7 +44,7 @@ public struct Simulation: Sendable {
     public let rawValue: Int
     /// Disturbances by their bits.
     public init(rawValue: Int) { self.rawValue = rawValue }
-    /// The task that runs the body is cancelled.
+    /// The task that runs the body is cancelled, or one that was begun with `SimulatedWorld.task`.
     public static let cancellation = Disturbances(rawValue: 1)
     /// A device that was opened by the world is closed.
     public static let close = Disturbances(rawValue: 2)

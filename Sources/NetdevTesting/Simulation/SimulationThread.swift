@@ -42,13 +42,17 @@ enum SimulationThread {
   /// The world of the calling thread.
   static var current: WorldSchedule? { LoopWorlds.current as? WorldSchedule }
 
-  /// The calling thread in words, which is none of a world's.
+  /// The calling thread in words; one of a world's, by the world.
   static var description: String {
+    if let current { return "the world of seed \(current.seed)" }
     var bytes = [CChar](repeating: 0, count: 16)
     unsafe bytes.withUnsafeMutableBufferPointer { unsafe simulation_thread_name($0.baseAddress) }
     let name = String(decoding: bytes.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    // Dispatch's, of which the system keeps the end of a longer name.
+    let isOfPool = ["-qos", "-qos.overcommit"].contains { name.hasSuffix($0) }
     // A thread that was begun on a world's has its name, until it takes another one.
-    let words = name == threadName ? "a thread that the program began" : "the thread '\(name)'"
+    let own = name == threadName ? "a thread that the program began" : "the thread '\(name)'"
+    let words = isOfPool ? "a thread of the runtime's pool" : own
     return "\(words) (number \(simulation_thread_number()))"
   }
 

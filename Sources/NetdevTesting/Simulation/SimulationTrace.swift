@@ -36,6 +36,7 @@ struct SimulationTrace {
   private var oldest = 0
   private(set) var fingerprint: UInt64 = 0xcbf2_9ce4_8422_2325
   private var names: [String] = []
+  private var tasks: [Int: String] = [:]
 
   /// - Parameter limit: events that are kept for reading.
   init(limit: Int) { self.limit = max(1, limit) }
@@ -45,6 +46,12 @@ struct SimulationTrace {
     names.append(name)
     return names.count - 1
   }
+
+  /// Names a task, which was numbered by the world.
+  mutating func add(task number: Int, name: String) { tasks[number] = name }
+
+  /// A task in words.
+  func name(task number: Int) -> String { "task \(number)" + (tasks[number].map { " '\($0)'" } ?? "") }
 
   mutating func note(_ event: Event, at time: UInt64, step: UInt64) {
     mix(time)
@@ -78,7 +85,7 @@ struct SimulationTrace {
     let words =
       switch event {
       case .job(0): "pool: a call of Dispatch's"
-      case .job(let task): "pool: task \(task)"
+      case .job(let task): "pool: \(name(task: task))"
       case .turned(let loop, let budget): "\(names[loop]): a turn of \(budget) jobs at most, and goes on"
       case .hesitated(let loop, let budget): "\(names[loop]): a turn of \(budget) jobs at most, and is about to sleep"
       case .slept(let loop, 0): "\(names[loop]): sleeps"

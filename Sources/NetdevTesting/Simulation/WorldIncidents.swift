@@ -49,18 +49,19 @@ extension SimulatedWorld {
   ///   - isHarmless: whether the program must do all it is for in spite of it: it loses nothing, and ends nothing (`isCalm`).
   ///   - action: what happens.
   public func mayHappen(_ name: String, isHarmless: Bool = false, _ action: @escaping () -> Void) {
+    guard schedule.expectHere("says what may happen") else { return }
     schedule.incidents.add(name, isHarmless: isHarmless, from: schedule.steps, &schedule.random, action)
   }
 
   /// What has happened so far of what may, in order.
-  public var happened: [String] { schedule.incidents.happened }
+  public var happened: [String] { schedule.mayRead("reads what has happened") ? schedule.incidents.happened : [] }
 
   /// True while nothing has happened but what is harmless, and no system call was refused or cut short: then a program must do all
   /// that it is for. A pool that is empty for a while is harmless, as its senders wait.
-  public var isCalm: Bool { schedule.isCalm }
+  public var isCalm: Bool { schedule.mayRead("asks whether the world is calm") && schedule.isCalm }
 
   /// System calls that have been refused or cut short so far.
-  public var refusals: Int { schedule.faults.count }
+  public var refusals: Int { schedule.mayRead("counts the world's refusals") ? schedule.faults.count : 0 }
 
   /// The program's task is cancelled.
   func mayCancel(_ task: Task<Void, Never>) {
@@ -68,11 +69,20 @@ extension SimulatedWorld {
     mayHappen("the program is cancelled") { task.cancel() }
   }
 
-  /// A task of the program's, detached, which the world may cancel at any moment if it may cancel the program.
+  /// A task of the program's, detached, which the world may cancel at any moment if it may cancel the program. Trace and findings call
+  /// it by its name, which is the task's own, too.
   public func task<Result: Sendable>(
     _ name: String, _ body: @escaping @Sendable () async throws -> Result
   ) -> Task<Result, any Error> {
-    let task = Task<Result, any Error>.detached { try await body() }
+    guard schedule.expectHere("begins a task of the world's") else {
+      return Task<Result, any Error>.detached(name: name) { try await body() }
+    }
+    let place = schedule.begin(task: name)
+    let task = Task<Result, any Error>.detached(name: name) { [schedule] in
+      defer { schedule.end(task: place) }
+      return try await body()
+    }
+    schedule.nameNewest(name)
     if schedule.disturbances.contains(.cancellation), chance(oneIn: 8) {
       mayHappen("\(name) is cancelled") { task.cancel() }
     }

@@ -15,26 +15,26 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   // Proof of Sendable: everything is touched on the world's thread, except `arrivals`, a lock's, and `thread`, a constant.
 
   /// A job of the pool, a call that was handed to Dispatch, or one that may block.
-  @safe private enum Work {
+  @safe enum Work {
     case job(UnsafeMutableRawPointer)
     case call(@convention(c) (UnsafeMutableRawPointer?) -> Void, UnsafeMutableRawPointer?)
     case blocking(@Sendable () -> Void)
   }
 
-  private struct Delayed {
+  struct Delayed {
     let time: UInt64
     let order: UInt64
     let work: Work
   }
 
-  private struct Turned {
+  struct Turned {
     let loop: WorldLoop
     let backend: SimulatedBackend
     let idleness = Idleness()
   }
 
   /// Turns of one loop, one after the other, in which nothing was done.
-  private final class Idleness {
+  final class Idleness {
     /// What the loop had counted after its last turn: turns, and those in which it did nothing.
     var turns: UInt64 = 0
     var counted: UInt64 = 0
@@ -57,25 +57,27 @@ final class WorldSchedule: LoopWorld, @unchecked Sendable {
   var random: SeededRandom
   private(set) var now: UInt64 = 1_000_000_000
   private(set) var steps: UInt64 = 0
-  private(set) var trace: SimulationTrace
+  var trace: SimulationTrace
   private(set) var findings: [String] = []
   let arrivals = Mutex(Arrivals())
   /// Watches the rings of virtio-net in this world. Behind a lock, as a driver may go on any thread.
-  private let rings = Mutex(RingMonitor())
+  let rings = Mutex(RingMonitor())
   let seed: UInt64
   let limits: Simulation.Limits
   private var orders: UInt64 = 0
-  private var pool: [Work] = []
-  private var delayed: [Delayed] = []
-  private var loops: [Turned] = []
-  private var made: [SimulatedBackend] = []
-  private var numbers: [UInt64: Int] = [:]
+  var pool: [Work] = []
+  var delayed: [Delayed] = []
+  var loops: [Turned] = []
+  var made: [SimulatedBackend] = []
+  var numbers: [UInt64: Int] = [:]
   private var depth = 0
   /// Those who wait for what passes through the world's kernel.
-  private var listeners: [SimulatedBell] = []
+  var listeners: [SimulatedBell] = []
+  /// Tasks that have a name (`SimulatedWorld.task`), in the order of their beginning; nil those that have ended.
+  var unended: [String?] = []
   /// Steps since time passed that was waited for.
   private var stepsInPlace = 0
-  private(set) var isEnded = false
+  var isEnded = false
 
   /// A loop is woken for nothing at one step in so many; 0 for never, as in most seeds: what was not woken when it should have been
   /// would be helped by that.
@@ -127,8 +129,20 @@ extension WorldSchedule {
   /// The program, or the library for it, has asked for something of the kernel that only the machine's has.
   func noteLack(of what: String) { find("a world has no \(what)") }
 
-  /// What is waited for when nothing can go on.
+  /// What is waited for when nothing can go on, and who waits as far as a world knows.
   private var endlessWait: String {
+    var words = endlessTime
+    let tasks = unended.compactMap { $0 }
+    if !tasks.isEmpty {
+      let rest = tasks.count > 10 ? " and \(tasks.count - 10) more" : ""
+      words += "; tasks that have not ended: " + tasks.prefix(10).map { "'\($0)'" }.joined(separator: ", ") + rest
+    }
+    let bells = listeners.compactMap { $0.isWaitedFor ? $0.name : nil }
+    if !bells.isEmpty { words += "; somebody waits for what comes to " + bells.joined(separator: " and to ") }
+    return words
+  }
+
+  private var endlessTime: String {
     let times = loops.compactMap { $0.backend.earliest } + delayed.map { $0.time }
     guard let first = times.min() else { return "a wait for ever: nothing is to be done, and no timer is set" }
     let day: UInt64 = 24 * 3600 * 1_000_000_000
@@ -136,111 +150,6 @@ extension WorldSchedule {
       ? "a wait for ever: nothing is to be done, but to sleep without an end"
       : "a wait for ever: nothing is to be done for \((first - min(first, now)) / day) days, and longer than "
         + "\(limits.nanoseconds / day) days nobody waits (Simulation.Limits.nanoseconds)"
-  }
-}
-
-// MARK: - What comes in
-
-extension WorldSchedule {
-  func makeBackend(for name: String) -> any LoopBackend {
-    let backend = SimulatedBackend(world: self, number: trace.add(loop: name))
-    made.append(backend)
-    return backend
-  }
-
-  func adopt(_ loop: WorldLoop) {
-    guard let backend = made.popLast() else { return }
-    backend.loop = loop
-    loops.append(Turned(loop: loop, backend: backend))
-  }
-
-  /// A call that may block, from this thread. After the end nobody makes steps: then it is made here.
-  func start(_ call: @escaping @Sendable () -> Void) {
-    guard !isEnded else { return call() }
-    pool.append(.blocking(call))
-  }
-
-  /// A job for the pool, from this thread.
-  func enqueue(_ job: UnsafeMutableRawPointer) {
-    _ = unsafe see(job)
-    unsafe pool.append(.job(job))
-  }
-
-  /// Work for Dispatch, from this thread.
-  func call(
-    after delay: UInt64, _ body: @escaping @convention(c) (UnsafeMutableRawPointer?) -> Void,
-    _ argument: UnsafeMutableRawPointer?
-  ) {
-    let work = unsafe Work.call(body, argument)
-    guard delay > 0 else { return pool.append(work) }
-    let (sum, overflow) = now.addingReportingOverflow(delay)
-    delayed.append(Delayed(time: overflow ? .max : sum, order: nextOrder(), work: work))
-  }
-
-  /// The number that a job's task has in this world; 0 without a task.
-  private func see(_ job: UnsafeMutableRawPointer) -> Int {
-    let identity = unsafe simulation_task(job)
-    guard identity != 0 else { return 0 }
-    if let known = numbers[identity] { return known }
-    numbers[identity] = numbers.count + 1
-    arrivals.withLock { _ = $0.tasks.insert(identity) }
-    return numbers.count
-  }
-
-  /// From any thread: a loop of this world was woken. True when that may reach it later, as the seed says: whoever wakes a loop has
-  /// left something for it before, and the loop may have woken by itself and found that meanwhile.
-  func noteWake(of loop: Int) -> Bool {
-    guard SimulationThread.current !== self else { return !isEnded && random.oneIn(3) }
-    let thread = SimulationThread.description
-    arrivals.withLock { $0.escapes.append("\(thread) woke loop \(loop) of the world") }
-    return false
-  }
-
-  /// From another thread: takes a job that is this world's.
-  func take(stranger job: UnsafeMutableRawPointer) -> Bool {
-    let identity = unsafe simulation_task(job)
-    guard identity != 0 else { return false }
-    let thread = SimulationThread.description
-    return arrivals.withLock { arrivals in
-      guard arrivals.tasks.contains(identity) else { return false }
-      arrivals.jobs.append(UInt(bitPattern: job))
-      arrivals.escapes.append("\(thread) resumed a task of the world")
-      return true
-    }
-  }
-
-  /// From another thread, or after the end: what somebody found.
-  func find(stranger text: String) {
-    let thread = SimulationThread.description
-    let isOver = arrivals.withLock { arrivals in
-      if !arrivals.isOver { arrivals.escapes.append("\(thread) says: \(text)") }
-      return arrivals.isOver
-    }
-    if isOver { unsafe simulation_tell(seed, "is over, and \(thread) says: \(text)") }
-  }
-
-  /// From any thread: somebody does what only tasks of this world do. False where that is not this world's thread, which is an escape.
-  func expectHere(_ use: String) -> Bool {
-    if SimulationThread.current === self { return true }
-    let thread = SimulationThread.description
-    arrivals.withLock { if !$0.isOver { $0.escapes.append("\(thread) \(use)") } }
-    return false
-  }
-
-  private func takeArrivals() {
-    let (jobs, escapes) = arrivals.withLock { arrivals in
-      let taken = (arrivals.jobs, arrivals.escapes)
-      arrivals.jobs = []
-      arrivals.escapes = []
-      return taken
-    }
-    for address in jobs {
-      guard let job = unsafe UnsafeMutableRawPointer(bitPattern: address) else { continue }
-      let task = unsafe see(job)
-      find("task \(task) escaped")
-      unsafe pool.append(.job(job))
-    }
-    for escape in escapes { find("an escape: \(escape)") }
   }
 }
 
@@ -262,12 +171,12 @@ extension WorldSchedule {
     }
   }
 
-  private var awake: [Turned] {
+  var awake: [Turned] {
     loops.filter { !$0.loop.isTurning && (!$0.loop.isAsleep || $0.backend.hasReason) }
   }
 
   /// Loops that somebody has woken, whom that has not reached yet.
-  private var unreached: [Turned] { loops.filter { $0.backend.isWakeUnderWay } }
+  var unreached: [Turned] { loops.filter { $0.backend.isWakeUnderWay } }
 
   /// A loop that sleeps, and that the seed wakes without any reason.
   private func chooseSleeper() -> Turned? {
@@ -446,64 +355,4 @@ extension WorldSchedule {
     }
   }
   #endif
-}
-
-// MARK: - The end
-
-extension WorldSchedule {
-  /// What is still there when nothing goes on any more.
-  func findLeftovers() {
-    loops.removeAll { !$0.loop.isLive }
-    for turned in loops {
-      find(
-        "the loop '\(turned.loop.name)' is still held at the end, \(turned.backend.timersSet) timers set: "
-          + "close its device, or end the task that holds it")
-    }
-    let sleeping = wakeSleepers()
-    if sleeping > 0 { find("\(sleeping) tasks still sleep at the end: cancel them, and wait for them") }
-  }
-
-  /// After everything else: descriptors that were opened in this world, and that nobody has closed.
-  func findOpenDescriptors() {
-    var kind = [CChar](repeating: 0, count: 128)
-    var kinds: [String] = []
-    var next: CInt = 0
-    while true {
-      let found = unsafe kind.withUnsafeMutableBufferPointer {
-        unsafe simulation_descriptor_left(next, $0.baseAddress, $0.count)
-      }
-      guard found >= 0 else { break }
-      kinds.append(String(decoding: kind.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
-      next = found + 1
-    }
-    if !kinds.isEmpty { find("\(kinds.count) descriptors are left open: \(kinds.sorted().joined(separator: " "))") }
-  }
-
-  /// Ends the sleeps that are longer than a world lasts, and counts those that somebody sleeps: of a cancelled one nothing comes.
-  private func wakeSleepers() -> Int {
-    var count = 0
-    for sleep in delayed {
-      let before = pool.count + awake.count + unreached.count
-      guard case .call(let body, let argument) = sleep.work else { continue }
-      LoopWorlds.outsideLoops { unsafe body(argument) }
-      if pool.count + awake.count + unreached.count > before { count += 1 }
-    }
-    delayed = []
-    return count
-  }
-
-  /// Lets go of everything: what is still held outside stays as it is and is never turned again.
-  func end() {
-    faults.rate = 0
-    isEnded = true
-    arrivals.withLock { $0.isOver = true }
-    // What they let go of is the process's, not the world's.
-    for case .blocking(let call) in pool { call() }
-    incidents.end()
-    listeners = []
-    loops = []
-    pool = []
-    delayed = []
-    rings.withLock { $0 = RingMonitor() }
-  }
 }

@@ -17,7 +17,7 @@ let kernelScenarios: [Scenario] = [
 ]
 
 /// What an interface carries.
-private enum Link: String, Sendable {
+enum Link: String, Sendable {
   /// Frames.
   case tap
   /// Packets: of IPv4 and IPv6 by turns, whose bytes behind the first are a frame's.
@@ -58,7 +58,7 @@ private func drive(_ link: Link, _ world: SimulatedWorld, _ plan: Plan, isTroubl
   if world.chance(oneIn: 2) { interface.setRoom(1 + world.choose(below: 4)) }
   let device = try await world.open(
     "\(link.rawValue):wire0?queues=\(queues)" + (world.chance(oneIn: 2) ? "&placement=own" : "") + rings(world))
-  let (sent, received) = (Ledger(world), Ledger(world))
+  let (sent, received) = (Ledger(world, isLossy: isTroubled), Ledger(world, isLossy: isTroubled))
   let kernel = Task.detached {
     while let bytes = await interface.next() {
       sent.note(link.frame(bytes))

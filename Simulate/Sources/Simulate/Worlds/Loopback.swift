@@ -61,6 +61,12 @@ func echo(_ world: SimulatedWorld, _ plan: Plan, _ url: String, batch: Int = 1) 
 
 extension Ledger {
   func isComplete(_ size: Int, _ flow: Int) -> Bool { newestNumber(of: flow) == size - 1 }
+
+  /// Waits until so many frames have gone round so many times: none is missing in any round, whose number is the flow's.
+  func expect(rounds: Int, of size: Int) async throws {
+    try await wait(for: size * rounds)
+    for round in 0..<rounds { expectAll(size, of: round) }
+  }
 }
 
 /// One of the ways to send. Of those that say when the device has given the buffer back, it says which frame that was.
@@ -83,6 +89,20 @@ func send(
   default: return try await queue.submit(packet)
   }
   if let frame { whenReleased(frame) }
+}
+
+/// Sends a flow in batches of a few; says after each how many frames have been sent.
+func sendBatches(
+  by queue: NetworkQueue, _ world: SimulatedWorld, _ plan: Plan, _ whenSent: (Int) -> Void = { _ in }
+) async throws {
+  var sent = 0
+  while sent < plan.size {
+    await plan.pause(world)
+    let numbers = sent..<min(plan.size, sent + 1 + world.choose(below: 8))
+    try await queue.send(contentsOf: numbers.map { try Frame(flow: 0, number: $0).packet(in: queue.pool) })
+    sent = numbers.upperBound
+    whenSent(sent)
+  }
 }
 
 /// A pipeline on one device's queue, frames put in by hand; each goes round a few times, in the order in which it was put in.
@@ -114,14 +134,8 @@ func reflect(_ world: SimulatedWorld, _ plan: Plan) async throws {
     }
   }
   defer { pipeline.cancel() }
-  while tally.sent < plan.size {
-    await plan.pause(world)
-    let numbers = tally.sent..<min(plan.size, tally.sent + 1 + world.choose(below: 8))
-    try await queue.send(contentsOf: numbers.map { try Frame(flow: 0, number: $0).packet(in: queue.pool) })
-    tally.sent = numbers.upperBound
-  }
-  try await ledger.wait(for: plan.size * rounds)
-  for round in 0..<rounds { ledger.expectAll(plan.size, of: round) }
+  try await sendBatches(by: queue, world, plan) { tally.sent = $0 }
+  try await ledger.expect(rounds: rounds, of: plan.size)
   pipeline.cancel()
   do { try await pipeline.value } catch { if !isOfEnding(error) { throw error } }
 }
@@ -148,15 +162,8 @@ private func passBursts(_ world: SimulatedWorld, _ plan: Plan) async throws {
     }
   }
   defer { program.cancel() }
-  var sent = 0
-  while sent < plan.size {
-    await plan.pause(world)
-    let numbers = sent..<min(plan.size, sent + 1 + world.choose(below: 8))
-    try await queue.send(contentsOf: numbers.map { try Frame(flow: 0, number: $0).packet(in: queue.pool) })
-    sent = numbers.upperBound
-  }
-  try await ledger.wait(for: plan.size * rounds)
-  for round in 0..<rounds { ledger.expectAll(plan.size, of: round) }
+  try await sendBatches(by: queue, world, plan)
+  try await ledger.expect(rounds: rounds, of: plan.size)
   try await device.close()
   do { try await program.value } catch { if !isOfEnding(error) { throw error } }
 }

@@ -1,12 +1,14 @@
 import Netdev
 import NetdevDevices
 import NetdevTesting
+import Synchronization
 
 /// Calls that do not wait for room, and calls that wait for a time: what comes back finds its way later, in order, and nobody waits
 /// less than he said.
 let tryingScenarios: [Scenario] = [
   Scenario(name: "trying", body: tryPackets),
   Scenario(name: "trying-bursts", body: tryBursts),
+  Scenario(name: "trying-locked", body: tryUnderLock),
   Scenario(name: "timers", body: keepTime),
 ]
 
@@ -68,6 +70,56 @@ private func tryPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
   await reader.value
 }
 
+/// Senders with one lock of their own around the calls that do not wait, on the loop and elsewhere: nobody comes between there who
+/// wants it, too.
+private func tryUnderLock(_ world: SimulatedWorld, _ plan: Plan) async throws {
+  let device = try await open(world)
+  let queue = device.queues[0]
+  let ledger = Ledger(world)
+  let senders = 4
+  let book = Book(senders)
+  let reader = Task.detached {
+    for await packet in queue.packets {
+      ledger.note(Frame(packet))
+      await plan.pause(world)
+    }
+  }
+  let tasks = (0..<senders).map { flow in
+    world.task("a sender with a lock") {
+      if flow.isMultiple(of: 2) {
+        while try book.sent.withLock({ try tryNext(of: flow, &$0[flow], plan.size, by: queue) }) {
+          await plan.pause(world)
+          if world.chance(oneIn: 2) { try await Task.sleep(for: .microseconds(1 + world.choose(below: 100))) }
+        }
+      } else {
+        try await queue.run { queue in
+          while try book.sent.withLock({ try tryNext(of: flow, &$0[flow], plan.size, by: queue) }) {
+            if world.chance(oneIn: 2) { try await queue.sleep(for: .microseconds(1 + world.choose(below: 100))) }
+          }
+        }
+      }
+    }
+  }
+  try await finish(tasks, world)
+  try await ledger.wait(for: senders * plan.size)
+  for flow in 0..<senders { ledger.expectAll(plan.size, of: flow) }
+  try await device.close()
+  await reader.value
+}
+
+/// Tries the next frame of a flow; false when there is none left.
+private func tryNext(of flow: Int, _ sent: inout Int, _ size: Int, by queue: NetworkQueue) throws -> Bool {
+  guard sent < size else { return false }
+  if try queue.trySubmit(Frame(flow: flow, number: sent).packet(in: queue.pool)) == nil { sent += 1 }
+  return true
+}
+
+/// How many frames of each flow have been sent, under the program's lock.
+private final class Book: Sendable {
+  let sent: Mutex<[Int]>
+  init(_ flows: Int) { sent = Mutex([Int](repeating: 0, count: flows)) }
+}
+
 /// Frames go round by the burst; what finds no room is kept, and goes first when there is some. Reception does not wait for it: the
 /// device could not go on.
 private func tryBursts(_ world: SimulatedWorld, _ plan: Plan) async throws {
@@ -110,15 +162,8 @@ private func tryBursts(_ world: SimulatedWorld, _ plan: Plan) async throws {
       }
     }
   }
-  var sent = 0
-  while sent < plan.size {
-    await plan.pause(world)
-    let numbers = sent..<min(plan.size, sent + 1 + world.choose(below: 8))
-    try await queue.send(contentsOf: numbers.map { try Frame(flow: 0, number: $0).packet(in: queue.pool) })
-    sent = numbers.upperBound
-  }
-  try await ledger.wait(for: plan.size * rounds)
-  for round in 0..<rounds { ledger.expectAll(plan.size, of: round) }
+  try await sendBatches(by: queue, world, plan)
+  try await ledger.expect(rounds: rounds, of: plan.size)
   expect(refused, in: queue, world)
   try await device.close()
   do { try await reader.value } catch { if !isOfEnding(error) { throw error } }

@@ -1,9 +1,14 @@
 import Netdev
 import NetdevTesting
 
+/// Several senders, and who of them is next.
+let turnScenarios: [Scenario] = [
+  Scenario(name: "turns", body: takeTurns)
+]
+
 /// Two queues of one small pool, senders on both whose packets lie elsewhere, some in several buffers, and a device that takes its
 /// time: everybody has his turn, and nobody is told that there are no buffers while they go round, nor overtaken all the time.
-func takeTurns(_ world: SimulatedWorld, _ plan: Plan) async throws {
+private func takeTurns(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let ring = 4 << world.choose(below: 2)
   var configuration = NetworkDevice.Configuration()
   configuration.pool = try PacketPool(.init(slots: 2 * ring + 4 + world.choose(below: 4), hugePages: false))

@@ -78,7 +78,7 @@ private func driveSwitch(_ world: SimulatedWorld, _ plan: Plan, _ terms: Terms) 
     "vhost-user:switch?queues=\(configuration.queuePairs)&queue_size=\(size)" + (isPacked ? "&packed=1" : "")
       + (terms.isServer ? "&server=1" : ""), world, slots: terms.lingers ? slots : nil)
   if plan.disturbances.contains(.loss) { changeLink(of: back, world) }
-  let ledger = Ledger(world)
+  let ledger = Ledger(world, isLossy: terms.losses > 0)
   let readers = device.queues.map { queue in
     Task.detached { for await packet in queue.packets { ledger.note(Frame(packet)) } }
   }

@@ -1,3 +1,5 @@
+internal import CNetdevSystem
+
 /// Packets that an iterator outside the queue's loop has been given ahead, a burst at a time: one hop for all of them.
 ///
 /// They belong to the queue: what the iterator has not handed out when it goes returns to the front of what is at hand.
@@ -75,6 +77,13 @@ extension QueueTurn {
     unsafe joined.pointee.entries.advanced(by: count).update(
       from: ready.pointee.entries.advanced(by: frames.pointee.readyHead), count: left)
     unsafe joined.pointee.count = count + left
+    #if Testing
+    if unsafe netdev_fault_is_planted("returned-behind") {
+      let rest = unsafe ready.pointee.entries.advanced(by: frames.pointee.readyHead)
+      unsafe joined.pointee.entries.update(from: rest, count: left)
+      unsafe joined.pointee.entries.advanced(by: left).update(from: block.pointee.entries, count: count)
+    }
+    #endif
     unsafe frames.pointee.ready = joined
     unsafe frames.pointee.readyHead = 0
     unsafe BurstBlock.free(ready)

@@ -95,12 +95,7 @@ final class QueueMailbox: Sendable {
       wakeUps.add(1, ordering: .relaxed)
       return true
     }
-    guard wakes else { return }
-    #if Testing
-    // The loop may find the packet by itself, or fall asleep on it, before it is woken.
-    netdev_fault_place()
-    #endif
-    loop.wake()
+    if wakes { loop.wake() }
   }
 
   /// From any thread: packets that may be left now.
@@ -130,6 +125,9 @@ final class QueueMailbox: Sendable {
       hasReturned.store(true, ordering: .relaxed)
       return true
     }
+    #if Testing
+    if unsafe netdev_fault_is_planted("unwoken-return") { return isTaken }
+    #endif
     if isTaken { loop.wake() }
     return isTaken
   }

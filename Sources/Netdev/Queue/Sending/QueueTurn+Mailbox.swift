@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 
 /// The loop's end of the mailbox.
@@ -56,6 +57,9 @@ extension QueueTurn {
       submissionTimer?.schedule(after: .milliseconds(1))
     } else {
       submissionTimerRuns = false
+      #if Testing
+      if unsafe netdev_fault_is_planted("endless-deferring") { return takeSubmissions() }
+      #endif
       mailbox.setDeferring(false)
       // Left between the first look and the end of deferring.
       takeSubmissions()

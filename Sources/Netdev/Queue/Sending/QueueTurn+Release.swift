@@ -133,7 +133,11 @@ extension QueueTurn {
       releaseWaiters -= 1
       waiter.settle(.granted)
     case .receipt: settleReceipt(waiter, .granted)
-    case .batch: waiter.leaveFlight(count)
+    case .batch:
+      #if Testing
+      if waiter.flights > count, unsafe netdev_fault_is_planted("early-batch") { return waiter.leaveFlight(count + 1) }
+      #endif
+      waiter.leaveFlight(count)
     default: break
     }
   }

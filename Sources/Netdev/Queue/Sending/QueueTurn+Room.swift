@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 
 // Room in the transmit ring. What may be accepted without a wait is in the credits; what those have been promised who waited, in
@@ -99,6 +100,9 @@ extension QueueTurn {
       guard let sender, room >= sender.need else { return lacksBuffers }
       senders.popFirst()
       room -= sender.need
+      #if Testing
+      if sender.need > 1, unsafe netdev_fault_is_planted("promised-twice") { granted -= 1 }
+      #endif
       promise(sender.need)
       sender.settle(.granted)
     }
@@ -122,6 +126,9 @@ extension QueueTurn {
   /// come free wake this loop, for the device may release nothing. True when there is reason to look again first.
   func wishForRoom() -> Bool {
     guard lowWater > 0, isOpen, !lineIsEmpty else { return false }
+    #if Testing
+    if unsafe netdev_fault_is_planted("unwished-room") { return false }
+    #endif
     guard unsafe frames.pointee.pending.pointee.count < BurstBlock.capacity else { return false }
     let need = firstNeed
     let room = ringRoom

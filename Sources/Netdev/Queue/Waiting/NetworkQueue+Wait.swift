@@ -45,6 +45,9 @@ extension NetworkQueue {
     if unsafe netdev_fault_is_planted("leaked-waiter") { return }
     #endif
     guard let waiter = turn.waiters[index], waiter.generation == generation else { return }
+    #if Testing
+    if unsafe netdev_fault_is_planted("deaf-consumer"), [.packet, .burst, .ahead].contains(waiter.wish) { return }
+    #endif
     if turn.senders.remove(waiter) || turn.bufferLine.remove(waiter) {
       #if Testing
       if unsafe netdev_fault_is_planted("kept-room") { return waiter.settle(.failed(.cancelled("wait"))) }

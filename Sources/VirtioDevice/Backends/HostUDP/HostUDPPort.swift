@@ -227,6 +227,9 @@ internal import Virtio
       let wanted = min(limit, rings.receive.available(upTo: limit) + rings.handEnd - rings.handStart)
       guard wanted > 0 else {
         reading.waitForBuffers()
+        #if Testing
+        if unsafe netdev_fault_is_planted("forgotten-udp-buffers") { return [] }
+        #endif
         return rings.receive.isBroken ? [] : .needsReceiveBuffers
       }
       for index in 0..<wanted {

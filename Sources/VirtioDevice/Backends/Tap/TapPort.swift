@@ -250,6 +250,9 @@ internal import Virtio
       let room = rings.takeBuffers(for: longest)
       guard room > 0 else {
         reading.waitForBuffers()
+        #if Testing
+        if unsafe netdev_fault_is_planted("forgotten-tap-buffers") { return [] }
+        #endif
         return rings.receive.isBroken ? [] : .needsReceiveBuffers
       }
       let offered = fillVector(from: &rings)

@@ -242,6 +242,9 @@ internal import Virtio
     while done < budget {
       guard rings.takeBuffers(for: longest) > 0 else {
         reading.waitForBuffers()
+        #if Testing
+        if unsafe netdev_fault_is_planted("forgotten-tun-buffers") { return [] }
+        #endif
         return rings.receive.isBroken ? [] : .needsReceiveBuffers
       }
       let count = read()
