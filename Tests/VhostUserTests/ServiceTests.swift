@@ -36,6 +36,8 @@ import Testing
     var opening = Opening(backend)
     opening.configuration.queuePairs = 2
     opening.options.serviceTimeout = .milliseconds(10)
+    // Its end is confirmed, however busy the machine is.
+    opening.configuration.resetTimeout = .seconds(20)
     let device = try await opening.open()
     let queue = device.queues[0]
     let send = Task { try await queue.send(Packet(copying: [UInt8](repeating: 0, count: 60), in: queue.pool)) }
