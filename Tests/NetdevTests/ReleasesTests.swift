@@ -69,6 +69,52 @@ private final class Events: Sendable {
     #expect(events.all.count <= 3)
   }
 
+  @Test(arguments: [true, false]) func `a frame that fails elsewhere than on the loop is told`(_ hasShort: Bool)
+    async throws
+  {
+    let source = ScriptedDriver(mode: .release, mtu: 9000)
+    let input = try await NetworkDevice.open(driver: source)
+    let output = try await NetworkDevice.open(driver: ScriptedDriver(mode: .hold))
+    let queue = output.queues[0]
+    let events = Events()
+    let watching = Task {
+      for await event in queue.releases { events.add(event) }
+    }
+    let descriptor = try await queue.pollableDescriptor
+    // The loop has looked at all that there is, and sleeps.
+    await turn(queue, times: 10)
+    try await Task.sleep(for: .milliseconds(10))
+    _ = netdev_eventfd_drain(descriptor)
+    let long = [UInt8](repeating: 0, count: 2000)
+    let frames = hasShort ? [long, numbered(1), long] : [long, long]
+    #expect(await source.deliver(contentsOf: frames) == frames.count)
+    guard let burst = await input.queues[0].receiveBurst() else {
+      throw NetworkDeviceError(.system, "there is no burst")
+    }
+    let rest = try queue.trySubmit(burst)
+    let isTaken = rest == nil
+    #expect(isTaken && queue.statistics.packetsFailed == 2)
+    try await eventually("it is told", within: .seconds(20)) { events.all.last?.failed == 2 }
+    var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    #expect(unsafe poll(&entry, 1, 20_000) == 1)
+    try await input.close()
+    try await output.close()
+    await watching.value
+  }
+
+  @Test func `nothing is told where nothing is new`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let descriptor = try await queue.pollableDescriptor
+    for number in 0..<3 { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
+    try await eventually("all are with the device") { await driver.held() == 3 }
+    await turn(queue, times: 10)
+    var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    #expect(unsafe poll(&entry, 1, 0) == 0)
+    try await device.close()
+  }
+
   @Test func `what fails with the queue is told before its end, also to who comes late`() async throws {
     let driver = ScriptedDriver(mode: .hold)
     let device = try await NetworkDevice.open(driver: driver)

@@ -25,7 +25,7 @@ extension NetworkQueue {
     } catch {
       failure = error
     }
-    try await closeBatch(batch, failure)
+    try await closeBatch(batch, failure, for: "send(contentsOf:)")
   }
 
   /// Sends all frames of a burst and returns when the device has released their buffers.
@@ -48,7 +48,7 @@ extension NetworkQueue {
     } catch {
       failure = error
     }
-    try await closeBatch(batch, failure)
+    try await closeBatch(batch, failure, for: "send")
   }
 
   /// A pipeline: sends what `source` brings, in order, until it ends, and returns when the device has released the last buffer.
@@ -247,9 +247,11 @@ extension NetworkQueue {
   }
 
   /// Waits for what is in flight; then the batch is over.
-  func closeBatch(_ batch: Waiter, _ failure: NetworkDeviceError?) async throws(NetworkDeviceError) {
+  func closeBatch(
+    _ batch: Waiter, _ failure: NetworkDeviceError?, for operation: String
+  ) async throws(NetworkDeviceError) {
     await waitForFlights(batch, atMost: 0)
-    let failure = failure ?? batch.failure
+    let failure = failure ?? batch.failure?.told(by: operation)
     unsafe core?.waiters.putBack(batch)
     if let failure { throw failure }
   }
@@ -257,7 +259,7 @@ extension NetworkQueue {
   /// The same for a pipeline, whose source may have failed in its own way.
   @usableFromInline func closeBatch(_ batch: Waiter, _ failure: (any Error)?) async throws {
     do throws(NetworkDeviceError) {
-      try await closeBatch(batch, nil as NetworkDeviceError?)
+      try await closeBatch(batch, nil, for: "forward")
     } catch {
       throw failure ?? error
     }

@@ -106,7 +106,7 @@ extension NetworkQueue {
     await park(waiter)
     let outcome = waiter.outcome
     core.waiters.putBack(waiter)
-    if case .failed(let error) = outcome { throw error }
+    if case .failed(let error) = outcome { throw error.told(by: "send") }
   }
 
   /// Waits until there is room for `count` frames, behind those who came before. The room is in the credits then.

@@ -71,7 +71,7 @@ final class QueueCore {
   let samplerCookie: UInt32
   /// Tasks that wait for the next release, whosever it is.
   @safe @exclusivity(unchecked) var watchers = WaiterLine()
-  /// Of `packetsFailed`, those that whoever waits for releases has been told.
+  /// Of the frames that failed, those that whoever waits for releases has been told.
   var failuresTold: UInt64 = 0
   @safe @exclusivity(unchecked) var pollable: PollableState?
   /// Copies that make a line in the log.

@@ -52,8 +52,8 @@ extension NetworkQueue {
 
   private func nextRelease(after seen: UInt64?) async -> ReleaseEvent? {
     guard let core = unsafe core, !Task.isCancelled else { return nil }
-    let seen = seen ?? releaseEvent.settled
-    while releaseEvent.settled == seen {
+    let seen = seen ?? core.releaseEvent.settled
+    while core.releaseEvent.settled == seen {
       guard !core.isFinished else { return nil }
       let waiter = core.waiters.take(.event)
       core.watchers.append(waiter)
@@ -61,13 +61,7 @@ extension NetworkQueue {
       // What ends the wait otherwise is the queue, of which something may be left to tell, or the task.
       if case .failed = await wait(waiter, core), Task.isCancelled { return nil }
     }
-    return releaseEvent
-  }
-
-  /// As it is now; on the loop.
-  private var releaseEvent: ReleaseEvent {
-    ReleaseEvent(
-      released: counters.packetsReleased, failed: counters.packetsFailed &+ inlet.refusals.failed, inFlight: inFlight)
+    return core.releaseEvent
   }
 
   /// Takes a burst of frames that are at hand; nil when there are none, at once.
@@ -111,9 +105,18 @@ struct PollableState {
 }
 
 extension QueueCore {
+  /// As it is now.
+  fileprivate var releaseEvent: NetworkQueue.ReleaseEvent {
+    NetworkQueue.ReleaseEvent(
+      released: statistics.packetsReleased, failed: failed, inFlight: unsafe state.pointee.inFlight)
+  }
+
+  /// Frames that failed, on the loop and elsewhere.
+  private var failed: UInt64 { statistics.packetsFailed &+ inlet.refusals.failed }
+
   /// At the end of a turn in which nothing was released: tells whoever waits for releases that frames have failed.
   func tellOfFailures() {
-    let failed = statistics.packetsFailed
+    let failed = failed
     guard failed != failuresTold else { return }
     failuresTold = failed
     tellWatchers()
@@ -123,7 +126,7 @@ extension QueueCore {
   func signalPollable() {
     guard var pollable else { return }
     if readyCount == 0 { takeReceived() }
-    let settled = statistics.packetsReleased &+ statistics.packetsFailed
+    let settled = releaseEvent.settled
     guard
       (readyCount > 0 && pollable.received != statistics.packetsReceived)
         || pollable.settled != settled
