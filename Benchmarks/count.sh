@@ -70,7 +70,7 @@ table='
        pipeline-swap   CountQueue  pipeline-swap,64 -      0        0.1  1.40   burst-swap
        through         CountQueue  through,64       445    0        0.2  -      -
        through-256     CountQueue  through,256      -      0        0.1  1.45   burst
-       send-burst-32   CountQueue  send-burst,32    -      0        -    1.30   burst-32
+       send-burst-32   CountQueue  send-burst,32    345    0        -    -      burst-32
        send-array-32   CountQueue  send-array,32    -      0.1      -    -      -
        outside         CountQueue  outside,64       -      0.2      -    -      -
        kept            CountQueue  kept,64          -      1        -    -      -

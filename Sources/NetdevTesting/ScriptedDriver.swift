@@ -292,8 +292,7 @@ final class ScriptedQueue: QueueDriver {
       let length = frameLength(entries[position].slot)
       if !slots.admits(frameIn: entries[position].slot, maximumLength: maximumFrame) {
         guard position == 0 else { return position }
-        throw NetworkDeviceError(
-          .frameTooLong, "submit", offered: "\(length) bytes", advice: "send at most \(maximumFrame)")
+        throw .tooLong(length, maximumFrame, "submit")
       }
       held.append(entries[position])
       sent.add(bytes(of: entries[position].slot))

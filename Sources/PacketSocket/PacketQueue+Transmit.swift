@@ -18,9 +18,7 @@ extension PacketQueue {
       if length > limit.untagged, !slots.admits(frameIn: entry.slot, maximumLength: limit.untagged) {
         // It alone fails, when it is the first.
         guard position == 0 else { return position }
-        throw NetworkDeviceError(
-          .frameTooLong, "submit", offered: "\(length) bytes",
-          advice: "frames of this device have up to \(limit.untagged) bytes")
+        throw .tooLong(length, limit.untagged, "submit")
       }
       position += 1
       if length < EthernetHeader.length {

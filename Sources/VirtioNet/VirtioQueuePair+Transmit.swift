@@ -82,7 +82,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
     }
     // A frame that another device received may be longer than this one takes (VIRTIO 1.4 §5.1.4.2).
     guard slots.admits(frameIn: entry.slot, maximumLength: maximumFrame) else {
-      throw frameTooLong("\(length) bytes; this device takes up to \(maximumFrame)")
+      throw .tooLong(length, maximumFrame, "submit")
     }
     do {
       // Below the capacity.

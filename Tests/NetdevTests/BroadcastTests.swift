@@ -109,4 +109,77 @@ import Testing
     try await device.close()
     #expect(device.pool.free == device.pool.configuration.slots)
   }
+
+  @Test func `an iterator that waits already is told of packets that another one of its sequence left`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let copies = device.queues[0].broadcast(to: 1)
+    // Both wait: one fetches, and the other for it.
+    let consumers = (0..<2).map { _ in
+      Task {
+        var packets = copies[0].makeAsyncIterator()
+        return await packets.next()?.number
+      }
+    }
+    await turn(device.queues[0], times: 20)
+    #expect(await driver.deliver(contentsOf: (0..<2).map { numbered($0) }) == 2)
+    var numbers: Set<Int> = []
+    for consumer in consumers { if let number = await consumer.value { numbers.insert(number) } }
+    #expect(numbers == [0, 1])
+    try await device.close()
+  }
+
+  @Test(arguments: [1, 4, 64]) func `the limit is exact, and it is the oldest that are lost, for one who has begun too`(
+    _ limit: Int
+  ) async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let copies = device.queues[0].broadcast(to: 2, keeping: limit)
+    var (fast, slow) = (copies[0].makeAsyncIterator(), copies[1].makeAsyncIterator())
+    var next = 0
+    func deliver(_ count: Int) async {
+      for _ in 0..<count {
+        #expect(await driver.deliver(numbered(next)))
+        #expect(await fast.next()?.number == next)
+        next += 1
+      }
+    }
+    await deliver(limit)
+    // The first is his; limit - 1 are left of which he knows.
+    #expect(await slow.next()?.number == 0)
+    #expect(copies[1].dropped == 0)
+    await deliver(limit + 3)
+    #expect(copies[1].dropped == limit + 2)
+    try await device.close()
+    for number in (next - limit)..<next { #expect(await slow.next()?.number == number) }
+    #expect(await slow.next() == nil)
+  }
+
+  @Test func `nothing is kept for a sequence that has gone, while others go on`() async throws {
+    let driver = ScriptedDriver(mode: .hold)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    var copies = queue.broadcast(to: 2)
+    let staying = copies[0]
+    var packets = staying.makeAsyncIterator()
+    await turn(queue, times: 10)
+    let free = device.pool.free
+    var next = 0
+    func deliver(_ count: Int) async {
+      for _ in 0..<count {
+        #expect(await driver.deliver(numbered(next)))
+        #expect(await packets.next()?.number == next)
+        next += 1
+      }
+    }
+    await deliver(100)
+    #expect(device.pool.free < free)
+    // What was kept for the other goes with it, and from then on nothing is. Less than what the ring had may be posted.
+    copies = []
+    try await eventually("it has gone", within: .seconds(20)) { device.pool.free >= free }
+    await deliver(100)
+    try await eventually("nothing is kept", within: .seconds(20)) { device.pool.free >= free }
+    try await device.close()
+    withExtendedLifetime(staying) {}
+  }
 }

@@ -1,4 +1,5 @@
 import Netdev
+import NetdevDevices
 import NetdevTesting
 import PacketFormats
 import TestSupport
@@ -146,5 +147,29 @@ import Testing
       try await eventually("the others are released") { queue.statistics.packetsReleased == 6 }
     }
     #expect(device.pool.free == 1024)
+  }
+
+  @Test(arguments: [true, false]) func `one that is waited for fails in the words of a packet alone`(_ isScripted: Bool)
+    async throws
+  {
+    let device =
+      isScripted
+      ? try await NetworkDevice.open(driver: ScriptedDriver(mode: .release))
+      : try await NetworkDevice.open("loopback:?lossless=1")
+    try await device.run { queue in
+      for length in [1515, 1518] {
+        var burst = try queue.makeBurst(count: 2, length: length)
+        burst.forEach { frame in
+          for position in 0..<frame.byteCount { frame.storeBytes(of: 0, toByteOffset: position, as: UInt8.self) }
+        }
+        var error: NetworkDeviceError?
+        do { try await queue.send(burst) } catch let thrown as NetworkDeviceError { error = thrown }
+        let long = try Packet(count: length, in: queue.pool)
+        var alone: NetworkDeviceError?
+        do { try await queue.send(long) } catch let thrown as NetworkDeviceError { alone = thrown }
+        #expect(error == alone && error?.code == .frameTooLong && error?.operation == "send")
+      }
+      #expect(queue.statistics.packetsFailed == 4 && queue.statistics.packetsSubmitted == 0)
+    }
   }
 }

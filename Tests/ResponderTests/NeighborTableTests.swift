@@ -110,6 +110,13 @@ import Testing
     ]
     for other in others { #expect(table.address(try packet(), to: other, at: start, in: pool) == nil, "\(other)") }
     #expect(table.count == 0 && pool.free == 64)
+    // Nor is one that no host can have, in a network of all addresses.
+    let all = try #require(IPv4Network(host(6), prefixLength: 0))
+    var wide = NeighborTable(station: Here.mac, network: all)
+    for other in [IPv4Address(127, 0, 0, 1), IPv4Address(240, 0, 0, 1)] {
+      #expect(wide.address(try packet(), to: other, at: start, in: pool) == nil, "\(other)")
+    }
+    #expect(wide.count == 0 && pool.free == 64)
   }
 
   @Test func `all hosts, and groups of them, are where everybody knows`() throws {

@@ -54,7 +54,7 @@ final class QueueTurn {
   @safe @exclusivity(unchecked) var consumers = WaiterLine()
   /// For the next release, whosever it is.
   @safe @exclusivity(unchecked) var watchers = WaiterLine()
-  /// Of `packetsFailed`, those that whoever waits for releases has been told.
+  /// Of the frames that failed, those that whoever waits for releases has been told.
   @safe @exclusivity(unchecked) var failuresTold: UInt64 = 0
   /// For a time.
   @safe @exclusivity(unchecked) var sleepers = WaiterLine()

@@ -159,6 +159,10 @@ private func leaveWithFrames(_ world: SimulatedWorld, _ plan: Plan) async throws
       seen.numbers.count == numbers.upperBound
     }
     guard world.isCalm else { return }
+    // Who waits still, because the other one has had the last frame, goes: in the next round he would have a share.
+    first.cancel()
+    next.cancel()
+    await first.value
     await next.value
     try await Task.sleep(for: .microseconds(world.choose(below: 3000)))
     let answer = Frame(flow: 1, number: round)

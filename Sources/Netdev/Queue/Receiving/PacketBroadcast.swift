@@ -26,8 +26,9 @@ extension NetworkQueue {
   ///   - count: how many sequences.
   ///   - limit: packets that each may be behind.
   public nonisolated func broadcast(to count: Int, keeping limit: Int = 256) -> [BroadcastPackets] {
-    let source = BroadcastSource(self, count: max(0, count), limit: max(1, limit))
-    return (0..<max(0, count)).map { BroadcastPackets(source, $0) }
+    let consumers = (0..<max(0, count)).map { _ in UnseenPackets() }
+    let source = BroadcastSource(self, consumers, limit: max(1, limit))
+    return consumers.map { BroadcastPackets(source, $0) }
   }
 }
 
@@ -40,92 +41,112 @@ public final class BroadcastPackets: AsyncSequence, Sendable {
   /// The sequence only ends, with the queue.
   public typealias Failure = Never
   private let source: BroadcastSource
-  private let index: Int
-  /// Those that have been fetched and not handed out, the next one last.
-  private let atHand = Mutex<[Packet]>([])
+  private let unseen: UnseenPackets
 
-  fileprivate init(_ source: BroadcastSource, _ index: Int) {
+  fileprivate init(_ source: BroadcastSource, _ unseen: UnseenPackets) {
     self.source = source
-    self.index = index
+    self.unseen = unseen
   }
 
-  deinit {
-    let (source, index) = (source, index)
-    source.loop.execute { source.assumeIsolated { $0.leave(index) } }
-  }
+  deinit { unseen.end() }
 
   /// Packets that were dropped because this consumer was too far behind. From any thread.
-  public var dropped: Int { source.dropped[index].load() }
+  public var dropped: Int { unseen.dropped }
 
   /// An iterator.
   public func makeAsyncIterator() -> Iterator { Iterator(packets: self) }
 
-  private func take() -> Packet? { atHand.withLock { $0.popLast() } }
-
-  /// The next one when these have been fetched, the oldest last. What another iterator has fetched meanwhile comes before them.
-  private func take(afterFetching fetched: [Packet]) -> Packet? {
-    atHand.withLock { packets in
-      packets.insert(contentsOf: fetched, at: 0)
-      return packets.popLast()
-    }
-  }
-
-  /// Fetches packets; elsewhere than on the queue's loop all that are there with one hop. What an iterator has fetched and not handed
-  /// out is the next one's.
+  /// Fetches packets; elsewhere than on the queue's loop all that are there with one hop. What an iterator has not handed out is the next
+  /// one's, and that of any other one that waits.
   public struct Iterator: PacketIterator {
     fileprivate let packets: BroadcastPackets
 
     /// The next packet that is here.
-    public mutating func takePacket() -> Packet? { packets.take() }
+    public mutating func takePacket() -> Packet? { packets.unseen.take() }
 
     /// The next packet, or nil at the end and when the task is cancelled. Without a deadline.
     nonisolated(nonsending) public mutating func nextPacket() async -> Packet? {
-      if let packet = packets.take() { return packet }
-      let fetched = await packets.source.next(packets.index)
-      return packets.take(afterFetching: fetched)
+      if let packet = packets.unseen.take() { return packet }
+      return await packets.source.next(for: packets.unseen)
+    }
+  }
+}
+
+/// The packets that one consumer has not seen. The queue's end of the broadcast adds to them, on its loop, and whoever iterates takes them,
+/// wherever it is.
+private final class UnseenPackets: Sendable {
+  private struct State {
+    /// The next one last.
+    var next: [Packet] = []
+    /// What came after those, the latest last.
+    var later: [Packet] = []
+    var dropped = 0
+    var isWanted = true
+
+    mutating func take() -> Packet? {
+      if next.isEmpty {
+        next = later.reversed()
+        later.removeAll(keepingCapacity: true)
+      }
+      return next.popLast()
+    }
+  }
+
+  private let state = Mutex(State())
+
+  /// Packets that were dropped so far.
+  var dropped: Int { state.withLock { $0.dropped } }
+
+  /// The oldest.
+  func take() -> Packet? { state.withLock { $0.take() } }
+
+  /// Keeps `limit` of them, the latest.
+  func add(_ packets: [Packet], keeping limit: Int) {
+    state.withLock { state in
+      guard state.isWanted else { return }
+      state.later += packets
+      while state.next.count + state.later.count > limit {
+        _ = state.take()
+        state.dropped += 1
+      }
+    }
+  }
+
+  /// The consumer has gone: nothing is kept for it any more.
+  func end() {
+    state.withLock { state in
+      state.isWanted = false
+      state.next = []
+      state.later = []
     }
   }
 }
 
 /// The queue's end of a broadcast: one consumer fetches, and what comes is for all of them.
 private actor BroadcastSource: LoopActor {
-  final class Count: Sendable {
-    private let value = Atomic<Int>(0)
-    func add(_ count: Int) { value.add(count, ordering: .relaxed) }
-    func load() -> Int { value.load(ordering: .relaxed) }
-  }
-
   nonisolated let loop: LoopExecutor
-  nonisolated let dropped: [Count]
   private let queue: NetworkQueue
+  private let consumers: [UnseenPackets]
   private let limit: Int
-  /// What waits for each, the oldest first; nil for one that has gone.
-  private var waiting: [[Packet]?]
   private var isFetching = false
   private var isOver = false
   private let gate = Gate()
 
-  init(_ queue: NetworkQueue, count: Int, limit: Int) {
+  init(_ queue: NetworkQueue, _ consumers: [UnseenPackets], limit: Int) {
     self.queue = queue
+    self.consumers = consumers
     self.limit = limit
     loop = queue.loop
-    dropped = (0..<count).map { _ in Count() }
-    waiting = Array(repeating: [], count: count)
   }
 
-  /// What there is for one of them, the oldest last; empty at the end and when the task is cancelled.
-  func next(_ index: Int) async -> [Packet] {
+  /// The next one for one of them; nil at the end and when the task is cancelled.
+  func next(for consumer: UnseenPackets) async -> Packet? {
     while true {
-      if let packets = waiting[index], !packets.isEmpty {
-        waiting[index] = []
-        return packets.reversed()
-      }
-      if isOver || Task.isCancelled { return [] }
+      if let packet = consumer.take() { return packet }
+      if isOver || Task.isCancelled { return nil }
       if isFetching { await waitForOthers() } else { await fetch() }
     }
   }
-
-  func leave(_ index: Int) { waiting[index] = nil }
 
   private func fetch() async {
     isFetching = true
@@ -135,25 +156,13 @@ private actor BroadcastSource: LoopActor {
     // Nil is the end, or this task's cancellation alone: then somebody else fetches.
     if first == nil, !Task.isCancelled { isOver = true }
     var next = first
-    var left = limit
+    var fetched: [Packet] = []
     while let packet = next {
-      add(packet)
-      left -= 1
-      next = left > 0 ? packets.takePacket() : nil
+      fetched.append(packet)
+      next = fetched.count < limit ? packets.takePacket() : nil
     }
+    if !fetched.isEmpty { for consumer in consumers { consumer.add(fetched, keeping: limit) } }
     gate.openAll()
-  }
-
-  private func add(_ packet: Packet) {
-    for index in waiting.indices {
-      guard var packets = waiting[index].take() else { continue }
-      if packets.count >= limit {
-        packets.removeFirst()
-        dropped[index].add(1)
-      }
-      packets.append(packet)
-      waiting[index] = packets
-    }
   }
 
   private func waitForOthers() async {

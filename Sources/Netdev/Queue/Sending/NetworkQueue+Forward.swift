@@ -149,7 +149,7 @@ extension NetworkQueue {
   /// Waits for what is in flight; then the pipeline is over, whose source may have failed in its own way.
   @usableFromInline func closeBatch(_ batch: Waiter, _ failure: (any Error)?) async throws {
     do throws(NetworkDeviceError) {
-      try await closeBatch(batch, nil as NetworkDeviceError?)
+      try await closeBatch(batch, nil, for: "forward")
     } catch {
       throw failure ?? error
     }

@@ -34,7 +34,7 @@ extension NetworkQueue {
     await park(waiter)
     let outcome = waiter.outcome
     turn.waiters.putBack(waiter)
-    if case .failed(let error) = outcome { throw error }
+    if case .failed(let error) = outcome { throw error.told(by: "send") }
   }
 
   /// Sends packets in order and returns when the device has released all of their buffers.
@@ -59,7 +59,7 @@ extension NetworkQueue {
     } catch {
       failure = error
     }
-    try await closeBatch(batch, failure)
+    try await closeBatch(batch, failure, for: "send(contentsOf:)")
   }
 
   /// Sends all frames of a burst and returns when the device has released their buffers.
@@ -82,7 +82,7 @@ extension NetworkQueue {
     } catch {
       failure = error
     }
-    try await closeBatch(batch, failure)
+    try await closeBatch(batch, failure, for: "send")
   }
 }
 
@@ -140,9 +140,11 @@ extension NetworkQueue {
   }
 
   /// Waits for what is in flight; then the batch is over.
-  func closeBatch(_ batch: Waiter, _ failure: NetworkDeviceError?) async throws(NetworkDeviceError) {
+  func closeBatch(
+    _ batch: Waiter, _ failure: NetworkDeviceError?, for operation: String
+  ) async throws(NetworkDeviceError) {
     await waitForFlights(batch, atMost: 0)
-    let failure = failure ?? batch.failure
+    let failure = failure ?? batch.failure?.told(by: operation)
     turn.waiters.putBack(batch)
     if let failure { throw failure }
   }

@@ -140,10 +140,11 @@ extension NetworkQueue {
 
   private nonisolated func tryFromOutside(_ burst: consuming PacketBurst) throws(NetworkDeviceError) -> PacketBurst? {
     if let end = mailbox.end { throw end }
-    var taken = 0
+    var (taken, failed) = (0, 0)
+    defer { mailbox.note(failed: failed) }
     while let packet = burst.takeFirst(&taken) {
       guard canSend(packet) else {
-        mailbox.note(failed: 1)
+        failed += 1
         continue
       }
       guard let refused = mailbox.tryOffer(consume packet) else { continue }

@@ -104,10 +104,13 @@ final class QueueMailbox: Sendable {
   /// From any thread: why the queue has ended; nil while it goes on.
   var end: NetworkDeviceError? { state.withLock { $0.end } }
 
-  /// From any thread: packets that whoever does not wait found no room for, and frames that the device never takes.
+  /// From any thread: packets that whoever does not wait found no room for, and frames that the device never takes, which the loop
+  /// tells of.
   func note(refused count: Int = 0, failed frames: Int = 0) {
     if count > 0 { refused.add(UInt64(count), ordering: .relaxed) }
-    if frames > 0 { failed.add(UInt64(frames), ordering: .relaxed) }
+    guard frames > 0 else { return }
+    failed.add(UInt64(frames), ordering: .relaxed)
+    loop.wake()
   }
 
   /// The two so far.

@@ -40,7 +40,7 @@ extension QueueTurn {
   func signalPollable() {
     guard var pollable else { return }
     if readyCount == 0 { takeReceived() }
-    let settled = statistics.packetsReleased &+ statistics.packetsFailed
+    let settled = releaseEvent.settled
     guard
       (readyCount > 0 && pollable.received != statistics.packetsReceived)
         || pollable.settled != settled

@@ -10,7 +10,7 @@ extension NetworkQueue {
     public let inFlight: Int
 
     /// Frames of which nothing more will be heard: who has seen as many has seen all.
-    fileprivate var settled: UInt64 { released &+ failed }
+    var settled: UInt64 { released &+ failed }
   }
 
   /// An event whenever the device has released buffers, or frames that were accepted have failed: several in one turn of the loop
@@ -49,8 +49,8 @@ extension NetworkQueue {
 
   private func nextRelease(after seen: UInt64?) async -> ReleaseEvent? {
     guard !Task.isCancelled else { return nil }
-    let seen = seen ?? releaseEvent.settled
-    while releaseEvent.settled == seen {
+    let seen = seen ?? turn.releaseEvent.settled
+    while turn.releaseEvent.settled == seen {
       guard !turn.isFinished else { return nil }
       let waiter = turn.waiters.take(.event)
       turn.watchers.append(waiter)
@@ -58,20 +58,23 @@ extension NetworkQueue {
       // What ends the wait otherwise is the queue, of which something may be left to tell, or the task.
       if case .failed = await wait(waiter), Task.isCancelled { return nil }
     }
-    return releaseEvent
-  }
-
-  /// As it is now; on the loop.
-  private var releaseEvent: ReleaseEvent {
-    ReleaseEvent(
-      released: counters.packetsReleased, failed: counters.packetsFailed &+ mailbox.refusals.failed, inFlight: inFlight)
+    return turn.releaseEvent
   }
 }
 
 extension QueueTurn {
+  /// As it is now.
+  var releaseEvent: NetworkQueue.ReleaseEvent {
+    NetworkQueue.ReleaseEvent(
+      released: statistics.packetsReleased, failed: failed, inFlight: unsafe frames.pointee.inFlight)
+  }
+
+  /// Frames that failed, on the loop and elsewhere.
+  private var failed: UInt64 { statistics.packetsFailed &+ mailbox.refusals.failed }
+
   /// At the end of a turn in which nothing was released: tells whoever waits for releases that frames have failed.
   func tellOfFailures() {
-    let failed = statistics.packetsFailed
+    let failed = failed
     guard failed != failuresTold else { return }
     failuresTold = failed
     tellWatchers()

@@ -14,10 +14,16 @@ extension NetworkDeviceError {
     NetworkDeviceError(.cancelled, operation, offered: "the task was cancelled before the packet was published")
   }
 
-  static func tooLong(_ length: Int, _ limit: Int, _ operation: String) -> NetworkDeviceError {
+  /// A frame is longer than its device takes, which for one without tags is up to `limit`.
+  package static func tooLong(_ length: Int, _ limit: Int, _ operation: String) -> NetworkDeviceError {
     NetworkDeviceError(
       .frameTooLong, operation, offered: "a frame of \(length) bytes",
       advice: "this device takes up to \(limit), and four more for each of up to two VLAN tags")
+  }
+
+  /// What an operation throws that waited for a frame which was too long: a driver, which says so, does not know what the operation is.
+  func told(by operation: String) -> NetworkDeviceError {
+    code == .frameTooLong ? NetworkDeviceError(code, operation, offered: offered, advice: advice) : self
   }
 
   /// What an operation throws that meets with this end of what it waited for. One cancellation is one error: a task that was
