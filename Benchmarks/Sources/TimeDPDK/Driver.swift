@@ -18,7 +18,8 @@ struct DPDKDriver: Driver {
   private let testpmd: Testpmd
   private let start: String
 
-  init(
+  /// Not inlined: Swift 6.3's optimizer ends with a signal on whoever makes one driver or the other.
+  @inline(never) init(
     _ measured: Case, _ rings: Rings, socket: String, options: Options, in workspace: Workspace
   ) async throws {
     let rings = "queues=1,queue_size=\(options.queueSize),\(rings.arguments)"
@@ -41,7 +42,8 @@ final class OurDriver: Driver {
   private let work: Traffic
   private var traffic: Task<Void, any Error>?
 
-  init(
+  /// Not inlined, as the one above.
+  @inline(never) init(
     _ way: Contender.Way, _ measured: Case, _ rings: Rings, socket: String, options: Options
   ) async throws {
     var configuration = NetworkDevice.Configuration()
