@@ -126,6 +126,7 @@ final class InProcessPair: @unchecked Sendable {
   // Proof: the pair keeps the engine, and clears this before it lets go of it. Unmanaged, so that ringing retains nothing.
   private var rung: Unmanaged<QueuePairEngine>?
 
+  var areOnLoop: Bool { true }
   func connect(_ engine: QueuePairEngine?) { unsafe rung = engine.map { unsafe Unmanaged.passUnretained($0) } }
   func kickReceive() { unsafe rung?._withUnsafeGuaranteedRef { $0.kickReceive() } }
   func kickTransmit() { unsafe rung?._withUnsafeGuaranteedRef { $0.kickTransmit() } }

@@ -30,6 +30,11 @@ struct PairReference: @unchecked Sendable {
 /// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
 struct Doorbells: ~Copyable {
   let bells: any VirtioDoorbells
+  let areOnLoop: Bool
+  init(bells: any VirtioDoorbells) {
+    self.bells = bells
+    areOnLoop = bells.areOnLoop
+  }
   borrowing func kickReceive() { bells.kickReceive() }
   borrowing func kickTransmit() { bells.kickTransmit() }
 }

@@ -12,6 +12,7 @@ final class SplitQueuePair: QueueDriver {
 
   var transmitCapacity: Int { pair.transmitCapacity }
   var receiveRoom: Int { pair.receiveRoom }
+  var isServedHere: Bool { pair.isServedHere }
   var statistics: QueueDriverStatistics { pair.statistics }
 
   func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }
@@ -37,6 +38,7 @@ final class PackedQueuePair: QueueDriver {
 
   var transmitCapacity: Int { pair.transmitCapacity }
   var receiveRoom: Int { pair.receiveRoom }
+  var isServedHere: Bool { pair.isServedHere }
   var statistics: QueueDriverStatistics { pair.statistics }
 
   func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }

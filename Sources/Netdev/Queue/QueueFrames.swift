@@ -26,6 +26,9 @@ struct QueueFrames {
   /// Frames published and not yet released.
   @usableFromInline var inFlight: Int
 
+  /// Sends whose frames have failed, and whose tasks have not been told yet.
+  @usableFromInline var failedSends: Int
+
   /// What the queue does with them; unretained, it owns this.
   @usableFromInline let turn: Unmanaged<QueueTurn>
 
@@ -44,6 +47,7 @@ struct QueueFrames {
     unsafe pending = BurstBlock.make(capacity: room + BurstBlock.capacity)
     credits = room
     inFlight = 0
+    failedSends = 0
     unsafe self.turn = .passUnretained(turn)
   }
 
