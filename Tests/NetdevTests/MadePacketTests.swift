@@ -118,6 +118,42 @@ import Testing
     #expect(pool.free == 64)
   }
 
+  @Test func `what comes home on a loop is the reserve's before it is a program's`() async throws {
+    let driver = ScriptedDriver(mode: .hold, capacity: 8)
+    var configuration = NetworkDevice.Configuration()
+    let pool = try PacketPool(.init(slots: 48, reserve: 16, hugePages: false))
+    configuration.pool = pool
+    let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+    try await device.run { queue in
+      // All that a program gets.
+      var held: [Packet] = []
+      while let packet = try Self.make(in: pool) { held.append(packet) }
+      // Frames that are kept: the ring takes from the reserve.
+      var kept: [Packet] = []
+      var packets = queue.packets.makeAsyncIterator()
+      for number in 0..<8 {
+        await driver.deliver(numbered(number))
+        if let packet = await packets.next() { kept.append(packet) }
+      }
+      try await eventually("the ring has its buffers from the reserve") { pool.available < 16 }
+      let lacking = 16 - pool.available
+      #expect(held.count > lacking)
+      // Nothing is awaited from here on: what comes home stays at hand.
+      held.removeLast(lacking)
+      #expect(try Self.make(in: pool) == nil)
+      held.removeLast()
+      #expect(try Self.make(in: pool) != nil)
+      withExtendedLifetime(kept) {}
+    }
+    #expect(pool.free == 48)
+  }
+
+  /// A packet in a buffer of the pool; nil when there is none for it.
+  private static func make(in pool: PacketPool) throws -> Packet? {
+    let packet = try Packet(copying: numbered(1), in: pool)
+    return packet.isInPool ? packet : nil
+  }
+
   /// How many of so many packets that are held at the same time lie in the pool, and how many do not.
   private static func hold(_ count: Int, of pool: PacketPool) throws -> (Int, Int) {
     var all: [Packet] = []
