@@ -77,7 +77,8 @@ extension NetworkQueue {
   /// `submit(_:)` for a packet.
   ///
   /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped. A frame that is too long for this
-  ///   device does not keep the others from being submitted: it throws when they are.
+  ///   device does not keep the others from being submitted: it throws when they are. One of `makeBurst` that lacks the VLAN tags
+  ///   which its length takes is found out later, and counts among `packetsFailed`.
   @inlinable
   nonisolated(nonsending)
     public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError)

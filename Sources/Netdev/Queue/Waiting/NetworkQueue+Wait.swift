@@ -34,6 +34,9 @@ extension NetworkQueue {
     await turn.nextTurn.pass()
   }
 
+  /// The same, while the queue has turns.
+  func letTurnEnd() async { if turn.isOpen { await waitForNextTurn() } }
+
   /// Suspends at the waiter's gate, unless it has been settled already.
   func park(_ waiter: Waiter) async {
     if case .pending = waiter.outcome { await waiter.gate.pass() }
