@@ -6,9 +6,9 @@ extension PackedDriverRing {
   /// - Throws: a rule of configuration; nothing has then been written.
   public init(activating configuration: consuming DriverRingConfiguration<PackedDriverRing>) throws(RingError) {
     let layout = try configuration.checkedLayout()
-    unsafe descriptors = configuration.descriptors
-    unsafe driverEvent = configuration.driver
-    unsafe deviceEvent = configuration.device
+    unsafe descriptors = configuration.areas.descriptors
+    unsafe driverEvent = configuration.areas.driver
+    unsafe deviceEvent = configuration.areas.device
     count = UInt32(layout.size)
     eventIndex = configuration.eventIndex
     inOrder = configuration.inOrder

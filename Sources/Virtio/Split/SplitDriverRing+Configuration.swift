@@ -7,7 +7,8 @@ extension SplitDriverRing {
   public init(activating configuration: consuming DriverRingConfiguration<SplitDriverRing>) throws(RingError) {
     let layout = try configuration.checkedLayout()
     unsafe self.init(
-      layout: layout, descriptors: configuration.descriptors, avail: configuration.driver, used: configuration.device,
+      layout: layout, descriptors: configuration.areas.descriptors, avail: configuration.areas.driver,
+      used: configuration.areas.device,
       eventIndex: configuration.eventIndex, inOrder: configuration.inOrder, indirect: configuration.indirect)
     lay(startIndex: configuration.startIndex)
   }

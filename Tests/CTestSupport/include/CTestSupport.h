@@ -73,6 +73,8 @@ enum test_call {
   test_call_newfstatat,
   test_call_timerfd_settime,
   test_call_renameat2,
+  test_call_setns,
+  test_call_sched_setaffinity,
   // MADV_POPULATE_WRITE of whole huge pages, and no other madvise.
   test_call_populate_huge,
 };
@@ -80,6 +82,9 @@ enum test_call {
 // Runs `body` on a thread of its own on which a filter of system calls (seccomp) refuses one with an error number, as a
 // sandbox does. Returns 0, or -errno when the filter cannot be had.
 int test_on_thread_refusing(enum test_call call, int error, void (*body)(void *), void *context);
+
+// Has the same done to the calling thread, and to those that it starts, from here on: there is no way back. Returns 0 or -errno.
+int test_refuse_here(enum test_call call, int error);
 
 // Has a thread hold the kernel's lock of all changes to links (rtnl) for so many milliseconds; it holds it when this returns.
 // Whoever asks the kernel about a link waits meanwhile, on the whole machine. Returns 0, or -errno when it cannot be had
