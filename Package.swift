@@ -303,7 +303,7 @@ let package = Package(
     .testTarget(
       name: "SimulationTests",
       dependencies: [
-        "NetdevTesting", "NetdevDevices", "Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem",
+        "NetdevTesting", "NetdevDevices", "Netdev", "Virtio", "LibeventConcurrency", "CNetdevSystem", "CTestSupport",
       ],
       swiftSettings: rules),
     .testTarget(

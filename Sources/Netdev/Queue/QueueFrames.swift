@@ -25,6 +25,10 @@ struct QueueFrames {
   @usableFromInline var credits: Int
   /// Frames published and not yet released.
   @usableFromInline var inFlight: Int
+  #if Testing
+  /// Frames accepted so far, for `QueueTurn.accountForFrames`.
+  @usableFromInline var entered: UInt64 = 0
+  #endif
 
   /// What the queue does with them; unretained, it owns this.
   @usableFromInline let turn: Unmanaged<QueueTurn>
@@ -74,6 +78,8 @@ extension QueueFrames {
 
   /// Nothing at hand: looks once more, without suspending.
   @usableFromInline @inline(never) static func pumpAndTake(_ frames: UnsafeMutablePointer<QueueFrames>) -> Packet? {
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     guard unsafe frames.pointee.withTurn({ $0.pump() }) else { return nil }
     return unsafe takeReady(frames)
   }
@@ -110,6 +116,9 @@ extension QueueFrames {
     unsafe pending.pointee.entries[count] = entry
     unsafe pending.pointee.count = count &+ 1
     unsafe frames.pointee.credits &-= 1
+    #if Testing
+    unsafe frames.pointee.entered &+= 1
+    #endif
     if count &+ 1 >= BurstBlock.capacity { unsafe flush(frames) }
   }
 
@@ -123,6 +132,8 @@ extension QueueFrames {
 
   /// Publishes what has been accepted.
   @usableFromInline @inline(never) static func flush(_ frames: UnsafeMutablePointer<QueueFrames>) {
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     unsafe frames.pointee.withTurn { $0.flush() }
   }
 }

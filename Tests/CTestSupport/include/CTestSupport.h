@@ -111,4 +111,19 @@ void test_end_process(int process);
 // the step at which something else happened.
 int test_watch_from_namespace(const char *path, int (*peer_process)(int descriptor, int32_t *process));
 
+// What one of the C library's functions that open descriptors has opened.
+struct test_opened {
+  int descriptors[2];
+  int count;
+  // Around one descriptor.
+  void *file;
+  void *folder;
+  bool is_process;
+};
+
+// Those functions, one after the other from 0 on: a name, NULL behind the last one; opens, returns 0 or -errno; closes.
+const char *test_opening_name(size_t index);
+int test_opening_open(size_t index, struct test_opened *opened);
+void test_opening_close(struct test_opened *opened);
+
 #endif

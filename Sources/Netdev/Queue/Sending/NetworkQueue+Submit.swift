@@ -33,6 +33,7 @@ extension NetworkQueue {
       return
     }
     guard let refused = submitFromOutside(consume packet) else { return }
+    try expectOpen()
     do throws(NetworkDeviceError) { try await submitSlowly(consume refused) } catch {
       throw error.broughtBack
     }
@@ -41,6 +42,11 @@ extension NetworkQueue {
   /// Elsewhere than on the loop: leaves the packet for the loop to take; returns it when it must go the long way.
   @usableFromInline nonisolated func submitFromOutside(_ packet: consuming Packet) -> Packet? {
     isHere ? packet : mailbox.offer(consume packet)
+  }
+
+  /// Elsewhere than on the loop: whoever comes to a queue that has ended is told at once, and needs no loop for that.
+  @usableFromInline nonisolated func expectOpen() throws(NetworkDeviceError) {
+    if !isHere, let end = mailbox.end { throw end.met(by: "submit") }
   }
 
   /// On the loop: the packet can be taken as it is, now, and lies in one buffer.
@@ -86,6 +92,7 @@ extension NetworkQueue {
     if isHere, hasRoom(for: burst.count), takesAsItLies(burst) {
       publish(burst)
     } else {
+      try expectOpen()
       do throws(NetworkDeviceError) { try await submitSlowly(burst) } catch { throw error.broughtBack }
     }
   }
@@ -102,6 +109,8 @@ extension NetworkQueue {
 
   /// On the loop, with room for all, which lie in this queue's pool: publishes in one call.
   @usableFromInline nonisolated func publish(_ burst: consuming PacketBurst) {
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     guard unsafe burst.queue === self else { return publishOfAnother(burst) }
     let block = unsafe burst.takeBlock()
     unsafe frames.pointee.withTurn { unsafe $0.publishBurst(block) }

@@ -34,6 +34,8 @@ extension QueueTurn {
       room -= 1
       // Its place is taken from the room, not from the credits.
       lend(1)
+      // It is counted with those that have been left in the mailbox.
+      noteEntered(-1)
       unsafe QueueFrames.accept(consume packet, to: frames)
     }
     return room
@@ -75,6 +77,9 @@ extension QueueTurn {
     takeReturned()
     let (packets, copied) = mailbox.takeAll()
     statistics.copiedToSend &+= copied
+    #if Testing
+    if unsafe netdev_fault_is_planted("untold-end") { return }
+    #endif
     statistics.packetsFailed &+= UInt64(packets.count)
   }
 }
