@@ -85,9 +85,9 @@ public final class VirtioNetDriver: NetworkDriver {
     self.logger = logger.aside
   }
 
-  /// The features that this driver understands.
+  /// The features that this driver understands. CTRL_VQ is none of them: nobody would put a command on that queue.
   private var supported: FeatureSet {
-    var set: FeatureSet = [.version1, .mac, .status, .mtu, .mq, .ctrlVQ, .speedDuplex]
+    var set: FeatureSet = [.version1, .mac, .status, .mtu, .mq, .speedDuplex]
     if options.mergeableBuffers { set.insert(.mrgRxbuf) }
     if options.eventIndex { set.insert(.eventIndex) }
     if options.indirect { set.insert(.indirectDesc) }

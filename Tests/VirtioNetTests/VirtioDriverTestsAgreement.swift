@@ -103,6 +103,22 @@ import VirtioNet
     #expect(other.events.filter { $0 == .attach(pair: 0) || $0 == .attach(pair: 1) }.count == 2)
   }
 
+  @Test func `Driver rule 2: a control queue is not accepted, and so neither are pairs that only it could switch`()
+    async throws
+  {
+    var configuration = LyingDevice.Configuration()
+    configuration.features.formUnion([.mq, .ctrlVQ])
+    configuration.space = LyingDevice.Space.bytes(pairs: 4)
+    configuration.pairSwitching = .controlQueue
+    let (side, refused) = await open(configuration, queuePairs: 2)
+    #expect(code(refused) == .invalidConfiguration)
+    let (other, one) = await open(configuration)
+    #expect(try one.get().queuePairs == 1)
+    let accepted = (side.events + other.events).compactMap { if case .setFeatures(let set) = $0 { set } else { nil } }
+    #expect(accepted.count == 2)
+    for features in accepted { #expect(features.isDisjoint(with: [.ctrlVQ, .mq])) }
+  }
+
   @Test func `Driver rule 2: what the driver does not know, and reserved bits, are never accepted`() async throws {
     var configuration = LyingDevice.Configuration()
     for bit in 0..<128 { configuration.features.formUnion(FeatureSet(bit: bit)) }
@@ -112,7 +128,7 @@ import VirtioNet
     let accepted = side.events.compactMap { if case .setFeatures(let set) = $0 { set } else { nil } }
     #expect(accepted.count == 1)
     let known: FeatureSet = [
-      .version1, .mac, .status, .mtu, .mq, .ctrlVQ, .speedDuplex, .mrgRxbuf, .eventIndex, .indirectDesc,
+      .version1, .mac, .status, .mtu, .mq, .speedDuplex, .mrgRxbuf, .eventIndex, .indirectDesc,
     ]
     #expect(accepted[0].isSubset(of: known))
   }
