@@ -71,38 +71,55 @@ final class InProcessPair: @unchecked Sendable {
 
   private func startEngine() throws(NetworkDeviceError) {
     guard engine == nil else { return }
-    let line: any InterruptLine = wires ?? InlineLine(onInterrupt)
-    do {
-      let map = try memory.map()
-      let receive = try areas(placement.receive, map)
-      let transmit = try areas(placement.transmit, map)
-      let made = try device.makeEngine(
-        pair: placement.index, loop: engineLoop, receive: receive, transmit: transmit, memory: map, receiveLine: line,
-        transmitLine: line)
-      if let wires { kickSources = try watch(wires, made) }
-      try made.start()
-      engine = made
-      inline?.connect(made)
+    do throws(DeviceError) {
+      try serve()
     } catch {
       throw NetworkDeviceError(
-        .system, "starting queue pair \(placement.index) of \(device.backend.description)", offered: "\(error)")
+        error, "starting queue pair \(placement.index) of \(device.backend.description)")
     }
+  }
+
+  private func serve() throws(DeviceError) {
+    let map: GuestMemory
+    do throws(GuestMemoryError) { map = try memory.map() } catch { throw .memory(error) }
+    let receive = try areas(placement.receive, map)
+    let transmit = try areas(placement.transmit, map)
+    let line: any InterruptLine = wires ?? InlineLine(onInterrupt)
+    let made = try device.makeEngine(
+      pair: placement.index, loop: engineLoop, receive: receive, transmit: transmit, memory: map, receiveLine: line,
+      transmitLine: line)
+    do throws(BackendError) {
+      if let wires { kickSources = try watch(wires, made) }
+      try made.start()
+    } catch {
+      throw .backend(error)
+    }
+    engine = made
+    inline?.connect(made)
   }
 
   private func areas(
     _ ring: VirtioPairPlacement.Ring, _ map: borrowing GuestMemory
-  ) throws(RingError) -> RingAreas {
-    try RingAreas(
-      RingFormat(placement.features), size: ring.size, descriptorAddress: ring.descriptors, driverAddress: ring.driver,
-      deviceAddress: ring.device, memory: map)
+  ) throws(DeviceError) -> RingAreas {
+    do throws(RingError) {
+      return try RingAreas(
+        RingFormat(placement.features), size: ring.size, descriptorAddress: ring.descriptors,
+        driverAddress: ring.driver, deviceAddress: ring.device, memory: map)
+    } catch {
+      throw .ring(error)
+    }
   }
 
-  private func watch(_ wires: Wires, _ engine: QueuePairEngine) throws(LoopError) -> [LoopSource] {
-    let receive = try engineLoop.makeSource(eventfd: wires.kickReceiveDescriptor) { engine.kickReceive() }
-    let transmit = try engineLoop.makeSource(eventfd: wires.kickTransmitDescriptor) { engine.kickTransmit() }
-    receive.resume()
-    transmit.resume()
-    return [receive, transmit]
+  private func watch(_ wires: Wires, _ engine: QueuePairEngine) throws(BackendError) -> [LoopSource] {
+    do throws(LoopError) {
+      let receive = try engineLoop.makeSource(eventfd: wires.kickReceiveDescriptor) { engine.kickReceive() }
+      let transmit = try engineLoop.makeSource(eventfd: wires.kickTransmitDescriptor) { engine.kickTransmit() }
+      receive.resume()
+      transmit.resume()
+      return [receive, transmit]
+    } catch {
+      throw BackendError(.system, "watching doorbells", errno: error.errno, advice: error.description)
+    }
   }
 
   /// When the promise is kept, the device touches nothing of the driver's any more.

@@ -125,11 +125,7 @@ extension InProcessTransport {
   }
 
   private func check(_ preparation: Result<Void, DeviceError>) throws(NetworkDeviceError) {
-    switch preparation {
-    case .success: return
-    case .failure(.backend(let error)): throw NetworkDeviceError(error)
-    case .failure(let error): throw NetworkDeviceError(.system, "starting \(name)", offered: "\(error)")
-    }
+    if case .failure(let error) = preparation { throw NetworkDeviceError(error, "starting \(name)") }
   }
 
   private func controlLoop() throws(NetworkDeviceError) -> LoopExecutor {
