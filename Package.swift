@@ -263,7 +263,7 @@ let package = Package(
       swiftSettings: rules),
     .testTarget(
       name: "LibeventConcurrencyTests",
-      dependencies: ["LibeventConcurrency", "CNetdevSystem", "TestSupport", "CTestSupport"],
+      dependencies: ["NetdevTesting", "LibeventConcurrency", "CNetdevSystem", "TestSupport", "CTestSupport"],
       swiftSettings: rules),
     .testTarget(
       name: "PacketFormatsTests", dependencies: ["ReferenceFrames", "NetdevTesting", "PacketFormats", "Netdev"],

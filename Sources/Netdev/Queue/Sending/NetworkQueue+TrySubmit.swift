@@ -205,7 +205,7 @@ extension PacketBurst {
     var (room, taken) = (room, 0)
     while room > 0, let packet = takeFirst(&taken) {
       guard queue.canSend(packet) else {
-        turn.statistics.packetsFailed &+= 1
+        turn.noteFailed()
         continue
       }
       guard turn.bufferLine.isEmpty, let first = unsafe turn.takeChain(for: packet.count) else {

@@ -70,11 +70,11 @@ extension QueueTurn {
   /// The queue has ended: what has not been published fails.
   func failSubmissions(_ cause: NetworkDeviceError) {
     mailbox.end(cause)
-    statistics.packetsFailed &+= UInt64(backlog.count)
+    noteFailed(backlog.count)
     backlog = []
     takeReturned()
     let (packets, copied) = mailbox.takeAll()
     statistics.copiedToSend &+= copied
-    statistics.packetsFailed &+= UInt64(packets.count)
+    noteFailed(packets.count)
   }
 }

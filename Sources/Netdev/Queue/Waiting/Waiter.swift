@@ -22,7 +22,7 @@ internal import LibeventConcurrency
     case failed(NetworkDeviceError)
   }
 
-  /// Position in the table, from 1: 0 is "nobody" in a transmit entry.
+  /// Position in the table, from 1: 0 is "nobody" in a frame entry.
   @usableFromInline let index: UInt32
   let gate = Gate()
   @safe @exclusivity(unchecked) var wish = Wish.release
