@@ -78,7 +78,7 @@ let package = Package(
       dependencies: ["BenchmarkSupport", "CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
       swiftSettings: rules),
 
-    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it. The example's own files are links.
+    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it.
     .target(name: "CStoreTwin", cSettings: cRules),
     .executableTarget(
       name: "TimeStore",
@@ -87,6 +87,7 @@ let package = Package(
         .product(name: "NetdevDevices", package: "swift-netdev"),
         .product(name: "Netdev", package: "swift-netdev"), .product(name: "PacketFormats", package: "swift-netdev"),
         .product(name: "Responder", package: "swift-netdev"),
+        .product(name: "StoreService", package: "swift-netdev"),
       ],
       swiftSettings: rules),
 
