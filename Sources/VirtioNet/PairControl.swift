@@ -13,7 +13,7 @@ protocol PairControl: AnyObject {
   /// Makes rings for the device that comes back, and tells the transport of them.
   ///
   /// - Throws: what the transport answers.
-  func layAnew(_ rings: SharedRingMemory) throws(NetworkDeviceError)
+  func layAnew(_ rings: SharedRings) throws(NetworkDeviceError)
   /// The device uses the new rings. Says how many buffers are in quarantine since.
   func resume(_ terms: ResumeTerms) -> Int
   /// The device of this loss is gone at last.
@@ -27,11 +27,16 @@ struct PairReference: @unchecked Sendable {
   let loop: LoopExecutor
 }
 
-/// The transport's doorbells. They cannot be copied, so that ringing borrows them and retains nothing.
+/// The transport's doorbells for a pair. They cannot be copied, so that ringing borrows them and retains nothing.
 struct Doorbells: ~Copyable {
-  let bells: any VirtioDoorbells
-  borrowing func kickReceive() { bells.kickReceive() }
-  borrowing func kickTransmit() { bells.kickTransmit() }
+  let receive: any VirtioDoorbell
+  let transmit: any VirtioDoorbell
+  borrowing func kickReceive() { receive.kick() }
+  borrowing func kickTransmit() { transmit.kick() }
+  borrowing func disconnect() {
+    receive.disconnect()
+    transmit.disconnect()
+  }
 }
 
 /// What a queue pair is made of beside rings.
