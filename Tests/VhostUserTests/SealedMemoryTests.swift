@@ -3,8 +3,9 @@ import Glibc
 import Netdev
 import TestSupport
 import Testing
-import VhostUser
 import VirtioNet
+
+@testable import VhostUser
 
 /// Memory that a device maps is a file both sides hold: were it cut, whoever looks behind its new end next would get SIGBUS.
 /// Ours is sealed before anybody sees it, so the length that a device was told stays true.
@@ -61,5 +62,21 @@ import VirtioNet
     expectSealed(descriptor, memory.length)
     unsafe memory.pointer.storeBytes(of: 1, toByteOffset: memory.length - 1, as: UInt8.self)
     withExtendedLifetime(memory) {}
+  }
+
+  @Test(arguments: Rings.allCases)
+  func `Device rule 17: all that a back-end is shown is sealed when it gets it, whatever rings lie there`(
+    _ rings: Rings
+  ) async throws {
+    let backend = ScriptedBackend(.init(rings))
+    defer { backend.end() }
+    backend.keepMemory()
+    var opening = Opening(backend)
+    opening.use(rings)
+    let device = try await opening.open()
+    let shown = backend.memory
+    #expect(shown.count == 2)
+    for region in shown { expectSealed(region.descriptor, Int(region.size)) }
+    try? await device.close()
   }
 }
