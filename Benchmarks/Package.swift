@@ -83,7 +83,7 @@ let package = Package(
       ],
       swiftSettings: rules),
 
-    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it. The example's own files are links.
+    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it.
     .target(name: "CStoreTwin", dependencies: ["CTwinSupport"], cSettings: cRules),
     .executableTarget(
       name: "TimeStore",
@@ -92,6 +92,7 @@ let package = Package(
         .product(name: "NetdevDevices", package: "swift-netdev"),
         .product(name: "Netdev", package: "swift-netdev"), .product(name: "PacketFormats", package: "swift-netdev"),
         .product(name: "Responder", package: "swift-netdev"),
+        .product(name: "StoreService", package: "swift-netdev"),
       ],
       swiftSettings: rules),
 

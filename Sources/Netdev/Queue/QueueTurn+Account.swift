@@ -13,7 +13,7 @@ extension QueueTurn {
   /// A frame fails that has not been accepted: the device never takes one like it.
   func noteUnsent() {
     noteEntered(1)
-    statistics.packetsFailed &+= 1
+    noteFailed()
   }
 
   /// At the end of a queue of a world: what was accepted has been released, or has failed.

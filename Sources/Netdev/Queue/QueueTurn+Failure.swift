@@ -24,6 +24,10 @@ extension QueueTurn {
     if entry.cookie != 0 { settleFailed(entry.cookie, error) }
   }
 
+  /// Packets that were not accepted yet will not be sent: they are counted. They hold their buffers themselves, and who waits for
+  /// them is told by whoever calls this.
+  func noteFailed(_ count: Int = 1) { statistics.packetsFailed &+= UInt64(count) }
+
   /// A driver whose device was lost gives up a published frame.
   func failInFlight(_ entry: FrameEntry, _ error: NetworkDeviceError) {
     fail(entry, .published, error)

@@ -72,7 +72,7 @@ extension QueueTurn {
   /// The queue has ended: what has not been published fails.
   func failSubmissions(_ cause: NetworkDeviceError) {
     mailbox.end(cause)
-    statistics.packetsFailed &+= UInt64(backlog.count)
+    noteFailed(backlog.count)
     backlog = []
     takeReturned()
     let (packets, copied) = mailbox.takeAll()
@@ -80,6 +80,6 @@ extension QueueTurn {
     #if Testing
     if unsafe netdev_fault_is_planted("untold-end") { return }
     #endif
-    statistics.packetsFailed &+= UInt64(packets.count)
+    noteFailed(packets.count)
   }
 }
