@@ -77,9 +77,6 @@ extension QueueTurn {
     takeReturned()
     let (packets, copied) = mailbox.takeAll()
     statistics.copiedToSend &+= copied
-    #if Testing
-    if unsafe netdev_fault_is_planted("untold-end") { return }
-    #endif
     noteFailed(packets.count)
   }
 }
