@@ -14,10 +14,11 @@ echo: deps
 test: deps test-deps
 	Tests/run.sh
 
-# The products that are empty without their traits. A build of its own: other traits mean other objects.
+# The products that are empty without their traits, and the tests that need the trait Testing. A build of its own: other traits mean
+# other objects.
 test-traits: deps
-	swift test --disable-xctest --traits Examples,ServiceLifecycle,Metrics --scratch-path .build-traits \
-	  --filter '^(NetdevServiceTests|NetdevMetricsTests)[.]'
+	swift test --disable-xctest --traits Examples,ServiceLifecycle,Metrics,Testing --scratch-path .build-traits \
+	  --filter '^((NetdevServiceTests|NetdevMetricsTests)[.]|SimulationTests[.](DisturbanceTests|LockedCallTests)/)'
 
 # The getting-started page, word for word, as a package of its own.
 test-newcomer: deps

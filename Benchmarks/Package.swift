@@ -71,22 +71,28 @@ let package = Package(
       ],
       swiftSettings: rules),
 
+    // What the two twins below need of the system.
+    .target(name: "CTwinSupport", cSettings: cRules),
+
     // Echo over TAP, timed against the same in C and against kernel sockets: `time.sh` runs it.
-    .target(name: "CEchoTwin", cSettings: cRules),
+    .target(name: "CEchoTwin", dependencies: ["CTwinSupport"], cSettings: cRules),
     .executableTarget(
       name: "TimeEcho",
-      dependencies: ["BenchmarkSupport", "CEchoTwin", .product(name: "NetdevDevices", package: "swift-netdev")],
+      dependencies: [
+        "BenchmarkSupport", "CEchoTwin", "CTwinSupport", .product(name: "NetdevDevices", package: "swift-netdev"),
+      ],
       swiftSettings: rules),
 
-    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it. The example's own files are links.
-    .target(name: "CStoreTwin", cSettings: cRules),
+    // The example KeyValueStore against the same store on kernel sockets: `store.sh` runs it.
+    .target(name: "CStoreTwin", dependencies: ["CTwinSupport"], cSettings: cRules),
     .executableTarget(
       name: "TimeStore",
       dependencies: [
-        "BenchmarkSupport", "CStoreTwin", .product(name: "ChildProcesses", package: "swift-netdev"),
+        "BenchmarkSupport", "CStoreTwin", "CTwinSupport", .product(name: "ChildProcesses", package: "swift-netdev"),
         .product(name: "NetdevDevices", package: "swift-netdev"),
         .product(name: "Netdev", package: "swift-netdev"), .product(name: "PacketFormats", package: "swift-netdev"),
         .product(name: "Responder", package: "swift-netdev"),
+        .product(name: "StoreService", package: "swift-netdev"),
       ],
       swiftSettings: rules),
 

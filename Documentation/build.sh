@@ -13,8 +13,9 @@ cd "$(dirname "$0")/.."
 # In the order of their imports: what a module links to is built before it.
 modules='LibeventConcurrency Virtio PacketFormats Netdev VirtioNet VirtioDevice InProcess VhostUser PacketSocket Responder
   NetdevDevices NetdevTesting NetdevProgram NetdevService NetdevMetrics'
-# What two modules have only with their traits, and what a build of everything needs.
-traits=Examples,ServiceLifecycle,Metrics
+# What two modules have only with their traits, and what a build of everything needs; and Testing, so that this builds what
+# `make test-traits` builds.
+traits=Examples,ServiceLifecycle,Metrics,Testing
 scratch=.build-traits
 
 tools=$(dirname "$(readlink -f "$(command -v swift)")")

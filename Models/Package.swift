@@ -19,7 +19,9 @@ let package = Package(
     .target(name: "CNetdevSystem", dependencies: ["Explorer"], swiftSettings: rules),
     .target(name: "LibeventConcurrency", dependencies: ["Explorer"], swiftSettings: rules),
     .target(name: "Netdev", dependencies: ["Explorer", "CNetdevSystem", "LibeventConcurrency"], swiftSettings: rules),
-    .target(name: "VhostUser", dependencies: ["Explorer", "CNetdevSystem", "Netdev"], swiftSettings: rules),
+    .target(name: "VirtioNet", dependencies: ["Netdev"], swiftSettings: rules),
+    .target(
+      name: "VhostUser", dependencies: ["Explorer", "CNetdevSystem", "Netdev", "VirtioNet"], swiftSettings: rules),
     .target(name: "Virtio", dependencies: ["Explorer", "CNetdevSystem"], swiftSettings: rules),
     .executableTarget(
       name: "Models", dependencies: ["Explorer", "LibeventConcurrency", "Netdev", "VhostUser", "Virtio"],

@@ -29,7 +29,7 @@ if [ "$1" = planted ]; then
     endless-pause foreign-header no-turns early-send early-return unheard-link kept-room untold-loss lost-buffer \
     device-lost-recheck blind-sleep carried-twice second-queue-reversed lost-merged lost-first early-batch \
     forgotten-tap-buffers forgotten-tun-buffers forgotten-udp-buffers unwoken-return returned-behind endless-deferring \
-    deaf-consumer unwished-room promised-twice other-chance; do
+    deaf-consumer unwished-room promised-twice held-under-lock untold-end other-chance; do
     # That a seed gives two traces is seen by running it twice.
     twice=()
     [ $fault = other-chance ] && twice=(--twice)

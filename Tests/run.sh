@@ -12,7 +12,7 @@ mkdir -p .build
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 echo "Builds all targets and runs all tests, in six steps; the first build aside, some ten minutes on two idle cores."
-[ "$(id -u)" = 0 ] || echo "Not as root: the tests with the kernel's interfaces and with DPDK are skipped."
+[ "$(id -u)" = 0 ] || echo "Not as root: the tests with the kernel's interfaces are skipped."
 echo "All output: $log"
 failures=0
 
@@ -39,5 +39,7 @@ step "library" swift test --disable-xctest --skip-build --no-parallel --skip '^(
 step "kernel interfaces, sockets, programs" swift test --disable-xctest --skip-build --no-parallel --filter '^IntegrationTests[.]'
 step "DPDK" swift test --disable-xctest --skip-build --no-parallel --filter '^InteropTests[.]'
 step "benchmarks' own tests" swift test --disable-xctest --no-parallel -c release --package-path Benchmarks
+skips=$(grep -hoE 'skipped: ".*"' "$log" | sort | uniq -c)
+[ -z "$skips" ] || printf 'Tests and suites that were skipped:\n%s\n' "$skips"
 [ "$failures" = 0 ] && echo "all passed" || echo "$failures of 5 runs failed: see above, and $log"
 exit "$failures"

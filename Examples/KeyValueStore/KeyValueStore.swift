@@ -5,6 +5,7 @@ import NetdevDevices
 import NetdevProgram
 import PacketFormats
 import Responder
+import StoreService
 
 /// A key-value store on a UDP port of a network device.
 @main struct KeyValueStore: Program {

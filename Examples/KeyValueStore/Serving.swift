@@ -1,9 +1,9 @@
-import Netdev
+public import Netdev
 import PacketFormats
-import Responder
+public import Responder
 
 /// The store on one queue: what is asked at its port, and ARP and ping.
-func serve(_ queue: isolated NetworkQueue, _ given: Responder, at port: UInt16) async throws {
+public func serve(_ queue: isolated NetworkQueue, _ given: Responder, at port: UInt16) async throws {
   var (store, responder) = (Store(), given)
   let addresses = given.addresses.map { $0.address }
   for await var packet in queue.packets {

@@ -29,6 +29,10 @@ import NetdevProgram
   @MainActor func work() async throws {
     let devices = try await NetworkDevice.open([output] + (input.map { [$0] } ?? []))
     let (output, input) = (devices[0], devices[devices.count - 1])
+    guard size <= output.queues[0].maximumFrameLength else {
+      throw ValidationError(
+        "--size: \(output.information.name) takes frames of up to \(output.queues[0].maximumFrameLength) bytes")
+    }
     let traffic = Traffic(size: size, duration: .seconds(seconds), rate: rate)
     let before = (output.totalStatistics, input.totalStatistics)
     let (sent, times) = try await exchange(traffic, from: output, to: input)

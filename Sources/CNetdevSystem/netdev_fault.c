@@ -14,6 +14,7 @@ bool netdev_fault_is_planted(const char *name) {
 void netdev_fault_set_place(void (*hold)(void)) { (void)hold; }
 void netdev_fault_place(void) {}
 void netdev_fault_forbid_places(bool forbidden) { (void)forbidden; }
+uint64_t netdev_fault_spared_places(void) { return 0; }
 void netdev_fault_set_chooser(int (*choose)(const char *call, bool cuts)) { (void)choose; }
 bool netdev_fault_refuses(const char *function, const char *call, const void *caller) {
   (void)function, (void)call, (void)caller;
@@ -138,11 +139,16 @@ static __thread void (*thread_place)(void);
 void netdev_fault_set_place(void (*hold)(void)) { thread_place = hold; }
 
 static __thread unsigned thread_forbidden;
+static __thread uint64_t thread_spared;
 
 void netdev_fault_forbid_places(bool forbidden) { thread_forbidden += forbidden ? 1 : -1u; }
 
+uint64_t netdev_fault_spared_places(void) { return thread_spared; }
+
 void netdev_fault_place(void) {
-  if (thread_place && thread_forbidden == 0) thread_place();
+  if (!thread_place) return;
+  if (thread_forbidden == 0) return thread_place();
+  thread_spared++;
 }
 
 static __thread int (*thread_chooser)(const char *call, bool cuts);

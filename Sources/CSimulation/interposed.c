@@ -90,6 +90,8 @@ void simulation_thread_name(char *name) {
   if (pthread_getname_np(pthread_self(), name, 16) != 0) name[0] = 0;
 }
 
+void simulation_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
 int simulation_thread_number(void) { return (int)syscall(SYS_gettid); }
 
 void simulation_pause(unsigned milliseconds) { usleep(milliseconds * 1000); }

@@ -1,14 +1,7 @@
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "CSimulation.h"
@@ -69,82 +62,7 @@ void simulation_descriptors_forget(void) {
   beyond = 0;
 }
 
-// --- What opens one
-
-int eventfd(unsigned count, int flags) { return interposed_opened(ORIGINAL(eventfd, count, flags)); }
-int timerfd_create(clockid_t clock, int flags) { return interposed_opened(ORIGINAL(timerfd_create, clock, flags)); }
-int epoll_create1(int flags) { return interposed_opened(ORIGINAL(epoll_create1, flags)); }
-int dup(int descriptor) { return interposed_opened(ORIGINAL(dup, descriptor)); }
-
-int dup2(int descriptor, int wanted) {
-  // One that was open before is no further one.
-  bool was_open = ORIGINAL(fcntl, wanted, F_GETFD) >= 0;
-  int result = ORIGINAL(dup2, descriptor, wanted);
-  return was_open ? result : interposed_opened(result);
-}
-
-int creat(const char *path, mode_t mode) { return interposed_opened(ORIGINAL(creat, path, mode)); }
-int mkstemp(char *template) { return interposed_opened(ORIGINAL(mkstemp, template)); }
-
-FILE *fopen(const char *restrict path, const char *restrict mode) {
-  FILE *file = ORIGINAL(fopen, path, mode);
-  if (file) interposed_opened(fileno(file));
-  return file;
-}
-
-int fclose(FILE *file) {
-  interposed_closed(fileno(file));
-  return ORIGINAL(fclose, file);
-}
-
-DIR *opendir(const char *path) {
-  DIR *folder = ORIGINAL(opendir, path);
-  if (folder) interposed_opened(dirfd(folder));
-  return folder;
-}
-
-int closedir(DIR *folder) {
-  interposed_closed(dirfd(folder));
-  return ORIGINAL(closedir, folder);
-}
-
-int accept(int listener, struct sockaddr *restrict name, socklen_t *restrict length) {
-  return interposed_opened(ORIGINAL(accept, listener, name, length));
-}
-
-int accept4(int listener, struct sockaddr *restrict name, socklen_t *restrict length, int flags) {
-  return interposed_opened(ORIGINAL(accept4, listener, name, length, flags));
-}
-
-int openat(int folder, const char *path, int flags, ...) {
-  va_list rest;
-  va_start(rest, flags);
-  mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
-  va_end(rest);
-  return interposed_opened(ORIGINAL(openat, folder, path, flags, mode));
-}
-
-int fcntl(int descriptor, int command, ...) {
-  va_list rest;
-  va_start(rest, command);
-  void *argument = va_arg(rest, void *);
-  va_end(rest);
-  int result = ORIGINAL(fcntl, descriptor, command, argument);
-  return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? interposed_opened(result) : result;
-}
-
-static int both(int result, const int ends[2]) {
-  if (result < 0) return result;
-  interposed_opened(ends[0]);
-  interposed_opened(ends[1]);
-  return result;
-}
-
-int pipe(int ends[2]) { return both(ORIGINAL(pipe, ends), ends); }
-int pipe2(int ends[2], int flags) { return both(ORIGINAL(pipe2, ends, flags), ends); }
-int socketpair(int domain, int type, int protocol, int ends[2]) {
-  return both(ORIGINAL(socketpair, domain, type, protocol, ends), ends);
-}
+// --- What a message brings
 
 void interposed_received(struct msghdr *message) {
   for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {

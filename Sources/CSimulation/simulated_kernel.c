@@ -156,6 +156,20 @@ int open(const char *path, int flags, ...) {
   return interposed_opened(ORIGINAL(open, path, flags, mode));
 }
 
+int open64(const char *path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  return open(path, flags | O_LARGEFILE, mode);
+}
+
+// What code calls that was compiled with checks of its arguments.
+int __open_2(const char *path, int flags);
+int __open64_2(const char *path, int flags);
+int __open_2(const char *path, int flags) { return open(path, flags); }
+int __open64_2(const char *path, int flags) { return open(path, flags | O_LARGEFILE); }
+
 int close(int descriptor) {
   struct object *object = simulated_object(descriptor);
   if (object) simulated_drop(object);
@@ -289,7 +303,11 @@ ssize_t send(int descriptor, const void *bytes, size_t length, int flags) {
 
 int recvmmsg(int descriptor, struct mmsghdr *headers, unsigned count, int flags, struct timespec *limit) {
   struct object *object = simulated_object(descriptor);
-  if (!object) return ORIGINAL(recvmmsg, descriptor, headers, count, flags, limit);
+  if (!object) {
+    int received = ORIGINAL(recvmmsg, descriptor, headers, count, flags, limit);
+    for (int index = 0; index < received; index++) interposed_received(&headers[index].msg_hdr);
+    return received;
+  }
   return (int)told(simulated_udp_receive(object, headers, count));
 }
 

@@ -21,6 +21,16 @@ extension NetworkDeviceError {
   }
 }
 
+extension NetworkDeviceError {
+  /// What the device, or what stands behind it, answered to `operation`: a back-end's own error as it is.
+  init(_ error: DeviceError, _ operation: String) {
+    switch error {
+    case .backend(let error): self.init(error)
+    default: self.init(.system, operation, offered: "\(error)")
+    }
+  }
+}
+
 extension PeerStatistics {
   /// The same counts.
   init(_ statistics: QueuePairStatistics) {

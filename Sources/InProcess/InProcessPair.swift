@@ -1,108 +1,133 @@
-internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Netdev
 internal import Virtio
 internal import VirtioDevice
 internal import VirtioNet
 
-/// One pair between driver and device: the engine on its loop, and the wires between the two.
+/// One pair between driver and device: what serves it on the device's loop, and the bells and lines between the two.
 final class InProcessPair: @unchecked Sendable {
-  // Proof of Sendable: `engine` and `kickSources` are touched on the engine's loop only, `callSource` and `onInterrupt` on the
-  // driver's, each in calls on that loop; everything else is a constant.
-  let doorbells: any VirtioDoorbells
-  private let placement: VirtioPairPlacement
+  // Proof of Sendable: `queues` is written on the driver's loop before the driver says DRIVER_OK, and read on the device's loop by
+  // what that brings about; `served` is touched on the device's loop only, `callSource` on the driver's, each in calls on that loop;
+  // everything else is a constant.
+  let index: Int
   private let device: VirtioNetDevice
-  private let memory: PairMemory
   private let driverLoop: LoopExecutor
   private let engineLoop: LoopExecutor
-  private let wires: Wires?
-  private let inline: InlineDoorbells?
-  private let onInterrupt: () -> Void
-  private var engine: QueuePairEngine?
-  private var kickSources: [LoopSource] = []
+  /// Nil where both are on one loop.
+  private let call: Eventfd?
+  private var queues: (receive: Queue?, transmit: Queue?)
+  private var served: ServedPair?
   private var callSource: LoopSource?
+
+  /// One of the two virtqueues.
+  private struct Queue {
+    let placement: VirtioQueuePlacement
+    let bell: Bell
+    let line: any InterruptLine
+
+    enum Bell {
+      case inline(InlineDoorbell)
+      case kick(EventfdDoorbell)
+    }
+  }
 
   /// On the driver's loop.
   init(
-    placement: VirtioPairPlacement, device: VirtioNetDevice, driverLoop: LoopExecutor,
-    engines: InProcessTransport.Placement, memory: PairMemory, onInterrupt: @escaping () -> Void
+    index: Int, device: VirtioNetDevice, driverLoop: LoopExecutor, engines: InProcessTransport.Placement
   ) throws(NetworkDeviceError) {
-    self.placement = placement
+    self.index = index
     self.device = device
-    self.memory = memory
-    self.onInterrupt = onInterrupt
     self.driverLoop = driverLoop
     switch engines {
     case .inline:
-      let bells = InlineDoorbells()
-      doorbells = bells
-      inline = bells
-      wires = nil
       engineLoop = driverLoop
+      call = nil
     case .ownLoop(let cpu):
+      let name = "device/\(index)"
       do throws(LoopError) {
-        let name = "device/\(placement.index)"
-        let loop = try LoopExecutor(name: name, cpu: cpu, reports: device.loopReports(name))
-        let wires = try Wires()
-        doorbells = wires
-        self.wires = wires
-        inline = nil
-        engineLoop = loop
-        let source = try driverLoop.makeSource(eventfd: wires.call, handler: onInterrupt)
-        source.resume()
-        callSource = source
+        engineLoop = try LoopExecutor(name: name, cpu: cpu, reports: device.loopReports(name))
       } catch {
         throw NetworkDeviceError(.system, "starting the device's loop", offered: "\(error)")
       }
+      call = try Eventfd(for: name)
     }
   }
 
-  /// Makes the engine and lets it serve; the promise is for `loop`.
-  func start(from loop: LoopExecutor) -> LoopPromise<NetworkDeviceError?> {
+  /// The driver has laid a ring. On the driver's loop.
+  func attach(
+    _ placement: VirtioQueuePlacement, onInterrupt: @escaping () -> Void
+  ) throws(NetworkDeviceError) -> any VirtioDoorbell {
+    guard let call else {
+      let bell = InlineDoorbell()
+      add(Queue(placement: placement, bell: .inline(bell), line: InlineLine(onInterrupt)))
+      return bell
+    }
+    let bell = EventfdDoorbell(try Eventfd(for: engineLoop.name))
+    // One call for both queues: the first one's driver hears it.
+    if callSource == nil {
+      do throws(LoopError) {
+        let source = try driverLoop.makeSource(eventfd: call.descriptor, keeping: call, handler: onInterrupt)
+        source.resume()
+        callSource = source
+      } catch {
+        throw NetworkDeviceError(.system, "hearing the device's loop", offered: "\(error)")
+      }
+    }
+    add(Queue(placement: placement, bell: .kick(bell), line: EventfdLine(call)))
+    return bell
+  }
+
+  private func add(_ queue: Queue) {
+    if queue.placement.isTransmit { queues.transmit = queue } else { queues.receive = queue }
+  }
+
+  /// Lets the device serve both queues, when both are attached; the promise is for `loop`.
+  func start(from loop: LoopExecutor, sharing memory: AddressPlan) -> LoopPromise<NetworkDeviceError?> {
     loop.call(on: engineLoop) { [self] in
-      do throws(NetworkDeviceError) {
-        try startEngine()
+      do throws(DeviceError) {
+        try serve(memory)
         return nil
       } catch {
-        return error
+        return NetworkDeviceError(error, "starting queue pair \(index) of \(device.backend.description)")
       }
     }
   }
 
-  private func startEngine() throws(NetworkDeviceError) {
-    guard engine == nil else { return }
-    let line: any InterruptLine = wires ?? InlineLine(onInterrupt)
-    do {
-      let map = try memory.map()
-      let receive = try areas(placement.receive, map)
-      let transmit = try areas(placement.transmit, map)
-      let made = try device.makeEngine(
-        pair: placement.index, loop: engineLoop, receive: receive, transmit: transmit, memory: map, receiveLine: line,
-        transmitLine: line)
-      if let wires { kickSources = try watch(wires, made) }
-      try made.start()
-      engine = made
-      inline?.connect(made)
-    } catch {
-      throw NetworkDeviceError(
-        .system, "starting queue pair \(placement.index) of \(device.backend.description)", offered: "\(error)")
+  private func serve(_ memory: AddressPlan) throws(DeviceError) {
+    guard served == nil, let receive = queues.receive, let transmit = queues.transmit else { return }
+    let map: GuestMemory
+    do throws(GuestMemoryError) { map = try memory.guestMemory() } catch { throw .memory(error) }
+    var kicks: ServedPair.Kicks?
+    if case (.kick(let receiveBell), .kick(let transmitBell)) = (receive.bell, transmit.bell) {
+      kicks = ServedPair.Kicks(
+        receive: receiveBell.descriptor, transmit: transmitBell.descriptor, owner: Both(receiveBell, transmitBell))
     }
+    let (receiveAreas, transmitAreas) = (try areas(receive.placement, map), try areas(transmit.placement, map))
+    let made = try ServedPair(
+      index, of: device, loop: engineLoop, receive: receiveAreas, transmit: transmitAreas, memory: map, kicks: kicks,
+      receiveLine: receive.line, transmitLine: transmit.line)
+    try made.start()
+    served = made
+    connect(made.engine)
   }
 
   private func areas(
-    _ ring: VirtioPairPlacement.Ring, _ map: borrowing GuestMemory
-  ) throws(RingError) -> RingAreas {
-    try RingAreas(
-      RingFormat(placement.features), size: ring.size, descriptorAddress: ring.descriptors, driverAddress: ring.driver,
-      deviceAddress: ring.device, memory: map)
+    _ ring: VirtioQueuePlacement, _ map: borrowing GuestMemory
+  ) throws(DeviceError) -> RingAreas {
+    do throws(RingError) {
+      return try RingAreas(
+        ring.format, size: ring.size, descriptorAddress: ring.descriptors, driverAddress: ring.driver,
+        deviceAddress: ring.device, memory: map)
+    } catch {
+      throw .ring(error)
+    }
   }
 
-  private func watch(_ wires: Wires, _ engine: QueuePairEngine) throws(LoopError) -> [LoopSource] {
-    let receive = try engineLoop.makeSource(eventfd: wires.kickReceiveDescriptor) { engine.kickReceive() }
-    let transmit = try engineLoop.makeSource(eventfd: wires.kickTransmitDescriptor) { engine.kickTransmit() }
-    receive.resume()
-    transmit.resume()
-    return [receive, transmit]
+  /// Doorbells of the same loop ring the engine itself.
+  private func connect(_ engine: QueuePairEngine?) {
+    for queue in [queues.receive, queues.transmit] {
+      if case .inline(let bell) = queue?.bell { bell.connect(engine) }
+    }
   }
 
   /// When the promise is kept, the device touches nothing of the driver's any more.
@@ -112,24 +137,21 @@ final class InProcessPair: @unchecked Sendable {
       callSource = nil
     }
     return loop.call(on: engineLoop) { [self] in
-      engine?.stop()
-      inline?.connect(nil)
-      engine = nil
-      for source in kickSources { source.cancel() }
-      kickSources = []
+      served?.stop()
+      connect(nil)
+      served = nil
     }
   }
 }
 
-/// Doorbells of an engine on the same loop: a function call.
-@safe private final class InlineDoorbells: VirtioDoorbells {
+/// The doorbell of an engine on the same loop: a function call.
+@safe private final class InlineDoorbell: VirtioDoorbell {
   // Proof: the pair keeps the engine, and clears this before it lets go of it. Unmanaged, so that ringing retains nothing.
   private var rung: Unmanaged<QueuePairEngine>?
 
-  var areOnLoop: Bool { true }
+  var isOnLoop: Bool { true }
   func connect(_ engine: QueuePairEngine?) { unsafe rung = engine.map { unsafe Unmanaged.passUnretained($0) } }
-  func kickReceive() { unsafe rung?._withUnsafeGuaranteedRef { $0.kickReceive() } }
-  func kickTransmit() { unsafe rung?._withUnsafeGuaranteedRef { $0.kickTransmit() } }
+  func kick() { unsafe rung?._withUnsafeGuaranteedRef { $0.kick() } }
 }
 
 /// The interrupt of an engine on the same loop.
@@ -139,26 +161,23 @@ private final class InlineLine: InterruptLine {
   func raise() { onInterrupt() }
 }
 
-/// Three eventfds between two loops: a kick for each ring, one call for both.
-private final class Wires: VirtioDoorbells, InterruptLine, Sendable {
-  let kickReceiveDescriptor: CInt
-  let kickTransmitDescriptor: CInt
-  let call: CInt
+/// The doorbell of an engine on another loop.
+private final class EventfdDoorbell: VirtioDoorbell, Sendable {
+  private let event: Eventfd
+  init(_ event: Eventfd) { self.event = event }
+  var descriptor: CInt { event.descriptor }
+  func kick() { event.signal() }
+}
 
-  init() throws(LoopError) {
-    let descriptors = (0..<3).map { _ in netdev_eventfd_create() }
-    guard descriptors.allSatisfy({ $0 >= 0 }) else {
-      for descriptor in descriptors where descriptor >= 0 { netdev_close(descriptor) }
-      throw LoopError.noDescriptor(errno: -(descriptors.min() ?? 0))
-    }
-    kickReceiveDescriptor = descriptors[0]
-    kickTransmitDescriptor = descriptors[1]
-    call = descriptors[2]
-  }
+/// Keeps both doorbells of a pair.
+private final class Both: Sendable {
+  private let bells: [EventfdDoorbell]
+  init(_ bells: EventfdDoorbell...) { self.bells = bells }
+}
 
-  deinit { for descriptor in [kickReceiveDescriptor, kickTransmitDescriptor, call] { netdev_close(descriptor) } }
-
-  func kickReceive() { _ = netdev_eventfd_signal(kickReceiveDescriptor) }
-  func kickTransmit() { _ = netdev_eventfd_signal(kickTransmitDescriptor) }
-  func raise() { _ = netdev_eventfd_signal(call) }
+/// The interrupt of an engine on another loop.
+private final class EventfdLine: InterruptLine, Sendable {
+  private let event: Eventfd
+  init(_ event: Eventfd) { self.event = event }
+  func raise() { event.signal() }
 }

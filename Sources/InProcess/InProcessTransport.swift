@@ -25,15 +25,11 @@ public final class InProcessTransport: VirtioTransport {
 
   struct State {
     var control: DeviceControl?
-    var pools: [PacketPool] = []
-    var memories: [RingMemory] = []
+    var addresses = AddressPlan()
     var pairs: [InProcessPair] = []
     /// When the end has to be over.
     var deadline: LoopDeadline?
   }
-
-  /// Where pools begin in the device's address space, each on its own 2⁴⁰ bytes; ring memory lies below.
-  private static let poolSpacing: UInt64 = 1 << 40
 
   /// A transport to `device`, which it owns from here on.
   public init(device: VirtioNetDevice, placement: Placement = .inline) {
@@ -96,7 +92,8 @@ extension InProcessTransport {
     let loop = try controlLoop()
     let deadline = LoopDeadline(loop, after: .seconds(5))
     try await prepare(loop, until: deadline)
-    for start in state.withLock({ $0.pairs }).map({ $0.start(from: loop) }) {
+    let (pairs, addresses) = state.withLock { ($0.pairs, $0.addresses) }
+    for start in pairs.map({ $0.start(from: loop, sharing: addresses) }) {
       switch await start.value(within: deadline.remaining) {
       case .value(nil): continue
       case .value(let error?): throw error
@@ -125,11 +122,7 @@ extension InProcessTransport {
   }
 
   private func check(_ preparation: Result<Void, DeviceError>) throws(NetworkDeviceError) {
-    switch preparation {
-    case .success: return
-    case .failure(.backend(let error)): throw NetworkDeviceError(error)
-    case .failure(let error): throw NetworkDeviceError(.system, "starting \(name)", offered: "\(error)")
-    }
+    if case .failure(let error) = preparation { throw NetworkDeviceError(error, "starting \(name)") }
   }
 
   private func controlLoop() throws(NetworkDeviceError) -> LoopExecutor {
@@ -155,40 +148,23 @@ extension InProcessTransport {
 // MARK: - Memory and queues
 
 extension InProcessTransport {
-  /// The device sees the pool's memory where it is mapped already.
-  public func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64 {
-    state.withLock { state in
-      state.pools.append(pool)
-      return UInt64(state.pools.count) * Self.poolSpacing
-    }
+  /// Memory of this process, where the device sees it already; kept until the device is quiet, and rings until no queue holds them
+  /// either: a loop that was held may be late.
+  public func share(_ memory: VirtioMemory) async throws(NetworkDeviceError) -> UInt64 {
+    try state.withLock { state throws(NetworkDeviceError) in try state.addresses.share(memory) }
   }
 
-  /// Memory of this process, kept until the device is quiet and no queue holds it: a loop that was held may be late.
-  public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory {
-    let memory = RingMemory(bytes: bytes)
-    let address = state.withLock { state in
-      // Each piece on its own megabytes below the first pool.
-      let address = state.memories.reduce(UInt64(1 << 20)) {
-        $0 + (UInt64($1.length) + 0xf_ffff) / 0x10_0000 * 0x10_0000
-      }
-      memory.address = address
-      state.memories.append(memory)
-      return address
-    }
-    return unsafe SharedRingMemory(pointer: memory.pointer, address: address, length: memory.length, owner: memory)
-  }
-
-  /// The pair's engine is made when the driver says DRIVER_OK.
-  public func attachPair(
-    _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+  /// The device begins to look at the queue when the driver says DRIVER_OK.
+  public func attachQueue(
+    _ queue: VirtioQueuePlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void
-  ) throws(NetworkDeviceError) -> any VirtioDoorbells {
-    let (pools, memories) = state.withLock { ($0.pools, $0.memories) }
-    let made = try InProcessPair(
-      placement: pair, device: device, driverLoop: loop, engines: placement,
-      memory: PairMemory(pools: pools, rings: memories, poolSpacing: Self.poolSpacing), onInterrupt: onInterrupt)
+  ) throws(NetworkDeviceError) -> any VirtioDoorbell {
+    let known = state.withLock { state in state.pairs.first { $0.index == queue.pair } }
+    if let known { return try known.attach(queue, onInterrupt: onInterrupt) }
+    let made = try InProcessPair(index: queue.pair, device: device, driverLoop: loop, engines: placement)
+    let bell = try made.attach(queue, onInterrupt: onInterrupt)
     state.withLock { $0.pairs.append(made) }
-    return made.doorbells
+    return bell
   }
 }
 
@@ -231,7 +207,8 @@ extension InProcessTransport {
       return old
     }
     guard !old.pairs.isEmpty else { return }
-    for memory in old.memories { Quarantine.keep(memory) }
+    // The pool is kept by whoever made it.
+    for piece in old.addresses.pieces where !(piece.memory.owner is PacketPool) { Quarantine.keep(piece.memory.owner) }
     // Their engines are on loops that do not answer: letting go of one here would wait for its thread.
     for pair in old.pairs { Quarantine.keep(pair) }
   }

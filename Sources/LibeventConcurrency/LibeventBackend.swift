@@ -157,7 +157,14 @@ internal import CNetdevSystem
     timerSource?.arm(afterNanoseconds: 0)
   }
 
-  func wake() { _ = netdev_eventfd_signal(wakeDescriptor) }
+  func wake() {
+    #if Testing
+    // Whoever wakes a loop may have a lock: of those who want it nobody comes between.
+    netdev_fault_forbid_places(true)
+    defer { netdev_fault_forbid_places(false) }
+    #endif
+    _ = netdev_eventfd_signal(wakeDescriptor)
+  }
 
   func makeSource(
     descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void

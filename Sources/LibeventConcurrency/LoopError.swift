@@ -25,6 +25,9 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
   /// No eventfd could be had.
   package static func noDescriptor(errno: CInt) -> LoopError { LoopError(.system, "eventfd", errno: errno) }
 
+  /// Called elsewhere than where it belongs.
+  package static func notOnLoop(_ operation: String) -> LoopError { LoopError(.notOnLoop, operation) }
+
   init(_ code: Code, _ operation: String, errno: CInt = 0) {
     self.code = code
     self.operation = operation

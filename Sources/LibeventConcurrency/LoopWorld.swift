@@ -11,6 +11,8 @@ package protocol LoopWorld: AnyObject {
   func adopt(_ loop: WorldLoop)
   /// Makes a call that may block, outside the loops, at some later step: as a thread of its own would.
   func start(_ call: @escaping @Sendable () -> Void)
+  /// Somebody has seen that something is wrong.
+  func find(_ text: String)
 }
 
 /// The world of the calling thread.

@@ -80,15 +80,15 @@ extension NetworkDevice {
         .timedOut, "open", offered: "\(abandoned) openings that were cancelled are still being answered",
         advice: "look for who holds the system's lock of links")
     }
-    guard let refusal = made.refusal else { return try await open(made.parts, configuration: configuration) }
-    for part in made.parts { await part.driver.shutDown() }
+    guard let refusal = made.refusal else { return try await open(made.openings, configuration) }
+    for opening in made.openings { await opening.driver.shutDown() }
     throw refusal.broughtBack
   }
 }
 
 /// The drivers of several devices, up to the first that cannot be had.
 private struct DriversMade: Sendable {
-  private(set) var parts: [(driver: any NetworkDriver, request: NetworkDriverRequest)] = []
+  private(set) var openings: [Opening] = []
   private(set) var refusal: NetworkDeviceError?
 
   init(_ specifications: [DeviceSpecification], _ configuration: NetworkDevice.Configuration) {
@@ -97,7 +97,8 @@ private struct DriversMade: Sendable {
         let pairs = specification.queuePairs ?? configuration.queuePairs
         let request = NetworkDriverRequest(
           queuePairs: pairs, queueSize: specification.queueSize ?? configuration.queueSize)
-        parts.append((try specification.makeDriver(pairs: pairs ?? 1, logger: configuration.logger), request))
+        let driver = try specification.makeDriver(pairs: pairs ?? 1, logger: configuration.logger)
+        openings.append(Opening(driver: driver, request: request))
       }
     } catch {
       refusal = error

@@ -33,10 +33,10 @@ public final class LyingDevice: VirtioTransport {
     case readStatus
     /// It read the configuration space.
     case readConfig
-    /// It showed the memory of a pool.
+    /// It showed memory: that of a pool first, then that of rings.
     case share
-    /// It told of the rings of this pair.
-    case attach(pair: Int)
+    /// It told of the ring of this virtqueue.
+    case attach(queue: Int)
     /// A doorbell while the status said that nobody may ring.
     case misplacedKick(pair: Int)
     /// It let go of the device.
@@ -59,8 +59,10 @@ public final class LyingDevice: VirtioTransport {
     var events: [Event] = []
     var status = DeviceStatus()
     var behaviour = ResetBehaviour.confirm
-    var regions: [LyingMemory.Region] = []
+    var addresses = AddressPlan()
     var pairs: [Reference] = []
+    /// Queues whose pair lacks the other one, by their index.
+    var halves: [Int: Half] = [:]
     var features: FeatureSet?
     var control: DeviceControl?
     /// Told, and not made good yet by a driver that has set DRIVER_OK anew.
@@ -73,6 +75,11 @@ public final class LyingDevice: VirtioTransport {
     // Proof of Sendable: `pair` is used inside `scope.run` only, which is the loop it belongs to.
     let pair: LyingPair
     let scope: LoopScope
+  }
+
+  private struct Half: @unchecked Sendable {
+    // Proof of Sendable: it is used in `attachQueue` only, which for both queues of a pair is called on the pair's loop.
+    let half: LyingPair.Half
   }
 
   /// A device of this configuration.
@@ -162,6 +169,12 @@ extension LyingDevice {
   public var pairSwitching: FeatureSet.PairSwitching { configuration.pairSwitching }
 
   /// As configured.
+  public var requiredFeatures: FeatureSet { configuration.requiredFeatures }
+
+  /// As configured.
+  public func maximumQueues() async throws(NetworkDeviceError) -> Int? { configuration.maximumQueues }
+
+  /// As configured.
   public var recovery: VirtioRecovery? { configuration.recovery }
 
   /// The loop of everything that waits here.
@@ -176,7 +189,8 @@ extension LyingDevice {
       state.events.append(.connect)
       let pairs = state.pairs
       state.pairs = []
-      state.regions = []
+      state.halves = [:]
+      state.addresses = AddressPlan()
       return (state.isThere, pairs)
     }
     for reference in pairs { await reference.scope.run { _ in reference.pair.leave() } }
@@ -226,58 +240,43 @@ extension LyingDevice {
 // MARK: - Memory and queues
 
 extension LyingDevice {
-  /// Shows the pool at the configured address.
-  public func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64 {
-    let address = configuration.poolAddress
-    let region = unsafe pool.withMemory { base, length in
-      unsafe LyingMemory.Region(address: address, length: length, pointer: base, owner: pool)
-    }
-    state.withLock { state in
+  /// Keeps it as long as anybody can write to it.
+  public func share(_ memory: VirtioMemory) async throws(NetworkDeviceError) -> UInt64 {
+    try state.withLock { state throws(NetworkDeviceError) in
       state.events.append(.share)
-      state.regions.append(region)
+      return try state.addresses.share(memory)
     }
-    return address
   }
 
-  /// Memory of this process, kept as long as anybody can write to it.
-  public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory {
-    let block = LyingBlock(bytes: bytes)
-    let address = state.withLock { state in
-      // Far below the pool, a gap between each.
-      let address = UInt64(state.regions.count + 1) << 28
-      let region = unsafe LyingMemory.Region(
-        address: address, length: block.length, pointer: block.pointer, owner: block)
-      state.regions.append(region)
-      return address
-    }
-    return unsafe SharedRingMemory(pointer: block.pointer, address: address, length: block.length, owner: block)
-  }
-
-  /// Finds the rings in the memory that it was shown.
-  public func attachPair(
-    _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+  /// Finds the ring in the memory that it was shown. A pair is there when both of its queues are.
+  public func attachQueue(
+    _ queue: VirtioQueuePlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void
-  ) throws(NetworkDeviceError) -> any VirtioDoorbells {
-    let memory = LyingMemory(state.withLock { $0.regions })
-    let index = pair.index
-    guard
-      let made = LyingPair(
-        pair, memory: memory, loop: loop, onInterrupt: onInterrupt, onFailure: onFailure,
-        onKick: { [weak self] in self?.noteKick(index) })
-    else {
-      throw NetworkDeviceError(.invalidConfiguration, "attachPair", offered: "rings outside the memory shown")
+  ) throws(NetworkDeviceError) -> any VirtioDoorbell {
+    let (memory, sibling) = state.withLock { state in
+      state.events.append(.attach(queue: queue.index))
+      return (LyingMemory(state.addresses.pieces), state.halves.removeValue(forKey: queue.sibling))
     }
+    guard let ring = LyingRing(queue, memory: memory) else {
+      throw NetworkDeviceError(.invalidConfiguration, "attachQueue", offered: "a ring outside the memory shown")
+    }
+    let half = LyingPair.Half(queue, ring, LyingBell(isTransmit: queue.isTransmit), onInterrupt)
+    guard let sibling = sibling?.half else {
+      state.withLock { $0.halves[queue.index] = Half(half: half) }
+      return half.bell
+    }
+    let index = queue.pair
+    let made = LyingPair(
+      queue.isTransmit ? (sibling, half) : (half, sibling), loop: loop, onFailure: onFailure,
+      onKick: { [weak self] in self?.noteKick(index) })
     do {
       try made.join()
     } catch {
-      throw NetworkDeviceError(.system, "attachPair", offered: error.description)
+      throw NetworkDeviceError(.system, "attachQueue", offered: error.description)
     }
     let reference = Reference(pair: made, scope: LoopScope(loop))
-    state.withLock { state in
-      state.events.append(.attach(pair: index))
-      state.pairs.append(reference)
-    }
-    return made
+    state.withLock { $0.pairs.append(reference) }
+    return half.bell
   }
 }
 

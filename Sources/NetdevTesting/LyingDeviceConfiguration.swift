@@ -18,8 +18,10 @@ extension LyingDevice {
     public var changesDuringRead = 0
     /// Who switches queue pairs.
     public var pairSwitching = FeatureSet.PairSwitching.transport
-    /// Where the pool appears in the device's address space.
-    public var poolAddress: UInt64 = 1 << 40
+    /// What it cannot be reached without, whether or not it is offered.
+    public var requiredFeatures: FeatureSet = []
+    /// Virtqueues that can be attached; nil when the transport does not say.
+    public var maximumQueues: Int?
     /// What the driver does when the device is lost; nil lets the queues break.
     public var recovery: VirtioRecovery?
 

@@ -2,7 +2,7 @@ internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Netdev
 public import Virtio
-public import VirtioNet
+internal import VirtioNet
 
 /// One queue pair of a `LyingDevice`: reached by `LyingDevice.perform`, on the pair's loop.
 public final class LyingPair {
@@ -39,27 +39,43 @@ public final class LyingPair {
   public var beforeDriverEnds: ((LyingPair) -> Void)?
 
   private let loop: LoopExecutor
-  private let onInterrupt: () -> Void
+  private let onInterrupt: (receive: () -> Void, transmit: () -> Void)
   private let onFailure: (NetworkDeviceError) -> Void
   private let onKick: () -> Void
   private var hook: TurnHook.Token?
 
-  convenience init?(
-    _ placement: VirtioPairPlacement, memory: LyingMemory, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
-    onFailure: @escaping (NetworkDeviceError) -> Void, onKick: @escaping () -> Void
+  /// One of the two queues, until both are there.
+  struct Half {
+    let placement: VirtioQueuePlacement
+    let ring: LyingRing
+    let bell: LyingBell
+    let onInterrupt: () -> Void
+
+    init(_ placement: VirtioQueuePlacement, _ ring: LyingRing, _ bell: LyingBell, _ onInterrupt: @escaping () -> Void) {
+      self.placement = placement
+      self.ring = ring
+      self.bell = bell
+      self.onInterrupt = onInterrupt
+    }
+  }
+
+  convenience init(
+    _ halves: (receive: Half, transmit: Half), loop: LoopExecutor, onFailure: @escaping (NetworkDeviceError) -> Void,
+    onKick: @escaping () -> Void
   ) {
-    let format = RingFormat(placement.features)
-    guard let receive = LyingRing(placement.receive, format, memory: memory),
-      let transmit = LyingRing(placement.transmit, format, memory: memory)
-    else { return nil }
+    let (receive, transmit) = halves
     self.init(
-      index: placement.index, features: placement.features, receive: receive, transmit: transmit, loop: loop,
-      onInterrupt: onInterrupt, onFailure: onFailure, onKick: onKick)
+      index: receive.placement.pair, features: receive.placement.features, receive: receive.ring,
+      transmit: transmit.ring, loop: loop, onInterrupt: (receive.onInterrupt, transmit.onInterrupt),
+      onFailure: onFailure, onKick: onKick)
+    receive.bell.pair = self
+    transmit.bell.pair = self
   }
 
   init(
     index: Int, features: FeatureSet, receive: LyingRing, transmit: LyingRing, loop: LoopExecutor,
-    onInterrupt: @escaping () -> Void, onFailure: @escaping (NetworkDeviceError) -> Void, onKick: @escaping () -> Void
+    onInterrupt: (receive: () -> Void, transmit: () -> Void), onFailure: @escaping (NetworkDeviceError) -> Void,
+    onKick: @escaping () -> Void
   ) {
     self.index = index
     self.features = features
@@ -102,9 +118,11 @@ public final class LyingPair {
 
 extension LyingPair {
   /// Interrupts, whether or not there is a reason.
-  public func interrupt() {
+  public func interrupt() { interrupt(onInterrupt.receive) }
+
+  private func interrupt(_ line: () -> Void) {
     interrupts += 1
-    onInterrupt()
+    line()
   }
 
   /// Asks the loop for another turn before it sleeps.
@@ -112,9 +130,10 @@ extension LyingPair {
 
   func raise(_ queue: LyingQueue, _ interrupt: Interrupt) {
     let wanted = queue.wantsInterrupt()
+    let line = queue === transmit ? onInterrupt.transmit : onInterrupt.receive
     switch interrupt {
-    case .whenWanted: if wanted { self.interrupt() }
-    case .always: self.interrupt()
+    case .whenWanted: if wanted { self.interrupt(line) }
+    case .always: self.interrupt(line)
     case .never: break
     }
   }
@@ -217,18 +236,31 @@ extension LyingPair {
 
 // MARK: - Doorbells
 
-extension LyingPair: VirtioDoorbells {
+extension LyingPair {
   /// The driver has posted receive buffers.
-  public func kickReceive() {
+  func kickReceive() {
     receiveKicks += 1
     onKick()
     whenKicked?(self)
   }
 
   /// The driver has published frames.
-  public func kickTransmit() {
+  func kickTransmit() {
     transmitKicks += 1
     onKick()
     whenKicked?(self)
+  }
+}
+
+/// The doorbell of one of a pair's queues.
+final class LyingBell: VirtioDoorbell {
+  private let isTransmit: Bool
+  /// Nil until both queues are there.
+  var pair: LyingPair?
+
+  init(isTransmit: Bool) { self.isTransmit = isTransmit }
+
+  func kick() {
+    if isTransmit { pair?.kickTransmit() } else { pair?.kickReceive() }
   }
 }

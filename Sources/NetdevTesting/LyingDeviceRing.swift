@@ -4,44 +4,20 @@ internal import VirtioNet
 
 /// The memory that a driver has shown to a `LyingDevice`: its pools and rings, by the addresses that the device was given.
 @safe final class LyingMemory: Sendable {
-  /// One piece, and what keeps it mapped.
-  @safe struct Region: @unchecked Sendable {
-    // Proof of Sendable: constants; the bytes are shared memory, read and written as a device does.
-    let address: UInt64
-    let length: Int
-    let pointer: UnsafeMutableRawPointer
-    let owner: any Sendable & AnyObject
-  }
+  private let pieces: [AddressPlan.Piece]
 
-  let regions: [Region]
-
-  init(_ regions: [Region]) { self.regions = regions }
+  init(_ pieces: [AddressPlan.Piece]) { self.pieces = pieces }
 
   /// Where `length` bytes at `address` lie here; nil unless the driver has shown all of them.
   func pointer(_ address: UInt64, _ length: Int) -> UnsafeMutableRawPointer? {
-    for region in regions where address >= region.address && length >= 0 {
-      let offset = address - region.address
-      if offset <= UInt64(region.length), UInt64(length) <= UInt64(region.length) - offset {
-        return unsafe region.pointer.advanced(by: Int(offset))
+    for piece in pieces where address >= piece.address && length >= 0 {
+      let offset = address - piece.address
+      if offset <= UInt64(piece.memory.length), UInt64(length) <= UInt64(piece.memory.length) - offset {
+        return unsafe piece.memory.pointer.advanced(by: Int(offset))
       }
     }
     return nil
   }
-}
-
-/// A piece of zeroed memory, aligned to a page.
-@safe final class LyingBlock: @unchecked Sendable {
-  // Proof of Sendable: constants; the bytes are shared memory.
-  let pointer: UnsafeMutableRawPointer
-  let length: Int
-
-  init(bytes: Int) {
-    length = (max(bytes, 1) + 4095) & ~4095
-    unsafe pointer = .allocate(byteCount: length, alignment: 4096)
-    unsafe pointer.initializeMemory(as: UInt8.self, repeating: 0, count: length)
-  }
-
-  deinit { unsafe pointer.deallocate() }
 }
 
 /// A ring in shared memory as a device finds it, raw: whatever the driver wrote can be read, anything can be written.
@@ -88,9 +64,10 @@ internal import VirtioNet
     public var isIndirect: Bool { flags & 4 != 0 }
   }
 
-  init?(_ ring: VirtioPairPlacement.Ring, _ format: RingFormat, memory: LyingMemory) {
+  init?(_ ring: VirtioQueuePlacement, memory: LyingMemory) {
     self.init(
-      format, size: ring.size, descriptors: ring.descriptors, driver: ring.driver, device: ring.device, memory: memory)
+      ring.format, size: ring.size, descriptors: ring.descriptors, driver: ring.driver, device: ring.device,
+      memory: memory)
   }
 
   /// By the addresses that the device knows.

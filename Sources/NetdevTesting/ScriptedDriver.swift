@@ -13,8 +13,8 @@ internal import Synchronization
 /// await driver.release(queue: 0, at: 3)    // the fourth frame in flight, and no other
 /// ```
 ///
-/// It is written with `Netdev`'s public interface only, so it is an example of a driver too. Its methods may be called from
-/// anywhere; each hops to the queue's loop. Nothing is released, delivered or seen at a queue pair or a position that there is not.
+/// Its methods may be called from anywhere; each hops to the queue's loop. Nothing is released, delivered or seen at a queue pair or a
+/// position that there is not.
 public final class ScriptedDriver: NetworkDriver {
   /// What the device does with a transmitted frame.
   public enum Mode: Sendable, Hashable {

@@ -96,15 +96,15 @@ extension VirtioNetDriver {
       throw NetworkDeviceError(.invalidConfiguration, "reopening \(transport.name)", advice: "call start first")
     }
     let (_, config) = try await agree(on: known.features)
-    let pairs = known.features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
+    let pairs = try await offeredPairs(config, known.features)
     guard pairs >= known.pairs else { throw lacking("\(known.pairs - pairs) of \(known.pairs) queue pairs") }
     guard (config.mtu.map { Int($0) } ?? known.mtu) >= known.mtu else { throw lacking("an MTU of \(known.mtu)") }
-    guard try await transport.share(pool) == memory.poolAddress else { throw lacking("the pool's address") }
-    let rings = try transport.makeRingMemory(bytes: known.pairs * known.memoryMap.totalBytes)
-    state.withLock { $0.memory = Memory(poolAddress: memory.poolAddress, rings: rings) }
+    let shared = try await share(pool, known)
+    guard shared.poolAddress == memory.poolAddress else { throw lacking("the pool's address") }
+    state.withLock { $0.memory = shared }
     let laid = await tell(within: Self.loopPatience) { pair -> NetworkDeviceError? in
       do throws(NetworkDeviceError) {
-        try pair.layAnew(rings)
+        try pair.layAnew(shared.rings)
         return nil
       } catch {
         return error

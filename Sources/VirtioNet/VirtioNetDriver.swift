@@ -67,7 +67,7 @@ public final class VirtioNetDriver: NetworkDriver {
     /// Address of the pool's first byte, as the device knows it.
     var poolAddress: UInt64
     /// The rings of all pairs in one region: some transports have few.
-    var rings: SharedRingMemory
+    var rings: SharedRings
   }
 
   /// A driver for the device behind `transport`.
@@ -85,18 +85,18 @@ public final class VirtioNetDriver: NetworkDriver {
     self.logger = logger.aside
   }
 
-  /// The features that this driver understands.
+  /// The features that this driver understands. CTRL_VQ is none of them: nobody would put a command on that queue.
   private var supported: FeatureSet {
-    var set: FeatureSet = [.version1, .mac, .status, .mtu, .mq, .ctrlVQ, .speedDuplex]
+    var set: FeatureSet = [.version1, .mac, .status, .mtu, .mq, .speedDuplex]
     if options.mergeableBuffers { set.insert(.mrgRxbuf) }
     if options.eventIndex { set.insert(.eventIndex) }
     if options.indirect { set.insert(.indirectDesc) }
     return set.union(required)
   }
 
-  /// The features that the program has asked for: the device has them, or is not for it.
+  /// The features that the program has asked for, or the way to the device: the device has them, or is not for it.
   private var required: FeatureSet {
-    var set = FeatureSet()
+    var set = transport.requiredFeatures
     if options.packedRings { set.insert(.ringPacked) }
     if options.inOrder { set.insert(.inOrder) }
     return set
@@ -119,7 +119,7 @@ extension VirtioNetDriver {
   public func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {
     try await setUp { [self] () async throws(NetworkDeviceError) in
       let (features, config) = try await agree(on: nil)
-      let pairs = try queuePairs(request.queuePairs, config, features)
+      let pairs = try queuePairs(request.queuePairs, try await offeredPairs(config, features))
       let layout = try queueSize(
         request.queueSize, try await transport.maximumQueueSize(), RingFormat(features))
       let mtu = config.mtu.map { Int($0) } ?? 1500
@@ -182,7 +182,7 @@ extension VirtioNetDriver {
     guard offered.contains(required) else {
       throw NetworkDeviceError(
         .unsupported, "open \(transport.name)",
-        offered: "a device without \(required.subtracting(offered)), which was asked for",
+        offered: "a device without \(required.subtracting(offered)), which is needed or was asked for",
         advice: "configure the device for it, or ask for less")
     }
     let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
@@ -207,10 +207,14 @@ extension VirtioNetDriver {
     control?.noteLink(isUp ? .up : .down(cause: linkDown))
   }
 
-  private func queuePairs(
-    _ requested: Int?, _ config: NetConfig, _ features: FeatureSet
-  ) throws(NetworkDeviceError) -> Int {
-    let offered = features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
+  /// As many pairs as device and transport both have.
+  func offeredPairs(_ config: NetConfig, _ features: FeatureSet) async throws(NetworkDeviceError) -> Int {
+    let pairs = features.contains(.mq) ? Int(config.maximumPairs ?? 1) : 1
+    guard let queues = try await transport.maximumQueues() else { return pairs }
+    return min(pairs, queues / 2)
+  }
+
+  private func queuePairs(_ requested: Int?, _ offered: Int) throws(NetworkDeviceError) -> Int {
     let wanted = requested ?? 1
     guard wanted >= 1, wanted <= offered else {
       throw NetworkDeviceError(
@@ -241,13 +245,19 @@ extension VirtioNetDriver {
 extension VirtioNetDriver {
   /// Shows the pool's memory to the device, and that of the rings.
   public func attach(pool: PacketPool) async throws(NetworkDeviceError) {
-    let address = try await transport.share(pool)
     let agreed = try agreed("attach")
-    let rings = try transport.makeRingMemory(bytes: agreed.pairs * agreed.memoryMap.totalBytes)
+    let memory = try await share(pool, agreed)
     state.withLock { state in
       state.pool = pool
-      state.memory = Memory(poolAddress: address, rings: rings)
+      state.memory = memory
     }
+  }
+
+  /// Shows the pool to the device, and new memory for the rings of all pairs.
+  func share(_ pool: PacketPool, _ agreed: Agreed) async throws(NetworkDeviceError) -> Memory {
+    let address = try await transport.share(VirtioMemory(pool))
+    let rings = try transport.makeRingMemory(bytes: agreed.pairs * agreed.memoryMap.totalBytes)
+    return Memory(poolAddress: address, rings: SharedRings(rings, at: try await transport.share(rings)))
   }
 
   private func agreed(_ operation: String) throws(NetworkDeviceError) -> Agreed {

@@ -5,7 +5,7 @@ internal import Virtio
 // Only in builds for tests: simulated worlds watch the pair's rings.
 extension VirtioQueuePair where Ring: ~Copyable {
   /// The rings in this memory are laid, and empty.
-  func tellLaid(_ memory: SharedRingMemory) {
+  func tellLaid(_ memory: SharedRings) {
     let map = agreed.memoryMap
     let place = unsafe placing(memory)
     for (name, offset, isReceive) in [("receive", 0, true), ("transmit", map.ringStride, false)] {
@@ -30,7 +30,7 @@ extension VirtioQueuePair where Ring: ~Copyable {
   }
 
   /// From the device's addresses to ours: the ring memory and the pool's buffers.
-  private func placing(_ memory: SharedRingMemory) -> @Sendable (UInt64, Int) -> UnsafeRawPointer? {
+  private func placing(_ memory: SharedRings) -> @Sendable (UInt64, Int) -> UnsafeRawPointer? {
     let pool = unsafe UInt(bitPattern: slots.base(of: 0))
     let pieces = unsafe [
       (memory.address, UInt64(memory.length), UInt(bitPattern: memory.pointer)),

@@ -34,7 +34,7 @@ internal import Virtio
   /// Device address of a header of zeros, for frames whose own buffer must not be written: nobody ever writes here.
   @safe @exclusivity(unchecked) var zeroHeaderAddress: UInt64
   /// Keeps the rings' memory mapped.
-  private var memory: SharedRingMemory
+  private var memory: SharedRings
   @safe @exclusivity(unchecked) private var doorbells: Doorbells?
   @safe @exclusivity(unchecked) private var isLive = false
   @safe @exclusivity(unchecked) private var isQuiet = false
@@ -55,7 +55,7 @@ internal import Virtio
   /// New rings, which the device knows and nobody has used.
   private struct Next: ~Copyable {
     var rings: Rings
-    var memory: SharedRingMemory
+    var memory: SharedRings
     var doorbells: Doorbells
   }
 
@@ -96,7 +96,7 @@ internal import Virtio
   }
 
   private static func makeRings(
-    _ agreed: VirtioNetDriver.Agreed, _ memory: SharedRingMemory
+    _ agreed: VirtioNetDriver.Agreed, _ memory: SharedRings
   ) throws(NetworkDeviceError) -> Rings {
     let map = agreed.memoryMap
     let base = unsafe memory.pointer
@@ -121,16 +121,22 @@ internal import Virtio
   }
 
   /// Tells the transport of rings in this memory.
-  private func attach(_ memory: SharedRingMemory) throws(NetworkDeviceError) -> Doorbells {
-    let map = agreed.memoryMap
-    let placement = VirtioPairPlacement(
-      index: index, receive: .init(map.layout, at: memory.address),
-      transmit: .init(map.layout, at: memory.address &+ UInt64(map.ringStride)), features: features)
-    let doorbells = try transport.attachPair(
-      placement, loop: loop,
+  private func attach(_ memory: SharedRings) throws(NetworkDeviceError) -> Doorbells {
+    let receive = try attachQueue(2 * index, at: memory.address)
+    do throws(NetworkDeviceError) {
+      let transmit = try attachQueue(2 * index + 1, at: memory.address &+ UInt64(agreed.memoryMap.ringStride))
+      return Doorbells(receive: receive, transmit: transmit)
+    } catch {
+      receive.disconnect()
+      throw error
+    }
+  }
+
+  private func attachQueue(_ queue: Int, at address: UInt64) throws(NetworkDeviceError) -> any VirtioDoorbell {
+    try transport.attachQueue(
+      VirtioQueuePlacement(index: queue, agreed.layout, at: address, features: features), loop: loop,
       onInterrupt: { [weak self] in self?.interrupted() },
       onFailure: { [weak self] error in self?.signal.fail(error) })
-    return Doorbells(bells: doorbells)
   }
 
   /// The loop polls from here on, and arms before it sleeps. An event index asks once, but the flag of a ring without one
@@ -194,7 +200,7 @@ internal import Virtio
   }
 
   /// Makes rings for the device that comes back and tells the transport of them. Nothing is in them until `resume`.
-  func layAnew(_ rings: SharedRingMemory) throws(NetworkDeviceError) {
+  func layAnew(_ rings: SharedRings) throws(NetworkDeviceError) {
     disconnectNext()
     let memory = rings.piece(index, of: agreed.memoryMap.totalBytes)
     let made = try Self.makeRings(agreed, memory)
@@ -222,14 +228,14 @@ internal import Virtio
   }
 
   private func disconnect() {
-    doorbells?.bells.disconnect()
+    doorbells?.disconnect()
     doorbells = nil
   }
 
   /// What an attempt to come back has made that came to nothing.
   private func disconnectNext() {
-    next?.doorbells.bells.disconnect()
-    next = nil
+    guard let old = next.take() else { return }
+    old.doorbells.disconnect()
   }
 }
 

@@ -1,8 +1,11 @@
 import CTestSupport
 import Foundation
+import Glibc
 import InProcess
+import LibeventConcurrency
 import Netdev
 import PacketSocket
+import Synchronization
 import TestSupport
 import Testing
 import VirtioDevice
@@ -78,6 +81,43 @@ struct SlowClosingTests {
       try await eventually("no socket is left") { try await Self.sockets(namespace) == 0 }
       withExtendedLifetime(driver) {}
     }
+  }
+
+  /// Rings of packet sockets that are mapped.
+  private static func mappedRings() throws -> Int {
+    let file = try FileHandle(forReadingFrom: URL(filePath: "/proc/self/maps"))
+    let text = String(decoding: try file.readToEnd() ?? Data(), as: UTF8.self)
+    return text.split(separator: "\n").count { $0.contains("socket:[") }
+  }
+
+  @Test func `rings are unmapped where calls may block, and not by the loop that lets go of them`() async throws {
+    let namespace = try await Self.wire()
+    let driver = try await Self.driver(namespace, queues: 2)
+    var configuration = NetworkDevice.Configuration()
+    configuration.resetTimeout = .milliseconds(100)
+    let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+    let before = try Self.mappedRings()
+    #expect(before >= 2)
+    let held = HeldCalls()
+    defer { held.letGo() }
+    try await eventually("no thread is left for calls that may block") { BlockingCalls.due > 0 }
+    try await device.close()
+    #expect(try Self.mappedRings() == before, "nobody has unmapped them yet")
+    held.letGo()
+    try await eventually("they are unmapped") { try Self.mappedRings() == before - 2 }
+  }
+
+  /// Calls that may block, and do until they are let go: as many as there are threads for, and more.
+  private final class HeldCalls: Sendable {
+    private let areHeld = Atomic(true)
+
+    init() {
+      for _ in 0..<64 {
+        BlockingCalls.start { [self] in while areHeld.load(ordering: .acquiring) { usleep(1000) } }
+      }
+    }
+
+    func letGo() { areHeld.store(false, ordering: .releasing) }
   }
 
   private static let canHoldLock = NamespaceThread.isAvailable && test_can_hold_link_lock()

@@ -5,7 +5,7 @@ import Responder
 import TestSupport
 import Testing
 
-@testable import KeyValueStore
+@testable import StoreService
 
 /// What the store says, without a device.
 @Suite struct StoreTests {

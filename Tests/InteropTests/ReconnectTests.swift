@@ -115,14 +115,16 @@ struct ReconnectTests {
     }
   }
 
-  @Test func `killed a hundred times under load, with the next one waiting at our socket`() async throws {
+  @Test(arguments: [("", 100), ("&packed=1&queue_size=257", 10), ("&in_order=1", 10), ("&packed=1&in_order=1", 10)])
+  func `killed up to a hundred times under load, with the next one waiting at our socket`(
+    _ rings: String, _ kills: Int
+  ) async throws {
     let socket = socketPath()
     var peer = try await Testpmd([.init(socket: socket, isClient: true)], waitsForPrompt: false)
-    let device = try await open("vhost-user:\(socket)?server=1")
+    let device = try await open("vhost-user:\(socket)?server=1\(rings)")
     let traffic = Traffic()
     let running = Task { try await traffic.run(on: device) }
     try await traffic.waitForMore(100)
-    let kills = 100
     for kill in 1...kills {
       let next = try await Testpmd([.init(socket: socket, isClient: true)], waitsForPrompt: true)
       await peer.kill()

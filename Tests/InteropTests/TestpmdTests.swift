@@ -46,17 +46,18 @@ struct TestpmdTests {
   }
 
   @Test(
-    arguments: ["packed=0", "packed=1"], ["in_order=0", "in_order=1"])
+    arguments: ["packed=0&in_order=0", "packed=0&in_order=1", "packed=1&in_order=0", "packed=1&in_order=1"],
+    [Setting(queues: 2, isServer: false), Setting(queues: 2, isServer: true)])
   func `either ring format, in order and not, mergeable and not, in bursts, with frames in one and in many buffers`(
-    _ format: String, _ order: String
+    _ rings: String, _ setting: Setting
   ) async throws {
     let socket = socketPath()
-    let peer = try await Testpmd([.init(socket: socket, queues: 2)])
-    let sizes = format == "packed=1" ? ["256", "257", "1024"] : ["256", "1024"]
+    let peer = try await Testpmd([.init(socket: socket, queues: setting.queues, isClient: setting.isServer)])
+    let sizes = rings.hasPrefix("packed=1") ? ["256", "257", "1024"] : ["256", "1024"]
     for options in sizes.flatMap({ size in
       ["mrg_rxbuf=0", "mrg_rxbuf=1", "mrg_rxbuf=1&event_idx=0&indirect=0"].map { "queue_size=\(size)&\($0)" }
     }) {
-      let device = try await open("vhost-user:\(socket)?queues=2&\(format)&\(order)&\(options)")
+      let device = try await open(setting.url(socket, "&\(rings)&\(options)"))
       try await device.run { queue in
         for burst in [1, 2, 7, 32, 64] {
           try await exchange(on: queue, total: 64 + 3 * burst, burst: burst, isSwapped: true)

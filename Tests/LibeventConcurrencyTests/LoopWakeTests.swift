@@ -1,4 +1,5 @@
 import CNetdevSystem
+import CTestSupport
 import Foundation
 import Glibc
 import Synchronization
@@ -121,5 +122,16 @@ private actor Resident {
     // A thread that a pinned loop starts does not share the loop's CPU.
     let pinned = try LoopExecutor(name: "pinned", cpu: allowed[0])
     #expect(await LoopScope(pinned).run { _ in Self.affinityOfThreadStartedHere() } == allowed)
+  }
+
+  @Test
+  func `where the system refuses CPUs of its own to a thread that a pinned one starts, it shares the pinned one's`()
+    async throws
+  {
+    let cpu = Self.affinity()[0]
+    let pinned = try LoopExecutor(name: "pinned", cpu: cpu)
+    let refusal = await LoopScope(pinned).run { _ in test_refuse_here(test_call_sched_setaffinity, EPERM) }
+    #expect(refusal == 0)
+    #expect(await LoopScope(pinned).run { _ in Self.affinityOfThreadStartedHere() } == [cpu])
   }
 }

@@ -1,17 +1,9 @@
+import NetdevTesting
 import Testing
 
 @testable import LibeventConcurrency
 
 @Suite struct TimerQueueTests {
-  /// A generator whose numbers repeat.
-  private struct Numbers: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-      return state ^ state >> 31
-    }
-  }
-
   /// What the timers of a test have done.
   private final class Record {
     var fired: [Int] = []
@@ -20,7 +12,7 @@ import Testing
   @Test(arguments: 1...20) func `timers fire in the order of their deadlines, whatever was moved or forgotten between`(
     seed: UInt64
   ) {
-    var numbers = Numbers(state: seed)
+    var numbers = SeededRandom(seed: seed)
     let queue = TimerQueue()
     let record = Record()
     let timers = (0..<50).map { index in QueuedTimer(queue: queue) { record.fired.append(index) } }

@@ -1,4 +1,5 @@
 import CTestSupport
+import Foundation
 import Glibc
 import LibeventConcurrency
 import NetdevDevices
@@ -41,8 +42,36 @@ struct OpeningAsideTests {
     _ = await opener.hasBegun
     #expect(test_link_lock_is_held() == 1, "the loop has waited for the lock")
     let device = try await opening.value
+    // Else a program that opens and closes meanwhile would leave one watch of the interface after the other, which all wait.
+    #expect(test_link_lock_is_held() == 0, "it is open before the kernel has said what its interface is")
     try await namespace.shell("ip link show \(url.dropFirst(url.count - 6))")
     try await device.close()
+  }
+
+  @Test(.enabled(if: canHold, "needs root and userfaultfd"), arguments: ["tap:aside0", "packet:aside1"])
+  func `an opening on a loop that is cancelled while somebody holds the lock does not wait for it, and leaves nothing`(
+    _ url: String
+  ) async throws {
+    let namespace = NamespaceThread()
+    try await namespace.shell("ip link add aside1 type veth peer name aside2 && ip link set aside1 up")
+    let opener = Opener(loop: try await namespace.run { try LoopExecutor(name: "opener") })
+    #expect(test_hold_link_lock(2000) == 0)
+    let opening = Task { try await opener.open(url) }
+    try await eventually("a thread waits for the lock") { Self.threads("netdev-aside") == 1 }
+    opening.cancel()
+    let error = await #expect(throws: NetworkDeviceError.self) { try await opening.value }
+    #expect(error?.code == .cancelled)
+    #expect(test_link_lock_is_held() == 1, "it has waited for the lock")
+    try await eventually("the thread has had its answer") { Self.threads("netdev-aside") == 0 }
+    try await eventually("what was made is gone") {
+      (try? await namespace.shell("! ip link show aside0 2> /dev/null && [ $(wc -l < /proc/net/packet) = 1 ]")) != nil
+    }
+  }
+
+  /// Threads of this process with a name.
+  private static func threads(_ name: String) -> Int {
+    let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
+    return all.count { (try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)) == name + "\n" }
   }
 }
 

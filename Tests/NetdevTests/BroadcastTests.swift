@@ -42,6 +42,30 @@ import Testing
     try await device.close()
   }
 
+  @Test(arguments: [(16, 64), (64, 200)])
+  func `who only waits for his turn loses nothing to others that are as fast`(limit: Int, total: Int) async throws {
+    let driver = ScriptedDriver(mode: .hold, capacity: 1024)
+    let device = try await NetworkDevice.open(driver: driver)
+    let queue = device.queues[0]
+    let copies = queue.broadcast(to: 2, keeping: limit)
+    let counts = copies.map { packets in
+      Task {
+        await queue.run { _ in
+          var count = 0
+          for await _ in packets { count += 1 }
+          return count
+        }
+      }
+    }
+    // Both wait.
+    await turn(queue, times: 20)
+    let sent = await driver.deliver(contentsOf: (0..<total).map { numbered($0) })
+    await turn(queue, times: 50)
+    try await device.close()
+    for count in counts { #expect(await count.value == sent) }
+    #expect(copies.map(\.dropped) == [0, 0])
+  }
+
   @Test func `who is too far behind loses the oldest, and his sequence counts them`() async throws {
     let driver = ScriptedDriver(mode: .hold)
     let device = try await NetworkDevice.open(driver: driver)

@@ -85,7 +85,7 @@ import VirtioNet
     let isHeld = Gateway()
     lying.side.lose(isGone: { false })
     try await eventually("the rings are laid anew") {
-      lying.side.events.filter { $0 == .attach(pair: 0) }.count == 2
+      lying.side.events.filter { $0 == .attach(queue: 0) }.count == 2
     }
     // Until the driver has waited for the answer of this loop.
     queue.loop.execute { while !isHeld.isOpen {} }

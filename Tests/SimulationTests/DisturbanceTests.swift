@@ -1,4 +1,5 @@
 import CNetdevSystem
+import LibeventConcurrency
 import NetdevDevices
 import NetdevTesting
 import Testing
@@ -76,6 +77,51 @@ import Testing
     #expect(seen.names == ["the program is cancelled", "a device is closed", "a pool is empty"])
   }
 
+  @Test func `a device that is closed is closed, and a pool that is empty is empty`() async {
+    var counts = (closed: 0, short: 0)
+    for seed in 0..<60 as Range<UInt64> {
+      var simulation = Simulation(seed: seed)
+      simulation.disturbances = [.close, .emptyPool]
+      let places = Places()
+      let report = await simulation.observe { world in
+        let device = try await world.open("loopback:")
+        for _ in 0..<3000 {
+          await Task.yield()
+          if try !Packet(copying: frame(1), in: device.pool).isInPool { places.names.insert("short") }
+          if world.happened.contains("a device is closed") { break }
+        }
+        if !world.happened.contains("a device is closed") { return try await device.close() }
+        // Otherwise for ever.
+        try await device.queues[0].closed()
+        places.names.insert("closed")
+      }
+      #expect(report.findings.isEmpty && report.error == nil, "\(report)")
+      let isShort = places.names.contains("short")
+      if !report.happened.contains("a pool is empty") { #expect(!isShort, "\(report)") }
+      if isShort { counts.short += 1 }
+      if places.names.contains("closed") { counts.closed += 1 }
+    }
+    #expect(counts.closed > 3 && counts.short > 3, "\(counts)")
+  }
+
+  @Test func `jobs of the pool run in any order, those of a loop in the order in which they came`() async throws {
+    var orders: Set<[Int]> = []
+    for seed in 0..<100 as Range<UInt64> {
+      let (pool, loop) = try await Simulation(seed: seed).run { world in
+        let (pool, own) = (Order(), Order())
+        let tasks = (0..<3).map { number in Task.detached { pool.numbers.append(number) } }
+        let loop = try LoopExecutor(name: "own")
+        for number in 0..<20 { loop.execute { own.numbers.append(number) } }
+        for task in tasks { await task.value }
+        await LoopScope(loop).run { _ in }
+        return (pool.numbers, own.numbers)
+      }
+      orders.insert(pool)
+      #expect(loop == Array(0..<20))
+    }
+    #expect(orders.count == 6)
+  }
+
   @Test func `a task of the world's is cancelled, in some seeds`() async throws {
     var cancelled = 0
     for seed in 0..<100 as Range<UInt64> {
@@ -126,6 +172,11 @@ import Testing
     }
     #expect(refusals > 0)
   }
+}
+
+private final class Order: @unchecked Sendable {
+  // Proof: the tasks of one world, one after the other.
+  var numbers: [Int] = []
 }
 
 private final class Places: @unchecked Sendable {

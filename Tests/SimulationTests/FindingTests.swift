@@ -125,6 +125,16 @@ import Testing
     }
   }
 
+  /// Which threads of the program are told by, whenever it begins them.
+  @Test func `the world's thread has its name from the first step on`() async throws {
+    for seed in 0..<50 as Range<UInt64> {
+      let name = try await Simulation(seed: seed).run { _ in
+        try String(contentsOfFile: "/proc/thread-self/comm", encoding: .utf8)
+      }
+      #expect(name == "simulation\n")
+    }
+  }
+
   @Test func `a task has its name`() async throws {
     let name = try await Simulation(seed: 1).run { world in try await world.task("the sender") { Task.name }.value }
     #expect(name == "the sender")
@@ -150,6 +160,90 @@ import Testing
     let use: @Sendable (SimulatedWorld) -> Void
     var testDescription: String { word }
   }
+
+  /// The same of what a world has made.
+  @Test(arguments: Self.partUses) func `a part of the world, used from another thread`(_ use: PartUse) async {
+    let actor = Held()
+    let holding = Task.detached { await actor.holdUntilWanted() }
+    while !actor.isHeld.load(ordering: .acquiring) { try? await Task.sleep(for: .milliseconds(1)) }
+    let report = await Simulation(seed: 1).observe { world in
+      let parts = try Parts(world)
+      actor.isWanted.store(true, ordering: .releasing)
+      await actor.reach { try? await use.use(parts) }
+    }
+    let first = report.findings.first ?? ""
+    #expect(first.contains("(number ") && first.hasSuffix(use.word), "\(report)")
+    await holding.value
+    let own = await Simulation(seed: 1).observe { world in
+      let parts = try Parts(world)
+      // Somebody must come to an end of waiting.
+      parts.bell.ring()
+      parts.interface.finish()
+      parts.port.finish()
+      await Held().reach { try? await use.use(parts) }
+      parts.peer.end()
+    }
+    #expect(own.findings.isEmpty && own.error == nil, "\(own)")
+  }
+
+  final class Parts: Sendable {
+    let world: SimulatedWorld
+    let interface: SimulatedInterface
+    let port: SimulatedPort
+    let peer: VhostUserPeer
+    let bell = SimulatedBell()
+
+    init(_ world: SimulatedWorld) throws {
+      self.world = world
+      interface = try #require(world.makeInterface("tap0"))
+      port = world.port(7000)
+      peer = try VhostUserPeer(world, path: "/tmp/netdev-parts")
+    }
+  }
+
+  struct PartUse: Sendable, CustomTestStringConvertible {
+    let word: String
+    let testDescription: String
+    let use: @Sendable (Parts) async throws -> Void
+
+    init(_ word: String, _ name: String, _ use: @escaping @Sendable (Parts) async throws -> Void) {
+      (self.word, testDescription, self.use) = (word, name, use)
+    }
+  }
+
+  private static let partUses: [PartUse] = [
+    PartUse("uses the interface tap0", "queues") { _ = $0.interface.queues },
+    PartUse("uses the interface tap0", "send") { $0.interface.send([]) },
+    PartUse("uses the interface tap0", "take") { _ = $0.interface.take() },
+    PartUse("uses the interface tap0", "next") { _ = await $0.interface.next() },
+    PartUse("uses the interface tap0", "finish") { $0.interface.finish() },
+    PartUse("uses the interface tap0", "setRoom") { $0.interface.setRoom(1) },
+    PartUse("uses the interface tap0", "setUp") { $0.interface.setUp(false) },
+    PartUse("uses the interface tap0", "setMTU") { $0.interface.setMTU(100) },
+    PartUse("uses the interface tap0", "delete") { $0.interface.delete() },
+    PartUse("uses the port 7000", "send") { $0.port.send([], from: 1) },
+    PartUse("uses the port 7000", "take") { _ = $0.port.take() },
+    PartUse("uses the port 7000", "next") { _ = await $0.port.next() },
+    PartUse("uses the port 7000", "finish") { $0.port.finish() },
+    PartUse("uses the peer at /tmp/netdev-parts", "configuration") { _ = $0.peer.configuration },
+    PartUse("uses the peer at /tmp/netdev-parts", "configuration =") { $0.peer.configuration = .init() },
+    PartUse("uses the peer at /tmp/netdev-parts", "whenDriven") { _ = $0.peer.whenDriven },
+    PartUse("uses the peer at /tmp/netdev-parts", "whenDriven =") { $0.peer.whenDriven = nil },
+    PartUse("uses the peer at /tmp/netdev-parts", "whenHungUp") { _ = $0.peer.whenHungUp },
+    PartUse("uses the peer at /tmp/netdev-parts", "whenHungUp =") { $0.peer.whenHungUp = nil },
+    PartUse("uses the peer at /tmp/netdev-parts", "isLinkUp") { _ = $0.peer.isLinkUp },
+    PartUse("uses the peer at /tmp/netdev-parts", "begin") { $0.peer.begin() },
+    PartUse("uses the peer at /tmp/netdev-parts", "exit") { $0.peer.exit() },
+    PartUse("uses the peer at /tmp/netdev-parts", "hangUp") { $0.peer.hangUp() },
+    PartUse("uses the peer at /tmp/netdev-parts", "hangUp later") { $0.peer.hangUp(exitingAfter: .seconds(1)) },
+    PartUse("uses the peer at /tmp/netdev-parts", "setLink") { $0.peer.setLink(isUp: false) },
+    PartUse("uses the peer at /tmp/netdev-parts", "reportError") { $0.peer.reportError() },
+    PartUse("uses the peer at /tmp/netdev-parts", "perform") { _ = await $0.peer.perform { _ in 1 } },
+    PartUse("uses the peer at /tmp/netdev-parts", "end") { $0.peer.end() },
+    PartUse("makes a peer of the world's", "init") { try VhostUserPeer($0.world, path: "other").end() },
+    PartUse("uses a bell of the world", "ring") { $0.bell.ring() },
+    PartUse("uses a bell of the world", "wait") { await $0.bell.wait() },
+  ]
 
   private static let uses: [Use] = [
     Use(word: "draws from the world's chance") { _ = $0.choose(below: 2) },
@@ -297,6 +391,14 @@ private actor Held {
   }
 
   func touch(_ body: @Sendable () -> Void) { body() }
+
+  private var reached = 0
+
+  func reach(_ body: @Sendable () async -> Void) async {
+    // On this actor: without anything of its own to do here, `body` would begin where the caller is.
+    reached += 1
+    await body()
+  }
 }
 
 @safe private final class Kept: @unchecked Sendable {

@@ -70,6 +70,76 @@ import Testing
     }
   }
 
+  @Test func `an interface's kernel knows its MTU and whether it is up`() async throws {
+    try await Simulation(seed: 1).run { world in
+      let interface = try #require(world.makeInterface("tap0", mtu: 9000))
+      let watch = netdev_link_watch()
+      defer { netdev_close(watch) }
+      var link = netdev_link()
+      for (mtu, isUp) in [(9000, true), (1400, true), (1400, false), (68, true)] {
+        interface.setMTU(mtu)
+        interface.setUp(isUp)
+        #expect(unsafe netdev_link_look(watch, "tap0", &link) == 0)
+        #expect(Int(link.mtu) == mtu && link.is_up == isUp)
+      }
+    }
+  }
+
+  @Test func `an interface takes no more frames than it has room for`() async throws {
+    for seed in 0..<10 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in
+        let interface = try #require(world.makeInterface("tap0"))
+        interface.setRoom(2)
+        let device = try await world.open("tap:tap0")
+        let queue = device.queues[0]
+        let sender = Task.detached {
+          for number in 0..<5 as Range<UInt8> {
+            try await queue.submit(try Packet(copying: frame(number), in: queue.pool))
+          }
+        }
+        for expected in [0..<2, 2..<4, 4..<5] as [Range<UInt8>] {
+          try await Task.sleep(for: .milliseconds(100))
+          var taken: [UInt8] = []
+          while let frame = interface.take() { taken.append(frame[14]) }
+          #expect(taken == Array(expected))
+        }
+        try await sender.value
+        try await device.close()
+      }
+    }
+  }
+
+  @Test func `an interface that is down takes no frame`() async throws {
+    for seed in 0..<10 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in
+        let interface = try #require(world.makeInterface("tap0"))
+        let device = try await world.open("tap:tap0")
+        interface.setUp(false)
+        while device.isLinkUp { try await Task.sleep(for: .milliseconds(1)) }
+        try await device.queues[0].submit(try Packet(copying: frame(1), in: device.pool))
+        try await Task.sleep(for: .milliseconds(100))
+        #expect(interface.take() == nil)
+        try await device.close()
+      }
+    }
+  }
+
+  /// A datagram that is cut to what its reader has room for says so: it is not the one that was sent.
+  @Test func `a datagram that is too long for the device does not reach it`() async throws {
+    for seed in 0..<10 as Range<UInt64> {
+      try await Simulation(seed: seed).run { world in
+        let port = world.port(7007)
+        let device = try await world.open("host-udp:127.0.0.1:7007")
+        #expect(port.send([UInt8](repeating: 9, count: 60_000), from: 5000))
+        #expect(port.send([1, 2, 3], from: 5000))
+        var packets = device.queues[0].packets.makeAsyncIterator()
+        let packet = try #require(await packets.next())
+        #expect(packet.withBytes { bytes in unsafe bytes.unsafeLoad(fromByteOffset: 44, as: UInt8.self) } == 3)
+        try await device.close()
+      }
+    }
+  }
+
   @Test func `outside of worlds the kernel is the machine's`() async throws {
     try await Simulation(seed: 1).run { world in
       _ = world.makeInterface("tap0")

@@ -1,3 +1,4 @@
+import Glibc
 import NetdevDevices
 import NetdevTesting
 import Testing
@@ -24,11 +25,13 @@ struct Sweep {
     report.findings.isEmpty && (report.error == nil || !report.isCalm)
   }
 
-  /// The smallest run near the first one that finds something; nil when none does.
-  func run(_ seeds: Range<UInt64>) async -> (size: Int, report: Simulation.Report)? {
+  /// The smallest run near the first one that finds something; nil when none does. That first one is told as it is: one of the smaller
+  /// ones may end in a trap.
+  func run(_ seeds: Range<UInt64>, tell: (String) -> Void) async -> (size: Int, report: Simulation.Report)? {
     for seed in seeds {
       var least = (size: size, report: await observe(seed, size))
       if isFine(least.report) { continue }
+      tell("not made smaller yet: size \(size), \(least.report)")
       for size in 1...size {
         for other in seed..<seed + 30 {
           let report = await observe(other, size)
@@ -55,7 +58,9 @@ struct Sweep {
       }
       try await device.close()
     }
-    let found = try #require(await sweep.run(0..<100))
+    var told: [String] = []
+    let found = try #require(await sweep.run(0..<100) { told.append($0) })
+    #expect(told.count == 1 && told[0].hasPrefix("not made smaller yet: size 8, seed "), "\(told)")
     #expect(found.size == 2 && found.report.findings == ["wrong"], "\(found)")
     let again = await sweep.observe(found.report.seed, found.size)
     #expect(again.fingerprint == found.report.fingerprint)
@@ -65,6 +70,22 @@ struct Sweep {
     let sweep = Sweep { world, size in
       for _ in 0..<size { try await Task.sleep(for: .milliseconds(world.choose(below: 10))) }
     }
-    #expect(await sweep.run(0..<50) == nil)
+    #expect(await sweep.run(0..<50) { Issue.record("\($0)") } == nil)
+  }
+
+  @Test func `a trap while a run is made smaller does not take what was found with it`() async throws {
+    let result = try await #require(processExitsWith: .failure, observing: [\.standardOutputContent]) {
+      let sweep = Sweep { world, size in
+        await Task.yield()
+        precondition(size == 8, "smaller programs have another fault")
+        world.find("wrong")
+      }
+      _ = await sweep.run(0..<100) {
+        print($0)
+        fflush(nil)
+      }
+    }
+    let output = String(decoding: result.standardOutputContent, as: UTF8.self)
+    #expect(output.contains("not made smaller yet: size 8, seed 0: "), "\(output)")
   }
 }

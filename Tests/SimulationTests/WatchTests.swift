@@ -117,6 +117,25 @@ import Testing
     #expect(Self.lines(result) == [])
   }
 
+  /// Of a closed device that needs no loop; `send` has to come to its queue first, which nobody turns: that is told.
+  @Test(.timeLimit(.minutes(5))) func `who submits to a closed device after its world is told at once`() async throws {
+    let kept = Kept()
+    let report = await Simulation(seed: 1).observe { world in
+      let device = try await world.open("loopback:")
+      kept.device = device
+      try await device.close()
+    }
+    let device = try #require(kept.device, "\(report)")
+    Kept.all.devices.append(device)
+    let queue = device.queues[0]
+    func packet() throws -> Packet { try Packet(copying: [UInt8](repeating: 0, count: 64), in: device.pool) }
+    for _ in 0..<3 {
+      let submitted = await #expect(throws: NetworkDeviceError.self) { try await queue.submit(try packet()) }
+      let tried = #expect(throws: NetworkDeviceError.self) { _ = try queue.trySubmit(try packet()) }
+      #expect(submitted?.code == .closed && tried?.code == .closed)
+    }
+  }
+
   /// The process' standard error, read by itself.
   private struct Errors {
     private let ends: [CInt]

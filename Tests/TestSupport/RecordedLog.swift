@@ -21,14 +21,17 @@ public final class RecordedLog: Sendable {
   /// Of all loggers that have been asked for. Another log with one of them that is held holds this one too.
   private let labels: Mutex<Set<String>>
   private let held: Atomic<Bool>
+  private let pause: Duration
 
   /// Nothing yet.
   ///
   /// - Parameters:
   ///   - label: of its loggers.
   ///   - isHeld: the output takes nothing until `letGo`.
-  public init(label: String = "recorded", isHeld: Bool = false) {
+  ///   - pause: how long the output takes for each line.
+  public init(label: String = "recorded", isHeld: Bool = false, pause: Duration = .zero) {
     self.label = label
+    self.pause = pause
     labels = Mutex([label])
     held = Atomic(isHeld)
   }
@@ -47,7 +50,9 @@ public final class RecordedLog: Sendable {
     return records.withLock { $0.map { $0 } }
   }
   /// Nothing has been written yet, whatever waits to be.
-  public var isEmpty: Bool { records.withLock { $0.isEmpty } }
+  public var isEmpty: Bool { lastWritten == nil }
+  /// The words that were written last, whatever waits to be.
+  public var lastWritten: String? { records.withLock { $0.last?.message } }
   /// The words alone.
   public var messages: [String] { all.map { $0.message } }
   /// The first line with these words.
@@ -69,6 +74,7 @@ public final class RecordedLog: Sendable {
     let log: RecordedLog
     var logLevel = Logger.Level.trace
     var metadata: Logger.Metadata = [:]
+    var metadataProvider: Logger.MetadataProvider?
 
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
       get { metadata[key] }
@@ -77,6 +83,7 @@ public final class RecordedLog: Sendable {
 
     func log(event: LogEvent) {
       while log.isHeld { usleep(1000) }
+      if log.pause > .zero { usleep(useconds_t(log.pause / .microseconds(1))) }
       let metadata = (event.metadata ?? [:]).mapValues { "\($0)" }
       let record = Record(level: event.level, message: "\(event.message)", metadata: metadata)
       log.records.withLock { $0.append(record) }

@@ -9,9 +9,10 @@ import VirtioNet
 /// A back-end that goes away and comes back, as the sockets see it.
 @Suite(.serialized, .quietLoops, .timeLimit(.minutes(5))) struct ReconnectTests {
   static func opening(
-    _ backend: ScriptedBackend, role: VhostUserTransport.Role = .connect, pool: PacketPool? = nil
+    _ backend: ScriptedBackend, role: VhostUserTransport.Role = .connect, pool: PacketPool? = nil, rings: Rings = .split
   ) -> Opening {
     var opening = Opening(backend, role: role, pool: pool)
+    opening.use(rings)
     opening.options.recovery?.firstDelay = .milliseconds(1)
     opening.options.recovery?.longestDelay = .milliseconds(20)
     return opening
@@ -24,12 +25,12 @@ import VirtioNet
     try await eventually("the link is up") { device.isLinkUp }
   }
 
-  @Test(arguments: [VhostUserTransport.Role.connect, .listen])
+  @Test(arguments: [VhostUserTransport.Role.connect, .listen], Rings.allCases)
   func `the whole handshake is made again, with the same features and rings in fresh memory`(
-    _ role: VhostUserTransport.Role
+    _ role: VhostUserTransport.Role, _ rings: Rings
   ) async throws {
-    let backend = ScriptedBackend(isClient: role == .listen)
-    let device = try await Self.opening(backend, role: role).open()
+    let backend = ScriptedBackend(.init(rings), isClient: role == .listen)
+    let device = try await Self.opening(backend, role: role, rings: rings).open()
     let first = backend.messages
     backend.hangUp()
     try await Self.waitUntilBack(device, times: 1)
@@ -39,16 +40,21 @@ import VirtioNet
       messages.compactMap { if case .setFeatures(let bits) = $0 { bits } else { nil } }
     }
     #expect(features(second) == features(first))
+    #expect(features(first).allSatisfy { $0 & (1 << 34 | 1 << 35) == rings.features })
+    // Rings that are laid anew begin anew.
+    let bases = (first + second).compactMap { if case .setVringBase(_, let index) = $0 { index } else { nil } }
+    #expect(bases == [UInt32](repeating: rings.base, count: 4))
     try? await device.close()
     #expect(backend.complaints == [])
   }
 
-  @Test func `without the proof of an exit, receive buffers are kept aside, and the pool lives on what is left`()
-    async throws
-  {
+  @Test(arguments: Rings.allCases)
+  func `without the proof of an exit, receive buffers are kept aside, and the pool lives on what is left`(
+    _ rings: Rings
+  ) async throws {
     let pool = try PacketPool(.init(slots: 512, hugePages: false))
-    let backend = ScriptedBackend()
-    let device = try await Self.opening(backend, pool: pool).open()
+    let backend = ScriptedBackend(.init(rings))
+    let device = try await Self.opening(backend, pool: pool, rings: rings).open()
     for times: UInt64 in 1...3 {
       backend.hangUp()
       try await Self.waitUntilBack(device, times: times)
@@ -78,13 +84,14 @@ import VirtioNet
     try await device.close()
   }
 
-  @Test(arguments: [15, 28, 29, 32] as [UInt64])
+  @Test(arguments: [15, 28, 29, 32, 34, 35] as [UInt64])
   func `a back-end that comes back with fewer features breaks the device, with a typed error`(_ bit: UInt64)
     async throws
   {
-    let backend = ScriptedBackend()
-    let device = try await Self.opening(backend).open()
-    var offer = ScriptedBackend.Offer()
+    let rings: Rings = bit > 32 ? .packedInOrder : .split
+    let backend = ScriptedBackend(.init(rings))
+    let device = try await Self.opening(backend, rings: rings).open()
+    var offer = ScriptedBackend.Offer(rings)
     offer.features &= ~(1 << bit)
     backend.offer(offer)
     backend.hangUp()

@@ -9,7 +9,8 @@ import VirtioNet
 @Suite struct RingMemoryTests {
   @Test func `rings outlive a device that is shut down before a queue is told, whose loop was held`() async throws {
     let transport = InProcessTransport(device: VirtioNetDevice(backend: LoopbackBackend()))
-    var rings: SharedRingMemory? = try transport.makeRingMemory(bytes: 4096)
+    var rings: VirtioMemory? = try transport.makeRingMemory(bytes: 4096)
+    _ = try await transport.share(try #require(rings))
     weak let memory = rings?.owner
     #expect(memory != nil)
     await transport.shutDown()

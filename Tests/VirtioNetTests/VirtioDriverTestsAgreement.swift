@@ -44,7 +44,7 @@ import VirtioNet
     #expect(
       lying.side.events == [
         .connect, .reset, .setStatus(.acknowledge), .setStatus(driver), .readFeatures, .setFeatures(features),
-        .setStatus(settled), .readStatus, .readConfig, .share, .attach(pair: 0),
+        .setStatus(settled), .readStatus, .readConfig, .share, .share, .attach(queue: 0), .attach(queue: 1),
         .setStatus([.acknowledge, .driver, .featuresOK, .driverOK]),
       ])
     // The first buffers were posted before; the first kick of each ring is unconditional and comes after.
@@ -62,7 +62,7 @@ import VirtioNet
     let (side, result) = await open(configuration)
     #expect(code(result) == .unsupported)
     #expect(side.events.contains(.setStatus([.acknowledge, .driver, .failed])))
-    #expect(!side.events.contains(.attach(pair: 0)))
+    #expect(!side.events.contains(.attach(queue: 0)))
     #expect(!side.events.contains(.share))
     #expect(!side.events.contains(.misplacedKick(pair: 0)))
   }
@@ -100,7 +100,50 @@ import VirtioNet
     configuration.pairSwitching = .transport
     let (other, two) = await open(configuration, queuePairs: 2)
     #expect(try two.get().queuePairs == 2)
-    #expect(other.events.filter { $0 == .attach(pair: 0) || $0 == .attach(pair: 1) }.count == 2)
+    #expect(other.events.filter { if case .attach = $0 { true } else { false } } == (0..<4).map { .attach(queue: $0) })
+  }
+
+  @Test func `Driver rule 2: a control queue is not accepted, and so neither are pairs that only it could switch`()
+    async throws
+  {
+    var configuration = LyingDevice.Configuration()
+    configuration.features.formUnion([.mq, .ctrlVQ])
+    configuration.space = LyingDevice.Space.bytes(pairs: 4)
+    configuration.pairSwitching = .controlQueue
+    let (side, refused) = await open(configuration, queuePairs: 2)
+    #expect(code(refused) == .invalidConfiguration)
+    let (other, one) = await open(configuration)
+    #expect(try one.get().queuePairs == 1)
+    let accepted = (side.events + other.events).compactMap { if case .setFeatures(let set) = $0 { set } else { nil } }
+    #expect(accepted.count == 2)
+    for features in accepted { #expect(features.isDisjoint(with: [.ctrlVQ, .mq])) }
+  }
+
+  @Test func `what the way to the device needs is accepted, and a device without it is refused`() async throws {
+    var configuration = LyingDevice.Configuration()
+    configuration.requiredFeatures = .accessPlatform
+    let (side, refused) = await open(configuration)
+    #expect(code(refused) == .unsupported)
+    #expect(side.events.contains(.setStatus([.acknowledge, .driver, .failed])))
+    configuration.features.insert(.accessPlatform)
+    let (other, taken) = await open(configuration)
+    _ = try taken.get()
+    #expect(
+      other.events.contains { if case .setFeatures(let set) = $0 { set.contains(.accessPlatform) } else { false } })
+    // Nobody accepts it where it is only offered.
+    configuration.requiredFeatures = []
+    let (last, _) = await open(configuration)
+    for case .setFeatures(let set) in last.events { #expect(!set.contains(.accessPlatform)) }
+  }
+
+  @Test(arguments: [(0, 0), (1, 0), (2, 1), (5, 2), (8, 4), (100, 4)])
+  func `there are no more pairs than the transport has virtqueues for`(queues: Int, pairs: Int) async throws {
+    var configuration = LyingDevice.Configuration()
+    configuration.features.insert(.mq)
+    configuration.space = LyingDevice.Space.bytes(pairs: 4)
+    configuration.maximumQueues = queues
+    if pairs > 0 { #expect(try await open(configuration, queuePairs: pairs).result.get().queuePairs == pairs) }
+    #expect(code(await open(configuration, queuePairs: pairs + 1).result) == .invalidConfiguration)
   }
 
   @Test func `Driver rule 2: what the driver does not know, and reserved bits, are never accepted`() async throws {
@@ -112,7 +155,7 @@ import VirtioNet
     let accepted = side.events.compactMap { if case .setFeatures(let set) = $0 { set } else { nil } }
     #expect(accepted.count == 1)
     let known: FeatureSet = [
-      .version1, .mac, .status, .mtu, .mq, .ctrlVQ, .speedDuplex, .mrgRxbuf, .eventIndex, .indirectDesc,
+      .version1, .mac, .status, .mtu, .mq, .speedDuplex, .mrgRxbuf, .eventIndex, .indirectDesc,
     ]
     #expect(accepted[0].isSubset(of: known))
   }
@@ -132,7 +175,7 @@ import VirtioNet
     configuration.changesDuringRead = .max
     let (side, result) = await open(configuration)
     #expect(code(result) == .broken)
-    #expect(!side.events.contains(.attach(pair: 0)))
+    #expect(!side.events.contains(.attach(queue: 0)))
   }
 
   @Test func `Driver rule 6: six bytes of configuration are enough for a device that has only an address`() async throws
@@ -152,7 +195,7 @@ import VirtioNet
     configuration.space = LyingDevice.Space.bytes(length: length)
     let (side, result) = await open(configuration)
     #expect(code(result) == .broken)
-    #expect(!side.events.contains(.attach(pair: 0)))
+    #expect(!side.events.contains(.attach(queue: 0)))
   }
 
   @Test func `Driver rule 6: a configuration longer than the driver knows is accepted`() async throws {
@@ -205,7 +248,7 @@ import VirtioNet
     // A pool of ordinary buffers is refused.
     let (side, refused) = await open(configuration, pool: try PacketPool(.init(slots: 512)))
     #expect(code(refused) == .invalidConfiguration)
-    #expect(!side.events.contains(.attach(pair: 0)))
+    #expect(!side.events.contains(.attach(queue: 0)))
     // The device's own is large enough.
     let lying = LyingDevice(configuration)
     let device = try await NetworkDevice.open(driver: VirtioNetDriver(transport: lying))

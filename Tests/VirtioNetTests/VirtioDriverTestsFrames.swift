@@ -192,7 +192,8 @@ import VirtioNet
     try await queue.submit(packet)
     try await eventually("it is published") { await lying.held() == 1 }
     let pattern = [UInt8](repeating: 0xa5, count: 12)
-    let pool = configuration.poolAddress..<configuration.poolAddress + UInt64(lying.pool.length)
+    // The first that is shared.
+    let pool = AddressPlan.spacing..<AddressPlan.spacing + UInt64(lying.pool.length)
     await lying.side.perform { pair in
       let chain = pair.transmittedChain()
       #expect(chain.count == 2)

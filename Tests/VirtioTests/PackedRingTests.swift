@@ -215,23 +215,26 @@ import Virtio
     }
   }
 
-  @Test("Driver rule 11: an event in off_wrap is hit when it is passed: sizes 1 to 8, all offsets, wraps and advances")
+  @Test("Rule 11 of both sides: an event in off_wrap is hit when it is passed: sizes 1 to 8, all offsets, wraps and advances")
   func offWrap() throws {
     for size in 1...8 {
       for start in 0..<size {
         for wrap in [false, true] {
           for advance in 1...size {
             for event in 0..<(2 * size) {
-              // The device asks for the descriptor `event` places ahead of where the driver is, up to two laps.
+              // The other side asks for the descriptor `event` places ahead of where this one is, up to two laps.
               let place = (start + event) % size
               let laps = (start + event) / size
               let eventWrap = laps % 2 == 0 ? wrap : !wrap
               // What lies a whole lap ahead cannot be told from what lies behind: nobody asks for that.
               guard event < size else { continue }
-              let passed = EventIndexProbe.isPassed(
-                offWrap: UInt16(place) | (eventWrap ? 0x8000 : 0), advance: advance, from: start, wrap: wrap, size: size
-              )
-              #expect(passed == (event < advance), "size \(size), from \(start), \(event) ahead, by \(advance)")
+              let offWrap = UInt16(place) | (eventWrap ? 0x8000 : 0)
+              for side in RingSide.allCases {
+                let passed = EventIndexProbe.isPassed(
+                  side, offWrap: offWrap, advance: advance, from: start, wrap: wrap, size: size)
+                #expect(
+                  passed == (event < advance), "\(side): size \(size), from \(start), \(event) ahead, by \(advance)")
+              }
             }
           }
         }
@@ -240,11 +243,16 @@ import Virtio
   }
 }
 
-/// Asks a ring of its own, whose first kick is over.
+/// Who tells the other.
+enum RingSide: CaseIterable { case driver, device }
+
+/// Asks a ring of its own, whose first notifications are over.
 enum EventIndexProbe {
-  /// Whether a driver at `start` that publishes `advance` descriptors kicks a device that asked for `offWrap`.
-  static func isPassed(offWrap: UInt16, advance: Int, from start: Int, wrap: Bool, size: Int) -> Bool {
-    // One lap and a bit before, so that the unconditional kick is behind us.
+  /// Whether a side at `start` that makes `advance` descriptors available, or uses them, tells the other, which asked for `offWrap`.
+  static func isPassed(
+    _ side: RingSide, offWrap: UInt16, advance: Int, from start: Int, wrap: Bool, size: Int
+  ) -> Bool {
+    // One lap and a bit before, so that what is unconditional is behind us.
     let before = (start + size - 1) % size
     let beforeWrap = start == 0 ? !wrap : wrap
     guard
@@ -259,10 +267,15 @@ enum EventIndexProbe {
     _ = driver.needsKick()
     _ = try? device.serve(max: 1, in: memory) { _ in 0 }
     device.publishUsed()
+    _ = device.needsCall()
     _ = try? driver.reap(max: 1)
-    unsafe netdev_store_relaxed_u32(place.block + place.layout.deviceOffset, UInt32(offWrap) | 2 << 16)
+    let word = unsafe place.block + (side == .driver ? place.layout.deviceOffset : place.layout.driverOffset)
+    unsafe netdev_store_relaxed_u32(word, UInt32(offWrap) | 2 << 16)
     _ = driver.add(count: advance, writable: false) { _ in buffer }
     driver.publish()
-    return driver.needsKick()
+    if side == .driver { return driver.needsKick() }
+    _ = try? device.serve(max: advance, in: memory) { _ in 0 }
+    device.publishUsed()
+    return device.needsCall()
   }
 }

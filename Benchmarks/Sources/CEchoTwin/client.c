@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <linux/if.h>
 #include <netinet/in.h>
-#include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,6 +11,7 @@
 #include <unistd.h>
 
 #include "echo_wire.h"
+#include "twin_support.h"
 
 #define CLIENT_PORT 40000
 #define CAPACITY 2048
@@ -126,13 +125,6 @@ static int send_question(struct echo_client *client) {
   return write(client->descriptor, client->question, client->length) < 0 ? -errno : 0;
 }
 
-// Waits until there is something to read: -ETIMEDOUT after a second without.
-static int wait_readable(struct echo_client *client) {
-  struct pollfd entry = {.fd = client->descriptor, .events = POLLIN};
-  int ready = poll(&entry, 1, 1000);
-  return ready > 0 || (ready < 0 && errno == EINTR) ? 0 : ready == 0 ? -ETIMEDOUT : -errno;
-}
-
 // 1 for an answer, 0 when there is none to read, or -errno.
 static int take_answer(struct echo_client *client) {
   for (;;) {
@@ -147,36 +139,26 @@ static int take_answer(struct echo_client *client) {
   }
 }
 
-// The calling thread on one CPU for a while.
-static void pin(int cpu, cpu_set_t *before) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET((size_t)cpu, &set);
-  sched_getaffinity(0, sizeof *before, before);
-  sched_setaffinity(0, sizeof set, &set);
-}
-
 static int ping(struct echo_client *client, uint32_t *nanoseconds, size_t count) {
   for (size_t i = 0; i < count; i++) {
-    uint64_t start = echo_now();
+    uint64_t start = twin_now();
     int result = send_question(client);
     if (result < 0) return result;
     do {
-      result = wait_readable(client);
+      result = twin_wait_readable(client->descriptor, 1000);
       if (result == 0) result = take_answer(client);
     } while (result == 0);
     if (result < 0) return result;
-    uint64_t took = echo_now() - start;
+    uint64_t took = twin_now() - start;
     nanoseconds[i] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
   }
   return 0;
 }
 
 int echo_client_ping(struct echo_client *client, int cpu, uint32_t *nanoseconds, size_t count) {
-  cpu_set_t before;
-  pin(cpu, &before);
+  cpu_set_t before = twin_pin(cpu);
   int result = ping(client, nanoseconds, count);
-  sched_setaffinity(0, sizeof before, &before);
+  twin_unpin(before);
   return result;
 }
 
@@ -188,7 +170,7 @@ static int stream(struct echo_client *client, size_t window, size_t *count, uint
       if (result < 0) return result;
       sent++;
     }
-    int result = wait_readable(client);
+    int result = twin_wait_readable(client->descriptor, 1000);
     while (result == 0 && answered < sent) {
       result = take_answer(client);
       if (result <= 0) break;
@@ -197,18 +179,17 @@ static int stream(struct echo_client *client, size_t window, size_t *count, uint
     }
     if (result < 0) return result;
     // On a machine that is busy with other things a rate is had in less than all of them.
-    if (wanted > sent && echo_now() > until) wanted = sent;
+    if (wanted > sent && twin_now() > until) wanted = sent;
   }
   *count = answered;
   return 0;
 }
 
 int echo_client_stream(struct echo_client *client, int cpu, size_t window, size_t *count, uint64_t *nanoseconds) {
-  cpu_set_t before;
-  pin(cpu, &before);
-  uint64_t start = echo_now();
+  cpu_set_t before = twin_pin(cpu);
+  uint64_t start = twin_now();
   int result = stream(client, window, count, start + 1000000000u);
-  *nanoseconds = echo_now() - start;
-  sched_setaffinity(0, sizeof before, &before);
+  *nanoseconds = twin_now() - start;
+  twin_unpin(before);
   return result;
 }

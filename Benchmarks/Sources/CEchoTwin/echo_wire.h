@@ -1,9 +1,8 @@
-// What the two ends of the wire agree on, and the time.
+// What the two ends of the wire agree on.
 #ifndef SWIFT_NETDEV_ECHO_WIRE_H
 #define SWIFT_NETDEV_ECHO_WIRE_H
 
 #include <stdint.h>
-#include <time.h>
 
 // The virtio-net header in front of each frame (VIRTIO 1.4 §5.1.6), and the headers of a frame: Ethernet, IPv4, UDP.
 #define ECHO_HEADER 12
@@ -11,11 +10,5 @@
 
 // Of whoever sits at the TAP descriptor.
 static const uint8_t echo_descriptor_mac[6] = {0x02, 0, 0, 0, 0, 0x02};
-
-static inline uint64_t echo_now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 #endif

@@ -16,8 +16,6 @@
 
 #include "echo_wire.h"
 
-int echo_new_network(void) { return unshare(CLONE_NEWNET) < 0 ? -errno : 0; }
-
 int echo_open_tap(const char *interface) {
   int descriptor = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) return -errno;
@@ -81,16 +79,4 @@ int echo_configure(const char *interface) {
     result = -errno;
   close(descriptor);
   return result;
-}
-
-int echo_allowed_cpus(int *cpus, int capacity) {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) < 0) return -errno;
-  int count = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-    if (CPU_ISSET(cpu, &set)) {
-      if (count < capacity) cpus[count] = cpu;
-      count++;
-    }
-  return count;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "echo_wire.h"
+#include "twin_support.h"
 
 struct echo_server {
   enum echo_kind kind;
@@ -45,10 +46,10 @@ static int answer(uint8_t *frame, size_t length) {
 static void wait_readable(struct echo_server *server) {
   struct pollfd entry = {.fd = server->descriptor, .events = POLLIN};
   if (server->spin > 0) {
-    uint64_t until = echo_now() + server->spin;
+    uint64_t until = twin_now() + server->spin;
     do {
       if (poll(&entry, 1, 0) > 0) return;
-    } while (echo_now() < until);
+    } while (twin_now() < until);
   }
   // Now and then the request to stop is looked at.
   poll(&entry, 1, 50);

@@ -3,14 +3,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "twin_support.h"
 
 #define BATCH 64
 #define ROOM 2048
@@ -23,12 +22,6 @@ struct store_client {
   char requests[BATCH][ROOM];
   char answers[BATCH][ROOM];
 };
-
-static uint64_t now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 struct store_client *store_client_open(uint32_t address, size_t keys, size_t value) {
   struct store_client *client = calloc(1, sizeof *client);
@@ -70,12 +63,6 @@ static int is_right(const struct store_client *client, const char *answer, size_
   return length == client->value && answer[0] == 'v' && answer[length - 1] == 'v';
 }
 
-static int wait_readable(struct store_client *client, int milliseconds) {
-  struct pollfd entry = {.fd = client->descriptor, .events = POLLIN};
-  int ready = poll(&entry, 1, milliseconds);
-  return ready > 0 || (ready < 0 && errno == EINTR) ? 0 : ready == 0 ? -ETIMEDOUT : -errno;
-}
-
 // 1 for an answer, 0 when there is none to read, or -errno.
 static int take_answer(struct store_client *client) {
   ssize_t length = recv(client->descriptor, client->answers[0], ROOM, 0);
@@ -87,14 +74,14 @@ static int ask(struct store_client *client, size_t length, int milliseconds) {
   if (send(client->descriptor, client->requests[0], length, 0) < 0) return -errno;
   int result;
   do {
-    result = wait_readable(client, milliseconds);
+    result = twin_wait_readable(client->descriptor, milliseconds);
     if (result == 0) result = take_answer(client);
   } while (result == 0);
   return result < 0 ? result : 0;
 }
 
 int store_client_fill(struct store_client *client) {
-  uint64_t until = now() + 10000000000u;
+  uint64_t until = twin_now() + 10000000000u;
   for (uint32_t key = 0; key < client->keys; key++) {
     int result;
     do {
@@ -104,38 +91,28 @@ int store_client_fill(struct store_client *client) {
         usleep(10000);
         result = -ETIMEDOUT;
       }
-    } while (key == 0 && result == -ETIMEDOUT && now() < until);
+    } while (key == 0 && result == -ETIMEDOUT && twin_now() < until);
     if (result < 0) return result;
   }
   return 0;
 }
 
-// The calling thread on one CPU for a while.
-static void pin(int cpu, cpu_set_t *before) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET((size_t)cpu, &set);
-  sched_getaffinity(0, sizeof *before, before);
-  sched_setaffinity(0, sizeof set, &set);
-}
-
 static int ping(struct store_client *client, uint32_t *nanoseconds, size_t count) {
   for (size_t i = 0; i < count; i++) {
     size_t length = put_get(client->requests[0], client->next++ % (uint32_t)client->keys);
-    uint64_t start = now();
+    uint64_t start = twin_now();
     int result = ask(client, length, 1000);
     if (result < 0) return result;
-    uint64_t took = now() - start;
+    uint64_t took = twin_now() - start;
     nanoseconds[i] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
   }
   return 0;
 }
 
 int store_client_ping(struct store_client *client, int cpu, uint32_t *nanoseconds, size_t count) {
-  cpu_set_t before;
-  pin(cpu, &before);
+  cpu_set_t before = twin_pin(cpu);
   int result = ping(client, nanoseconds, count);
-  sched_setaffinity(0, sizeof before, &before);
+  twin_unpin(before);
   return result;
 }
 
@@ -180,23 +157,22 @@ static int stream(struct store_client *client, size_t window, size_t *count, uin
     int result = more > 0 ? send_requests(client, messages, pieces, more) : 0;
     if (result < 0) return result;
     sent += more;
-    result = wait_readable(client, 1000);
+    result = twin_wait_readable(client->descriptor, 1000);
     if (result == 0) result = take_answers(client, messages, pieces);
     if (result < 0) return result;
     answered += (size_t)result;
     // On a machine that is busy with other things a rate is had in less than all of them.
-    if (wanted > sent && now() > until) wanted = sent;
+    if (wanted > sent && twin_now() > until) wanted = sent;
   }
   *count = answered;
   return 0;
 }
 
 int store_client_stream(struct store_client *client, int cpu, size_t window, size_t *count, uint64_t *nanoseconds) {
-  cpu_set_t before;
-  pin(cpu, &before);
-  uint64_t start = now();
+  cpu_set_t before = twin_pin(cpu);
+  uint64_t start = twin_now();
   int result = stream(client, window, count, start + 1000000000u);
-  *nanoseconds = now() - start;
-  sched_setaffinity(0, sizeof before, &before);
+  *nanoseconds = twin_now() - start;
+  twin_unpin(before);
   return result;
 }

@@ -12,6 +12,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "twin_support.h"
+
 #define BATCH 64
 #define ROOM 2048
 
@@ -25,20 +27,6 @@ struct store_server {
   sem_t ready;
   pthread_t thread;
 };
-
-int store_new_network(void) { return unshare(CLONE_NEWNET) < 0 ? -errno : 0; }
-
-int store_allowed_cpus(int *cpus, int capacity) {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) < 0) return -errno;
-  int count = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-    if (CPU_ISSET(cpu, &set)) {
-      if (count < capacity) cpus[count] = cpu;
-      count++;
-    }
-  return count;
-}
 
 static int open_socket(void) {
   int descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -90,7 +78,7 @@ static void serve(struct store_server *server) {
 static void *run(void *context) {
   struct store_server *server = context;
   server->thread_number = (pid_t)syscall(SYS_gettid);
-  server->error = store_new_network();
+  server->error = twin_new_network();
   if (server->error == 0) server->descriptor = open_socket();
   if (server->error == 0 && server->descriptor < 0) server->error = server->descriptor;
   int failed = server->error != 0;

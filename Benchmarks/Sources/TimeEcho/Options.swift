@@ -1,5 +1,5 @@
 import BenchmarkSupport
-import CEchoTwin
+import CTwinSupport
 import Glibc
 
 /// What the command line asks for.
@@ -13,7 +13,7 @@ struct Options {
 
   init(_ arguments: [String]) throws {
     var cpus = [Int32](repeating: 0, count: 2)
-    let count = echo_allowed_cpus(&cpus, 2)
+    let count = twin_allowed_cpus(&cpus, 2)
     // On a machine with one CPU both ends share it.
     clientCPU = cpus[0]
     serverCPU = count > 1 ? cpus[1] : cpus[0]

@@ -8,6 +8,7 @@
 // thread the program enters a network namespace of its own: it disturbs no interface of the machine and leaves none behind.
 import BenchmarkSupport
 import CEchoTwin
+import CTwinSupport
 import Glibc
 import NetdevDevices
 
@@ -42,7 +43,7 @@ import NetdevDevices
 
   /// A namespace for this process: threads that are made later belong to it too.
   static func enterNetwork() throws {
-    let entered = echo_new_network()
+    let entered = twin_new_network()
     guard entered == 0 else {
       throw Stop(
         "a network namespace of its own was refused (\(String(cString: strerror(-entered)))): run it as root",

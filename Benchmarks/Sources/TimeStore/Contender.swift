@@ -5,6 +5,7 @@ import Glibc
 import NetdevDevices
 import PacketFormats
 import Responder
+import StoreService
 
 /// One way to serve the store to a client on kernel sockets.
 enum Contender: String, CaseIterable {

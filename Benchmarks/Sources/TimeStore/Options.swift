@@ -1,5 +1,5 @@
 import BenchmarkSupport
-import CStoreTwin
+import CTwinSupport
 import Glibc
 
 /// What the command line asks for.
@@ -18,7 +18,7 @@ struct Options {
 
   init(_ arguments: [String]) throws {
     var cpus = [Int32](repeating: 0, count: 3)
-    let count = store_allowed_cpus(&cpus, 3)
+    let count = twin_allowed_cpus(&cpus, 3)
     clientCPU = cpus[0]
     serverCPU = count > 1 ? cpus[1] : cpus[0]
     switchCPU = count > 2 ? cpus[2] : nil

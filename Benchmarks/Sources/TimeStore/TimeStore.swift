@@ -7,6 +7,7 @@
 // of its own that goes when its turn ends. Before it makes its first thread the program enters a network namespace of its own.
 import BenchmarkSupport
 import CStoreTwin
+import CTwinSupport
 import Glibc
 
 @main struct TimeStore {
@@ -39,7 +40,7 @@ import Glibc
 
   /// A namespace for this process, in which the kernel says nothing of its own accord: threads that are made later belong to it too.
   static func enterNetwork() throws {
-    let entered = store_new_network()
+    let entered = twin_new_network()
     guard entered == 0 else {
       throw Stop(
         "a network namespace of its own was refused (\(String(cString: strerror(-entered)))): run it as root",

@@ -9,6 +9,7 @@ import Responder
 enum Kind: String, CaseIterable, Sendable {
   case loopback
   case ownLoop = "own-loop"
+  case packed
   case forward
   case hostUDP = "host-udp"
   case vhostUser = "vhost-user"
@@ -47,6 +48,7 @@ enum Kind: String, CaseIterable, Sendable {
       switch kind {
       case .loopback: ["loopback:?lossless=1&queues=2"]
       case .ownLoop: ["loopback:?lossless=1&placement=own"]
+      case .packed: ["loopback:?lossless=1&queues=2&packed=1&in_order=1"]
       case .forward: ["loopback:?lossless=1", "loopback:?lossless=1"]
       case .hostUDP: ["host-udp:127.0.0.1:\(Self.port)?placement=own"]
       case .vhostUser: ["vhost-user:\(path)?timeout=1&serve_timeout=2"]

@@ -71,10 +71,10 @@ private func converse(_ session: Session, memory: CInt) async throws(NetworkDevi
   let region = MemoryRegion(address: 0x1_0000, size: 0x1000, fileOffset: 0, descriptor: memory)
   try await session.share([region, region])
   guard let layout = try? RingLayout(.split, size: 256) else { violated("256 is a size") }
-  let ring = VirtioPairPlacement.Ring(layout, at: 0x2_0000)
+  let rings = (0..<2).map { VirtioQueuePlacement(index: $0, layout, at: 0x2_0000, features: .version1) }
   try await session.start([
-    RingSetup(index: 0, ring: ring, base: 0, kick: memory, call: memory, error: memory),
-    RingSetup(index: 1, ring: ring, base: 0, kick: nil, call: memory, error: memory),
+    RingSetup(rings[0], base: 0, kick: memory, call: memory, error: memory),
+    RingSetup(rings[1], base: 0, kick: nil, call: memory, error: memory),
   ])
   if await session.takeConfigChange() { _ = try await session.config(for: [.status]) }
   try await session.stop(within: .seconds(3600))

@@ -59,7 +59,7 @@ enum Unneeded {
     "SplitDeviceRing+Notifications armKick load 1: relaxed": "taking acquires",
     "PackedDriverRing isUsed load 1: relaxed": "taking back acquires",
     "PackedDriverRing+InOrder goesOn load 1: relaxed": "taking back, which follows, acquires",
-    "PackedDeviceRing available load 1: relaxed": "taking acquires",
+    "PackedDeviceRing isAvailable load 1: relaxed": "taking acquires",
     "PackedDriverRing+InOrder takeOrderly load 1: left out": "what the look after arming has read is as good",
     "PackedDriverRing+InOrder goesOn load 1: left out": "taking back has looked",
     "PackedDeviceRing availableFlags load 1: left out": "what the look after arming has read is as good",

@@ -1,5 +1,5 @@
 internal import Explorer
-internal import Netdev
+internal import VirtioNet
 
 // What the linked files use and what is not modelled, or is the explorer's.
 
@@ -8,7 +8,6 @@ typealias Atomic = ModelAtomic
 /// What a doorbell's descriptor does here, by its number.
 enum Bells {
   // Proof: the threads of a model are coroutines of one thread.
-  nonisolated(unsafe) static var count: CInt = 0
   /// Calls before this one go through; it and later ones wait until somebody lets them out.
   nonisolated(unsafe) static var blocks = Int.max
   nonisolated(unsafe) static var calls = 0
@@ -18,22 +17,13 @@ enum Bells {
   nonisolated(unsafe) static var releases = 0
 
   static func restart(blocksFrom call: Int) {
-    count = 0
+    Eventfd.restart()
     calls = 0
     blocks = call
     room = ModelAtomic(true, "room in the counter")
     release = WakeUp("the counter is drained")
     isThrough = WakeUp("the loop is through")
     releases = 0
-  }
-}
-
-final class Eventfd: Sendable {
-  let descriptor: CInt
-
-  init(for name: String) throws(NetworkDeviceError) {
-    Bells.count += 1
-    descriptor = Bells.count
   }
 }
 

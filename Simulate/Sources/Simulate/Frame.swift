@@ -128,3 +128,16 @@ func isOfEnding(_ error: any Error) -> Bool {
   guard let error = error as? NetworkDeviceError else { return false }
   return error.code == .closed || error.code == .cancelled
 }
+
+/// Waits until `makeBurst`, which does not wait itself, has buffers for a frame at least: a pool may be empty for a while.
+func waitForBuffers(of queue: isolated NetworkQueue) async throws {
+  while !hasBuffers(queue) { try await queue.sleep(for: .microseconds(100)) }
+}
+
+/// Also where the queue has ended, which whoever makes a burst is told.
+private func hasBuffers(_ queue: isolated NetworkQueue) -> Bool {
+  do throws(NetworkDeviceError) { _ = try queue.makeBurst(count: 1, length: 64) } catch {
+    return error.code != .outOfMemory
+  }
+  return true
+}

@@ -43,6 +43,9 @@ void netdev_fault_place(void);
 // caller's, which the others want. The two nest.
 void netdev_fault_forbid_places(bool forbidden);
 
+// Places of the calling thread at which nobody came between for that reason, so far.
+uint64_t netdev_fault_spared_places(void);
+
 // What decides on this thread, beside the plan, whether a call is refused: with an error number, or 0 to let it be made; and, asked
 // with `cuts`, whether it is made with half its length. NULL for nothing.
 void netdev_fault_set_chooser(int (*choose)(const char *call, bool cuts));

@@ -47,6 +47,9 @@ void simulation_run(void *job);
 // The calling thread's name, into 16 bytes.
 void simulation_thread_name(char *name);
 
+// Gives the calling thread a name of 15 bytes at most.
+void simulation_name_thread(const char *name);
+
 // The calling thread's number in the system.
 int simulation_thread_number(void);
 

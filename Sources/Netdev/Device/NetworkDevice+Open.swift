@@ -34,12 +34,6 @@ extension NetworkDevice {
 
   /// The same, for drivers that are asked for different things.
   package static func open(
-    _ parts: [(driver: any NetworkDriver, request: NetworkDriverRequest)], configuration: Configuration
-  ) async throws(NetworkDeviceError) -> [NetworkDevice] {
-    try await open(parts.map { Opening(driver: $0.driver, request: $0.request) }, configuration)
-  }
-
-  private static func open(
     _ openings: [Opening], _ configuration: Configuration
   ) async throws(NetworkDeviceError) -> [NetworkDevice] {
     try await RuntimeDescriptors.secure()
@@ -137,9 +131,15 @@ extension NetworkDevice {
 }
 
 /// A device on its way to being open.
-private struct Opening: Sendable {
-  let driver: any NetworkDriver
+package struct Opening: Sendable {
+  package let driver: any NetworkDriver
   let request: NetworkDriverRequest
+
+  /// A device that `driver` shall drive, and what is asked of it.
+  package init(driver: any NetworkDriver, request: NetworkDriverRequest) {
+    self.driver = driver
+    self.request = request
+  }
 }
 
 extension NetworkDevice.Configuration {

@@ -1,4 +1,5 @@
 internal import LibeventConcurrency
+internal import Synchronization
 
 /// Where devices that are opened together meet: on their control loop. All of them come to a stage, or the first that fails
 /// ends the waiting.
@@ -77,4 +78,18 @@ actor OpeningRoom {
   }
 
   private func park() async { await gate.pass() }
+}
+
+/// The driver objects that drive a device now: one device at a time each.
+enum DriversInUse {
+  private static let drivers = Mutex<Set<ObjectIdentifier>>([])
+
+  /// False when the driver drives a device already. Whoever claims a driver keeps it alive until it is released.
+  static func claim(_ driver: any NetworkDriver) -> Bool {
+    drivers.withLock { $0.insert(ObjectIdentifier(driver)).inserted }
+  }
+
+  static func release(_ driver: any NetworkDriver) {
+    drivers.withLock { _ = $0.remove(ObjectIdentifier(driver)) }
+  }
 }

@@ -94,6 +94,7 @@ extension QueueTurn {
   private func end(_ cause: NetworkDeviceError) {
     isFinished = true
     statistics.driver = driver.statistics
+    accountForFrames()
     unsafe pool.retire(local)
     leaveLoop()
     nextTurn.openAll()

@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 
 /// Frames that fail, and buffers that come back otherwise than by a driver's bursts.
@@ -15,6 +16,9 @@ extension QueueTurn {
   /// A frame will not be released: it is counted, its buffer is free unless the device may still touch it, and whoever waits for it
   /// is told.
   func fail(_ entry: FrameEntry, _ how: FailedFrame, _ error: NetworkDeviceError) {
+    #if Testing
+    if entry.cookie == 0, unsafe netdev_fault_is_planted("untold-end") { return releaseBuffer(entry.slot) }
+    #endif
     statistics.packetsFailed &+= 1
     if how != .accepted {
       unsafe frames.pointee.inFlight -= 1
@@ -23,6 +27,10 @@ extension QueueTurn {
     if how == .quarantined { statistics.quarantined &+= 1 } else { releaseBuffer(entry.slot) }
     if entry.cookie != 0 { settleFailed(entry.cookie, error) }
   }
+
+  /// Packets that were not accepted yet will not be sent: they are counted. They hold their buffers themselves, and who waits for
+  /// them is told by whoever calls this.
+  func noteFailed(_ count: Int = 1) { statistics.packetsFailed &+= UInt64(count) }
 
   /// A driver whose device was lost gives up a published frame.
   func failInFlight(_ entry: FrameEntry, _ error: NetworkDeviceError) {

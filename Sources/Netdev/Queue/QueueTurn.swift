@@ -265,6 +265,7 @@ extension QueueTurn {
     driver.ring()
     statistics.driver = driver.statistics
     if pollable != nil { signalPollable() }
+    if !watchers.isEmpty { tellOfFailures() }
     if active {
       active = false
       statistics.activeTurns &+= 1
@@ -277,7 +278,6 @@ extension QueueTurn {
       TurnHook.noteWork()
       return true
     }
-    if !watchers.isEmpty { tellOfFailures() }
     // What came in while somebody was waiting for room.
     if !mailbox.isEmpty, !submissionTimerRuns { return true }
     if busyPoll > 0, loop.now &- polledSince < busyPoll {

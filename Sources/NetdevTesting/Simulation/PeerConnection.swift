@@ -3,6 +3,7 @@ internal import Glibc
 internal import LibeventConcurrency
 internal import VhostUser
 internal import Virtio
+internal import VirtioNet
 
 /// One connection of a peer's: what the driver says, and the rings that come of it. On the peer's loop.
 final class PeerConnection {
@@ -27,7 +28,7 @@ final class PeerConnection {
   private var protocolFeatures = ProtocolFeatures()
   private var status: UInt8 = 0
   private var hasBeenDriven = false
-  private var regions: [LyingMemory.Region] = []
+  private var regions: [AddressPlan.Piece] = []
   private var rings: [UInt32: Ring] = [:]
   /// Those that are driven.
   private(set) var pairs: [Int: LyingPair] = [:]
@@ -205,8 +206,9 @@ extension PeerConnection {
     let mapping = unsafe Mapping(mapped, length)
     let start = unsafe mapped + Int(region.fileOffset)
     regions.append(
-      unsafe LyingMemory.Region(
-        address: region.address, length: Int(clamping: region.size), pointer: start, owner: mapping))
+      AddressPlan.Piece(
+        address: region.address,
+        memory: unsafe VirtioMemory(pointer: start, length: Int(clamping: region.size), owner: mapping)))
   }
 
   /// Unmapped with the last that uses it.
@@ -235,7 +237,8 @@ extension PeerConnection {
     guard let receive = made(number), let transmit = made(number + 1) else { return }
     let pair = LyingPair(
       index: index, features: features, receive: receive, transmit: transmit, loop: peer.loop,
-      onInterrupt: { [weak self] in self?.call(number) }, onFailure: { _ in }, onKick: {})
+      onInterrupt: ({ [weak self] in self?.call(number) }, { [weak self] in self?.call(number + 1) }),
+      onFailure: { _ in }, onKick: {})
     pairs[index] = pair
     peer.world.note("the peer drives pair \(index)")
     peer.whenDriven?(pair)

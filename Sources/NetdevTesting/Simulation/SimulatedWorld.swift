@@ -33,7 +33,7 @@ public final class SimulatedWorld: @unchecked Sendable {
 
   /// Rings whenever something has passed through the world's kernel.
   func newsBell(_ name: String) -> SimulatedBell {
-    let bell = SimulatedBell(name)
+    let bell = SimulatedBell(name, schedule)
     schedule.listen(bell)
     return bell
   }

@@ -67,6 +67,8 @@ enum SimulationThread {
 
   /// Makes the calling thread the world's, and the world the process', for the time of `body`.
   static func with(_ schedule: WorldSchedule, _ body: () -> Void) {
+    // By itself: a thread that the program begins has the name that this one has then.
+    unsafe simulation_name_thread(threadName)
     turn.withLock { _ in
       world.withLock { $0 = schedule }
       let context = unsafe Unmanaged.passUnretained(schedule).toOpaque()

@@ -21,7 +21,7 @@ public import Virtio
 ///
 /// `end` when the test is over. Used by the tasks of its world.
 public final class VhostUserPeer: @unchecked Sendable {
-  // Proof of Sendable: everything is touched on the world's thread, by code that is never at the same time anywhere.
+  // Proof of Sendable: everything is touched on the world's thread, which `isHere` checks.
 
   /// What it offers.
   public struct Configuration: Sendable {
@@ -44,15 +44,28 @@ public final class VhostUserPeer: @unchecked Sendable {
   /// The socket's path.
   public let path: String
   /// What it offers to whoever connects from now on.
-  public var configuration: Configuration
+  public var configuration: Configuration {
+    get { mayRead ? offered : Configuration() }
+    set { if isHere { offered = newValue } }
+  }
   /// Called on its loop when a pair's rings are there and the driver has said DRIVER_OK.
-  public var whenDriven: ((LyingPair) -> Void)?
+  public var whenDriven: ((LyingPair) -> Void)? {
+    get { mayRead ? onDriven : nil }
+    set { if isHere { onDriven = newValue } }
+  }
   /// Called on its loop when it hangs up and lives on, with the pairs that it drove until then: what the driver had given it, it may
   /// still write to until its process exits.
-  public var whenHungUp: (([LyingPair]) -> Void)?
+  public var whenHungUp: (([LyingPair]) -> Void)? {
+    get { mayRead ? onHungUp : nil }
+    set { if isHere { onHungUp = newValue } }
+  }
   /// The link as its configuration has it; who knows CONFIG is told of a change.
-  public private(set) var isLinkUp = true
+  public var isLinkUp: Bool { mayRead && hasLink }
 
+  private var offered: Configuration
+  private var onDriven: ((LyingPair) -> Void)?
+  private var onHungUp: (([LyingPair]) -> Void)?
+  private var hasLink = true
   let world: SimulatedWorld
   let loop: LoopExecutor
   private let scope: LoopScope
@@ -61,17 +74,21 @@ public final class VhostUserPeer: @unchecked Sendable {
 
   /// A peer that `begin` brings to life.
   ///
-  /// - Throws: `LoopError` without a loop.
+  /// - Throws: `LoopError` without a loop, and elsewhere than in the world.
   public init(
     _ world: SimulatedWorld, path: String, configuration: Configuration = Configuration()
   ) throws(LoopError) {
+    guard world.schedule.expectHere("makes a peer of the world's") else { throw .notOnLoop("VhostUserPeer.init") }
     self.world = world
     self.path = path
-    self.configuration = configuration
+    offered = configuration
     loop = try LoopExecutor(name: "peer")
     scope = LoopScope(loop)
     world.spareFaults(of: loop)
   }
+
+  private var isHere: Bool { world.schedule.expectHere("uses the peer at \(path)") }
+  private var mayRead: Bool { world.schedule.mayRead("uses the peer at \(path)") }
 }
 
 // MARK: - Lives
@@ -118,9 +135,9 @@ extension VhostUserPeer {
   /// Changes the link, and says so.
   public func setLink(isUp: Bool) {
     onLoop { peer in
-      guard peer.isLinkUp != isUp else { return }
+      guard peer.hasLink != isUp else { return }
       peer.world.note("the peer's link is \(isUp ? "up" : "down")")
-      peer.isLinkUp = isUp
+      peer.hasLink = isUp
       peer.life?.connection?.noteConfigChange()
     }
   }
@@ -137,11 +154,13 @@ extension VhostUserPeer {
   @discardableResult public func perform<Result: Sendable>(
     pair index: Int = 0, _ body: @Sendable (LyingPair) -> Result
   ) async -> Result? {
-    await scope.run { _ in self.life?.connection?.pairs[index].map(body) }
+    guard isHere else { return nil }
+    return await scope.run { _ in self.life?.connection?.pairs[index].map(body) }
   }
 
   /// Exits, for good.
   public func end() {
+    guard isHere else { return }
     isOver = true
     exit()
     whenDriven = nil
@@ -149,6 +168,7 @@ extension VhostUserPeer {
   }
 
   private func onLoop(_ body: @escaping (VhostUserPeer) -> Void) {
+    guard isHere else { return }
     let call = Call(body)
     loop.execute { call.body(self) }
   }

@@ -103,15 +103,16 @@ extension WorldSchedule {
   }
 
   /// From any thread: somebody does what only tasks of this world do. False where that is not this world's thread, which is an escape.
-  func expectHere(_ use: String) -> Bool {
+  func expectHere(_ use: @autoclosure () -> String) -> Bool {
     if SimulationThread.current === self { return true }
     let thread = SimulationThread.description
-    arrivals.withLock { if !$0.isOver { $0.escapes.append("\(thread) \(use)") } }
+    let escape = "\(thread) \(use())"
+    arrivals.withLock { if !$0.isOver { $0.escapes.append(escape) } }
     return false
   }
 
   /// The same of what anybody may read as soon as the world is over.
-  func mayRead(_ use: String) -> Bool { expectHere(use) || arrivals.withLock { $0.isOver } }
+  func mayRead(_ use: @autoclosure () -> String) -> Bool { expectHere(use()) || arrivals.withLock { $0.isOver } }
 
   func takeArrivals() {
     let (jobs, escapes) = arrivals.withLock { arrivals in

@@ -106,11 +106,7 @@ extension SimulatedWorld {
   private func empty(_ pool: PacketPool) {
     let bytes = [UInt8](repeating: 0, count: 64)
     var packets: [Packet] = []
-    var free = Int.max
-    while pool.free < free, let packet = try? Packet(copying: bytes, in: pool) {
-      free = pool.free
-      packets.append(packet)
-    }
+    while let packet = try? Packet(copying: bytes, in: pool), packet.isInPool { packets.append(packet) }
     let time = Duration.microseconds(choose(below: 5000))
     Task.detached { [packets] in
       try? await Task.sleep(for: time)

@@ -2,6 +2,7 @@ internal import CNetdevSystem
 internal import Glibc
 internal import Netdev
 internal import Synchronization
+internal import VirtioNet
 
 /// The eventfd of a ring's kicks, which the back-end holds too, and a note of what its loop is doing with it.
 ///

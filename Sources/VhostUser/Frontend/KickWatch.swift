@@ -1,7 +1,7 @@
-internal import CNetdevSystem
 internal import LibeventConcurrency
 internal import Netdev
 internal import Synchronization
+internal import VirtioNet
 
 /// Watches the doorbells of a device from its control loop, so that no back-end holds a queue's loop in one of them.
 ///
@@ -69,7 +69,7 @@ actor KickWatch {
 
   /// A doorbell is about to be rung, and has noted so.
   nonisolated func noteRing() {
-    if doze.endsByRing() { _ = netdev_eventfd_signal(alarm.descriptor) }
+    if doze.endsByRing() { alarm.signal() }
   }
 
   // MARK: On the loop

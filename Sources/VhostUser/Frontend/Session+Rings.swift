@@ -3,11 +3,9 @@ internal import Netdev
 internal import Virtio
 internal import VirtioNet
 
-/// A pair's rings as the back-end is told of them. The descriptors are borrowed.
+/// A ring as the back-end is told of it. The descriptors are borrowed.
 struct RingSetup: Sendable {
-  /// Index of the ring.
-  let index: UInt32
-  let ring: VirtioPairPlacement.Ring
+  let ring: VirtioQueuePlacement
   /// Where both sides begin, of a packed ring in both halves: of what is available, and of what is used. Rings are always laid
   /// anew, so that it is the first index of the format.
   let base: UInt32
@@ -15,6 +13,17 @@ struct RingSetup: Sendable {
   let kick: CInt?
   let call: CInt
   let error: CInt
+
+  init(_ ring: VirtioQueuePlacement, base: UInt32, kick: CInt?, call: CInt, error: CInt) {
+    self.ring = ring
+    self.base = base
+    self.kick = kick
+    self.call = call
+    self.error = error
+  }
+
+  /// Index of the ring.
+  var index: UInt32 { UInt32(truncatingIfNeeded: ring.index) }
 }
 
 extension Session {

@@ -96,26 +96,22 @@ extension VhostUserTransport {
     let session = try current()
     state.withLock { $0.status = status }
     guard status.contains(.driverOK) else { return try await session.setStatus(status) }
-    let (regions, wires) = state.withLock { (Self.regions($0), $0.wires) }
-    try await session.share(regions)
-    try await session.start(wires.flatMap { $0.rings })
+    let (addresses, wires) = state.withLock { ($0.addresses, $0.wires) }
+    try await session.share(try Self.regions(addresses))
+    try await session.start(wires.map { $0.setup }.sorted { $0.index < $1.index })
     state.withLock { $0.driven = session }
   }
 
-  private static func regions(_ state: State) -> [MemoryRegion] {
+  private static func regions(_ addresses: AddressPlan) throws(NetworkDeviceError) -> [MemoryRegion] {
     var regions: [MemoryRegion] = []
-    for (position, pool) in state.pools.enumerated() {
+    for piece in addresses.pieces {
+      guard let descriptor = piece.memory.descriptor else {
+        throw NetworkDeviceError(
+          .invalidConfiguration, "showing memory to a back-end", offered: "memory that only this process can map")
+      }
       // Whole pages: the file has them, and back-ends map nothing less.
-      let size = UInt64((pool.length + 4095) & ~4095)
-      regions.append(
-        MemoryRegion(
-          address: UInt64(position + 1) * poolSpacing, size: size, fileOffset: 0, descriptor: pool.descriptor))
-    }
-    for (position, rings) in state.rings.enumerated() {
-      regions.append(
-        MemoryRegion(
-          address: ringAddress + UInt64(position) * ringSpacing, size: UInt64(rings.length), fileOffset: 0,
-          descriptor: rings.descriptor))
+      let size = UInt64((piece.memory.length + 4095) & ~4095)
+      regions.append(MemoryRegion(address: piece.address, size: size, fileOffset: 0, descriptor: descriptor))
     }
     return regions
   }

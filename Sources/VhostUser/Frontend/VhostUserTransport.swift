@@ -16,16 +16,15 @@ public final class VhostUserTransport: VirtioTransport {
   let options: Options
   let state = Mutex(State())
 
-  /// Changed by the control plane alone, apart from the pairs' wires; the lock is for those.
+  /// Changed by the control plane alone, apart from the queues' wires; the lock is for those.
   struct State {
     var control: DeviceControl?
     var watch: KickWatch?
     var listener: Listener?
     var session: Session?
     var status = DeviceStatus()
-    var pools: [PacketPool] = []
-    var rings: [RingFile] = []
-    var wires: [PairWires] = []
+    var addresses = AddressPlan()
+    var wires: [QueueWires] = []
     /// The last session that was driven: the buffers in the driver's rings are known to its back-end.
     var driven: Session?
     /// Earlier sessions, while it is not known that the processes behind them are gone.
@@ -37,11 +36,6 @@ public final class VhostUserTransport: VirtioTransport {
       lost + [driven, session === driven ? nil : session].compactMap { $0 }
     }
   }
-
-  /// Where the rings begin in the device's address space; pools each have 2⁴⁰ bytes of their own above.
-  static let ringAddress: UInt64 = 1 << 32
-  static let ringSpacing: UInt64 = 1 << 28
-  static let poolSpacing: UInt64 = 1 << 40
 
   /// A transport to whatever is, or will be, at the other end of the socket.
   ///
@@ -187,13 +181,13 @@ extension VhostUserTransport {
     return session
   }
 
-  /// What belongs to a device that was: rings, wires, and sessions that are over. The driven ones stay until the processes behind
+  /// What belongs to a device that was: memory, wires, and sessions that are over. The driven ones stay until the processes behind
   /// them are gone.
   private func retire() async {
     let old = state.withLock { state in
       let old = state
       state.wires = []
-      state.rings = []
+      state.addresses = AddressPlan()
       state.status = []
       state.session = nil
       return old
@@ -225,49 +219,40 @@ extension VhostUserTransport {
 // MARK: - Memory and queues
 
 extension VhostUserTransport {
-  /// The pool is shown with the rings, when the device is started.
-  public func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64 {
-    state.withLock { state in
-      let position = state.pools.firstIndex { $0 === pool } ?? state.pools.count
-      if position == state.pools.count { state.pools.append(pool) }
-      return UInt64(position + 1) * Self.poolSpacing
-    }
+  /// Memory is shown when the device is started, all of it together.
+  public func share(_ memory: VirtioMemory) async throws(NetworkDeviceError) -> UInt64 {
+    try state.withLock { state throws(NetworkDeviceError) in try state.addresses.share(memory) }
   }
 
   /// A memfd of its own.
-  public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory {
-    guard bytes <= Int(Self.ringSpacing) else {
-      throw NetworkDeviceError(.outOfMemory, "making rings", offered: "\(bytes) bytes", advice: "use smaller queues")
-    }
-    let file = try RingFile(bytes: bytes)
-    let position = state.withLock { state in
-      state.rings.append(file)
-      return state.rings.count - 1
-    }
-    return unsafe SharedRingMemory(
-      pointer: file.pointer, address: Self.ringAddress + UInt64(position) * Self.ringSpacing, length: file.length,
-      owner: file)
+  public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> VirtioMemory {
+    try RingFile(bytes: bytes).memory
   }
 
-  /// Makes the pair's eventfds; the back-end is told when the driver says DRIVER_OK.
-  public func attachPair(
-    _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+  /// Makes the queue's eventfds; the back-end is told when the driver says DRIVER_OK.
+  public func attachQueue(
+    _ queue: VirtioQueuePlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void
-  ) throws(NetworkDeviceError) -> any VirtioDoorbells {
-    guard let watch = state.withLock({ $0.watch }) else {
-      throw NetworkDeviceError(.closed, name, offered: "it is not connected")
+  ) throws(NetworkDeviceError) -> any VirtioDoorbell {
+    let (watch, sibling) = state.withLock { state in
+      (state.watch, state.wires.first { $0.placement.index == queue.sibling })
     }
+    guard let watch else { throw NetworkDeviceError(.closed, name, offered: "it is not connected") }
     guard watch.loop !== loop else {
       throw NetworkDeviceError(
         .invalidConfiguration, name, offered: "a control loop that is a queue's loop too",
         advice: "a back-end could hold both: give the control plane a loop of its own")
     }
-    let wires = try PairWires(
-      pair, name: name, isPolled: !options.kicks, loop: loop, watch: watch, onInterrupt: onInterrupt,
-      onFailure: onFailure)
+    let signals =
+      if let shared = sibling?.signals.share() {
+        shared
+      } else {
+        try PairSignals(pair: queue.pair, name: name, loop: loop, onInterrupt: onInterrupt, onFailure: onFailure)
+      }
+    let wires = try QueueWires(queue, name: name, isPolled: !options.kicks, watch: watch, signals: signals)
     state.withLock { state in
       // An earlier attempt's, made late: the pair has let go of them.
-      state.wires.removeAll { $0.placement.index == pair.index }
+      state.wires.removeAll { $0.placement.index == queue.index }
       state.wires.append(wires)
     }
     return wires

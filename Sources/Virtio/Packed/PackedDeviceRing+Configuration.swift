@@ -4,10 +4,10 @@ extension PackedDeviceRing {
   /// - Throws: a rule of configuration.
   public init(activating configuration: consuming DeviceRingConfiguration<PackedDeviceRing>) throws(RingError) {
     let layout = try configuration.checkedLayout()
-    unsafe descriptors = configuration.descriptors
-    unsafe driverEvent = configuration.driver
-    unsafe deviceEvent = configuration.device
-    segmentCapacity = max(configuration.segmentCapacity, configuration.size)
+    unsafe descriptors = configuration.areas.descriptors
+    unsafe driverEvent = configuration.areas.driver
+    unsafe deviceEvent = configuration.areas.device
+    segmentCapacity = max(configuration.segmentCapacity, configuration.areas.size)
     unsafe segments = .allocate(capacity: segmentCapacity)
     count = UInt32(layout.size)
     eventIndex = configuration.eventIndex

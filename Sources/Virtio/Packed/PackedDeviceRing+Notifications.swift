@@ -20,14 +20,9 @@ extension PackedDeviceRing {
       callUnconditionally = false
       return true
     }
-    let word = unsafe netdev_load_relaxed_u32(driverEvent)
-    let wish = word & 0x3_0000
-    if wish == EventFlag.disable { return false }
-    guard eventIndex, wish == EventFlag.descriptor else { return true }
-    var place = usedNext
-    place.goBack(by: hidden, size: count)
-    return EventIndex.isPassed(
-      offWrap: UInt16(truncatingIfNeeded: word), advance: advance, to: place.place, wrap: place.marks != 0, size: count)
+    return EventIndex.isWanted(
+      unsafe netdev_load_relaxed_u32(driverEvent), at: usedNext, hidden: hidden, advance: advance, size: count,
+      eventIndex: eventIndex)
   }
 
   /// Asks for a kick at the next available chain, and looks again: true when there is one already.

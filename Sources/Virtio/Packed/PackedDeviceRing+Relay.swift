@@ -15,146 +15,128 @@ extension PackedDeviceRing {
     target.flushBatch()
     guard memory.firstIsWritable, outstanding == 0, target.outstanding == 0, failure == nil, target.failure == nil
     else { return 0 }
-    // Two loops, so that neither asks for each packet which one it is.
-    if inOrder {
-      // What joins the batch is not written over: no more of it than the ring holds.
-      let limit = min(max, Int(count &- held))
-      var done = 0
-      while done < limit {
-        var sources = BatchedSources()
-        let run = straightRun(with: target, limit &- done)
-        let step = relay(to: &target, run, memory.first(), &sources, body)
-        let places = UInt32(truncatingIfNeeded: step)
-        if step != 0 { joinBatch(id: sources.id, places: places, count: places) }
-        held &+= places
-        done &+= step
-        if step != run { break }
-      }
-      return done
-    }
-    var done = 0
-    while done < max {
-      let shown = DescriptorFlag.word(length: 0, id: 0, flags: next.marks)
-      var sources = unsafe ReturnedSources(descriptors + (16 * Int(next.place) + 8), shown)
-      // The first that is not published is shown by `publishUsed`.
-      if returned == published {
-        (firstPlace, firstFlags) = (next.place, next.marks)
-        sources.word = DescriptorFlag.word(length: 0, id: 0, flags: next.availableMarks)
-      }
-      let run = straightRun(with: target, max &- done)
-      let step = relay(to: &target, run, memory.first(), &sources, body)
-      let places = UInt32(truncatingIfNeeded: step)
-      returned &+= places
-      hidden &+= places
-      usedNext.advance(by: places, size: count)
-      done &+= step
-      if step != run { break }
-    }
-    return done
+    // Two loops, so that neither asks for each packet which one it is. What joins a batch is not written over: no more of it than
+    // the ring holds.
+    if inOrder { return relay(to: &target, min(max, Int(count &- held)), memory.first(), BatchedSources(), body) }
+    return relay(to: &target, max, memory.first(), ReturnedSources(flags: usedFlags(0)), body)
   }
 
-  /// Up to where one of the two rings comes round: so far pointers go straight on.
-  @inlinable
-  @inline(__always)
-  func straightRun(with target: borrowing PackedDeviceRing, _ limit: Int) -> Int {
-    least(limit, Int(count &- next.place), Int(target.count &- target.next.place))
-  }
-
-  /// The pairs of a straight run; how many it took. The sources are given back by `sources`.
+  /// The same, with sources that are given back in this way.
   @inlinable
   @inline(__always)
   mutating func relay<Sources: RelayedSources>(
-    to target: inout PackedDeviceRing, _ run: Int, _ memory: FirstRegion, _ returned: inout Sources,
+    to target: inout PackedDeviceRing, _ limit: Int, _ memory: FirstRegion, _ sources: Sources,
     _ body: (_ source: BufferSegment, _ destination: BufferSegment) -> UInt32?
   ) -> Int {
-    // Places in their rings.
-    let sources = unsafe descriptors + 16 * Int(next.place)
-    let targets = unsafe target.descriptors + 16 * Int(target.next.place)
-    // Just these flags: whatever else a driver may have set is looked at step by step.
-    let sourceFlags = next.availableMarks
-    let targetFlags = target.next.availableMarks | DescriptorFlag.write
-    let targetShown = DescriptorFlag.word(length: 0, id: 0, flags: target.next.marks | DescriptorFlag.write)
-    // The first that is not published is shown by `publishUsed`.
-    var targetWord = targetShown
-    if target.returned == target.published {
-      (target.firstPlace, target.firstFlags) = (target.next.place, target.next.marks | DescriptorFlag.write)
-      targetWord = DescriptorFlag.word(length: 0, id: 0, flags: target.next.availableMarks)
+    var sources = sources
+    var next = next
+    var targetNext = target.next
+    var done = 0
+    // What the first one that is not published looks like is no other's: it goes by itself, so that the others need not ask.
+    let isFirst = target.returned == target.published || (!Sources.isBatch && returned == published)
+    var run = isFirst ? min(limit, 1) : limit
+    var targetUsed = target.usedFlags(DescriptorFlag.write)
+    // A look first, which costs a frame that comes alone less than what follows.
+    while done < limit, isAvailable(next) {
+      // Up to where one of the two rings comes round: so far pointers go straight on.
+      run = least(run, Int(count &- next.place), Int(target.count &- targetNext.place))
+      // Places in their rings.
+      let start = unsafe descriptors + 16 * Int(next.place)
+      let targetStart = unsafe target.descriptors + 16 * Int(targetNext.place)
+      // Just these flags: whatever else a driver may have set is looked at step by step.
+      let sourceFlags = next.availableMarks
+      let targetFlags = targetNext.availableMarks | DescriptorFlag.write
+      var position = 0
+      while position != run {
+        let source = unsafe start + 16 &* position
+        let place = unsafe targetStart + 16 &* position
+        // The flags first, and each field once.
+        guard unsafe netdev_load_acquire_u16(source + 14) == sourceFlags,
+          unsafe netdev_load_acquire_u16(place + 14) == targetFlags
+        else { break }
+        let sourceLength = unsafe netdev_load_relaxed_u32(source + 8)
+        let targetLength = unsafe netdev_load_relaxed_u32(place + 8)
+        guard
+          let sourceBase = unsafe memory.place(of: netdev_load_relaxed_u64(source), length: sourceLength),
+          let targetBase = unsafe memory.place(of: netdev_load_relaxed_u64(place), length: targetLength),
+          let written = body(
+            unsafe BufferSegment(base: sourceBase, length: Int(sourceLength)),
+            unsafe BufferSegment(base: targetBase, length: Int(targetLength)))
+        else { break }
+        // Used where it was available: the id is there already.
+        unsafe sources.put(source)
+        unsafe netdev_store_relaxed_u32(place + 8, written)
+        unsafe netdev_store_relaxed_u16(place + 14, targetUsed)
+        position &+= 1
+      }
+      next.advance(by: UInt32(truncatingIfNeeded: position), size: count)
+      targetNext.advance(by: UInt32(truncatingIfNeeded: position), size: target.count)
+      done &+= position
+      if position != run { break }
+      sources.flags = next.marks
+      targetUsed = targetNext.marks | DescriptorFlag.write
+      run = limit &- done
     }
-    var position = 0
-    while position != run {
-      let source = unsafe sources + 16 &* position
-      let place = unsafe targets + 16 &* position
-      // The flags first, and each field once.
-      guard unsafe netdev_load_acquire_u16(source + 14) == sourceFlags,
-        unsafe netdev_load_acquire_u16(place + 14) == targetFlags
-      else { break }
-      let sourceLength = unsafe netdev_load_relaxed_u32(source + 8)
-      let targetLength = unsafe netdev_load_relaxed_u32(place + 8)
-      guard
-        let sourceBase = unsafe memory.place(of: netdev_load_relaxed_u64(source), length: sourceLength),
-        let targetBase = unsafe memory.place(of: netdev_load_relaxed_u64(place), length: targetLength),
-        let written = body(
-          unsafe BufferSegment(base: sourceBase, length: Int(sourceLength)),
-          unsafe BufferSegment(base: targetBase, length: Int(targetLength)))
-      else { break }
-      returned.put(unsafe netdev_load_relaxed_u16(source + 12), position)
-      let targetId = unsafe netdev_load_relaxed_u16(place + 12)
-      unsafe netdev_store_relaxed_u64(place + 8, targetWord | UInt64(targetId) &<< 32 | UInt64(written))
-      targetWord = targetShown
-      position &+= 1
+    let places = UInt32(truncatingIfNeeded: done)
+    self.next = next
+    takenCount &+= places
+    if Sources.isBatch {
+      held &+= places
+      if done != 0 { joinBatch(id: sources.lastId, places: places, count: places) }
+    } else {
+      usedNext = next
+      returned &+= places
+      hidden &+= places
     }
-    let step = UInt32(truncatingIfNeeded: position)
-    takenCount &+= step
-    next.advance(by: step, size: count)
-    target.takenCount &+= step
-    target.returned &+= step
-    target.hidden &+= step
-    target.next.advance(by: step, size: target.count)
-    target.usedNext.advance(by: step, size: target.count)
-    return position
+    (target.next, target.usedNext) = (targetNext, targetNext)
+    target.takenCount &+= places
+    target.returned &+= places
+    target.hidden &+= places
+    return done
   }
 }
 
 /// How a relay gives back what it has read.
 @usableFromInline
 protocol RelayedSources {
-  /// The chain of this id, `position` places from where the run began.
-  mutating func put(_ id: UInt16, _ position: Int)
+  /// Whether all become one batch.
+  static var isBatch: Bool { get }
+  /// The flags of a used descriptor.
+  var flags: UInt16 { get set }
+  /// The last one's id, of a batch.
+  var lastId: UInt16 { get }
+
+  /// The chain of the descriptor at `place`.
+  mutating func put(_ place: UnsafeMutableRawPointer)
 }
 
-/// Each by a used descriptor of its own.
+/// Each by a used descriptor of its own, where it was available: the id is there already.
 @frozen
 @usableFromInline
-@safe
 struct ReturnedSources: RelayedSources {
-  /// The second word of the run's first descriptor.
-  @usableFromInline let first: UnsafeMutableRawPointer
-  /// Flags that show a used descriptor, and those of the next one.
-  @usableFromInline let shown: UInt64
-  @usableFromInline var word: UInt64
+  @inlinable static var isBatch: Bool { false }
+  @usableFromInline var flags: UInt16
+  @inlinable var lastId: UInt16 { 0 }
 
   @inlinable
   @inline(__always)
-  init(_ first: UnsafeMutableRawPointer, _ shown: UInt64) {
-    unsafe self.first = first
-    self.shown = shown
-    word = shown
-  }
+  init(flags: UInt16) { self.flags = flags }
 
   @inlinable
   @inline(__always)
-  mutating func put(_ id: UInt16, _ position: Int) {
-    // Of the same ring: below the run.
-    unsafe netdev_store_relaxed_u64(first + 16 &* position, word | UInt64(id) &<< 32)
-    word = shown
+  mutating func put(_ place: UnsafeMutableRawPointer) {
+    unsafe netdev_store_relaxed_u32(place + 8, 0)
+    unsafe netdev_store_relaxed_u16(place + 14, flags)
   }
 }
 
-/// By one batch, with IN_ORDER: its id is the last one's.
+/// With IN_ORDER, by one used descriptor for all of them.
 @frozen
 @usableFromInline
 struct BatchedSources: RelayedSources {
-  @usableFromInline var id: UInt16 = 0
+  @inlinable static var isBatch: Bool { true }
+  @usableFromInline var flags: UInt16 = 0
+  @usableFromInline var lastId: UInt16 = 0
 
   @inlinable
   @inline(__always)
@@ -162,5 +144,5 @@ struct BatchedSources: RelayedSources {
 
   @inlinable
   @inline(__always)
-  mutating func put(_ id: UInt16, _ position: Int) { self.id = id }
+  mutating func put(_ place: UnsafeMutableRawPointer) { lastId = unsafe netdev_load_relaxed_u16(place + 12) }
 }

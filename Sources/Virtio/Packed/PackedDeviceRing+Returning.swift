@@ -40,17 +40,23 @@ extension PackedDeviceRing {
     batchPlaces = 0
   }
 
+  /// The flags of the next used descriptor, this one beside the marks. The first that is not published looks available, until
+  /// `publishUsed` shows it.
+  @inlinable
+  @inline(__always)
+  mutating func usedFlags(_ kind: UInt16) -> UInt16 {
+    let shown = usedNext.marks | kind
+    guard returned == published else { return shown }
+    (firstPlace, firstFlags) = (usedNext.place, shown)
+    return usedNext.availableMarks | kind
+  }
+
   /// Writes a used descriptor for `count` chains, and goes on behind their `places`.
   @inlinable
   @inline(__always)
   mutating func put(id: UInt16, places: UInt32, count chains: UInt32, written: UInt32) {
     // WRITE says that the length means something (§2.8.4).
-    let shown = usedNext.marks | (written != 0 ? DescriptorFlag.write : 0)
-    var flags = shown
-    if returned == published {
-      (firstPlace, firstFlags) = (usedNext.place, shown)
-      flags = usedNext.availableMarks
-    }
+    let flags = usedFlags(written != 0 ? DescriptorFlag.write : 0)
     // A place in the ring.
     unsafe netdev_store_relaxed_u64(
       descriptors + (16 * Int(usedNext.place) + 8), DescriptorFlag.word(length: written, id: id, flags: flags))

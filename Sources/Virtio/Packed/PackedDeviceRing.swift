@@ -113,14 +113,20 @@ public struct PackedDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
     var position = next
     let room = min(limit, Int(count &- held))
     var found = 0
-    while found < room {
-      // A place in the ring.
-      let flags = unsafe netdev_load_acquire_u16(descriptors + (16 * Int(position.place) + 14))
-      guard flags & DescriptorFlag.marks == position.availableMarks else { break }
+    while found < room, isAvailable(position) {
       position.advance(by: 1, size: count)
       found &+= 1
     }
     return found
+  }
+
+  /// Whether the descriptor of this position is available.
+  @inlinable
+  @inline(__always)
+  func isAvailable(_ position: RingPosition) -> Bool {
+    // A place in the ring.
+    let flags = unsafe netdev_load_acquire_u16(descriptors + (16 * Int(position.place) + 14))
+    return flags & DescriptorFlag.marks == position.availableMarks
   }
 
   /// The next chain that breaks no rule; nil when there is none, or no room for its segments in this batch.

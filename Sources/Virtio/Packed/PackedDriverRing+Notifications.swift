@@ -23,14 +23,9 @@ extension PackedDriverRing {
       kickUnconditionally = false
       return true
     }
-    let word = unsafe netdev_load_relaxed_u32(deviceEvent)
-    let wish = word & 0x3_0000
-    if wish == EventFlag.disable { return false }
-    guard eventIndex, wish == EventFlag.descriptor else { return true }
-    var place = next
-    place.goBack(by: hidden, size: count)
-    return EventIndex.isPassed(
-      offWrap: UInt16(truncatingIfNeeded: word), advance: advance, to: place.place, wrap: place.marks != 0, size: count)
+    return EventIndex.isWanted(
+      unsafe netdev_load_relaxed_u32(deviceEvent), at: next, hidden: hidden, advance: advance, size: count,
+      eventIndex: eventIndex)
   }
 
   /// True when something was published since ``needsKick()`` was asked last: its answer is then the device's wish.

@@ -105,32 +105,33 @@ public struct PackedDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
     let room = min(max(wanted, 0), Int(free))
     let kind: UInt16 = writable ? DescriptorFlag.write : 0
     if !isOrderly { tidy() }
+    var next = next
     var done = 0
+    // The first one of all that are not published has marks that say neither available nor used. It goes by itself, so that the
+    // others need not ask.
+    var flags = next.availableMarks | kind
+    var run = room
+    if added == published {
+      (firstPlace, firstFlags) = (next.place, flags)
+      flags = next.marks ^ DescriptorFlag.marks
+      run = min(room, 1)
+    }
     while done != room {
       // Up to where the ring comes round: so far pointers go straight on.
-      let run = min(room &- done, Int(count &- next.place))
+      run = min(run, Int(count &- next.place))
       let start = next.place
-      let shown = next.availableMarks | kind
-      var flags = shown
-      if added == published {
-        (firstPlace, firstFlags) = (start, shown)
-        // Neither available nor used.
-        flags = next.marks ^ DescriptorFlag.marks
-      }
       let place = unsafe descriptors + 16 * Int(start)
       var position = 0
       if isOrderly {
         let entries = unsafe shadow.entries + Int(start)
-        // The id is the place, where it lies in the word; places are below 2¹⁵.
-        var id = UInt64(start) &<< 32
+        // The second word, without the length. The id is the place, which is below 2¹⁵.
+        var word = DescriptorFlag.word(length: 0, id: UInt16(truncatingIfNeeded: start), flags: flags)
         while position != run, let next = buffer(done &+ position) {
           unsafe netdev_store_relaxed_u64(place + 16 &* position, next.address)
-          unsafe netdev_store_relaxed_u64(
-            place + 16 &* position + 8, DescriptorFlag.word(length: next.length, id: 0, flags: flags) | id)
-          id &+= 1 &<< 32
+          unsafe netdev_store_relaxed_u64(place + 16 &* position + 8, word &+ UInt64(next.length))
           unsafe ShadowTable.Entry.writeSingle(
             to: entries + position, token: next.token, writable: writable ? next.length : 0)
-          flags = shown
+          word &+= 1 &<< 32
           position &+= 1
         }
       } else {
@@ -142,19 +143,21 @@ public struct PackedDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
           // Below the size.
           unsafe ShadowTable.Entry.writeSingle(
             to: shadow.entries + Int(id), token: next.token, writable: writable ? next.length : 0)
-          unsafe shadow.published[Int(id)] = added &+ UInt32(truncatingIfNeeded: position)
-          flags = shown
+          unsafe shadow.published[Int(id)] = added &+ UInt32(truncatingIfNeeded: done &+ position)
           position &+= 1
         }
       }
-      let step = UInt32(truncatingIfNeeded: position)
-      added &+= step
-      hidden &+= step
-      free &-= step
-      next.advance(by: step, size: count)
+      next.advance(by: UInt32(truncatingIfNeeded: position), size: count)
       done &+= position
       if position != run { break }
+      flags = next.availableMarks | kind
+      run = room &- done
     }
+    let step = UInt32(truncatingIfNeeded: done)
+    added &+= step
+    hidden &+= step
+    free &-= step
+    self.next = next
     return done
   }
 

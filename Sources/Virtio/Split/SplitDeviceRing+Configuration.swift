@@ -5,8 +5,10 @@ extension SplitDeviceRing {
   public init(activating configuration: consuming DeviceRingConfiguration<SplitDeviceRing>) throws(RingError) {
     let layout = try configuration.checkedLayout()
     unsafe self.init(
-      layout: layout, descriptors: configuration.descriptors, avail: configuration.driver, used: configuration.device,
-      segmentCapacity: max(configuration.segmentCapacity, configuration.size), eventIndex: configuration.eventIndex,
+      layout: layout, descriptors: configuration.areas.descriptors, avail: configuration.areas.driver,
+      used: configuration.areas.device,
+      segmentCapacity: max(configuration.segmentCapacity, configuration.areas.size),
+      eventIndex: configuration.eventIndex,
       inOrder: configuration.inOrder, indirect: configuration.indirect,
       stopsAtMalformedChain: configuration.stopsAtMalformedChain)
     start(at: configuration.startIndex)

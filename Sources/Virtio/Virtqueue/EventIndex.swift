@@ -14,17 +14,23 @@ public enum EventIndex {
     (new &- event &- 1) < (new &- old)
   }
 
-  /// The same for a packed ring (§2.8.10), whose indices are places: true when advancing by `advance` descriptors, to `place` on
-  /// the lap of `wrap`, passed the descriptor that `offWrap` names.
-  ///
-  /// Whatever the other side has written there is an answer: an event beyond the ring is never passed, but by a whole lap.
+  /// The event half of a packed ring's notifications (§2.8.10), whose indices are places: true when the other side, which has
+  /// written `word` about them, asks to be told of the last `advance` descriptors. They end at `next`, less those that are hidden.
   @inlinable
   @inline(__always)
-  static func isPassed(offWrap: UInt16, advance: UInt32, to place: UInt32, wrap: Bool, size: UInt32) -> Bool {
+  static func isWanted(
+    _ word: UInt32, at next: RingPosition, hidden: UInt32, advance: UInt32, size: UInt32, eventIndex: Bool
+  ) -> Bool {
+    let wish = word & EventFlag.wishes
+    if wish == EventFlag.disable { return false }
+    guard eventIndex, wish == EventFlag.descriptor else { return true }
     if advance >= size { return true }
-    // How far behind `place` the event lies; negative when it is still to come. None of the terms exceeds 2¹⁶.
-    var behind = Int(place) &- Int(offWrap & 0x7fff)
-    if (offWrap & 0x8000 != 0) != wrap { behind &+= Int(size) }
+    var place = next
+    place.goBack(by: hidden, size: size)
+    // Whatever the other side has written is an answer: an event beyond the ring is never passed, but by a whole lap. How far
+    // behind `place` it lies; negative when it is still to come. None of the terms exceeds 2¹⁶.
+    var behind = Int(place.place) &- Int(word & 0x7fff)
+    if (word & 0x8000 != 0) != (place.marks != 0) { behind &+= Int(size) }
     return behind > 0 && behind <= Int(advance)
   }
 }

@@ -49,4 +49,14 @@ public struct RingAreas {
     else { throw RingError(.areaUnmapped, deviceAddress) }
     unsafe self.init(size: size, descriptors: descriptors, driver: driver, device: device)
   }
+
+  /// The layout, when the areas fit it and the index is one that a ring of this size can start at.
+  func checkedLayout(_ format: RingFormat, startIndex: UInt16) throws(RingError) -> RingLayout {
+    let layout = try RingLayout(format, size: size)
+    unsafe try layout.check(
+      descriptors: UInt64(UInt(bitPattern: descriptors)), driver: UInt64(UInt(bitPattern: driver)),
+      device: UInt64(UInt(bitPattern: device)))
+    try layout.check(startIndex: startIndex)
+    return layout
+  }
 }

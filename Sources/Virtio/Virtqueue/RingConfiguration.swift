@@ -1,14 +1,8 @@
 /// What a driver's ring is made of. It can be changed until `activate` consumes it; an active ring's configuration is fixed.
 @safe
 public struct DriverRingConfiguration<Ring: DriverRing & ~Copyable>: ~Copyable {
-  /// Number of descriptors, as `RingLayout` allows.
-  public var size: Int
-  /// The descriptors: 16 bytes an entry, aligned to 16. The areas are the caller's and outlive the ring.
-  public var descriptors: UnsafeMutableRawPointer
-  /// The driver area: the available ring, or event suppression of a packed ring.
-  public var driver: UnsafeMutableRawPointer
-  /// The device area: the used ring, or event suppression of a packed ring.
-  public var device: UnsafeMutableRawPointer
+  /// Where the ring lies: of a size that `RingLayout` allows, in areas that are the caller's and outlive the ring.
+  public var areas: RingAreas
   /// EVENT_IDX was negotiated.
   public var eventIndex = false
   /// IN_ORDER was negotiated.
@@ -16,15 +10,12 @@ public struct DriverRingConfiguration<Ring: DriverRing & ~Copyable>: ~Copyable {
   /// INDIRECT_DESC was negotiated and these are the tables; nil to put every buffer in the ring itself.
   public var indirect: IndirectTables?
   /// The index that both sides start at: of a packed ring a place, with the wrap counter in bit 15.
-  public var startIndex = Ring.format.firstIndex
+  public var startIndex: UInt16
 
   /// A ring in these areas.
   public init(_ areas: RingAreas) {
-    size = areas.size
-    unsafe descriptors = areas.descriptors
-    unsafe driver = areas.driver
-    unsafe device = areas.device
-    if let index = areas.startIndex { startIndex = index }
+    self.areas = areas
+    startIndex = areas.startIndex ?? Ring.format.firstIndex
   }
 
   /// A ring of `size` descriptors in one block of `RingLayout.totalBytes`, aligned to 16.
@@ -43,11 +34,7 @@ public struct DriverRingConfiguration<Ring: DriverRing & ~Copyable>: ~Copyable {
 
   /// The layout, when everything fits it.
   borrowing func checkedLayout() throws(RingError) -> RingLayout {
-    let layout = try RingLayout(Ring.format, size: size)
-    unsafe try layout.check(
-      descriptors: UInt64(UInt(bitPattern: descriptors)), driver: UInt64(UInt(bitPattern: driver)),
-      device: UInt64(UInt(bitPattern: device)))
-    try layout.check(startIndex: startIndex)
+    let layout = try areas.checkedLayout(Ring.format, startIndex: startIndex)
     try indirect?.check()
     return layout
   }
@@ -57,14 +44,8 @@ public struct DriverRingConfiguration<Ring: DriverRing & ~Copyable>: ~Copyable {
 /// (a configuration that stayed changeable after its check was Firecracker's CVE-2026-5747).
 @safe
 public struct DeviceRingConfiguration<Ring: DeviceRing & ~Copyable>: ~Copyable {
-  /// Number of descriptors, as `RingLayout` allows.
-  public var size: Int
-  /// The descriptors: 16 bytes an entry, aligned to 16. The areas are the driver's and stay mapped.
-  public var descriptors: UnsafeMutableRawPointer
-  /// The driver area: the available ring, or event suppression of a packed ring.
-  public var driver: UnsafeMutableRawPointer
-  /// The device area: the used ring, or event suppression of a packed ring.
-  public var device: UnsafeMutableRawPointer
+  /// Where the ring lies: of a size that `RingLayout` allows, in areas that are the driver's and stay mapped.
+  public var areas: RingAreas
   /// EVENT_IDX was negotiated.
   public var eventIndex = false
   /// IN_ORDER was negotiated.
@@ -75,17 +56,14 @@ public struct DeviceRingConfiguration<Ring: DeviceRing & ~Copyable>: ~Copyable {
   public var stopsAtMalformedChain = false
   /// The index that the ring starts at, what a front-end gave as its base: of a packed ring a place, with the wrap counter in
   /// bit 15.
-  public var startIndex = Ring.format.firstIndex
+  public var startIndex: UInt16
   /// Segments that the chains of one batch may have together; raised to the size of the ring when it is lower.
   public var segmentCapacity = 0
 
   /// A ring in these areas.
   public init(_ areas: RingAreas) {
-    size = areas.size
-    unsafe descriptors = areas.descriptors
-    unsafe driver = areas.driver
-    unsafe device = areas.device
-    if let index = areas.startIndex { startIndex = index }
+    self.areas = areas
+    startIndex = areas.startIndex ?? Ring.format.firstIndex
   }
 
   /// A ring of `size` descriptors in one block laid out as `RingLayout` says.
@@ -102,11 +80,6 @@ public struct DeviceRingConfiguration<Ring: DeviceRing & ~Copyable>: ~Copyable {
 
   /// The layout, when everything fits it.
   borrowing func checkedLayout() throws(RingError) -> RingLayout {
-    let layout = try RingLayout(Ring.format, size: size)
-    unsafe try layout.check(
-      descriptors: UInt64(UInt(bitPattern: descriptors)), driver: UInt64(UInt(bitPattern: driver)),
-      device: UInt64(UInt(bitPattern: device)))
-    try layout.check(startIndex: startIndex)
-    return layout
+    try areas.checkedLayout(Ring.format, startIndex: startIndex)
   }
 }

@@ -175,6 +175,8 @@ enum EventFlag {
   @usableFromInline static let disable: UInt32 = 1 << 16
   /// With EVENT_IDX: tell me when the position of off_wrap is passed.
   @usableFromInline static let descriptor: UInt32 = 2 << 16
+  /// What is told apart.
+  @usableFromInline static let wishes: UInt32 = 3 << 16
 }
 
 #if _endian(big)

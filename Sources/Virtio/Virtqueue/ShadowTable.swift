@@ -15,10 +15,10 @@ struct ShadowTable: ~Copyable {
     @usableFromInline var token: UInt64
     /// Bytes that the device may write into the chain of this head.
     @usableFromInline var writable: UInt32
-    /// The following descriptor of the same chain.
-    @usableFromInline var next: UInt16
     /// Descriptors of the chain with this head, or this id; zero everywhere but where one is outstanding.
     @usableFromInline var count: UInt16
+    /// The following descriptor of the same chain.
+    @usableFromInline var next: UInt16
 
     @inlinable
     @inline(__always)
@@ -35,8 +35,8 @@ struct ShadowTable: ~Copyable {
     static func writeSingle(to entry: UnsafeMutablePointer<Entry>, token: UInt64, writable: UInt32) {
       let place = UnsafeMutableRawPointer(entry)
       unsafe place.storeBytes(of: token, as: UInt64.self)
-      // `writable`, `next` and `count` as they lie in memory, the first one lowest.
-      unsafe place.storeBytes(of: (UInt64(writable) | 1 << 48).littleEndian, toByteOffset: 8, as: UInt64.self)
+      // `writable`, `count` and `next` as they lie in memory, the first one lowest.
+      unsafe place.storeBytes(of: (UInt64(writable) | 1 << 32).littleEndian, toByteOffset: 8, as: UInt64.self)
     }
   }
 

@@ -32,9 +32,11 @@ public protocol BackendPort: AnyObject {
   func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult
 
   /// `serve` with split rings. The engine calls it, and so `serve` is compiled for them; nobody writes it.
+  @_documentation(visibility: internal)
   func burst(_ rings: inout EngineRings<SplitDeviceRing>, budget: Int) -> ServeResult
 
   /// The same with packed rings.
+  @_documentation(visibility: internal)
   func burst(_ rings: inout EngineRings<PackedDeviceRing>, budget: Int) -> ServeResult
 
   /// The driver enabled or disabled the pair. While it is disabled `serve` is not called: the engine discards what the
@@ -47,12 +49,14 @@ public protocol BackendPort: AnyObject {
 
 extension BackendPort {
   /// Calls `serve`.
+  @_documentation(visibility: internal)
   @inlinable
   public func burst(_ rings: inout EngineRings<SplitDeviceRing>, budget: Int) -> ServeResult {
     serve(&rings, budget: budget)
   }
 
   /// Calls `serve`.
+  @_documentation(visibility: internal)
   @inlinable
   public func burst(_ rings: inout EngineRings<PackedDeviceRing>, budget: Int) -> ServeResult {
     serve(&rings, budget: budget)

@@ -11,6 +11,8 @@ public enum DeviceError: Error, Sendable, Hashable, CustomStringConvertible {
   case queueTooLarge(Int, maximum: Int)
   /// The driver's ring breaks a rule.
   case ring(RingError)
+  /// The driver's memory is not what a device can look at.
+  case memory(GuestMemoryError)
   /// The back-end could not serve the pair.
   case backend(BackendError)
 
@@ -21,6 +23,7 @@ public enum DeviceError: Error, Sendable, Hashable, CustomStringConvertible {
     case .noSuchPair(let pair, let maximum): "there is no queue pair \(pair): the device has \(maximum)"
     case .queueTooLarge(let size, let maximum): "a queue of \(size) descriptors: the device allows \(maximum)"
     case .ring(let error): "the queue breaks a rule: \(error)"
+    case .memory(let error): "the driver's memory breaks a rule: \(error)"
     case .backend(let error): error.description
     }
   }

@@ -83,8 +83,8 @@ public import Virtio
       ledger: ledger, onEvent: onEvent, onFailure: onFailure)
     do throws(RingError) {
       switch RingFormat(format.features) {
-      case .split: work = try ServedPair<SplitDeviceRing>(receive, transmit, memory, format, parts)
-      case .packed: work = try ServedPair<PackedDeviceRing>(receive, transmit, memory, format, parts)
+      case .split: work = try EngineCoreHolder<SplitDeviceRing>(receive, transmit, memory, format, parts)
+      case .packed: work = try EngineCoreHolder<PackedDeviceRing>(receive, transmit, memory, format, parts)
       }
     } catch {
       unsafe requests.deinitialize(count: 1)
@@ -128,15 +128,13 @@ public import Virtio
   }
 
   /// The driver has put buffers on the receive ring. On the loop; spurious calls are harmless.
-  public func kickReceive() {
-    guard hook != nil else { return }
-    unsafe requests.pointee.pending = true
-    unsafe requests.pointee.kicks &+= 1
-    loop.requestTurn()
-  }
+  public func kickReceive() { kick() }
 
   /// The driver has put frames on the transmit ring. On the loop; spurious calls are harmless.
-  public func kickTransmit() {
+  public func kickTransmit() { kick() }
+
+  /// The driver has put something on a ring: a turn looks at both.
+  package func kick() {
     guard hook != nil else { return }
     unsafe requests.pointee.pending = true
     unsafe requests.pointee.kicks &+= 1

@@ -1,98 +1,74 @@
-internal import LibeventConcurrency
-internal import Virtio
+package import LibeventConcurrency
+package import Virtio
 
-/// What an engine does with its rings, whatever their format; a turn goes past it, by the hook. On the loop.
-protocol EngineWork: AnyObject {
-  /// The hook that takes the turns, while nobody has freed this.
-  var hook: TurnHook { get }
-  var isEnabled: Bool { get set }
-  var statistics: QueuePairStatistics { get }
-  var failures: (receive: RingError?, transmit: RingError?) { get }
-  var malformedChains: UInt64 { get }
+/// A queue pair of a device while it is served, wherever its driver is: the engine, and where the driver is on another loop or in
+/// another process the eventfds that it rings. Made, used and released on the pair's loop.
+package final class ServedPair {
+  /// What the driver rings for each ring. The descriptors stay open as long as `owner` lives.
+  package struct Kicks {
+    let receive: CInt
+    let transmit: CInt
+    let owner: any AnyObject & Sendable
 
-  /// Starts the port.
-  func start(_ bell: ServiceBell) throws(BackendError)
-  /// Tells the port what `isEnabled` is.
-  func tellEnabled()
-  /// Closes the port; where the rings stood.
-  func close() -> QueuePairEngine.Bases
-  /// The hook is gone: so is the core.
-  func free()
-}
-
-/// What an engine is made of beside rings.
-@safe struct EngineParts {
-  let requests: UnsafeMutablePointer<EngineRequests>
-  let port: any BackendPort
-  let receiveLine: any InterruptLine
-  let transmitLine: any InterruptLine
-  let budget: Int
-  let ledger: PairLedger
-  let onEvent: (PortEvent) -> Void
-  let onFailure: (QueuePairEngine.Failure) -> Void
-}
-
-/// The rings of one format that an engine serves.
-@safe final class ServedPair<Ring: ServedRing & ~Copyable>: EngineWork {
-  // Proof: touched on the loop only. The hook that has this pointer as its context is removed before it is freed.
-  private let core: UnsafeMutablePointer<EngineCore<Ring>>
-
-  /// Checks and activates both rings.
-  init(
-    _ receive: RingAreas, _ transmit: RingAreas, _ memory: consuming GuestMemory, _ format: FrameFormat,
-    _ parts: EngineParts
-  ) throws(RingError) {
-    let rings = EngineRings(
-      receive: try Self.ring(receive, format), transmit: try Self.ring(transmit, format), memory: memory,
-      format: format)
-    unsafe core = .allocate(capacity: 1)
-    unsafe core.initialize(
-      to: EngineCore(
-        rings: rings, requests: parts.requests, port: parts.port, receiveLine: parts.receiveLine,
-        transmitLine: parts.transmitLine, budget: parts.budget, ledger: parts.ledger, onEvent: parts.onEvent,
-        onFailure: parts.onFailure))
+    /// Two eventfds, kept by `owner`.
+    package init(receive: CInt, transmit: CInt, owner: any AnyObject & Sendable) {
+      self.receive = receive
+      self.transmit = transmit
+      self.owner = owner
+    }
   }
 
-  private static func ring(_ areas: RingAreas, _ format: FrameFormat) throws(RingError) -> Ring {
-    var configuration = Ring.Configuration(areas)
-    configuration.eventIndex = format.features.contains(.eventIndex)
-    configuration.indirect = format.features.contains(.indirectDesc)
-    configuration.inOrder = format.features.contains(.inOrder)
-    // Room for a burst of chains of a few buffers each.
-    configuration.segmentCapacity = 2 * areas.size
-    return try configuration.activate()
+  /// For a driver on the same loop, which kicks it directly.
+  package let engine: QueuePairEngine
+  private let kicks: Kicks?
+  private var sources: [LoopSource] = []
+
+  /// Makes the engine of a pair of `device`, stopped: as `VirtioNetDevice.makeEngine`, which says what it needs.
+  ///
+  /// - Parameter kicks: nil where the driver kicks the engine itself.
+  /// - Throws: `DeviceError` when nothing is agreed yet, or the pair, its rings or its port cannot be had.
+  package init(
+    _ pair: Int, of device: VirtioNetDevice, loop: LoopExecutor, receive: RingAreas, transmit: RingAreas,
+    memory: consuming GuestMemory, kicks: Kicks? = nil, receiveLine: any InterruptLine, transmitLine: any InterruptLine
+  ) throws(DeviceError) {
+    self.kicks = kicks
+    engine = try device.makeEngine(
+      pair: pair, loop: loop, receive: receive, transmit: transmit, memory: memory, receiveLine: receiveLine,
+      transmitLine: transmitLine)
   }
 
-  func free() {
-    unsafe core.pointee.end()
-    unsafe core.deinitialize(count: 1)
-    unsafe core.deallocate()
+  /// Begins to serve, and to hear kicks.
+  ///
+  /// - Throws: `DeviceError.backend`, with what the port or the system answered; nothing is served then.
+  package func start() throws(DeviceError) {
+    do throws(BackendError) {
+      try watch()
+      try engine.start()
+    } catch {
+      stop()
+      throw .backend(error)
+    }
   }
 
-  var hook: TurnHook {
-    unsafe TurnHook(stage: .device, context: UnsafeMutableRawPointer(core), begin: { _ in }, end: Ring.turn)
+  private func watch() throws(BackendError) {
+    guard let kicks, sources.isEmpty else { return }
+    do throws(LoopError) {
+      for descriptor in [kicks.receive, kicks.transmit] {
+        let source = try engine.loop.makeSource(eventfd: descriptor, keeping: kicks.owner) { [engine] in engine.kick() }
+        source.resume()
+        sources.append(source)
+      }
+    } catch {
+      throw BackendError(.system, "watching doorbells", errno: error.errno, advice: error.description)
+    }
   }
 
-  var isEnabled: Bool {
-    get { unsafe core.pointee.isEnabled }
-    set { unsafe core.pointee.isEnabled = newValue }
-  }
-
-  var statistics: QueuePairStatistics { unsafe core.pointee.rings.statistics }
-  var failures: (receive: RingError?, transmit: RingError?) {
-    unsafe (core.pointee.rings.receive.failure, core.pointee.rings.transmit.failure)
-  }
-  var malformedChains: UInt64 {
-    unsafe core.pointee.rings.receive.malformedChains &+ core.pointee.rings.transmit.malformedChains
-  }
-
-  func start(_ bell: ServiceBell) throws(BackendError) { try unsafe core.pointee.port.start(bell) }
-  func tellEnabled() { unsafe core.pointee.port.setEnabled(core.pointee.isEnabled) }
-
-  func close() -> QueuePairEngine.Bases {
-    unsafe core.pointee.port.close()
-    unsafe core.pointee.writeLedger()
-    return unsafe QueuePairEngine.Bases(
-      receive: core.pointee.rings.receive.nextAvailIndex, transmit: core.pointee.rings.transmit.nextAvailIndex)
+  /// Stops serving: afterwards nothing in the driver's memory is read or written any more. Idempotent.
+  ///
+  /// - Returns: where the rings stood, as `QueuePairEngine.stop` has it.
+  @discardableResult package func stop() -> QueuePairEngine.Bases {
+    for source in sources { source.cancel() }
+    sources = []
+    return engine.stop()
   }
 }

@@ -5,11 +5,11 @@ public import Virtio
 /// How a virtio device is reached: features, configuration, memory, queues, doorbells, interrupts.
 ///
 /// One implementation a way: this process, vhost-user, vhost-net, vhost-vdpa, PCI. The driver above it knows none of them.
-/// The order of calls is `VirtioNetDriver`'s: `attach(control:)`, `connect`, `reset`, status and features, `share`, `attachPair`
-/// a pair, `setStatus(driverOK)`, `loss` and `changedConfig` whenever it has asked for attention, after a loss again from `connect`
+/// The order of calls is `VirtioNetDriver`'s: `attach(control:)`, `connect`, `reset`, status and features, `share`, `attachQueue`
+/// a virtqueue, `setStatus(driverOK)`, `loss` and `changedConfig` whenever it has asked for attention, after a loss again from `connect`
 /// on, and at the end `reset` and `shutDown`.
 ///
-/// All but `attachPair` happens on the control loop, one call after the other. Calls that wait for the device have a deadline by
+/// All but `attachQueue` happens on the control loop, one call after the other. Calls that wait for the device have a deadline by
 /// that loop's clock and return soon after their task was cancelled; a later `reset` still has its word with the device.
 public protocol VirtioTransport: AnyObject, Sendable {
   /// A name for logs and statistics.
@@ -17,6 +17,10 @@ public protocol VirtioTransport: AnyObject, Sendable {
 
   /// Who switches queue pairs on and off, and with that whether MQ needs a control virtqueue.
   var pairSwitching: FeatureSet.PairSwitching { get }
+
+  /// Features without which the device cannot be reached this way, as ACCESS_PLATFORM where addresses are translated: a device that
+  /// does not offer them is refused, and the driver accepts them.
+  var requiredFeatures: FeatureSet { get }
 
   /// How long the first frames of a queue pair other than the first may stay with the device before the pair counts as
   /// not served; nil where the device's number of pairs can be believed.
@@ -53,6 +57,11 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// - Throws: what the device or the way to it answers.
   func maximumQueueSize() async throws(NetworkDeviceError) -> Int?
 
+  /// The most virtqueues that can be attached, which bounds the queue pairs; nil where the configuration has the last word.
+  ///
+  /// - Throws: what the device or the way to it answers.
+  func maximumQueues() async throws(NetworkDeviceError) -> Int?
+
   /// The device's configuration, read as `NetConfig.read` does.
   ///
   /// - Throws: what the device or the way to it answers.
@@ -73,29 +82,33 @@ public protocol VirtioTransport: AnyObject, Sendable {
   /// - Throws: what the device or the way to it answers.
   func status() async throws(NetworkDeviceError) -> DeviceStatus
 
-  /// Shows a pool's memory to the device.
-  ///
-  /// - Returns: the address that the device knows the pool's first byte by.
-  /// - Throws: `invalidConfiguration` when the device cannot see this pool.
-  func share(_ pool: PacketPool) async throws(NetworkDeviceError) -> UInt64
-
-  /// Makes memory for the rings of all pairs that the device can see, zeroed; it lives as long as the device may use it.
+  /// Makes memory for rings that the device can be shown, zeroed. It lives as long as its owner.
   ///
   /// - Throws: `outOfMemory`.
-  func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> SharedRingMemory
+  func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> VirtioMemory
 
-  /// Hands a pair's rings to the device. On the pair's loop.
+  /// Shows memory to the device, a pool's or that of rings, and keeps it mapped as long as the device may use it. The first
+  /// is the pool's, in every life of the device, and has the same address each time.
+  ///
+  /// - Returns: the address that the device knows the first byte by.
+  /// - Throws: `invalidConfiguration` or `outOfMemory` when the device cannot see it.
+  func share(_ memory: VirtioMemory) async throws(NetworkDeviceError) -> UInt64
+
+  /// Hands a virtqueue to the device. On the queue's loop; the two queues of a pair have the same, and the one that receives is
+  /// attached first.
   ///
   /// - Parameters:
-  ///   - pair: where the rings lie, and what was agreed on.
-  ///   - loop: the pair's loop.
-  ///   - onInterrupt: called on the loop whenever the device interrupts for one of the pair's rings.
-  ///   - onFailure: called on the loop when the device is gone or needs a reset.
+  ///   - queue: where the ring lies, and what was agreed on.
+  ///   - loop: the queue's loop.
+  ///   - onInterrupt: called on the loop whenever the device interrupts for this queue. Where both queues of a pair share an
+  ///     interrupt, one of the two is called.
+  ///   - onFailure: called on the loop when the device is gone or needs a reset; where that is known of a pair alone, for one of
+  ///     the two.
   /// - Throws: what the device answers.
-  func attachPair(
-    _ pair: VirtioPairPlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
+  func attachQueue(
+    _ queue: VirtioQueuePlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void
-  ) throws(NetworkDeviceError) -> any VirtioDoorbells
+  ) throws(NetworkDeviceError) -> any VirtioDoorbell
 
   /// Resets the device and returns when it touches no memory any more.
   ///
@@ -110,6 +123,12 @@ public protocol VirtioTransport: AnyObject, Sendable {
 }
 
 extension VirtioTransport {
+  /// None.
+  public var requiredFeatures: FeatureSet { [] }
+  /// The configuration has the last word.
+  public func maximumQueues() async throws(NetworkDeviceError) -> Int? { nil }
+  /// Memory of this process, for a device that is here too.
+  public func makeRingMemory(bytes: Int) throws(NetworkDeviceError) -> VirtioMemory { RingBlock(bytes: bytes).memory }
   /// The device's number of pairs can be believed.
   public var serviceTimeout: Duration? { nil }
   /// A lost device stays lost.

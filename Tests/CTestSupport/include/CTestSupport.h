@@ -73,6 +73,8 @@ enum test_call {
   test_call_newfstatat,
   test_call_timerfd_settime,
   test_call_renameat2,
+  test_call_setns,
+  test_call_sched_setaffinity,
   // MADV_POPULATE_WRITE of whole huge pages, and no other madvise.
   test_call_populate_huge,
 };
@@ -80,6 +82,9 @@ enum test_call {
 // Runs `body` on a thread of its own on which a filter of system calls (seccomp) refuses one with an error number, as a
 // sandbox does. Returns 0, or -errno when the filter cannot be had.
 int test_on_thread_refusing(enum test_call call, int error, void (*body)(void *), void *context);
+
+// Has the same done to the calling thread, and to those that it starts, from here on: there is no way back. Returns 0 or -errno.
+int test_refuse_here(enum test_call call, int error);
 
 // Has a thread hold the kernel's lock of all changes to links (rtnl) for so many milliseconds; it holds it when this returns.
 // Whoever asks the kernel about a link waits meanwhile, on the whole machine. Returns 0, or -errno when it cannot be had
@@ -105,5 +110,20 @@ void test_end_process(int process);
 // by a function like netdev_unix_peer_process. Then the first one is killed. Returns 0 when the other one has seen its exit; or
 // the step at which something else happened.
 int test_watch_from_namespace(const char *path, int (*peer_process)(int descriptor, int32_t *process));
+
+// What one of the C library's functions that open descriptors has opened.
+struct test_opened {
+  int descriptors[2];
+  int count;
+  // Around one descriptor.
+  void *file;
+  void *folder;
+  bool is_process;
+};
+
+// Those functions, one after the other from 0 on: a name, NULL behind the last one; opens, returns 0 or -errno; closes.
+const char *test_opening_name(size_t index);
+int test_opening_open(size_t index, struct test_opened *opened);
+void test_opening_close(struct test_opened *opened);
 
 #endif

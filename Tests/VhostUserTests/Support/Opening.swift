@@ -18,6 +18,33 @@ func ringMappings() -> Int {
 
 func fileExists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: path) }
 
+/// The rings that a device has, as its URL says.
+enum Rings: String, CaseIterable, Sendable, CustomTestStringConvertible {
+  case split = "", packed = "&packed=1", packedInOrder = "&packed=1&in_order=1"
+
+  var testDescription: String { self == .split ? "split" : rawValue }
+
+  /// RING_PACKED and IN_ORDER.
+  var features: UInt64 {
+    switch self {
+    case .split: 0
+    case .packed: 1 << 34
+    case .packedInOrder: 1 << 34 | 1 << 35
+    }
+  }
+
+  /// Where both sides of a ring begin, as SET_VRING_BASE says it.
+  var base: UInt32 { self == .split ? 0 : 0x8000_8000 }
+}
+
+extension ScriptedBackend.Offer {
+  /// The same, and what these rings need.
+  init(_ rings: Rings) {
+    self.init()
+    features |= rings.features
+  }
+}
+
 /// How to open a device on a back-end, quickly where it lies.
 struct Opening {
   /// There for as long as this is.
@@ -35,6 +62,12 @@ struct Opening {
     configuration.resetTimeout = .milliseconds(50)
     configuration.queueSize = 16
     configuration.pool = pool
+  }
+
+  /// Asks for these rings.
+  mutating func use(_ rings: Rings) {
+    driver.packedRings = rings != .split
+    driver.inOrder = rings == .packedInOrder
   }
 
   func open() async throws -> NetworkDevice {

@@ -58,6 +58,8 @@ final class ScriptedBackend: Sendable {
     /// It blocks each doorbell as soon as it gets it.
     var isBlocking = false
     var blocked: [(descriptor: CInt, blocker: DoorbellBlocker)] = []
+    /// The memory that it is shown, if it keeps that; its own descriptors.
+    var memory: [MemoryRegion]?
     /// Copies of the eventfds and of the channel of this connection, as long as they are wanted.
     var shared: [(code: FrontendCode, descriptor: CInt)] = []
   }
@@ -89,6 +91,7 @@ final class ScriptedBackend: Sendable {
       blocker.end()
       close(descriptor)
     }
+    for region in memory { close(region.descriptor) }
     if !isClient {
       shutdown(listener, CInt(SHUT_RDWR))
       unsafe unlink(path)
@@ -119,6 +122,12 @@ extension ScriptedBackend {
   func breach(_ breach: Breach?) { state.withLock { $0.breach = breach } }
   /// From now on it blocks every doorbell that it gets, until it ends.
   func blockDoorbells() { state.withLock { $0.isBlocking = true } }
+
+  /// From now on it keeps the memory that it is shown, until it ends.
+  func keepMemory() { state.withLock { $0.memory = [] } }
+
+  /// What it has kept of that.
+  var memory: [MemoryRegion] { state.withLock { $0.memory } ?? [] }
 
   /// From now on every reply comes one byte at a time.
   func dribble() { state.withLock { $0.isDribbling = true } }
@@ -289,6 +298,13 @@ extension ScriptedBackend {
         guard state.breach?.fault == .flagsThenAnswer else { return }
         for descriptor in message.descriptors { state.shared.append((message.code, dup(descriptor))) }
       }
+    }
+    if case .setMemTable(let regions) = message {
+      let isKept = state.withLock { state in
+        state.memory? += regions
+        return state.memory != nil
+      }
+      if isKept { return }
     }
     if case .setBackendReqFD(let channel) = message { return state.withLock { $0.channel = channel } }
     if case .setVringErr(let vring) = message, let descriptor = vring.descriptor {

@@ -91,7 +91,8 @@ extension TapBackendTests {
         close(stranger)
         expectNoWait {
           for _ in 0..<3 { wire.send(frame(100)) }
-          #expect(rig.hand.wait { rig.engine.statistics.drops[.received, .malformedFrame] == 3 })
+          // Frames of the kernel's own may come between them.
+          #expect(rig.hand.wait { rig.engine.statistics.drops[.received, .malformedFrame] >= 3 })
           #expect(log.loss == nil)
         }
         #expect(rig.hand.wait { log.loss?.code == .inUse })

@@ -195,24 +195,62 @@ extension TapBackendTests {
       }
     }
 
-    @Test func `an interface that is moved to another namespace is not lost, and is still watched`() throws {
+    @Test func `an interface that is moved to another namespace is not lost, and is still watched`() async throws {
+      let there = NamespaceThread()
+      let path = try await there.path
       try NetworkNamespace.run {
         let log = EventLog()
         let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
-        #expect(
-          shell(
-            "unshare -n sh -c 'echo $$ > /tmp/netdev-moved; exec sleep 30' & while ! [ -s /tmp/netdev-moved ]; do sleep 0.01; done; ip link set tap0 netns $(cat /tmp/netdev-moved)"
-          ) == 0)
+        #expect(shell("ip link set tap0 netns \(path)") == 0)
         // Moving sets it down.
         #expect(rig.hand.wait { !rig.device.isLinkUp })
-        #expect(shell("nsenter -t $(cat /tmp/netdev-moved) -n ip link set tap0 up") == 0)
+        #expect(shell("nsenter --net=\(path) ip link set tap0 up") == 0)
         #expect(rig.hand.wait { rig.device.isLinkUp })
         #expect(log.loss == nil)
-        #expect(
-          shell(
-            "nsenter -t $(cat /tmp/netdev-moved) -n ip link del tap0; kill $(cat /tmp/netdev-moved); rm /tmp/netdev-moved"
-          ) == 0)
+        #expect(shell("nsenter --net=\(path) ip link del tap0") == 0)
         #expect(rig.hand.wait { log.loss?.code == .lost })
+      }
+    }
+
+    /// Moves `tap0` there, and gives its number and its name to another interface here, of an MTU of its own.
+    private static func replace(movedTo path: String) throws {
+      let number = try #require(LinkSocket()?.look("tap0")).index
+      #expect(shell("ip link set tap0 netns \(path)") == 0)
+      #expect(shell("ip link add tap0 index \(number) mtu 4000 type veth peer name other && ip link set tap0 up") == 0)
+    }
+
+    @Test func `a link that has the interface's old number and its name is not taken for it`() async throws {
+      let there = NamespaceThread()
+      let path = try await there.path
+      try NetworkNamespace.run {
+        let log = EventLog()
+        let backend = try TapBackend("tap0")
+        try Self.replace(movedTo: path)
+        let rig = try Rig(backend: backend, configuration: log.configuration())
+        #expect(rig.hand.wait { !log.events.isEmpty })
+        #expect(shell("nsenter --net=\(path) ip link set tap0 mtu 3000") == 0)
+        #expect(rig.hand.wait { log.events.contains(.mtuChanged(to: 3000)) })
+        #expect(log.events == [.link(isUp: false), .mtuChanged(to: 3000)])
+      }
+    }
+
+    @Test func `where nobody may look for the interface, a link of its name is not taken for it`() async throws {
+      let there = NamespaceThread()
+      let path = try await there.path
+      try NetworkNamespace.run {
+        let log = EventLog()
+        let backend = try TapBackend("tap0")
+        try Self.replace(movedTo: path)
+        let result = onThreadRefusing(test_call_setns, EPERM) {
+          do {
+            let rig = try Rig(backend: backend, configuration: log.configuration())
+            #expect(rig.hand.wait(within: .seconds(30)) { !log.events.isEmpty })
+          } catch {
+            Issue.record("\(error)")
+          }
+        }
+        #expect(result == 0)
+        #expect(log.events == [.unwatched])
       }
     }
   }

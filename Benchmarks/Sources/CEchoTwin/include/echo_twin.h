@@ -16,9 +16,6 @@
 #define ECHO_DESCRIPTOR_ADDRESS 0x0a090002u // 10.9.0.2
 #define ECHO_PORT 7
 
-// Takes the calling thread, and those it makes from now on, to a network namespace of their own. Returns 0 or -errno.
-int echo_new_network(void);
-
 // A TAP interface with a virtio-net header of 12 bytes in front of each frame and no offloads, as the framework opens it.
 // Returns the non-blocking descriptor, or -errno. The interface goes when it is closed.
 int echo_open_tap(const char *interface);
@@ -26,9 +23,6 @@ int echo_open_tap(const char *interface);
 // Gives the interface its address, sets it up without IPv6, and names the neighbour at its descriptor, so that nothing but
 // the client's datagrams is on the wire. Returns 0 or -errno.
 int echo_configure(const char *interface);
-
-// The CPUs that this thread may run on, up to `capacity`. Returns how many there are, or -errno.
-int echo_allowed_cpus(int *cpus, int capacity);
 
 enum echo_kind { ECHO_LOOP, ECHO_SOCKETS };
 

@@ -12,12 +12,6 @@
 
 #define STORE_PORT 7000
 
-// Takes the calling thread, and those it makes from now on, to a network namespace of their own. Returns 0 or -errno.
-int store_new_network(void);
-
-// The CPUs that this thread may run on, up to `capacity`. Returns how many there are, or -errno.
-int store_allowed_cpus(int *cpus, int capacity);
-
 // Writes the answer to a request, and returns its length.
 typedef size_t (*store_answer)(void *context, const void *request, size_t length, void *answer, size_t room);
 

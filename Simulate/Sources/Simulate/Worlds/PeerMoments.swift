@@ -71,6 +71,7 @@ private func cancelBeforeOthers(_ world: SimulatedWorld, _ plan: Plan) async thr
   let wide = Task.detached {
     do {
       try await queue.run { queue in
+        try await waitForBuffers(of: queue)
         var burst = try queue.makeBurst(count: 8, length: 64)
         var number = 0
         burst.forEach { bytes in

@@ -86,6 +86,7 @@ private func promiseRoom(_ world: SimulatedWorld, _ plan: Plan) async throws {
         await plan.pause(world)
         let count = flow == 0 ? 1 : 1 + world.choose(below: 6)
         try await queue.run { queue in
+          try await waitForBuffers(of: queue)
           var burst = try queue.makeBurst(count: count, length: 60)
           burst.forEach { bytes in Frame(flow: flow, number: 7 * (number % 1000)).write(to: &bytes) }
           try await queue.send(burst)

@@ -70,20 +70,15 @@ private func tryPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
   await reader.value
 }
 
-/// Senders with one lock of their own around the calls that do not wait, on the loop and elsewhere: nobody comes between there who
-/// wants it, too.
+/// Senders and a reader with one lock of their own around the calls that do not wait, on the loop and elsewhere: nobody comes between
+/// there who wants it, too.
 private func tryUnderLock(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let device = try await open(world)
   let queue = device.queues[0]
   let ledger = Ledger(world)
   let senders = 4
   let book = Book(senders)
-  let reader = Task.detached {
-    for await packet in queue.packets {
-      ledger.note(Frame(packet))
-      await plan.pause(world)
-    }
-  }
+  let reader = Task.detached { await readUnderLock(book, queue, ledger, world, plan) }
   let tasks = (0..<senders).map { flow in
     world.task("a sender with a lock") {
       if flow.isMultiple(of: 2) {
@@ -105,6 +100,23 @@ private func tryUnderLock(_ world: SimulatedWorld, _ plan: Plan) async throws {
   for flow in 0..<senders { ledger.expectAll(plan.size, of: flow) }
   try await device.close()
   await reader.value
+}
+
+/// Takes what is at hand, in bursts and one by one, and waits without the lock when there is nothing.
+private func readUnderLock(
+  _ book: Book, _ queue: NetworkQueue, _ ledger: Ledger, _ world: SimulatedWorld, _ plan: Plan
+) async {
+  await queue.run { queue in
+    var packets = queue.packets.makeAsyncIterator()
+    while let packet = await packets.next() {
+      ledger.note(Frame(packet))
+      book.sent.withLock { _ in
+        if world.chance(oneIn: 2) { queue.receiveBurstIfAny()?.forEachFrame { ledger.note(Frame($0)) } }
+        while let packet = packets.takePacket() { ledger.note(Frame(packet)) }
+      }
+      await plan.pause(world)
+    }
+  }
 }
 
 /// Tries the next frame of a flow; false when there is none left.

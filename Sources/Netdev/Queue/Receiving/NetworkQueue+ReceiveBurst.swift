@@ -12,6 +12,8 @@ extension NetworkQueue {
 
   /// Takes a burst of frames that are at hand; nil when there are none, at once.
   public func receiveBurstIfAny() -> sending PacketBurst? {
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     turn.takeFromOutside()
     return takeReadyBurst()
   }

@@ -130,6 +130,8 @@ private actor BroadcastSource: LoopActor {
   private let limit: Int
   private var isFetching = false
   private var isOver = false
+  /// The turn in which packets came last.
+  private var fetchedIn: UInt64 = 0
   private let gate = Gate()
 
   init(_ queue: NetworkQueue, _ consumers: [UnseenPackets], limit: Int) {
@@ -141,10 +143,19 @@ private actor BroadcastSource: LoopActor {
 
   /// The next one for one of them; nil at the end and when the task is cancelled.
   func next(for consumer: UnseenPackets) async -> Packet? {
+    var hasLetTurnEnd = consumers.count == 1
     while true {
       if let packet = consumer.take() { return packet }
       if isOver || Task.isCancelled { return nil }
-      if isFetching { await waitForOthers() } else { await fetch() }
+      if isFetching {
+        await waitForOthers()
+      } else if fetchedIn == loop.turn, !hasLetTurnEnd {
+        // Who waited for the last ones has them before more are fetched.
+        hasLetTurnEnd = true
+        await queue.letTurnEnd()
+      } else {
+        await fetch()
+      }
     }
   }
 
@@ -162,6 +173,7 @@ private actor BroadcastSource: LoopActor {
       next = fetched.count < limit ? packets.takePacket() : nil
     }
     if !fetched.isEmpty { for consumer in consumers { consumer.add(fetched, keeping: limit) } }
+    fetchedIn = loop.turn
     gate.openAll()
   }
 

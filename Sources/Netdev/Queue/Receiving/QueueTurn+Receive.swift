@@ -1,4 +1,3 @@
-internal import CNetdevSystem
 internal import LibeventConcurrency
 
 /// Reception: frames are taken from the driver when somebody wants them, so a slow consumer leaves them on the ring and
@@ -55,14 +54,8 @@ extension QueueTurn {
 
   /// Looks for released buffers before a task suspends for them: publishes and rings, lets devices of this loop take their
   /// turn, and takes what has been released. Within the turn's budget.
-  ///
-  /// Whoever does not wait calls it, too, and may do so under a lock of his own.
   func pumpReleases() {
     guard isOpen, !turnIsSpent else { return }
-    #if Testing
-    netdev_fault_forbid_places(true)
-    defer { netdev_fault_forbid_places(false) }
-    #endif
     takeReleased()
     flush()
     refill()

@@ -109,7 +109,7 @@ extension NetworkQueue {
     do throws(NetworkDeviceError) {
       try await accept(consume packet, in: batch, limit: limit, for: "forward")
     } catch {
-      turn.statistics.packetsFailed &+= 1
+      turn.noteUnsent()
       if error.code != .frameTooLong { throw error }
     }
   }

@@ -22,6 +22,8 @@ extension NetworkQueue {
   ///   some are when frames in flight have been released (`releases` tells). `closed` or the cause when the queue has ended.
   public func makeBurst(count: Int, length: Int) throws(NetworkDeviceError) -> PacketBurst {
     if let end = turn.end { throw end }
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     guard length >= 0, length <= FrameLimit(untagged: maximumFrameLength).longest else {
       throw .tooLong(length, maximumFrameLength, "makeBurst")
     }

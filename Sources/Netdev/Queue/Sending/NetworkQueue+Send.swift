@@ -190,7 +190,7 @@ extension NetworkQueue {
   ) async throws(NetworkDeviceError) {
     if Task.isCancelled { throw .cancelled(operation) }
     if batch.flights >= limit { await waitForFlights(batch, atMost: limit - 1) }
-    if let failure = batch.failure { throw failure.met(by: operation) }
+    if let failure = batch.failure { throw failure.told(by: operation).met(by: operation) }
   }
 
   /// Waits for what is in flight; then the batch is over.

@@ -33,6 +33,7 @@ extension NetworkQueue {
       return
     }
     guard let refused = submitFromOutside(consume packet) else { return }
+    try expectOpen()
     do throws(NetworkDeviceError) { try await submitSlowly(consume refused) } catch {
       throw error.broughtBack
     }
@@ -41,6 +42,11 @@ extension NetworkQueue {
   /// Elsewhere than on the loop: leaves the packet for the loop to take; returns it when it must go the long way.
   @usableFromInline nonisolated func submitFromOutside(_ packet: consuming Packet) -> Packet? {
     isHere ? packet : mailbox.offer(consume packet)
+  }
+
+  /// Elsewhere than on the loop: whoever comes to a queue that has ended is told at once, and needs no loop for that.
+  @usableFromInline nonisolated func expectOpen() throws(NetworkDeviceError) {
+    if !isHere, let end = mailbox.end { throw end.met(by: "submit") }
   }
 
   /// On the loop: the packet can be taken as it is, now, and lies in one buffer.
@@ -77,7 +83,8 @@ extension NetworkQueue {
   /// `submit(_:)` for a packet.
   ///
   /// - Throws: as `submit(_:)` for a packet; frames not yet published are then dropped. A frame that is too long for this
-  ///   device does not keep the others from being submitted: it throws when they are.
+  ///   device does not keep the others from being submitted: it throws when they are. One of `makeBurst` that lacks the VLAN tags
+  ///   which its length takes is found out later, and counts among `packetsFailed`.
   @inlinable
   nonisolated(nonsending)
     public func submit(_ burst: consuming PacketBurst) async throws(NetworkDeviceError)
@@ -85,6 +92,7 @@ extension NetworkQueue {
     if isHere, hasRoom(for: burst.count), takesAsItLies(burst) {
       publish(burst)
     } else {
+      try expectOpen()
       do throws(NetworkDeviceError) { try await submitSlowly(burst) } catch { throw error.broughtBack }
     }
   }
@@ -101,6 +109,8 @@ extension NetworkQueue {
 
   /// On the loop, with room for all, which lie in this queue's pool: publishes in one call.
   @usableFromInline nonisolated func publish(_ burst: consuming PacketBurst) {
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     guard unsafe burst.queue === self else { return publishOfAnother(burst) }
     let block = unsafe burst.takeBlock()
     unsafe frames.pointee.withTurn { unsafe $0.publishBurst(block) }

@@ -81,6 +81,8 @@ extension NetworkQueue {
 
 extension NetworkQueue {
   @usableFromInline @inline(never) nonisolated func trySubmitSlowly(_ packet: consuming Packet) -> TriedPacket {
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     do throws(NetworkDeviceError) {
       guard let refused = try tryPacket(consume packet) else { return .taken }
       return .refused(refused)
@@ -117,6 +119,8 @@ extension NetworkQueue {
     _ burst: consuming PacketBurst
   ) throws(NetworkDeviceError) -> PacketBurst? {
     guard isHere else { return try tryFromOutside(consume burst) }
+    CallAtOnce.begin()
+    defer { CallAtOnce.end() }
     let turn = try openTurn("trySubmit")
     turn.takeSubmissions()
     let count = burst.count
@@ -205,7 +209,7 @@ extension PacketBurst {
     var (room, taken) = (room, 0)
     while room > 0, let packet = takeFirst(&taken) {
       guard queue.canSend(packet) else {
-        turn.statistics.packetsFailed &+= 1
+        turn.noteUnsent()
         continue
       }
       guard turn.bufferLine.isEmpty, let first = unsafe turn.takeChain(for: packet.count) else {

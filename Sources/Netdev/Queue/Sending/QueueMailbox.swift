@@ -51,6 +51,17 @@ final class QueueMailbox: Sendable {
   /// From any thread: leaves a packet, or returns it when it must go the long way: a copy then, where it lay elsewhere.
   func offer(_ packet: consuming Packet) -> Packet? {
     guard packet.count <= maximumFrame else { return consume packet }
+    return left(consume packet, returnsCopy: true)
+  }
+
+  /// From any thread: leaves a packet of a length that the device takes, or returns it, itself, when there is no room for it.
+  func tryOffer(_ packet: consuming Packet) -> Packet? {
+    guard room > 0 else { return consume packet }
+    return left(consume packet, returnsCopy: false)
+  }
+
+  /// Leaves a packet, or returns it: as the copy that was made of it on the way, or itself.
+  @inline(__always) private func left(_ packet: consuming Packet, returnsCopy: Bool) -> Packet? {
     // Moved, also where nothing is optimised: the loop may take it before this returns, and must find it unshared.
     var offered: Packet?
     guard unsafe !pool.owns(packet.record) else {
@@ -61,22 +72,7 @@ final class QueueMailbox: Sendable {
     offered = pool.adopt(packet)
     guard offered != nil else { return consume packet }
     leave(&offered, isCopy: true)
-    return offered
-  }
-
-  /// From any thread: leaves a packet of a length that the device takes, or returns it, itself, when there is no room for it.
-  func tryOffer(_ packet: consuming Packet) -> Packet? {
-    guard room > 0 else { return consume packet }
-    var offered: Packet?
-    guard unsafe !pool.owns(packet.record) else {
-      offered = consume packet
-      leave(&offered, isCopy: false)
-      return offered
-    }
-    offered = pool.adopt(packet)
-    guard offered != nil else { return consume packet }
-    leave(&offered, isCopy: true)
-    return offered == nil ? nil : consume packet
+    return returnsCopy || offered == nil ? offered : consume packet
   }
 
   /// Takes what is offered, if there is room for it.

@@ -34,6 +34,8 @@ extension QueueTurn {
       room -= 1
       // Its place is taken from the room, not from the credits.
       lend(1)
+      // It is counted with those that have been left in the mailbox.
+      noteEntered(-1)
       unsafe QueueFrames.accept(consume packet, to: frames)
     }
     return room
@@ -70,11 +72,11 @@ extension QueueTurn {
   /// The queue has ended: what has not been published fails.
   func failSubmissions(_ cause: NetworkDeviceError) {
     mailbox.end(cause)
-    statistics.packetsFailed &+= UInt64(backlog.count)
+    noteFailed(backlog.count)
     backlog = []
     takeReturned()
     let (packets, copied) = mailbox.takeAll()
     statistics.copiedToSend &+= copied
-    statistics.packetsFailed &+= UInt64(packets.count)
+    noteFailed(packets.count)
   }
 }

@@ -42,6 +42,7 @@ extension QueueTurn {
   func publishBurst(_ block: UnsafeMutablePointer<BurstBlock>) {
     flush()
     let count = unsafe block.pointee.count
+    noteEntered(count)
     let pending = unsafe frames.pointee.pending
     var published = 0
     if unsafe pending.pointee.count == 0, count > 0 {

@@ -72,7 +72,7 @@ extension QueueTurn {
   /// Frames that failed, on the loop and elsewhere.
   private var failed: UInt64 { statistics.packetsFailed &+ mailbox.refusals.failed }
 
-  /// At the end of a turn in which nothing was released: tells whoever waits for releases that frames have failed.
+  /// At the end of a turn: tells whoever still waits for releases that frames have failed.
   func tellOfFailures() {
     let failed = failed
     guard failed != failuresTold else { return }

@@ -110,12 +110,12 @@ public final class TapBackend: NetworkBackend {
     guard let queue else { throw BackendError(.closed, operation, advice: "open the device again") }
     let watched =
       request.pair == 0
-      ? TapPort.Watched(queues: maximumPairs, link: link, reports: request.loopReports(LinkWatch.loopName)) : nil
+      ? ServedTapQueue.Watched(queues: maximumPairs, link: link, reports: request.loopReports(LinkWatch.loopName)) : nil
     let mtu = Int(mtu ?? 1500)
+    let served = ServedTapQueue(queue, number: request.pair, mtu: mtu, watching: watched)
     switch kind {
-    case .tap: return TapPort(queue: queue, number: request.pair, mtu: mtu, watching: watched, observer: observer)
-    case .tun:
-      return TunPort(queue: queue, number: request.pair, mtu: mtu, station: request.macAddress, watching: watched)
+    case .tap: return TapPort(served, number: request.pair, mtu: mtu, observer: observer)
+    case .tun: return TunPort(served, mtu: mtu, station: request.macAddress)
     }
   }
 

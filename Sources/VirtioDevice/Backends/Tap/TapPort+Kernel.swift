@@ -45,7 +45,7 @@ extension TapPort {
       unsafe vector[places] = iovec(iov_base: segment.base + skipped, iov_len: segment.length - skipped)
       places += 1
     }
-    return unsafe -netdev_tap_write(queue.descriptor, vector, CInt(places))
+    return unsafe -netdev_tap_write(served.queue.descriptor, vector, CInt(places))
   }
 
   /// Lays out the private header, the buffers in hand behind their own header, and the byte that tells a frame too long.

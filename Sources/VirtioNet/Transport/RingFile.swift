@@ -1,15 +1,15 @@
 internal import CNetdevSystem
-internal import Netdev
+package import Netdev
 
 /// A memfd for rings, zeroed, mapped and sealed against shrinking: a back-end maps it, and no truncation can hurt either side.
-@safe final class RingFile: Sendable {
+@safe package final class RingFile: Sendable {
   // Proof: an address; what lies there is used by the ring's two sides under the ring's rules.
-  nonisolated(unsafe) let pointer: UnsafeMutableRawPointer
-  let descriptor: CInt
-  let length: Int
+  nonisolated(unsafe) package let pointer: UnsafeMutableRawPointer
+  package let descriptor: CInt
+  package let length: Int
 
   /// - Throws: `outOfMemory`.
-  init(bytes: Int) throws(NetworkDeviceError) {
+  package init(bytes: Int) throws(NetworkDeviceError) {
     length = (max(bytes, 1) + 4095) & ~4095
     descriptor = unsafe netdev_memfd_create("netdev-rings", length, false)
     guard descriptor >= 0, let mapped = unsafe netdev_map_shared(descriptor, length) else {
@@ -23,5 +23,10 @@ internal import Netdev
     // A back-end that still uses it has a mapping of its own.
     unsafe netdev_unmap(pointer, length)
     netdev_close(descriptor)
+  }
+
+  /// As it is shared with a device.
+  package var memory: VirtioMemory {
+    unsafe VirtioMemory(pointer: pointer, length: length, descriptor: descriptor, owner: self)
   }
 }

@@ -1,1 +1,0 @@
-../../../Examples/KeyValueStore/Store.swift

@@ -1,0 +1,1 @@
+../../../Sources/Virtio/Split/SplitDriverRing+Draining.swift
