@@ -77,7 +77,9 @@ private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until eve
         if events.all.isEmpty {
           try await queue.run { queue in
             var burst = try queue.makeBurst(count: 2, length: 1515)
-            burst.forEach { frame in for place in 0..<frame.byteCount { frame[place] = 0 } }
+            burst.forEach { frame in
+              for place in 0..<frame.byteCount { frame.storeBytes(of: 0, toByteOffset: place, as: UInt8.self) }
+            }
             try await queue.submit(burst)
           }
         }
