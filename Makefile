@@ -62,6 +62,11 @@ bench: deps
 bench-dpdk: deps test-deps
 	Benchmarks/dpdk.sh $(ARGUMENTS)
 
+# Two queues on two CPUs beside one, and which words both write.
+.PHONY: bench-scaling
+bench-scaling: deps
+	Benchmarks/scaling.sh $(ARGUMENTS)
+
 # The example KeyValueStore beside the same store on kernel sockets.
 .PHONY: bench-store
 bench-store: deps test-deps

@@ -105,6 +105,12 @@ let package = Package(
       ],
       swiftSettings: rules),
 
+    // Two queues beside one: `scaling.sh` runs it, and looks at what both write.
+    .executableTarget(
+      name: "TimeScaling",
+      dependencies: ["BenchmarkSupport", .product(name: "NetdevDevices", package: "swift-netdev")],
+      swiftSettings: rules),
+
     // The tool looks for its targets in a folder of this name.
     .executableTarget(
       name: "TimeQueue",

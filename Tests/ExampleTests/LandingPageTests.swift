@@ -12,12 +12,12 @@ import VirtioNet
 @Suite(.timeLimit(.minutes(1))) struct LandingPageTests {
   private static let root = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../..")
 
-  /// The modules that a package can depend on; what tests share with the benchmarks lies with the tests.
+  /// The modules that a package can depend on; what tests and examples share with the benchmarks lies with them.
   private static let modules: [String] = {
     let manifest = try? String(contentsOf: root.appending(path: "Package.swift"), encoding: .utf8)
     return (manifest ?? "").components(separatedBy: ".library(name: \"").dropFirst()
       .compactMap { $0.components(separatedBy: "\"").first }
-      .filter { !FileManager.default.fileExists(atPath: root.appending(path: "Tests/\($0)").path) }
+      .filter { FileManager.default.fileExists(atPath: root.appending(path: "Sources/\($0)").path) }
   }()
 
   private static func page(_ module: String) throws -> String {

@@ -215,7 +215,7 @@ import Virtio
     }
   }
 
-  @Test("Rule 11 of both sides: an event in off_wrap is hit when it is passed: sizes 1 to 8, all offsets, wraps and advances")
+  @Test("Rule 11, both sides: an event in off_wrap is hit when passed: sizes 1 to 8, all offsets, wraps and advances")
   func offWrap() throws {
     for size in 1...8 {
       for start in 0..<size {

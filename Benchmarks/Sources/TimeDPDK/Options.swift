@@ -35,7 +35,7 @@ struct Options: Sendable {
 
   init(_ arguments: [String]) throws {
     pages = Self.freeHugePages >= Self.neededHugePages ? .huge : .small
-    let cpus = Self.allowedCPUs
+    let cpus = allowedCPUs
     guard cpus.count >= 2 else {
       throw Stop("two CPUs are needed, one a side; this process may use \(cpus.count)", status: EX_UNAVAILABLE)
     }
@@ -86,7 +86,7 @@ struct Options: Sendable {
     case "--sizes": sizes = try list { Int($0) }.filter { (64...1514).contains($0) }
     case "--cpus":
       let pair = try list { Int($0) }
-      guard pair.count == 2, pair[0] != pair[1], pair.allSatisfy({ Self.allowedCPUs.contains($0) }) else {
+      guard pair.count == 2, pair[0] != pair[1], pair.allSatisfy({ allowedCPUs.contains($0) }) else {
         throw Self.usage(name)
       }
       (deviceCPU, driverCPU) = (pair[0], pair[1])
@@ -117,23 +117,4 @@ struct Options: Sendable {
     let line = lines.first { $0.hasPrefix("HugePages_Free:") }
     return line?.split(separator: " ").last.flatMap { Int($0) } ?? 0
   }
-
-  /// From a list such as "0-3,8".
-  private static var allowedCPUs: [Int] {
-    let lines = textOfFile("/proc/self/status").split(separator: "\n")
-    let list = lines.first { $0.hasPrefix("Cpus_allowed_list:") }?.split(whereSeparator: \.isWhitespace).last ?? ""
-    return list.split(separator: ",").flatMap { range -> ClosedRange<Int> in
-      let ends = range.split(separator: "-").compactMap { Int($0) }
-      return (ends.first ?? 0)...(ends.last ?? 0)
-    }
-  }
-}
-
-/// The text of a small file; empty when it cannot be read, as when its process has ended.
-func textOfFile(_ path: String) -> String {
-  guard let file = fopen(path, "r") else { return "" }
-  defer { fclose(file) }
-  var bytes = [UInt8](repeating: 0, count: 65_536)
-  let count = fread(&bytes, 1, bytes.count, file)
-  return String(decoding: bytes[..<count], as: UTF8.self)
 }

@@ -1,3 +1,4 @@
+import BenchmarkSupport
 import Glibc
 
 /// How much of the time the busiest thread of a process waited for a CPU: what somebody else had of it.
