@@ -16,6 +16,16 @@ static inline uintptr_t netdev_current_loop_identity(void) { return (uintptr_t)n
 
 static inline void netdev_set_current_loop(void *loop) { netdev_thread_loop = loop; }
 
+// Of Swift's runtime: exported, and what `Task.isCancelled` calls, which counts references besides.
+void *swift_task_getCurrent(void) __attribute__((swiftcall));
+bool swift_task_isCancelled(void *task) __attribute__((swiftcall));
+
+// True when the task that is running has been cancelled; false outside of tasks.
+static inline bool netdev_current_task_is_cancelled(void) {
+  void *task = swift_task_getCurrent();
+  return task != 0 && swift_task_isCancelled(task);
+}
+
 // Nothing, but Swift's optimizer cannot know that.
 static inline void netdev_opaque(void) {}
 
