@@ -18,7 +18,7 @@ test: deps test-deps
 # other objects.
 test-traits: deps
 	swift test --disable-xctest --traits Examples,ServiceLifecycle,Metrics,Testing --scratch-path .build-traits \
-	  --filter '^((NetdevServiceTests|NetdevMetricsTests)[.]|SimulationTests[.](DisturbanceTests|LockedCallTests)/)'
+	  --filter '^((NetdevServiceTests|NetdevMetricsTests)[.]|SimulationTests[.](AccountTests|DisturbanceTests|LockedCallTests)/)'
 
 # The getting-started page, word for word, as a package of its own.
 test-newcomer: deps

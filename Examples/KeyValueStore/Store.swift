@@ -1,7 +1,7 @@
 import PacketFormats
 
 /// Keys and their values, asked for in words, a datagram each: `set color blue`, `get color`, `delete color`.
-struct Store {
+public struct Store {
   /// Bytes of a key and its value together, at most.
   static let limit = 1024
   /// Keys at most: strangers may set them.
@@ -10,8 +10,11 @@ struct Store {
   private var values: [[UInt8]: [UInt8]] = [:]
   var count: Int { values.count }
 
+  /// Without any.
+  public init() {}
+
   /// What to answer to a request.
-  mutating func answer(_ request: RawSpan) -> [UInt8] {
+  public mutating func answer(_ request: RawSpan) -> [UInt8] {
     guard request.byteCount <= Self.limit else { return Array("error: too long".utf8) }
     let words = request.copied().split(separator: UInt8(ascii: " "), maxSplits: 2).map { Array($0) }
     switch (words.first.map { String(decoding: $0, as: UTF8.self) }, words.count) {

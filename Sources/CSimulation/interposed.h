@@ -15,6 +15,7 @@ void interposed_timers_end(void);
 
 // A descriptor that the calling thread has opened, as it is returned: one of the world's, if that is its thread. And one that is
 // closed, by any thread, or that nobody has to close.
+enum { INTERPOSED_MOST = 1 << 16 };
 int interposed_opened(int descriptor);
 void interposed_closed(int descriptor);
 

@@ -11,13 +11,12 @@
 // Descriptors that a world's thread has opened, and nobody has closed: those of other threads are none of its. What is memory only
 // is left out, which the library keeps as long as a device may still write to it.
 
-enum { MOST = 1 << 16 };
-static atomic_bool opened[MOST];
+static atomic_bool opened[INTERPOSED_MOST];
 // None from here on has been opened; known to worlds' threads, of which there is one at a time.
 static int beyond;
 
 int interposed_opened(int descriptor) {
-  if (descriptor < 0 || descriptor >= MOST) return descriptor;
+  if (descriptor < 0 || descriptor >= INTERPOSED_MOST) return descriptor;
   if (!interposed_world()) {
     // What had this number before is closed, wherever.
     interposed_closed(descriptor);
@@ -29,7 +28,7 @@ int interposed_opened(int descriptor) {
 }
 
 void interposed_closed(int descriptor) {
-  if (descriptor >= 0 && descriptor < MOST && atomic_load(&opened[descriptor])) atomic_store(&opened[descriptor], false);
+  if (descriptor >= 0 && descriptor < INTERPOSED_MOST && atomic_load(&opened[descriptor])) atomic_store(&opened[descriptor], false);
 }
 
 // What an open descriptor is, as the kernel says; false when it is not open.
@@ -72,7 +71,10 @@ void interposed_received(struct msghdr *message) {
       int descriptor;
       memcpy(&descriptor, CMSG_DATA(part) + index * sizeof descriptor, sizeof descriptor);
       char kind[64];
-      if (!read_kind(descriptor, kind, sizeof kind) || strncmp(kind, "/memfd:", 7) != 0) interposed_opened(descriptor);
+      if (read_kind(descriptor, kind, sizeof kind) && strncmp(kind, "/memfd:", 7) == 0)
+        interposed_closed(descriptor);
+      else
+        interposed_opened(descriptor);
     }
   }
 }

@@ -1,5 +1,7 @@
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <mntent.h>
 #include <mqueue.h>
 #include <pty.h>
@@ -24,7 +26,7 @@
 #include "interposed.h"
 
 // What opens a descriptor, and what closes one, beside the calls that a world's kernel answers: each notes the descriptor. Not
-// memfd_create, whose files are memory only.
+// memfd_create, whose files are memory only: a mark that an earlier file of its number has left goes.
 
 // A call that returns the descriptor.
 #define OPENS(name, parameters, ...) \
@@ -76,8 +78,22 @@ OPENS(pidfd_open, (pid_t process, unsigned flags), process, flags)
     return interposed_opened(ORIGINAL(name, __VA_ARGS__, flags, mode));               \
   }
 
+int memfd_create(const char *name, unsigned flags) {
+  int result = ORIGINAL(memfd_create, name, flags);
+  interposed_closed(result);
+  return result;
+}
+
 OPENS_WITH_MODE(openat, (int folder, const char *path, int flags, ...), folder, path)
 OPENS_WITH_MODE(openat64, (int folder, const char *path, int flags, ...), folder, path)
+
+// What code calls that was compiled with checks of its arguments.
+int __openat_2(int folder, const char *path, int flags);
+int __openat64_2(int folder, const char *path, int flags);
+mqd_t __mq_open_2(const char *name, int flags);
+int __openat_2(int folder, const char *path, int flags) { return openat(folder, path, flags); }
+int __openat64_2(int folder, const char *path, int flags) { return openat64(folder, path, flags); }
+mqd_t __mq_open_2(const char *name, int flags) { return mq_open(name, flags); }
 
 mqd_t mq_open(const char *name, int flags, ...) {
   va_list rest;
@@ -98,14 +114,39 @@ int signalfd(int descriptor, const sigset_t *mask, int flags) {
   return descriptor < 0 ? interposed_opened(result) : result;
 }
 
-int fcntl(int descriptor, int command, ...) {
-  va_list rest;
-  va_start(rest, command);
-  void *argument = va_arg(rest, void *);
-  va_end(rest);
-  int result = ORIGINAL(fcntl, descriptor, command, argument);
-  return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? interposed_opened(result) : result;
+// Under both of its names.
+#define COMMAND(name)                                                                              \
+  int name(int descriptor, int command, ...) {                                                     \
+    va_list rest;                                                                                  \
+    va_start(rest, command);                                                                       \
+    void *argument = va_arg(rest, void *);                                                         \
+    va_end(rest);                                                                                  \
+    int result = ORIGINAL(name, descriptor, command, argument);                                    \
+    return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? interposed_opened(result) : result;  \
+  }
+
+COMMAND(fcntl)
+COMMAND(fcntl64)
+
+// --- Many at a time are closed
+
+static void closed_between(unsigned first, unsigned last) {
+  for (unsigned descriptor = first; descriptor <= last && descriptor < INTERPOSED_MOST; descriptor++)
+    interposed_closed((int)descriptor);
 }
+
+#if __GLIBC_PREREQ(2, 34)
+int close_range(unsigned first, unsigned last, int flags) {
+  int result = ORIGINAL(close_range, first, last, flags);
+  if (result == 0 && !(flags & CLOSE_RANGE_CLOEXEC)) closed_between(first, last);
+  return result;
+}
+
+void closefrom(int first) {
+  ORIGINAL(closefrom, first);
+  closed_between(first < 0 ? 0 : (unsigned)first, INTERPOSED_MOST);
+}
+#endif
 
 // --- One that was open before is no further one
 
@@ -173,18 +214,25 @@ FILE *freopen64(const char *restrict path, const char *restrict mode, FILE *rest
   return anew(ORIGINAL(freopen64, path, mode, file), before);
 }
 
-int fclose(FILE *file) {
+// A stream of memory has no descriptor, which is no error of who closes it.
+static void closing(FILE *file) {
+  int before = errno;
   interposed_closed(fileno(file));
+  errno = before;
+}
+
+int fclose(FILE *file) {
+  closing(file);
   return ORIGINAL(fclose, file);
 }
 
 int pclose(FILE *file) {
-  interposed_closed(fileno(file));
+  closing(file);
   return ORIGINAL(pclose, file);
 }
 
 int endmntent(FILE *file) {
-  if (file) interposed_closed(fileno(file));
+  if (file) closing(file);
   return ORIGINAL(endmntent, file);
 }
 
@@ -195,6 +243,8 @@ DIR *opendir(const char *path) {
 }
 
 int closedir(DIR *folder) {
-  interposed_closed(dirfd(folder));
+  // Without a folder that is an error of the library's own.
+  DIR *volatile given = folder;
+  if (given) interposed_closed(dirfd(folder));
   return ORIGINAL(closedir, folder);
 }

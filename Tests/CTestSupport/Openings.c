@@ -17,6 +17,7 @@
 #include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -70,6 +71,11 @@ ONE(open, "/dev/null", O_RDONLY)
 ONE(open64, "/dev/null", O_RDONLY)
 ONE(openat, AT_FDCWD, "/dev/null", O_RDONLY)
 ONE(openat64, AT_FDCWD, "/dev/null", O_RDONLY)
+ONE(fcntl64, 0, F_DUPFD_CLOEXEC, 3)
+int __openat_2(int folder, const char *path, int flags);
+int __openat64_2(int folder, const char *path, int flags);
+ONE(__openat_2, AT_FDCWD, "/dev/null", O_RDONLY)
+ONE(__openat64_2, AT_FDCWD, "/dev/null", O_RDONLY)
 MADE(creat, 0600)
 MADE(creat64, 0600)
 MADE_UP(mkstemp, "")
@@ -217,9 +223,9 @@ static const struct {
   const char *name;
   int (*open)(struct test_opened *);
 } openings[] = {
-    ROW(open), ROW(open64), ROW(openat), ROW(openat64), ROW(creat), ROW(creat64), ROW(mkstemp), ROW(mkstemp64), ROW(mkostemp),
+    ROW(open), ROW(open64), ROW(openat), ROW(openat64), ROW(__openat_2), ROW(__openat64_2), ROW(creat), ROW(creat64), ROW(mkstemp), ROW(mkstemp64), ROW(mkostemp),
     ROW(mkostemp64), ROW(mkstemps), ROW(mkstemps64), ROW(mkostemps), ROW(mkostemps64), ROW(dup), ROW(dup2), ROW(dup3),
-    ROW(fcntl), ROW(epoll_create), ROW(epoll_create1), ROW(eventfd), ROW(timerfd_create), ROW(inotify_init),
+    ROW(fcntl), ROW(fcntl64), ROW(epoll_create), ROW(epoll_create1), ROW(eventfd), ROW(timerfd_create), ROW(inotify_init),
     ROW(inotify_init1), ROW(fanotify_init), ROW(getpt), ROW(posix_openpt), ROW(socket), ROW(pidfd_open), ROW(pidfd_getfd),
     ROW(fsopen), ROW(fspick), ROW(open_tree), ROW(by_handle), ROW(pipe), ROW(pipe2), ROW(socketpair), ROW(openpty), ROW(fopen),
     ROW(fopen64), ROW(freopen), ROW(freopen64), ROW(setmntent), ROW(tmpfile), ROW(tmpfile64), ROW(popen), ROW(opendir),
@@ -243,4 +249,24 @@ void test_opening_close(struct test_opened *opened) {
     pclose(opened->file);
   else
     fclose(opened->file);
+}
+
+int test_take_number(void) { return (int)syscall(SYS_memfd_create, "taken", 0); }
+
+int test_close_folder_of_nothing(void) {
+  DIR *volatile nothing = NULL;
+  errno = 0;
+  return closedir(nothing) == 0 ? 0 : errno;
+}
+
+int test_close_stream_of_memory(void) {
+  char byte = 0;
+  FILE *file = fmemopen(&byte, 1, "r");
+  errno = 0;
+  return fclose(file) == 0 ? errno : -1;
+}
+
+int test_close_by_range(void) {
+  int descriptor = open("/dev/null", O_RDONLY);
+  return descriptor < 0 ? -errno : close_range((unsigned)descriptor, (unsigned)descriptor, 0);
 }

@@ -186,6 +186,25 @@ import Testing
     #expect(own.findings.isEmpty && own.error == nil, "\(own)")
   }
 
+  /// All but what may be read when a world is over.
+  private static let changes = partUses.filter {
+    !["configuration", "whenDriven", "whenHungUp", "isLinkUp"].contains($0.testDescription)
+  }
+
+  @Test(arguments: changes) func `parts of a world that is over are none of a later one's`(_ use: PartUse) async {
+    let kept = Mutex<Parts?>(nil)
+    // That the peer's loop outlives it is found, too.
+    _ = await Simulation(seed: 1).observe { world in
+      let parts = try Parts(world)
+      kept.withLock { $0 = parts }
+      parts.peer.end()
+    }
+    let later = await Simulation(seed: 2).observe { _ in
+      if let parts = kept.withLock({ $0 }) { try await use.use(parts) }
+    }
+    #expect(later.findings.contains("a task \(use.word): that of seed 1, which is over"), "\(later)")
+  }
+
   final class Parts: Sendable {
     let world: SimulatedWorld
     let interface: SimulatedInterface

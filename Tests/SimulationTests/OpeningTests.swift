@@ -1,6 +1,7 @@
 import CTestSupport
 import Glibc
 import NetdevTesting
+import Synchronization
 import Testing
 
 /// Descriptors that a program opens in a world, by each function of the C library that opens some: left open, closed, and opened on
@@ -36,17 +37,40 @@ import Testing
     let closed = await Simulation(seed: 1).observe { _ in
       kept.open(opening.index)
       unsafe test_opening_close(&kept.opened)
+      // What has its number now is no file of the program's.
+      kept.taken = test_take_number()
     }
+    close(kept.taken)
     #expect(closed.findings.isEmpty, "\(closed)")
     let strange = await Simulation(seed: 1).observe { _ in StrangerThread { kept.open(opening.index) }.join() }
     unsafe test_opening_close(&kept.opened)
     #expect(strange.findings.isEmpty, "\(strange)")
   }
 
+  @Test func `a file that takes the place of one from before the world is none of its`() async {
+    let before = dup(0)
+    defer { close(before) }
+    let report = await Simulation(seed: 1).observe { _ in #expect(dup2(0, before) == before) }
+    #expect(report.findings.isEmpty, "\(report)")
+  }
+
+  @Test func `what closes where there is nothing answers as the C library does, and a range is closed`() async {
+    #expect(test_close_folder_of_nothing() == EINVAL)
+    #expect(test_close_stream_of_memory() == 0)
+    let taken = Mutex<CInt>(-1)
+    let report = await Simulation(seed: 1).observe { _ in
+      #expect(test_close_by_range() == 0)
+      taken.withLock { $0 = test_take_number() }
+    }
+    close(taken.withLock { $0 })
+    #expect(report.findings.isEmpty, "\(report)")
+  }
+
   @safe private final class Kept: @unchecked Sendable {
     // Proof: one world after the other, and a thread that is joined.
     var opened = unsafe test_opened()
     var refusal: CInt = 0
+    var taken: CInt = -1
 
     func open(_ index: Int) { unsafe refusal = test_opening_open(index, &opened) }
   }

@@ -107,12 +107,19 @@ extension WorldSchedule {
     if SimulationThread.current === self { return true }
     let thread = SimulationThread.description
     let escape = "\(thread) \(use())"
-    arrivals.withLock { if !$0.isOver { $0.escapes.append(escape) } }
+    let isOver = arrivals.withLock { arrivals in
+      if !arrivals.isOver { arrivals.escapes.append(escape) }
+      return arrivals.isOver
+    }
+    // In a later world it would be chance that nobody drew, or a bell that lets everybody through.
+    if isOver, let current = SimulationThread.current {
+      current.find("a task \(use()): that of seed \(seed), which is over")
+    }
     return false
   }
 
   /// The same of what anybody may read as soon as the world is over.
-  func mayRead(_ use: @autoclosure () -> String) -> Bool { expectHere(use()) || arrivals.withLock { $0.isOver } }
+  func mayRead(_ use: @autoclosure () -> String) -> Bool { arrivals.withLock { $0.isOver } || expectHere(use()) }
 
   func takeArrivals() {
     let (jobs, escapes) = arrivals.withLock { arrivals in

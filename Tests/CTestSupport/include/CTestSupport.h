@@ -125,5 +125,11 @@ struct test_opened {
 const char *test_opening_name(size_t index);
 int test_opening_open(size_t index, struct test_opened *opened);
 void test_opening_close(struct test_opened *opened);
+// Takes the lowest number that is free, by a system call of its own that nobody sees: memory.
+int test_take_number(void);
+// What functions of the C library answer that close a descriptor where there is none: an errno, or 0. And one closed among others.
+int test_close_folder_of_nothing(void);
+int test_close_stream_of_memory(void);
+int test_close_by_range(void);
 
 #endif

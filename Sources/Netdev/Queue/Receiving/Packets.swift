@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import LibeventConcurrency
 
 // Reception: a sequence of packets, and bursts.
@@ -106,7 +107,7 @@ extension NetworkQueue {
     if turn.consumers.isEmpty, turn.isOpen {
       if turn.readyCount == 0 { _ = turn.pump() }
       if turn.readyCount > 0 {
-        if Task.isCancelled { return nil }
+        if netdev_current_task_is_cancelled() { return nil }
         switch wish {
         case .burst, .ahead: return unsafe .block(turn.takeReadyBlock())
         default: return .frame(turn.takeReady())
