@@ -91,10 +91,10 @@ table='
        planted         CountQueue  planted,64       -      >0.9     -    -      -
        headers-udp     CountFrames encode           250    0        0    -      -
        headers-udp6    CountFrames encode6          250    0        0    -      -
-       make-packet     CountFrames packet           -      1        -    -      -
-       make-udp        CountFrames udp              -      1        -    1.15   make-packet
-       make-udp6       CountFrames udp6             -      1        -    1.15   make-packet
-       make-around     CountFrames around           -      1        -    1.35   make-packet
+       make-packet     CountFrames packet           560    1        4    -      -
+       make-udp        CountFrames udp              820    1        4    -      -
+       make-udp6       CountFrames udp6             820    1        4    -      -
+       make-around     CountFrames around           840    1        4    -      -
 '
 packets=${PACKETS:-20000}
 
