@@ -53,6 +53,8 @@ internal import Synchronization
   let queues: PoolQueues
   // Proof: set once; nobody owns this list, and nothing is ever in it.
   nonisolated(unsafe) private let orphan: UnsafeMutablePointer<LocalSlots>
+  /// Address of the list of slots that was made last, from which the others follow: they live as long as the pool.
+  private let lists = Atomic<UInt>(0)
   private let copyCount = Atomic<Int>(0)
   private let linearCopyCount = Atomic<Int>(0)
   private let heapCount = Atomic<Int>(0)
@@ -165,8 +167,22 @@ extension PacketPool {
     unsafe queues.add(loop, counters) {
       let list = UnsafeMutablePointer<LocalSlots>.allocate(capacity: 1)
       unsafe list.initialize(to: LocalSlots(pool: .passUnretained(self)))
+      unsafe list.pointee.earlier = UnsafeMutablePointer(bitPattern: lists.load(ordering: .relaxed))
+      lists.store(UInt(bitPattern: list), ordering: .releasing)
       return unsafe list
     }
+  }
+
+  /// The list of a queue on this thread's loop; nil where there is none, above all elsewhere than on a loop.
+  @inline(__always) var listHere: UnsafeMutablePointer<LocalSlots>? {
+    let here = netdev_current_loop_identity()
+    guard here != 0 else { return nil }
+    var list = unsafe UnsafeMutablePointer<LocalSlots>(bitPattern: lists.load(ordering: .acquiring))
+    // Only its own loop finds itself in a list.
+    while let candidate = unsafe list, unsafe netdev_load_relaxed_word(&candidate.pointee.loop) != here {
+      unsafe list = candidate.pointee.earlier
+    }
+    return unsafe list
   }
 
   /// On the owner's loop: gives everything back and nobody owns the list any more.
@@ -188,7 +204,7 @@ extension PacketPool {
   /// From any thread: takes a slot for a packet of the program's own; nil leaves the reserve to reception, and to senders what
   /// they wait for.
   private func takeSlot() -> UnsafeMutablePointer<SlotRecord>? {
-    if let list = unsafe queues.listHere {
+    if let list = unsafe listHere {
       unsafe replenish(list, wanted: Self.slotsAhead, leaving: keptFromPrograms)
       return unsafe takeSpareSlot(of: list)
     }
@@ -248,7 +264,7 @@ extension PacketPool {
   /// On a loop with a slot at hand, for a frame that it takes: nothing else is looked at.
   @inline(__always) func makeAtHand(count: Int) -> UnsafeMutablePointer<SlotRecord>? {
     let headroom = configuration.headroom
-    guard count <= configuration.slotSize &- headroom, let list = unsafe queues.listHere,
+    guard count <= configuration.slotSize &- headroom, let list = unsafe listHere,
       let record = unsafe takeSpareSlot(of: list)
     else { return nil }
     unsafe record.pointee.setFrame(offset: headroom, length: count)

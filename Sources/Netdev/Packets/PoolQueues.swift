@@ -47,8 +47,6 @@ final class PoolQueues: Sendable {
   let reserve: Int
   let shared: SharedSlots
   private let ownerCount = Atomic<Int>(0)
-  /// Address of the list that was made last, from which the others follow: they live as long as the pool.
-  private let lists = Atomic<UInt>(0)
   /// Who waits is woken by the buffer that makes more than so many of them free; `.max` while nobody is to be woken.
   let wakeLevel = Atomic<Int>(.max)
   /// Queues that wait for something, woken or not.
@@ -84,18 +82,6 @@ final class PoolQueues: Sendable {
     }
   }
 
-  /// The list of a queue on this thread's loop; nil where there is none, above all elsewhere than on a loop.
-  @inline(__always) var listHere: UnsafeMutablePointer<LocalSlots>? {
-    let here = netdev_current_loop_identity()
-    guard here != 0 else { return nil }
-    var list = unsafe UnsafeMutablePointer<LocalSlots>(bitPattern: lists.load(ordering: .acquiring))
-    // Only its own loop finds itself in a list.
-    while let candidate = unsafe list, unsafe netdev_load_relaxed_word(&candidate.pointee.loop) != here {
-      unsafe list = candidate.pointee.earlier
-    }
-    return unsafe list
-  }
-
   /// At the pool's end.
   func deallocate() {
     for entry in state.withLock({ $0.entries }) {
@@ -108,7 +94,8 @@ final class PoolQueues: Sendable {
 // MARK: - Owners
 
 extension PoolQueues {
-  /// A list for a queue on its loop. A closed queue's serves the next one: a pool that outlives many devices does not grow.
+  /// A list for a queue on its loop. A closed queue's serves the next one: a pool that outlives many devices does not grow. Where there
+  /// is none, `make` makes one; it is called for one queue at a time.
   func add(
     _ loop: LoopExecutor, _ counters: QueueCounters, make: () -> UnsafeMutablePointer<LocalSlots>
   ) -> UnsafeMutablePointer<LocalSlots> {
@@ -118,10 +105,7 @@ extension PoolQueues {
       let owner = Owner(loop: loop, counters: counters, number: state.owners)
       var index = state.entries.firstIndex { $0.owner == nil }
       if index == nil {
-        let list = unsafe make()
-        unsafe list.pointee.earlier = UnsafeMutablePointer(bitPattern: lists.load(ordering: .relaxed))
-        lists.store(UInt(bitPattern: list), ordering: .releasing)
-        unsafe state.entries.append(Entry(list: list))
+        unsafe state.entries.append(Entry(list: make()))
         index = state.entries.count - 1
       }
       let place = index ?? 0
