@@ -19,8 +19,7 @@
 # switch to another executor and back is some 750 instructions (swift_task_switch, flagAsAndEnqueueOnExecutor, the status record of
 # where the task is enqueued, swift_job_run, thread-local look-ups): `send-tasks` and `send-apart` pay them for each frame.
 # `outside` is spread thin: the mailbox under its lock (80), the copy between the rings (78), the packets' way out of the backlog (45),
-# nothing else above 36. `kept` pays for the chain that a frame with its header in other memory is: an indirect table on the driver's
-# side (164, 112, 88), its walk and the search for a copy on the device's (243, 197, 140, 139).
+# nothing else above 36. `kept` pays for its two references (40), and for each frame's own way home (34, 34, 30).
 # The exit status is 1 when a bound is not kept.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -82,7 +81,7 @@ table='
        send-burst-32   CountQueue  send-burst,32    345    0        -    -      burst-32
        send-array-32   CountQueue  send-array,32    540    0.1      2    -      -
        outside         CountQueue  outside,64       870    0.2      5    -      -
-       kept            CountQueue  kept,64          2560   0.2      4    -      -
+       kept            CountQueue  kept,64          560    0.2      3    -      -
        dropped         CountQueue  dropped,64       930    1        >4   -      -
        made            CountQueue  made,64          470    0        0.5  -      -
        send            CountQueue  send,64          1950   0        0.5  -      -

@@ -64,8 +64,8 @@ extension NetworkQueue {
   /// Sends packets in order and returns when the device has released all of their buffers.
   ///
   /// One doorbell as long as the ring has room for all; where it has not, the rest follows as buffers are released. Give the
-  /// collection away (`consume`) if it is in a variable: a packet that somebody else still holds is sent with its header in
-  /// other memory.
+  /// collection away (`consume`) if it is in a variable: a packet that somebody else still holds is counted by references, and one that
+  /// is in flight already has its header in other memory.
   ///
   /// Deadline: as `send(_:)`. Cancellation: nothing more is published, and it throws when what has been is released.
   ///

@@ -46,7 +46,7 @@ extension QueueTurn {
         continue
       }
       let entry = unsafe released[position]
-      releaseBuffer(entry.slot)
+      endFlight(entry)
       if entry.cookie != 0 { settleReleased(entry.cookie, 1) }
       position += 1
     }
@@ -58,7 +58,7 @@ extension QueueTurn {
   /// this thread touches, and its object, if there is one, stays with the slot. Goes up to the first frame that is not so, and
   /// says where that is.
   @inline(__always) private func completeRun(of mark: UInt64, from start: Int, to end: Int) -> Int {
-    guard FrameEntry.isPlain(mark: mark) else { return start }
+    guard FrameEntry.isOwned(mark: mark) else { return start }
     let records = unsafe frames.pointee.records
     let released = unsafe released
     let home = unsafe records.advanced(by: Int(released[start].slot)).pointee.home
@@ -96,7 +96,13 @@ extension QueueTurn {
     return true
   }
 
-  /// The driver's reference to the frame in `slot` ends.
+  /// The device is done with a frame: the driver's reference to it ends.
+  func endFlight(_ entry: FrameEntry) {
+    if entry.hasFront { unsafe SlotRecord.leaveFront(frames.pointee.records.advanced(by: Int(entry.slot))) }
+    releaseBuffer(entry.slot)
+  }
+
+  /// The last reference but those that programs hold to the frame in `slot` ends.
   @inline(never) func releaseBuffer(_ slot: UInt32) {
     let record = unsafe frames.pointee.records.advanced(by: Int(slot))
     if unsafe isLast(record) {
