@@ -110,8 +110,8 @@ final class QueueTurn {
 
   // MARK: What comes from outside
 
-  /// Packets from the mailbox that have found no room yet, newest first: they stand before all senders.
-  @safe @exclusivity(unchecked) var backlog: [Packet] = []
+  /// Packets from the mailbox that have found no room yet: they stand before all senders.
+  @safe @exclusivity(unchecked) var backlog = PacketRow(capacity: QueueMailbox.capacity)
   /// The mailbox is closed because somebody waits for room.
   @safe @exclusivity(unchecked) var isRefusing = false
   /// Bounds how long a submission from outside may wait for its consumer to come back.

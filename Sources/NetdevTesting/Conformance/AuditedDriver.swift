@@ -89,9 +89,9 @@ final class AuditedQueue: QueueDriver {
       do throws(NetworkDeviceError) {
         count = try transmit(run, isPlain: isPlain)
       } catch {
-        altered[entries[done].rawValue] = nil
         // What concerns this frame alone is said when it is the first.
         if done > 0, error.code == .frameTooLong { return done }
+        altered[entries[done].rawValue] = nil
         throw error
       }
       for position in done..<done + count { altered[entries[position].rawValue] = nil }
