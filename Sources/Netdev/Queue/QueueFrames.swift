@@ -234,12 +234,6 @@ extension QueueTurn {
     return unsafe block
   }
 
-  /// Drops the frames of a block.
-  func dropFrames(of block: UnsafeMutablePointer<BurstBlock>) {
-    for position in unsafe 0..<block.pointee.count { releaseBuffer(unsafe block.pointee.entries[position].slot) }
-    unsafe block.pointee.count = 0
-  }
-
   /// An empty block is back.
   func recycle(_ block: UnsafeMutablePointer<BurstBlock>) {
     blocksOut -= 1

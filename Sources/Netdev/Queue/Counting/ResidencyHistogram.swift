@@ -84,4 +84,7 @@ extension QueueTurn {
     unsafe first.pointee = entry.with(cookie: cookie)
     sampler.begin(cookie, at: netdev_monotonic_nanoseconds())
   }
+
+  /// The watched frame is released.
+  func endSample() { statistics.addResidency(bucket: sampler.end(at: netdev_monotonic_nanoseconds())) }
 }

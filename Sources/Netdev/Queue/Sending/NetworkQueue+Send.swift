@@ -122,14 +122,16 @@ extension QueueTurn {
   fileprivate func isReleased(_ place: UInt32) -> Bool {
     releaseWaiters &+= 1
     // Others that are due may have something to send, too: then all of it is published, rung for and released together.
-    if driver.isServedHere, !loop.hasJobsDue { lookForRelease() }
-    guard sends.isOpen(place), unsafe frames.pointee.failedSends == 0 else {
-      interestChanged()
-      sends.approach(place)
-      return false
+    if isServedHere, !loop.hasJobsDue {
+      lookForRelease()
+      if sends.isOpen(place), unsafe frames.pointee.failedSends == 0 {
+        sends.putBack(place)
+        return true
+      }
     }
-    sends.putBack(place)
-    return true
+    // What is published ends no turn without another one after it, which asks for the interrupt.
+    sends.approach(place)
+    return false
   }
 
   fileprivate func takeFailure(ofSend place: UInt32) -> NetworkDeviceError? {
