@@ -120,7 +120,7 @@ simulate-planted: simulate-build
 # without a search for leaks: what one of them never ends keeps what waits for it.
 # The thread sanitizer's runner is called by itself: a library preloaded for the tests would not fit the compiler.
 WITH_PEERS := ^(IntegrationTests|InteropTests)[.]
-FAULTY := ^(ConformanceTests[.]FaultTests|SimulationTests[.]FindingTests)/
+FAULTY := ^(ConformanceTests[.]FaultTests|SimulationTests[.](FindingTests|WatchTests))/
 ASAN_TEST := LSAN_OPTIONS=suppressions=$(CURDIR)/Tests/Sanitizers/lsan.supp:print_suppressions=0 SWIFT_BACKTRACE=enable=no \
   NETDEV_FEWER=1 swift test --disable-xctest --skip-build --no-parallel --sanitize=address --scratch-path .build-asan
 TSAN_TEST := LD_PRELOAD=$(CURDIR)/.build-tsan/tsan_mutex.so TSAN_OPTIONS=suppressions=Tests/Sanitizers/tsan.supp \

@@ -96,8 +96,8 @@ table='
        headers-udp     CountFrames encode           250    0        0    -      -
        headers-udp6    CountFrames encode6          250    0        0    -      -
        make-packet     CountFrames packet           560    1        4    -      -
-       make-udp        CountFrames udp              900    1        6    -      -
-       make-udp6       CountFrames udp6             900    1        6    -      -
+       make-udp        CountFrames udp              820    1        4    -      -
+       make-udp6       CountFrames udp6             820    1        4    -      -
        make-around     CountFrames around           840    1        4    -      -
 '
 # What a packet costs of the system, for some of these rows: calls of the system by the threads that are counted, and doorbells that the

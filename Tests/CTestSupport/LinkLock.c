@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -28,6 +29,10 @@ static int outcome, is_held;
 
 static void *set_send_buffer(void *argument) {
   struct link_lock *lock = argument;
+  // A signal would end the wait for the page, and with it the call that has the lock.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, NULL);
   (void)ioctl(lock->tunnel, TUNSETSNDBUF, lock->page);
   return NULL;
 }

@@ -36,12 +36,10 @@ extension ICMPv4Error {
     about frame: RawSpan, from source: IPv4Address, in pool: PacketPool, timeToLive: UInt8 = 64
   ) throws(PacketFormatError) -> Packet {
     let quote = try ICMPv4Error.quote(frame)
-    var answer = Packet(unwritten: quote.frontLength + quote.range.count, in: pool)
-    try answer.withMutableBytes { (bytes) throws(PacketFormatError) in
+    return try Packet(building: quote.frontLength + quote.range.count, in: pool) { (bytes) throws(PacketFormatError) in
       try bytes.store(frame.extracting(quote.range), at: quote.frontLength)
-      _ = try encode(into: &bytes, quoting: quote, from: source, timeToLive: timeToLive)
+      return try encode(into: &bytes, quoting: quote, from: source, timeToLive: timeToLive)
     }
-    return answer
   }
 }
 
@@ -77,12 +75,10 @@ extension ICMPv6Error {
     hopLimit: UInt8 = 64
   ) throws(PacketFormatError) -> Packet {
     let quote = try quote(frame)
-    var answer = Packet(unwritten: quote.frontLength + quote.range.count, in: pool)
-    try answer.withMutableBytes { (bytes) throws(PacketFormatError) in
+    return try Packet(building: quote.frontLength + quote.range.count, in: pool) { (bytes) throws(PacketFormatError) in
       try bytes.store(frame.extracting(quote.range), at: quote.frontLength)
-      _ = try encode(into: &bytes, quoting: quote, from: source, station: station, hopLimit: hopLimit)
+      return try encode(into: &bytes, quoting: quote, from: source, station: station, hopLimit: hopLimit)
     }
-    return answer
   }
 }
 

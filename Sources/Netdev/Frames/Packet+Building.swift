@@ -3,19 +3,17 @@ internal import PacketFormats
 // What the builders of frames share: a packet whose bytes are about to be written, and headers in front of one.
 
 extension Packet {
-  /// A packet of `count` bytes that the caller writes, all of them, before anybody else sees it.
-  init(unwritten count: Int, in pool: PacketPool) {
-    let record = unsafe pool.makeBuffer(count: count)
-    self = unsafe Packet(owning: record)
-  }
-
-  /// A packet that `encode` fills; `length` is what it says that it writes.
+  /// A packet of `length` bytes that `encode` fills, all of them: they hold bytes of other frames before.
+  @inline(__always)
   init(
     building length: Int, in pool: PacketPool,
     _ encode: (inout MutableRawSpan) throws(PacketFormatError) -> Int
   ) throws(PacketFormatError) {
-    self.init(unwritten: length, in: pool)
-    _ = try withMutableBytes(encode)
+    let record = unsafe pool.makeBuffer(count: length)
+    // From here on the buffer goes with the packet, also when `encode` throws; nobody else refers to it.
+    self = unsafe Packet(owning: record)
+    var bytes = unsafe MutableRawSpan(_unsafeStart: record.pointee.start, byteCount: length)
+    _ = try encode(&bytes)
   }
 
   /// Puts `count` bytes in front of the frame, all of which `encode` then writes.

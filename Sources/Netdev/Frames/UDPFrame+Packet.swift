@@ -15,12 +15,10 @@ extension UDPFrame {
   ) throws(PacketFormatError) -> Packet {
     let count = payload.byteCount
     try requireFrame(of: count, behind: UDPFrame.headerLength)
-    var packet = Packet(unwritten: UDPFrame.headerLength &+ count, in: pool)
-    try packet.withMutableBytes { (bytes) throws(PacketFormatError) in
+    return try Packet(building: UDPFrame.headerLength &+ count, in: pool) { (bytes) throws(PacketFormatError) in
       try bytes.store(payload, at: UDPFrame.headerLength)
-      _ = try encode(into: &bytes, payloadLength: count, timeToLive: timeToLive)
+      return try encode(into: &bytes, payloadLength: count, timeToLive: timeToLive)
     }
-    return packet
   }
 
   /// The same around an array.
@@ -62,12 +60,10 @@ extension UDPv6Frame {
   ) throws(PacketFormatError) -> Packet {
     let count = payload.byteCount
     try requireFrame(of: count, behind: UDPv6Frame.headerLength)
-    var packet = Packet(unwritten: UDPv6Frame.headerLength &+ count, in: pool)
-    try packet.withMutableBytes { (bytes) throws(PacketFormatError) in
+    return try Packet(building: UDPv6Frame.headerLength &+ count, in: pool) { (bytes) throws(PacketFormatError) in
       try bytes.store(payload, at: UDPv6Frame.headerLength)
-      _ = try encode(into: &bytes, payloadLength: count, hopLimit: hopLimit)
+      return try encode(into: &bytes, payloadLength: count, hopLimit: hopLimit)
     }
-    return packet
   }
 
   /// The same around an array.
