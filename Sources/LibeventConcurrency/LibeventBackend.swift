@@ -8,16 +8,17 @@ internal import CNetdevSystem
 /// dispatch: one timerfd for all of them, set before a sleep when it does not say the earliest deadline. A loop that does not
 /// sleep reads the clock instead. Where the system does not set the timerfd, libevent's timer stands in for it.
 @safe final class LibeventBackend: LoopBackend {
-  // Every property has a value before anything can be refused, so that `close` ends what there is, whatever was refused.
-  private var base: OpaquePointer?
+  // Every property has a value before anything can be refused, so that `close` ends what there is, whatever was refused. What a sleep
+  // looks at is touched on the loop only, and no access spans a call.
+  @exclusivity(unchecked) private var base: OpaquePointer?
   private var wakeDescriptor: CInt = -1
   private var timerDescriptor: CInt = -1
   private var sources: [LibeventSource] = []
   private let timers = TimerQueue()
   /// What the timerfd is set to; 0 when it is not.
-  private var timerDeadline: UInt64 = 0
+  @safe @exclusivity(unchecked) private var timerDeadline: UInt64 = 0
   /// The timerfd, or libevent's timer, has fired: the one is readable until it is set anew, the other must be armed anew.
-  private var timerHasFired = false
+  @safe @exclusivity(unchecked) private var timerHasFired = false
   private var timerSource: LibeventSource?
   /// Ends a sleep when the timerfd cannot be set: late by a tick or two, and never early, because the clock is read then.
   private var coarseTimer: OpaquePointer?

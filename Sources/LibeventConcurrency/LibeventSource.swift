@@ -12,7 +12,8 @@ internal import CNetdevSystem
   private let descriptor: CInt
   private let readiness: LoopSource.Readiness
   private var event: OpaquePointer?
-  private var handler: (() -> Void)?
+  // Touched on the loop only, and no access spans a call.
+  @safe @exclusivity(unchecked) private var handler: (() -> Void)?
   private let onRefusal: () -> Void
   private let timers: TimerQueue
   /// Looks at the descriptor while the system does not watch it.
@@ -36,8 +37,9 @@ internal import CNetdevSystem
       base, descriptor, flags,
       { _, _, context in
         guard let context = unsafe context else { return }
-        let source = unsafe Unmanaged<LibeventSource>.fromOpaque(context).takeUnretainedValue()
-        source.handler?()
+        // Taken out, and not called in there: it may end the source.
+        let handler = unsafe Unmanaged<LibeventSource>.fromOpaque(context)._withUnsafeGuaranteedRef { $0.handler }
+        handler?()
       }, Unmanaged.passUnretained(self).toOpaque())
     guard let created = unsafe created else { throw LoopError(.noEventBase, "event_new") }
     unsafe event = created

@@ -49,3 +49,26 @@ public protocol LoopBackendEvent: AnyObject {
   /// Ends it for good: the handler never runs again and is released.
   func cancel()
 }
+
+/// The backend of a loop. It cannot be copied, so that a turn borrows it where it is and retains nothing.
+struct HeldBackend: ~Copyable {
+  private let backend: any LoopBackend
+
+  init(_ backend: any LoopBackend) { self.backend = backend }
+
+  var now: UInt64 { backend.now }
+  var refusedWatches: UInt64 { backend.refusedWatches }
+  var refusedTimers: UInt64 { backend.refusedTimers }
+  borrowing func poll() { backend.poll() }
+  borrowing func wait() { backend.wait() }
+  borrowing func wake() { backend.wake() }
+  borrowing func close() { backend.close() }
+  borrowing func makeSource(
+    descriptor: CInt, readiness: LoopSource.Readiness, handler: @escaping () -> Void
+  ) throws(LoopError) -> any LoopBackendEvent {
+    try backend.makeSource(descriptor: descriptor, readiness: readiness, handler: handler)
+  }
+  borrowing func makeTimer(handler: @escaping () -> Void) throws(LoopError) -> any LoopBackendEvent {
+    try backend.makeTimer(handler: handler)
+  }
+}

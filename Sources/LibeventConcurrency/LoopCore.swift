@@ -2,13 +2,13 @@ internal import CNetdevSystem
 
 /// The state of a loop and what one turn does. It lives behind one pointer and is touched on the loop's thread only; what
 /// other threads bring comes through the inlet.
-@safe struct LoopCore {
+@safe struct LoopCore: ~Copyable {
   /// Jobs run in one turn before hooks and the backend get theirs.
   static let jobBudget = 256
   /// A loop that does not sleep looks at its descriptors and timers once in so many turns.
   static let turnsBetweenPolls: UInt64 = 16
 
-  let backend: any LoopBackend
+  let backend: HeldBackend
   /// Retained until the core is freed; unmanaged, so that a turn does not count references.
   let inlet: Unmanaged<LoopInlet>
   /// Sources and timers of this loop.
@@ -34,7 +34,7 @@ internal import CNetdevSystem
   let reports: LoopReports
 
   init(backend: any LoopBackend, stallBound: UInt64, reports: LoopReports) {
-    self.backend = backend
+    self.backend = HeldBackend(backend)
     self.stallBound = stallBound
     self.reports = reports
     unsafe inlet = .passRetained(LoopInlet(backend: backend))
@@ -157,10 +157,11 @@ internal import CNetdevSystem
     // By the pointer, as all that is called again and again: a method that changes nothing works on a copy of the core.
     let (watches, timers) = unsafe (core.pointee.backend.refusedWatches, core.pointee.backend.refusedTimers)
     let inlet = unsafe core.pointee.inlet
-    let shortages = unsafe inlet._withUnsafeGuaranteedRef {
+    let news = unsafe inlet._withUnsafeGuaranteedRef {
       $0.countSleep(refusedWatches: watches, refusedTimers: timers)
     }
-    for shortage in shortages { unsafe core.pointee.reports.onShortage?(shortage) }
+    if news.watches { unsafe core.pointee.reports.onShortage?(.watches) }
+    if news.timers { unsafe core.pointee.reports.onShortage?(.timers) }
   }
 
   private mutating func noticeStall(since started: UInt64) {

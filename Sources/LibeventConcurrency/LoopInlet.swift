@@ -187,11 +187,12 @@ final class LoopInlet: Sendable {
   }
 
   /// Counts a sleep, and keeps what the system has refused so far; what of that it had never refused before.
-  func countSleep(refusedWatches watches: UInt64, refusedTimers timers: UInt64) -> [LoopShortage] {
+  func countSleep(refusedWatches watches: UInt64, refusedTimers timers: UInt64) -> (watches: Bool, timers: Bool) {
     Self.add(1, to: sleeps)
-    var news: [LoopShortage] = []
-    if watches > 0, refusedWatches.load(ordering: .relaxed) == 0 { news.append(.watches) }
-    if timers > 0, refusedTimers.load(ordering: .relaxed) == 0 { news.append(.timers) }
+    let news = (
+      watches > 0 && refusedWatches.load(ordering: .relaxed) == 0,
+      timers > 0 && refusedTimers.load(ordering: .relaxed) == 0
+    )
     refusedWatches.store(watches, ordering: .relaxed)
     refusedTimers.store(timers, ordering: .relaxed)
     return news

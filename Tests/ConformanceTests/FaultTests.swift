@@ -33,7 +33,7 @@ import Testing
     Case(.refusesTooLongFrames, .truncatesTooLong, ""),
     Case(.foreignPackets, .ignoresForeign, "came"),
     Case(.sharedPackets, .sendsSharedOnce, "came"),
-    Case(.leavesBuffersAlone, .writesIntoShared, "was changed between submission and release"),
+    Case(.leavesBuffersAlone, .writesIntoShared, "was changed when it was published"),
     Case(.keptPackets, .writesIntoReceived, "packet 0"),
     Case(.completesOnce, .releasesTwice, "not in flight"),
     Case(.releaseIsAnEvent, .holdsLastRelease, "it never happened"),

@@ -35,6 +35,19 @@ import Testing
     #expect(device.pool.free == device.pool.configuration.slots)
   }
 
+  @Test func `the time that a sent frame was with its device is measured as that of others is`() async throws {
+    let device = try await NetworkDevice.open("loopback:")
+    try await device.run { queue in
+      for number in 0..<20 {
+        let before = queue.statistics.residency.total
+        _ = try await Self.anew(queue)
+        try await queue.send(Packet(copying: numbered(number), in: queue.pool))
+        #expect(queue.statistics.residency.total == before + 1)
+        Self.empty(queue)
+      }
+    }
+  }
+
   @Test func `a device elsewhere is not asked by each of many tasks`() async throws {
     let device = try await NetworkDevice.open("loopback:?placement=own")
     try await device.run { queue in

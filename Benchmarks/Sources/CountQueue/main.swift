@@ -3,8 +3,8 @@
 //     CountQueue MODE FRAMES [OPTIONS] PACKETS
 //
 // MODE is one of `Mode`; FRAMES, 1 to 256, are in flight at a time; OPTIONS are those of the device's URL. The device works on the
-// queue's own loop, so the counts include it. It prints the allocations and the time of the loop. Its main is synchronous, and
-// valgrind can follow.
+// queue's own loop, so the counts include it. It prints the allocations, the time and the doorbells of the loop. Its main is
+// synchronous, and valgrind can follow.
 import CAllocationCounter
 import Dispatch
 import Glibc
@@ -317,11 +317,13 @@ Task.detached {
     let work = Work(mode: mode, frames: frames, packets: packets, other: other?.queues[0])
     try await devices[0].run { queue in
       for _ in 0..<frames { try await queue.submit(Packet(count: 64, in: queue.pool)) }
+      let doorbells = queue.statistics.driver.kicks
       let allocations = netdev_allocation_count()
       let start = DispatchTime.now().uptimeNanoseconds
       try await work.run(on: queue)
       let time = DispatchTime.now().uptimeNanoseconds - start
       print("allocations \(netdev_allocation_count() - allocations) ns/packet \(Double(time) / Double(work.packets))")
+      print("doorbells \(queue.statistics.driver.kicks - doorbells)")
     }
     try await other?.close()
   } catch {

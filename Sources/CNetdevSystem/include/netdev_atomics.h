@@ -79,6 +79,11 @@ static inline void netdev_store_release_word(uintptr_t *address, uintptr_t value
   __atomic_store_n(address, value, __ATOMIC_RELEASE);
 }
 
+// Acquires what the last one stored with release, as who takes a lock does.
+static inline uint16_t netdev_exchange_acquire_u16(uint16_t *address, uint16_t value) {
+  return __atomic_exchange_n(address, value, __ATOMIC_ACQUIRE);
+}
+
 static inline uint32_t netdev_exchange_u32(uint32_t *address, uint32_t value) {
   return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);
 }

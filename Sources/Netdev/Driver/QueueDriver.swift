@@ -115,7 +115,7 @@ public struct QueueDriverStatistics: Sendable, Hashable {
 ///
 /// The driver keeps the 64 bits in its shadow table and returns them unchanged when the device has released the buffer.
 @frozen public struct FrameEntry: Sendable, Hashable, RawRepresentable {
-  /// The 64 bits: slot number, cookie, and the separate-header mark.
+  /// The 64 bits: slot number, cookie, and two marks: that the header must lie elsewhere, and that others hold the packet too.
   public var rawValue: UInt64
 
   /// An entry from its 64 bits.
@@ -123,6 +123,11 @@ public struct QueueDriverStatistics: Sendable, Hashable {
 
   @inlinable init(slot: UInt32, cookie: UInt32 = 0, isPlain: Bool = true) {
     rawValue = UInt64(slot) | UInt64(cookie) << 32 | (isPlain ? 0 : 1 << 63)
+  }
+
+  /// A frame whose buffer others hold, too, and which has the bytes before it to itself until it is back.
+  init(slot: UInt32, cookie: UInt32, hasFront: Bool) {
+    rawValue = UInt64(slot) | UInt64(cookie) << 32 | (hasFront ? 1 << 62 : 1 << 63)
   }
 
   /// A frame that a driver received: the slot it begins in, and whether it lies in that buffer alone.
@@ -133,16 +138,27 @@ public struct QueueDriverStatistics: Sendable, Hashable {
   /// The slot in which the frame begins.
   @inlinable public var slot: UInt32 { UInt32(truncatingIfNeeded: rawValue) }
 
-  /// True when the frame lies in one buffer that nobody else holds: a net header may be written before it. Otherwise it
-  /// lies in several, or somebody, perhaps another device, reads the buffer too: its header must lie elsewhere.
+  /// True when the frame lies in one buffer, and nobody else writes or reads what is before it there: a net header may be written
+  /// there. Otherwise it lies in several, or another device may be reading a header before it: its own must lie elsewhere.
   @inlinable public var isPlain: Bool { rawValue >> 63 == 0 }
 
   /// Index of who waits for the release, 0 for nobody.
-  @inlinable var cookie: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 32) & 0x7fff_ffff }
+  @inlinable var cookie: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 32) & Self.cookieMask }
 
-  // The mark is the upper half: who waits, and whether the frame is plain; 0 for a plain frame that nobody waits for.
+  @inlinable static var cookieMask: UInt32 { 0x3fff_ffff }
 
-  @inlinable static func isPlain(mark: UInt64) -> Bool { mark >> 31 == 0 }
+  /// The same frame, for somebody else to wait for.
+  func with(cookie: UInt32) -> FrameEntry {
+    FrameEntry(rawValue: rawValue & ~(UInt64(Self.cookieMask) << 32) | UInt64(cookie) << 32)
+  }
 
-  @inlinable static func cookie(ofMark mark: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: mark) & 0x7fff_ffff }
+  /// The flight has taken the front of its buffer (`SlotRecord.takeFront`), and leaves it when it ends.
+  var hasFront: Bool { rawValue & 1 << 62 != 0 }
+
+  // The mark is the upper half: who waits, and what is said of the buffer; 0 for a plain frame that nobody waits for.
+
+  /// The frame lies in one buffer, and nobody else held it when it was submitted.
+  @inlinable static func isOwned(mark: UInt64) -> Bool { mark >> 30 == 0 }
+
+  @inlinable static func cookie(ofMark mark: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: mark) & cookieMask }
 }

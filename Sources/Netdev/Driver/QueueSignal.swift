@@ -8,25 +8,25 @@
   /// The device interrupted: the queue looks at its rings in the next turn. Spurious calls are harmless. On the loop.
   public func interrupt() {
     watcher?.willInterrupt()
-    unsafe target.turn?.noteInterrupt()
+    target.withTurn { $0.noteInterrupt() }
   }
 
   /// The device broke the protocol or asked for a reset: the queue is broken. On the loop.
   public func fail(_ error: NetworkDeviceError) {
     watcher?.willFail(error)
-    unsafe target.turn?.breakQueue(error)
+    target.withTurn { $0.breakQueue(error) }
   }
 
   /// A frame in flight will never be released: it fails, and whoever waits for it is told. On the loop.
   public func fail(_ entry: FrameEntry, _ error: NetworkDeviceError) {
     watcher?.willFail(entry, error)
-    unsafe target.turn?.failInFlight(entry, error)
+    target.withTurn { $0.failInFlight(entry, error) }
   }
 
   /// An empty buffer that was posted, or the first one of a frame that is not handed on, goes back to the pool. On the loop.
   public func giveBack(_ slot: UInt32) {
     watcher?.willGiveBack(slot)
-    unsafe target.turn?.takeBack(slot)
+    target.withTurn { $0.takeBack(slot) }
   }
 
   /// The same signal, which tells `watcher` first: for a driver around another driver (a decorator that counts, checks or
@@ -40,8 +40,10 @@
 
 /// Where the signals of a driver's part go: nowhere until the queue of it has been made, and nowhere when that has gone.
 @safe final class SignalTarget {
-  // Proof: touched on the queue's loop, and cleared by what it names as its last act.
-  unowned(unsafe) var turn: QueueTurn?
+  // Proof: touched on the queue's loop, and cleared by what it names as its last act. Unmanaged, so that a signal retains nothing.
+  @safe @exclusivity(unchecked) var turn: Unmanaged<QueueTurn>?
+
+  @inline(__always) func withTurn(_ body: (QueueTurn) -> Void) { unsafe turn?._withUnsafeGuaranteedRef { body($0) } }
 }
 
 /// Sees what a driver tells its queue, just before the queue does. Called wherever the driver calls, which should be the

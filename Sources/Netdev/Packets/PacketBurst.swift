@@ -41,8 +41,7 @@
   /// Who waits for the release of these frames.
   mutating func mark(cookie: UInt32) {
     for position in 0..<count {
-      let entry = unsafe block.pointee.entries[position]
-      unsafe block.pointee.entries[position] = FrameEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
+      unsafe block.pointee.entries[position] = block.pointee.entries[position].with(cookie: cookie)
     }
   }
 

@@ -30,8 +30,11 @@ struct SlotRecord {
   @usableFromInline var length: UInt32
   /// Bytes of the frame in all its buffers; meaningful in its first.
   @usableFromInline var frameLength: UInt32
+  // The next three are, too, when a buffer is made ready for a frame.
   /// Buffers of the frame; meaningful in its first.
-  @usableFromInline var segments: UInt32
+  @usableFromInline var segments: UInt16
+  /// 1 while a flight of a packet that others hold too has the bytes before the frame to itself, for its net header: see `takeFront`.
+  @usableFromInline var front: UInt16
   /// What the device said of the frame; meaningful in its first buffer.
   @usableFromInline var notes: UInt32
 
@@ -52,6 +55,7 @@ struct SlotRecord {
     self.capacity = capacity
     frameLength = 0
     segments = 1
+    front = 0
     notes = 0
   }
 
@@ -64,6 +68,7 @@ struct SlotRecord {
     self.length = UInt32(truncatingIfNeeded: length)
     frameLength = UInt32(truncatingIfNeeded: length)
     segments = 1
+    front = 0
     notes = 0
   }
 
@@ -75,4 +80,20 @@ struct SlotRecord {
 
   /// First byte of the frame in this buffer.
   @inlinable var start: UnsafeMutableRawPointer { unsafe base.advanced(by: Int(offset)) }
+}
+
+// A packet that several hold may be sent by several of them, through several queues, at the same time. Nobody changes it then, so one
+// descriptor would do for each; but the net header lies before the frame, and a device may be reading that of another flight. One
+// flight at a time has these bytes; it is the driver's reference that keeps the buffer meanwhile. Who has the only reference need not ask:
+// no flight is under way.
+extension SlotRecord {
+  /// From any thread that holds the packet: a flight takes the bytes before the frame, unless another one has them.
+  static func takeFront(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
+    unsafe netdev_exchange_acquire_u16(&record.pointee.front, 1) == 0
+  }
+
+  /// The flight that took them is over; its reference is given up after this.
+  static func leaveFront(_ record: UnsafeMutablePointer<SlotRecord>) {
+    unsafe netdev_store_release_u16(&record.pointee.front, 0)
+  }
 }

@@ -93,11 +93,11 @@ extension QueueFrames {
   @inlinable static func acceptSingle(
     _ packet: consuming Packet, cookie: UInt32 = 0, to frames: UnsafeMutablePointer<QueueFrames>
   ) {
-    // Somebody else holds the buffer, perhaps another device: its net header must not be written into it.
-    let isPlain = isKnownUniquelyReferenced(&packet.object)
+    // Where somebody else holds the buffer, perhaps another device, it is not plain what may be written into it.
+    let isOwned = isKnownUniquelyReferenced(&packet.object)
     let slot = unsafe packet.record.pointee.slot
     _ = unsafe Unmanaged.passRetained(packet.object)
-    if isPlain {
+    if isOwned {
       unsafe append(FrameEntry(slot: slot, cookie: cookie), to: frames)
     } else {
       unsafe appendHeld(slot, cookie: cookie, to: frames)
@@ -127,12 +127,14 @@ extension QueueFrames {
     if count &+ 1 >= BurstBlock.capacity { unsafe flush(frames) }
   }
 
-  /// As `append`, for a frame whose header must lie elsewhere: it is in several buffers, or somebody else holds the one.
-  /// Out of line: the other way is the common one.
+  /// As `append`, for a frame that is in several buffers, or in one that somebody else holds: its header must lie elsewhere, unless
+  /// no other flight of it has one before the frame. Out of line: the other way is the common one.
   @usableFromInline @inline(never) static func appendHeld(
     _ slot: UInt32, cookie: UInt32, to frames: UnsafeMutablePointer<QueueFrames>
   ) {
-    unsafe append(FrameEntry(slot: slot, cookie: cookie, isPlain: false), to: frames)
+    let record = unsafe frames.pointee.records.advanced(by: Int(slot))
+    let hasFront = unsafe record.pointee.segments == 1 && SlotRecord.takeFront(record)
+    unsafe append(FrameEntry(slot: slot, cookie: cookie, hasFront: hasFront), to: frames)
   }
 
   /// Publishes what has been accepted.
@@ -230,12 +232,6 @@ extension QueueTurn {
     unsafe block.pointee.count = 0
     unsafe block.pointee.time = 0
     return unsafe block
-  }
-
-  /// Drops the frames of a block.
-  func dropFrames(of block: UnsafeMutablePointer<BurstBlock>) {
-    for position in unsafe 0..<block.pointee.count { releaseBuffer(unsafe block.pointee.entries[position].slot) }
-    unsafe block.pointee.count = 0
   }
 
   /// An empty block is back.

@@ -17,14 +17,14 @@ extension QueueTurn {
   /// is told.
   func fail(_ entry: FrameEntry, _ how: FailedFrame, _ error: NetworkDeviceError) {
     #if Testing
-    if entry.cookie == 0, unsafe netdev_fault_is_planted("untold-end") { return releaseBuffer(entry.slot) }
+    if entry.cookie == 0, unsafe netdev_fault_is_planted("untold-end") { return endFlight(entry) }
     #endif
     statistics.packetsFailed &+= 1
     if how != .accepted {
       unsafe frames.pointee.inFlight -= 1
       statistics.failedInFlight &+= 1
     }
-    if how == .quarantined { statistics.quarantined &+= 1 } else { releaseBuffer(entry.slot) }
+    if how == .quarantined { statistics.quarantined &+= 1 } else { endFlight(entry) }
     if entry.cookie != 0 { settleFailed(entry.cookie, error) }
   }
 

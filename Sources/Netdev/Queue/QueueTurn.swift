@@ -91,6 +91,8 @@ final class QueueTurn {
 
   /// Looks for releases in this turn, of tasks that would suspend for them.
   @safe @exclusivity(unchecked) var looks = 0
+  /// In this turn the device takes its own on this loop.
+  @safe @exclusivity(unchecked) var isServedHere = false
 
   // MARK: Buffers of the pool
 
@@ -110,8 +112,8 @@ final class QueueTurn {
 
   // MARK: What comes from outside
 
-  /// Packets from the mailbox that have found no room yet, newest first: they stand before all senders.
-  @safe @exclusivity(unchecked) var backlog: [Packet] = []
+  /// Packets from the mailbox that have found no room yet: they stand before all senders.
+  @safe @exclusivity(unchecked) var backlog = PacketRow(capacity: QueueMailbox.capacity)
   /// The mailbox is closed because somebody waits for room.
   @safe @exclusivity(unchecked) var isRefusing = false
   /// Bounds how long a submission from outside may wait for its consumer to come back.
@@ -192,11 +194,11 @@ final class QueueTurn {
     urgentRoom = max(1, receiveCapacity / 2)
     unsafe frames.initialize(
       to: QueueFrames(self, pool: pool, maximumFrame: maximumFrame, room: transmitCapacity))
-    unsafe signals.turn = self
+    unsafe signals.turn = .passUnretained(self)
   }
 
   deinit {
-    unsafe signals.turn = nil
+    signals.turn = nil
     unsafe BurstBlock.free(frames.pointee.ready)
     unsafe BurstBlock.free(frames.pointee.pending)
     unsafe frames.deallocate()
@@ -247,9 +249,9 @@ extension QueueTurn {
     acceptedBefore = accepted
     receivedThisTurn = 0
     looks = 0
+    isServedHere = driver.isServedHere
     sampler.isDue = sampler.cookie == 0
-    takeReleased()
-    updateCredits()
+    if !takeReleased() { updateCredits() }
     takeFromOutside()
     nextTurn.openAll()
     if !consumers.isEmpty { serveConsumers() }
@@ -344,6 +346,9 @@ extension QueueTurn {
     armed = false
     loop.requestTurn()
   }
+
+  /// Frames wait for room in the ring, and perhaps somebody for them: no interrupt for releases is too soon. No turn follows for that.
+  func noteLeftOver() { armed = false }
 
   func noteInterrupt() {
     armed = false

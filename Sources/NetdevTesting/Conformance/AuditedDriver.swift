@@ -80,29 +80,54 @@ final class AuditedQueue: QueueDriver {
     if interventions.isJammed { return 0 }
     var offered: [FrameEntry] = []
     for position in 0..<entries.count { offered.append(alter(entries[position])) }
+    // Those that may have a header before them go by themselves, and so do the others: what is before these is theirs who are in flight.
+    var done = 0
+    while done < offered.count {
+      let isPlain = offered[done].isPlain
+      let run = Array(offered[done...].prefix { $0.isPlain == isPlain })
+      let count: Int
+      do throws(NetworkDeviceError) {
+        count = try transmit(run, isPlain: isPlain)
+      } catch {
+        // What concerns this frame alone is said when it is the first.
+        if done > 0, error.code == .frameTooLong { return done }
+        altered[entries[done].rawValue] = nil
+        throw error
+      }
+      for position in done..<done + count { altered[entries[position].rawValue] = nil }
+      done += count
+      if count < run.count { break }
+    }
+    return done
+  }
+
+  private func transmit(_ offered: [FrameEntry], isPlain: Bool) throws(NetworkDeviceError) -> Int {
     let digests = offered.map { ledger.digest($0) }
-    let isPlain = ledger.isPlain && offered.allSatisfy { $0.isPlain }
+    let whole = isPlain ? [] : offered.map { ledger.wholeDigest($0) }
+    let holdsAll = isPlain && ledger.isPlain
     let room = inner.transmitCapacity - ledger.inFlight
     let count: Int
     do throws(NetworkDeviceError) {
       count = try inner.transmit(offered.span)
     } catch {
       noteRefusal(of: offered, error)
-      if entries.count > 0 { altered[entries[0].rawValue] = nil }
       throw error
     }
     guard (0...offered.count).contains(count) else {
       ledger.report("transmit takes 0 to all of the frames offered", "it took \(count) of \(offered.count)")
       return 0
     }
-    if isPlain, count < min(offered.count, room) {
+    if holdsAll, count < min(offered.count, room) {
       ledger.report(
         "the ring holds \(inner.transmitCapacity) frames that lie in one buffer each",
         "with room for \(room) it took \(count) of \(offered.count)")
     }
     for position in 0..<count {
-      altered[entries[position].rawValue] = nil
       ledger.submit(offered[position], digest: digests[position])
+      guard !isPlain, ledger.wholeDigest(offered[position]) != whole[position] else { continue }
+      ledger.report(
+        "transmitting changes no byte of a buffer that another flight has its header in",
+        "slot \(offered[position].slot) was changed when it was published")
     }
     return count
   }

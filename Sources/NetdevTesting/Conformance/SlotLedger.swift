@@ -75,13 +75,20 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
 
   // MARK: Transmission
 
-  /// What of a frame's buffer must stay as it is while the driver has it: of one that somebody else holds too, all of it.
+  /// What of a frame's buffer must stay as it is while the driver has it: the frame.
   func digest(_ entry: FrameEntry) -> UInt64 {
     let table = slots.table
-    let slot = entry.slot
-    guard table.segments(of: slot) == 1 else { return 0 }
-    let start = unsafe entry.isPlain ? table.start(of: slot) : table.base(of: slot)
-    let count = entry.isPlain ? table.length(of: slot) : table.slotSize
+    return unsafe digest(entry, from: table.start(of: entry.slot), count: table.length(of: entry.slot))
+  }
+
+  /// What of it must stay as it is when a frame is published that has no place for a header before it: all of it. Another flight may
+  /// have one there.
+  func wholeDigest(_ entry: FrameEntry) -> UInt64 {
+    unsafe digest(entry, from: slots.table.base(of: entry.slot), count: slots.table.slotSize)
+  }
+
+  private func digest(_ entry: FrameEntry, from start: UnsafeMutableRawPointer, count: Int) -> UInt64 {
+    guard slots.table.segments(of: entry.slot) == 1 else { return 0 }
     // FNV-1a, eight bytes at a time.
     var digest: UInt64 = 0xcbf2_9ce4_8422_2325
     var position = 0
@@ -121,10 +128,7 @@ final class SlotLedger: QueueSignalWatcher, Sendable {
     }
     if digest(entry) != flight.digest {
       report(
-        entry.isPlain
-          ? "transmitting changes no byte of a frame"
-          : "transmitting changes no byte of a buffer that somebody else holds too",
-        "slot \(entry.slot) was changed between submission and release")
+        "transmitting changes no byte of a frame", "slot \(entry.slot) was changed between submission and release")
     }
     return true
   }

@@ -78,9 +78,13 @@ internal import CNetdevSystem
       return driver
     }
     nonmutating set {
-      var driver = newValue
-      driver.withNumbers { numbers in
-        for number in numbers.indices { self[Self.driverPlace + number] = numbers[number] }
+      let place = unsafe words + Self.driverPlace
+      unsafe withUnsafeBytes(of: newValue) { bytes in
+        // A driver's statistics are nothing but 64-bit numbers: the compiler knows how many.
+        for number in 0..<MemoryLayout<QueueDriverStatistics>.size / MemoryLayout<UInt64>.size {
+          unsafe netdev_store_release_u64(
+            place + number, bytes.load(fromByteOffset: number * MemoryLayout<UInt64>.size, as: UInt64.self))
+        }
       }
     }
   }

@@ -81,7 +81,10 @@ extension QueueTurn {
   @inline(never) func sample(_ first: UnsafeMutablePointer<FrameEntry>) {
     let entry = unsafe first.pointee
     let cookie = entry.cookie == 0 ? samplerCookie : entry.cookie
-    unsafe first.pointee = FrameEntry(slot: entry.slot, cookie: cookie, isPlain: entry.isPlain)
+    unsafe first.pointee = entry.with(cookie: cookie)
     sampler.begin(cookie, at: netdev_monotonic_nanoseconds())
   }
+
+  /// The watched frame is released.
+  func endSample() { statistics.addResidency(bucket: sampler.end(at: netdev_monotonic_nanoseconds())) }
 }

@@ -64,8 +64,8 @@ extension NetworkQueue {
   /// Sends packets in order and returns when the device has released all of their buffers.
   ///
   /// One doorbell as long as the ring has room for all; where it has not, the rest follows as buffers are released. Give the
-  /// collection away (`consume`) if it is in a variable: a packet that somebody else still holds is sent with its header in
-  /// other memory.
+  /// collection away (`consume`) if it is in a variable: a packet that somebody else still holds is counted by references, and one that
+  /// is in flight already has its header in other memory.
   ///
   /// Deadline: as `send(_:)`. Cancellation: nothing more is published, and it throws when what has been is released.
   ///
@@ -122,14 +122,16 @@ extension QueueTurn {
   fileprivate func isReleased(_ place: UInt32) -> Bool {
     releaseWaiters &+= 1
     // Others that are due may have something to send, too: then all of it is published, rung for and released together.
-    if driver.isServedHere, !loop.hasJobsDue { lookForRelease() }
-    guard sends.isOpen(place), unsafe frames.pointee.failedSends == 0 else {
-      interestChanged()
-      sends.approach(place)
-      return false
+    if isServedHere, !loop.hasJobsDue {
+      lookForRelease()
+      if sends.isOpen(place), unsafe frames.pointee.failedSends == 0 {
+        sends.putBack(place)
+        return true
+      }
     }
-    sends.putBack(place)
-    return true
+    // What is published ends no turn without another one after it, which asks for the interrupt.
+    sends.approach(place)
+    return false
   }
 
   fileprivate func takeFailure(ofSend place: UInt32) -> NetworkDeviceError? {

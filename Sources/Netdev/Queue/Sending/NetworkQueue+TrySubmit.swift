@@ -17,8 +17,7 @@ extension NetworkQueue {
   /// Every packet that comes back counts among ``QueueStatistics/packetsRefused``. To try again at once is vain, and holds the loop:
   /// there is room when something has been released (``releases``), or after a while (``sleep(for:)``).
   ///
-  /// - Parameter packet: give it away (`consume`) when nobody else needs it: what somebody else holds too is sent with its header in
-  ///   other memory.
+  /// - Parameter packet: give it away (`consume`) when nobody else needs it: what somebody else holds too is counted by references.
   /// - Returns: nil when it was taken, otherwise the packet.
   /// - Throws: what more room would not mend: `closed` or the cause when the queue has ended, `frameTooLong` when the device never
   ///   takes it, `outOfMemory` when the pool never has so many buffers.

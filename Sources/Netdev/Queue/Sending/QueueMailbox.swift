@@ -16,8 +16,8 @@ final class QueueMailbox: Sendable {
   /// Packets a wake-up.
   static let batch = 32
 
-  private struct State {
-    var packets: [Packet] = []
+  private struct State: ~Copyable {
+    var packets = PacketRow(capacity: QueueMailbox.capacity)
     /// Addresses of blocks of received frames that nobody has used.
     var returned: [UInt] = []
     var isOpen = true
@@ -162,18 +162,14 @@ final class QueueMailbox: Sendable {
   /// There is something to take; what a task left before it came to the loop is seen there.
   var isEmpty: Bool { !hasSome.load(ordering: .relaxed) }
 
-  /// Takes all that is there, newest first, and says how many packets were copied on their way here since the last time.
-  func takeAll() -> (packets: [Packet], copied: UInt64) {
-    var (packets, copied) = state.withLock { state in
+  /// All that is there joins `packets`; says how many were copied on their way here since the last time.
+  func takeAll(into packets: inout PacketRow) -> UInt64 {
+    state.withLock { state in
       hasSome.store(false, ordering: .relaxed)
-      var taken: [Packet] = []
-      taken.reserveCapacity(state.packets.count)
-      swap(&taken, &state.packets)
+      packets.take(&state.packets)
       defer { state.copied = 0 }
-      return (taken, state.copied)
+      return state.copied
     }
-    packets.reverse()
-    return (packets, copied)
   }
 
   /// Refuses packets, or takes them again.

@@ -12,11 +12,8 @@ extension QueueTurn {
   /// Takes what has been left in the mailbox: accepts as much as there is room for, the rest stands before all senders.
   func takeSubmissions() {
     guard !mailbox.isEmpty, isOpen else { return }
-    // Newest first: what is there already was left earlier.
-    var (packets, copied) = mailbox.takeAll()
-    statistics.copiedToSend &+= copied
-    packets.append(contentsOf: backlog)
-    backlog = consume packets
+    // What is there already was left earlier.
+    statistics.copiedToSend &+= mailbox.takeAll(into: &backlog)
     updateCredits()
   }
 
@@ -30,7 +27,7 @@ extension QueueTurn {
   /// Accepts packets from the backlog, no more than `room`; returns the room that is left.
   func acceptBacklog(_ room: Int) -> Int {
     var room = room
-    while room > 0, let packet = backlog.popLast() {
+    while room > 0, let packet = backlog.popFirst() {
       room -= 1
       // Its place is taken from the room, not from the credits.
       lend(1)
@@ -72,11 +69,9 @@ extension QueueTurn {
   /// The queue has ended: what has not been published fails.
   func failSubmissions(_ cause: NetworkDeviceError) {
     mailbox.end(cause)
-    noteFailed(backlog.count)
-    backlog = []
     takeReturned()
-    let (packets, copied) = mailbox.takeAll()
-    statistics.copiedToSend &+= copied
-    noteFailed(packets.count)
+    statistics.copiedToSend &+= mailbox.takeAll(into: &backlog)
+    noteFailed(backlog.count)
+    backlog.removeAll()
   }
 }

@@ -12,6 +12,7 @@ extension QueueTurn {
       // Frames of several descriptors took the room: these wait for releases, in order.
       unsafe pending.pointee.entries.update(from: pending.pointee.entries.advanced(by: published), count: left)
       withdrawCredits()
+      noteLeftOver()
     }
     unsafe pending.pointee.count = left
   }

@@ -3,8 +3,9 @@ internal import LibeventConcurrency
 
 /// Completion: buffers that the device has released go home, and whoever waits for them goes on.
 extension QueueTurn {
-  /// Takes back what the device has released: buffers go home, waiting senders go on.
-  func takeReleased() {
+  /// Takes back what the device has released: buffers go home, waiting senders go on. True when there was some, and the room is
+  /// counted anew.
+  @discardableResult func takeReleased() -> Bool {
     var taken = 0
     do throws(NetworkDeviceError) {
       // A turn takes at most its budget, so that a fast device does not hold the loop.
@@ -20,13 +21,14 @@ extension QueueTurn {
     } catch {
       breakQueue(error)
     }
-    guard taken > 0 else { return }
+    guard taken > 0 else { return false }
     active = true
     statistics.packetsReleased &+= UInt64(taken)
     noteFound()
     if isOverdue { noteInTime() }
     if !watchers.isEmpty { tellWatchers() }
     updateCredits()
+    return true
   }
 
   /// Something was released, or has failed.
@@ -39,45 +41,84 @@ extension QueueTurn {
     var position = 0
     while position < count {
       let mark = unsafe released[position].rawValue >> 32
-      let end = completeRun(of: mark, from: position, to: count)
+      let end: Int
+      if Self.isSend(mark: mark) {
+        end = completeSends(from: position, to: count)
+      } else {
+        end = completeRun(of: mark, from: position, to: count)
+        if end > position, mark != 0 { settleReleased(FrameEntry.cookie(ofMark: mark), end - position) }
+      }
       if end > position {
-        if mark != 0 { settleReleased(FrameEntry.cookie(ofMark: mark), end - position) }
         position = end
         continue
       }
       let entry = unsafe released[position]
-      releaseBuffer(entry.slot)
+      endFlight(entry)
       if entry.cookie != 0 { settleReleased(entry.cookie, 1) }
       position += 1
     }
   }
 
-  /// Frames that the same task waits for, or nobody, each in one buffer that nobody else held when it was submitted and that
-  /// the same queue of this loop received, be it of another device. Nobody else holds it now: whoever submitted it gave the
-  /// only reference there was, and others are made from one. It goes back to the list of the queue it came from, which only
-  /// this thread touches, and its object, if there is one, stays with the slot. Goes up to the first frame that is not so, and
-  /// says where that is.
+  /// Frames that the same task waits for, or nobody, each in one buffer that nobody else held when it was submitted. Nobody else
+  /// holds it now: whoever submitted it gave the only reference there was, and others are made from one.
   @inline(__always) private func completeRun(of mark: UInt64, from start: Int, to end: Int) -> Int {
-    guard FrameEntry.isPlain(mark: mark) else { return start }
+    guard FrameEntry.isOwned(mark: mark) else { return start }
+    return unsafe takeHome(released, from: start, to: end) { entry, _ in entry.rawValue >> 32 == mark }
+  }
+
+  /// The same of frames that are waited for one by one: these tasks go on.
+  @inline(__always) private func completeSends(from start: Int, to end: Int) -> Int {
+    let stop = unsafe takeHome(released, from: start, to: end) { entry, _ in Self.isSend(mark: entry.rawValue >> 32) }
+    releaseWaiters &-= stop &- start
+    for position in start..<stop {
+      let cookie = unsafe released[position].cookie
+      if cookie == sampler.cookie { endSample() }
+      sends.open(cookie & ~Self.sendCookie)
+    }
+    return stop
+  }
+
+  /// Buffers that nobody else holds go back to the list of the queue of this loop, be it of another device, that they came from: only
+  /// this thread touches it. Their objects, where there are any, stay with the slots. Goes up to the first frame that is of another
+  /// queue, or for which `isNext` says no, and says where that is.
+  @inline(__always) private func takeHome(
+    _ entries: UnsafeMutablePointer<FrameEntry>, from start: Int, to end: Int,
+    while isNext: (FrameEntry, UnsafeMutablePointer<SlotRecord>) -> Bool
+  ) -> Int {
     let records = unsafe frames.pointee.records
-    let released = unsafe released
-    let home = unsafe records.advanced(by: Int(released[start].slot)).pointee.home
+    let home = unsafe records.advanced(by: Int(entries[start].slot)).pointee.home
     guard unsafe netdev_load_relaxed_word(&home.pointee.loop) == loopIdentity else { return start }
     let free = unsafe home.pointee.count
-    // Where the next free slot goes, counted as the released frames are.
+    // Where the next free slot goes, counted as the frames are.
     let places = unsafe home.pointee.slots + (free - start)
     let last = min(end, start + (LocalSlots.capacity - free))
     var position = start
     while position < last {
-      let entry = unsafe released[position]
+      let entry = unsafe entries[position]
       let record = unsafe records.advanced(by: Int(entry.slot))
-      guard entry.rawValue >> 32 == mark, unsafe record.pointee.home == home else { break }
+      guard unsafe isNext(entry, record), unsafe record.pointee.home == home else { break }
       unsafe places[position] = entry.slot
       position &+= 1
     }
     if netdev_poisoning { unsafe poison(places + start, count: position - start) }
     unsafe home.pointee.count = free + (position - start)
     return position
+  }
+
+  /// Drops received frames, to which nobody has a reference yet.
+  func dropFrames(of block: UnsafeMutablePointer<BurstBlock>) {
+    let count = unsafe block.pointee.count
+    var position = 0
+    while position < count {
+      let start = position
+      position = unsafe takeHome(block.pointee.entries, from: start, to: count) { _, record in
+        unsafe record.pointee.segments == 1
+      }
+      guard position == start else { continue }
+      releaseBuffer(unsafe block.pointee.entries[position].slot)
+      position += 1
+    }
+    unsafe block.pointee.count = 0
   }
 
   /// In a build with an address sanitizer nobody may touch these buffers while they are free.
@@ -96,7 +137,13 @@ extension QueueTurn {
     return true
   }
 
-  /// The driver's reference to the frame in `slot` ends.
+  /// The device is done with a frame: the driver's reference to it ends.
+  func endFlight(_ entry: FrameEntry) {
+    if entry.hasFront { unsafe SlotRecord.leaveFront(frames.pointee.records.advanced(by: Int(entry.slot))) }
+    releaseBuffer(entry.slot)
+  }
+
+  /// The last reference but those that programs hold to the frame in `slot` ends.
   @inline(never) func releaseBuffer(_ slot: UInt32) {
     let record = unsafe frames.pointee.records.advanced(by: Int(slot))
     if unsafe isLast(record) {
@@ -124,7 +171,7 @@ extension QueueTurn {
   /// The device has released `count` frames of whoever `cookie` stands for.
   func settleReleased(_ cookie: UInt32, _ count: Int) {
     if cookie == sampler.cookie {
-      statistics.addResidency(bucket: sampler.end(at: netdev_monotonic_nanoseconds()))
+      endSample()
       if cookie == samplerCookie { return }
     }
     if cookie & Self.sendCookie != 0 { return settleSend(cookie) }
@@ -147,6 +194,9 @@ extension QueueTurn {
 
   /// In a cookie that stands for a place in `sends`.
   static var sendCookie: UInt32 { 1 << 29 }
+
+  /// The mark of a frame that one send waits for, in a buffer that nobody else held.
+  @inline(__always) private static func isSend(mark: UInt64) -> Bool { mark >> 29 == 1 }
 
   /// The frame that a send waits for is not in flight any more.
   @inline(__always) private func settleSend(_ cookie: UInt32) {
