@@ -1,8 +1,8 @@
 /// Gates of one loop by number, for tasks that wait for one thing each, once.
 ///
 /// Whoever is to wait takes a place and says where that will be seen; whoever sees it opens the place, be it before the task has come
-/// to it or after. A place that was opened stays open until it is put back. A wait costs no object: see ``Gate``, of which this is a
-/// row with one executor. It is touched on its loop only.
+/// to it or after. Who passes puts it back, there on the loop: a task may go on elsewhere afterwards, where the row must not be touched.
+/// A wait costs no object: see `Gate`, of which this is a row with one executor. It is touched on its loop only.
 @safe public actor GateRow: SerialExecutor {
   // Proof: the pointee is touched on the loop's thread only; it lives as long as the row, which whoever waits in it holds.
   // Why the loop may run a job that was left to the row: as in `Gate`.
@@ -11,6 +11,7 @@
   /// What a place holds: one of these, or the job that is parked there.
   @usableFromInline static var closed: UInt { 0 }
   @usableFromInline static var opened: UInt { 1 }
+  @usableFromInline static var failed: UInt { 2 }
 
   @safe @frozen @usableFromInline struct Place {
     @usableFromInline var word: UInt
@@ -26,7 +27,6 @@
     @usableFromInline var idle: UInt32 = 0
     /// Where the next who enters is parked.
     @usableFromInline var entrance: UInt32 = 0
-    var passes: UInt64 = 0
 
     init() {}
   }
@@ -47,10 +47,12 @@
     unsafe UnownedSerialExecutor(ordinary: self)
   }
 
-  /// Suspends until the place that was approached is open.
-  public func pass() {
-    // A store that the optimiser must keep: without it the hop to this row, which is the whole point, would be dead.
-    unsafe row.pointee.passes &+= 1
+  /// Suspends until the place that was approached is open: true, and the place is idle again. False when it was opened by ``fail(_:)``:
+  /// whoever knows why puts it back.
+  public func pass(_ place: UInt32) -> Bool {
+    guard isOpen(place) else { return false }
+    putBack(place)
+    return true
   }
 
   /// Parks the job of a task that enters, unless its place is open.
@@ -107,14 +109,19 @@ extension GateRow {
   }
 
   /// Opens a place: who waits at it is due on its loop when this returns. What was never a place is none. On the loop.
-  @inlinable public nonisolated func open(_ place: UInt32) {
+  @inlinable public nonisolated func open(_ place: UInt32) { open(place, as: Self.opened) }
+
+  /// Opens a place for somebody who waits for what is not going to happen. On the loop.
+  public nonisolated func fail(_ place: UInt32) { open(place, as: Self.failed) }
+
+  @inlinable nonisolated func open(_ place: UInt32, as word: UInt) {
     guard place > 0, unsafe Int(place) < row.pointee.count else { return }
     let pointer = unsafe row.pointee.places + Int(place)
     let job = unsafe pointer.pointee.word
-    unsafe pointer.pointee.word = Self.opened
-    if job > Self.opened { letGo(job) }
+    unsafe pointer.pointee.word = word
+    if job > Self.failed { letGo(job) }
   }
 
-  /// The task that calls ``pass()`` next, before it does anything else, waits at this place. On the loop.
+  /// The task that calls ``pass(_:)`` next, before it does anything else, waits at this place. On the loop.
   @inlinable public nonisolated func approach(_ place: UInt32) { unsafe row.pointee.entrance = place }
 }

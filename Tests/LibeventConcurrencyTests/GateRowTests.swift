@@ -15,13 +15,13 @@ private actor Waiting {
   func wait(at place: UInt32) async {
     arrived += 1
     row.approach(place)
-    await row.pass()
+    let isOpened = await row.pass(place)
     #expect(loop.isOnLoop)
-    #expect(row.isOpen(place))
-    passed.append(place)
+    passed.append(isOpened ? place : 0)
   }
 
   func open(_ places: [UInt32]) { for place in places { row.open(place) } }
+  func fail(_ place: UInt32) { row.fail(place) }
   func putBack(_ place: UInt32) { row.putBack(place) }
   func isOpen(_ place: UInt32) -> Bool { row.isOpen(place) }
 }
@@ -46,22 +46,38 @@ private actor Waiting {
     #expect(await waiting.passed == places.reversed())
   }
 
-  @Test func `a place that was opened before its task comes lets it through, until it is put back`() async throws {
+  @Test func `a place that was opened before its task comes lets it through, and is idle again`() async throws {
     let waiting = Waiting(try LoopExecutor(name: "test"))
     let place = await waiting.take()
     #expect(await !waiting.isOpen(place))
     await waiting.open([place, 0, 1_000_000])
     await waiting.wait(at: place)
-    await waiting.wait(at: place)
-    #expect(await waiting.passed == [place, place])
-    await waiting.putBack(place)
+    #expect(await waiting.passed == [place])
     #expect(await waiting.take() == place)
     #expect(await !waiting.isOpen(place))
     let task = Task { await waiting.wait(at: place) }
     for _ in 0..<1000 { await Task.yield() }
-    #expect(await waiting.passed.count == 2)
+    #expect(await waiting.passed.count == 1)
     await waiting.open([place])
     await task.value
+  }
+
+  @Test(arguments: [false, true]) func `a place that fails says so, and is its task's until that puts it back`(
+    _ isThere: Bool
+  ) async throws {
+    let waiting = Waiting(try LoopExecutor(name: "test"))
+    let place = await waiting.take()
+    if !isThere { await waiting.fail(place) }
+    async let wait: Void = waiting.wait(at: place)
+    if isThere {
+      while await waiting.arrived < 1 { await Task.yield() }
+      await waiting.fail(place)
+    }
+    await wait
+    #expect(await waiting.passed == [0])
+    #expect(await waiting.take() != place)
+    await waiting.putBack(place)
+    #expect(await waiting.take() == place)
   }
 
   @Test func `those whose places are opened together go on in that order`() async throws {

@@ -7,7 +7,7 @@ import Testing
 /// Where code that uses a queue may run. The code at the top level of a program is one more: TopLevelProgram, a program of its
 /// own, makes the calls from there.
 enum Place: CaseIterable, Sendable {
-  case onLoop, otherActor, mainActor, detachedTask, childOfLoop, taskExecutor
+  case onLoop, otherActor, mainActor, detachedTask, childOfLoop, taskExecutor, immediateTask, actorThatPrefersLoop
 }
 
 /// What a program may do with a queue.
@@ -20,6 +20,11 @@ enum Call: CaseIterable, Sendable {
 
 private actor Elsewhere {
   private var calls = 0
+
+  private var isBusy = true
+
+  func stayBusy() async { while isBusy { await Task.yield() } }
+  func endBusiness() { isBusy = false }
 
   func run(
     _ call: Call, _ queue: NetworkQueue, _ device: NetworkDevice, _ pool: PacketPool, _ stay: @escaping Stay
@@ -47,6 +52,9 @@ private typealias Stay = @Sendable () -> Void
       case .onLoop: { queue.assertIsolated() }
       case .otherActor: { elsewhere.assertIsolated() }
       case .mainActor: { MainActor.assertIsolated() }
+      // It begins on the loop, and goes on elsewhere when it has waited.
+      case .immediateTask: {}
+      case .actorThatPrefersLoop: { elsewhere.assertIsolated() }
       case .detachedTask, .childOfLoop, .taskExecutor: { precondition(!queue.loop.isOnLoop, "on the queue's loop") }
       }
     // Each place makes the call itself: a closure that is handed on need not run where its caller is.
@@ -60,6 +68,21 @@ private typealias Stay = @Sendable () -> Void
         async let child: Void = Self.make(call, of: queue, device, pool, stay)
         try await child
       }
+    case .immediateTask:
+      let task = await queue.run { _ in
+        Task.immediate { try await Self.make(call, of: queue, device, pool, stay) }
+      }
+      try await task.value
+    case .actorThatPrefersLoop:
+      // Others keep the actor on threads of the pool.
+      let others = (0..<4).map { _ in Task.detached { await elsewhere.stayBusy() } }
+      let task = Task(executorPreference: LoopTaskExecutor(loop: queue.loop)) {
+        try await elsewhere.run(call, queue, device, pool, stay)
+      }
+      let result = await task.result
+      await elsewhere.endBusiness()
+      for other in others { await other.value }
+      try result.get()
     case .taskExecutor:
       try await Task(executorPreference: globalConcurrentExecutor) {
         try await Self.make(call, of: queue, device, pool, stay)

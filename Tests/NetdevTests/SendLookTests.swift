@@ -23,7 +23,7 @@ import Testing
     let device = try await NetworkDevice.open("loopback:")
     try await device.run { queue in
       let first = try await Self.anew(queue)
-      for number in 0..<32 { try await queue.send(Packet(copying: numbered(number), in: queue.pool)) }
+      for number in 0..<8 { try await queue.send(Packet(copying: numbered(number), in: queue.pool)) }
       #expect(queue.loop.turn == first)
       #expect(queue.inFlight == 0)
       Self.empty(queue)

@@ -36,6 +36,11 @@ extension PacketPool {
     if count > firstBufferRoom {
       try Packet.checkLength(count)
       if let first = unsafe takeChain(for: count) { return unsafe first }
+      // On a loop buffers that have come home lie in its queue's list until the turn ends.
+      if let list = unsafe listHere, unsafe list.pointee.count > 0 {
+        unsafe spill(list, keeping: 0)
+        if let first = unsafe takeChain(for: count) { return unsafe first }
+      }
     }
     return unsafe makeBuffer(count: count)
   }

@@ -31,9 +31,6 @@ struct QueueFrames {
   @usableFromInline var entered: UInt64 = 0
   #endif
 
-  /// Sends whose frames have failed, and whose tasks have not been told yet.
-  @usableFromInline var failedSends: Int
-
   /// What the queue does with them; unretained, it owns this.
   @usableFromInline let turn: Unmanaged<QueueTurn>
 
@@ -52,13 +49,15 @@ struct QueueFrames {
     unsafe pending = BurstBlock.make(capacity: room + BurstBlock.capacity)
     credits = room
     inFlight = 0
-    failedSends = 0
     unsafe self.turn = .passUnretained(turn)
   }
 
   /// Calls the turn without a retain: the actor owns it, and the caller is on the loop and holds the actor.
   @inline(__always) func withTurn<Result>(_ body: (QueueTurn) -> Result) -> Result {
-    unsafe turn._withUnsafeGuaranteedRef { body($0) }
+    unsafe turn._withUnsafeGuaranteedRef { turn in
+      assert(turn.loop.isOnLoop, "a queue is touched on its loop alone")
+      return body(turn)
+    }
   }
 
   /// True when the record is one of this queue's pool.

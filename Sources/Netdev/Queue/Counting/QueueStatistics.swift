@@ -26,8 +26,8 @@ public struct QueueStatistics: Sendable, Hashable {
   public internal(set) var starved: UInt64 = 0
   /// Packets copied because their pool is not this device's, or lay on the heap.
   public internal(set) var copiedToSend: UInt64 = 0
-  /// Packets that this queue received and that were copied to be changed, on its loop, because somebody else held them, or because
-  /// they lay in several buffers. ``PacketPool/copies`` counts all of the pool's, wherever they were made.
+  /// Packets in buffers that were at hand at this queue, received by it or made on its loop, that were copied there to be changed,
+  /// because somebody else held them, or because they lay in several buffers. ``PacketPool/copies`` counts all of the pool's, wherever they were made.
   public internal(set) var copiedToChange: UInt64 = 0
   /// Buffers whose release was never confirmed; they stay mapped for good.
   public internal(set) var quarantined: UInt64 = 0

@@ -77,7 +77,8 @@ extension QueueTurn {
     if !consumers.isEmpty { serveConsumers() }
   }
 
-  private static let looksATurn = 64
+  /// Few, for no timer and no descriptor is looked at meanwhile, and no other queue of the loop takes what a device has brought it.
+  private static let looksATurn = 8
 
   /// Gives what there is to those who wait, first come first served: a frame to whoever asked for one, all that is left
   /// to whoever asked for a burst.

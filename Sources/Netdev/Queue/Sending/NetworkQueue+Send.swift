@@ -22,10 +22,8 @@ extension NetworkQueue {
     if isHere, canAccept(packet), !netdev_current_task_is_cancelled() {
       let place = beginSend(consume packet)
       guard place != 0 else { return }
-      // No record of a cancellation, which has no effect from here on.
-      await sends.pass()
-      if unsafe frames.pointee.failedSends > 0, let failure = takeFailure(ofSend: place) { throw failure }
-      sends.putBack(place)
+      // No record of a cancellation, which has no effect from here on. The caller may go on elsewhere than on the loop.
+      guard await sends.pass(place) else { throw await takeFailure(ofSend: place) }
       return
     }
     do throws(NetworkDeviceError) { try await sendSlowly(consume packet) } catch { throw error.broughtBack }
@@ -36,9 +34,7 @@ extension NetworkQueue {
     let sendable = try await admit(consume packet, for: "send")
     let place = beginSend(consume sendable)
     guard place != 0 else { return }
-    await sends.pass()
-    if let failure = takeFailure(ofSend: place) { throw failure }
-    sends.putBack(place)
+    guard await sends.pass(place) else { throw takeFailure(ofSend: place) }
   }
 
   /// On the loop, with room: takes a packet, and looks whether a device of this loop releases it at once: 0 when it has, otherwise
@@ -56,9 +52,9 @@ extension NetworkQueue {
     return unsafe frames.pointee.withTurn { $0.isReleased(place) } ? 0 : place
   }
 
-  /// On the loop: why the frame that was waited for at this place was not released, and the place is idle again; nil if it was.
-  @usableFromInline @inline(never) nonisolated func takeFailure(ofSend place: UInt32) -> NetworkDeviceError? {
-    unsafe frames.pointee.withTurn { $0.takeFailure(ofSend: place) }
+  /// Why the frame that was waited for at this place was not released; the place is idle again.
+  @usableFromInline @inline(never) func takeFailure(ofSend place: UInt32) -> NetworkDeviceError {
+    turn.takeFailure(ofSend: place)
   }
 
   /// Sends packets in order and returns when the device has released all of their buffers.
@@ -124,7 +120,7 @@ extension QueueTurn {
     // Others that are due may have something to send, too: then all of it is published, rung for and released together.
     if isServedHere, !loop.hasJobsDue {
       lookForRelease()
-      if sends.isOpen(place), unsafe frames.pointee.failedSends == 0 {
+      if sends.isOpen(place) {
         sends.putBack(place)
         return true
       }
@@ -134,11 +130,10 @@ extension QueueTurn {
     return false
   }
 
-  fileprivate func takeFailure(ofSend place: UInt32) -> NetworkDeviceError? {
-    guard let failure = failures.removeValue(forKey: place) else { return nil }
-    unsafe frames.pointee.failedSends -= 1
+  fileprivate func takeFailure(ofSend place: UInt32) -> NetworkDeviceError {
     sends.putBack(place)
-    return failure.told(by: "send")
+    // Proof: `settleFailed` has left it before it opened the place; nil only if that changes.
+    return (failures.removeValue(forKey: place) ?? NetworkDeviceError(.closed, "send")).told(by: "send")
   }
 }
 

@@ -209,10 +209,10 @@ extension QueueTurn {
     // Not a release: it does not count as one.
     if cookie == sampler.cookie { sampler.cookie = 0 }
     if cookie & Self.sendCookie != 0 {
-      if failures.updateValue(error, forKey: cookie & ~Self.sendCookie) == nil {
-        unsafe frames.pointee.failedSends += 1
-      }
-      return settleSend(cookie)
+      let place = cookie & ~Self.sendCookie
+      failures[place] = error
+      releaseWaiters &-= 1
+      return sends.fail(place)
     }
     guard let waiter = waiters[cookie] else { return }
     switch waiter.wish {
