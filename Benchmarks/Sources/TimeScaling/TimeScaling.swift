@@ -115,9 +115,13 @@ func clock(_ clock: clockid_t) -> UInt64 {
   }
 
   static func carry(_ packets: Int, onEachOf queues: Int, isPausing: Bool) async throws {
+    let arrived = Arrivals()
     // Under valgrind a turn takes so long that each would be told to the log, which all loops write to.
     try await open(queues, stallBound: .seconds(3600)).run { queue in
       for _ in 0..<Window.inFlight { try await queue.submit(Packet(count: 64, in: queue.pool)) }
+      // One that ended before the other has begun would leave it its buffers.
+      arrived.add()
+      while arrived.count < queues { try await queue.sleep(for: .milliseconds(1)) }
       var left = packets
       while left > 0 {
         left -= try await Window.carry(.burst, on: queue, atLeast: isPausing ? 1 : packets)
@@ -183,4 +187,12 @@ final class Shares: Sendable {
 
   func add(_ share: Share) { shares.withLock { $0.append(share) } }
   var all: [Share] { shares.withLock { $0 } }
+}
+
+/// How many queues have come so far.
+final class Arrivals: Sendable {
+  private let arrived = Atomic<Int>(0)
+
+  func add() { arrived.add(1, ordering: .relaxed) }
+  var count: Int { arrived.load(ordering: .relaxed) }
 }
