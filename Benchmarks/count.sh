@@ -9,7 +9,7 @@
 # instructions a packet, allocations a packet, retains and releases a packet, and a ratio of instructions to another row.
 # A bound after `>` must be exceeded: such a row shows that the counter reports what it is there to report, allocations in
 # `planted`, retains and releases in `dropped`.
-# Packed rings cost less than split ones, 213 beside 220 instructions a packet: there is no available ring to write, and the first
+# Packed rings cost less than split ones, 212 beside 217 instructions a packet: there is no available ring to write, and the first
 # descriptor that is not published goes by itself, which leaves the loops for the others with values that fit into registers. A
 # frame that goes alone costs more, 2270 beside 2164. What goes through two queues has fallen less than a burst has, of which it
 # is a ratio.

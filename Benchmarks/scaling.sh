@@ -5,7 +5,8 @@
 #
 # The ratio is a stopwatch's, of interleaved rounds; nothing fails because of it. The words are counted: valgrind tells each store and
 # which thread it belongs to, for n and for 3 n frames a queue; what more the long run has stored in words that both queues' threads
-# write, divided by 4 n, is what a frame costs of them. The exit status is 1 when that is not 0.
+# write, divided by 4 n, is what a frame costs of them: where loops never sleep, and where they sleep behind each burst. The exit
+# status is 1 when either is not 0.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -17,11 +18,11 @@ program=$(swift build -c release --show-bin-path 2>/dev/null)/TimeScaling
 [ "${1:-}" = 0 ] || "$program" ${1:+"$1"}
 strip --strip-debug -o "$work/TimeScaling" "$program"
 
-# stores PACKETS: prints of all stores of the two busiest threads how many there were, and how many of them hit words, and cache
+# stores PACKETS [pausing]: prints of all stores of the two busiest threads how many there were, and how many of them hit words, and cache
 # lines, that both write: of each as often as the one does that writes it less, for every thread has written anywhere once. A stored
 # range is counted by its first word.
 stores() {
-  { valgrind --tool=lackey --trace-mem=yes --trace-sched=yes "$work/TimeScaling" carry 2 "$1" 2>&1 >"$work/output" ||
+  { valgrind --tool=lackey --trace-mem=yes --trace-sched=yes "$work/TimeScaling" carry 2 "$@" 2>&1 >"$work/output" ||
     { cat "$work/output" >&2; exit 2; }; } | awk '
     /SCHED\[[0-9]+\]: *acquired/ { split($0, part, /[][]/); thread = part[2] + 0; next }
     /^ [SM] / {
@@ -48,11 +49,21 @@ stores() {
 }
 # Enough of them that the two loops store more than any thread that only starts something.
 packets=${PACKETS:-20000}
-before=$(stores "$packets")
-after=$(stores $((packets * 3)))
-awk -v before="$before" -v after="$after" -v n="$packets" 'BEGIN {
-  split(before, a); split(after, b)
-  for (i = 1; i <= 3; i++) each[i] = (b[i] - a[i]) / (4 * n)
-  printf "stores a frame %.1f, of these in words that both queues write %.3f, in cache lines of which both write words %.3f\n", each[1], each[2], each[3]
-  exit !(each[1] > 10 && each[2] < 0.01)
-}'
+# compare NAME [pausing]: a line, and whether the words are nobody's but their own queue's.
+compare() {
+  local name=$1 before after
+  shift
+  before=$(stores "$packets" "$@")
+  after=$(stores $((packets * 3)) "$@")
+  awk -v name="$name" -v before="$before" -v after="$after" -v n="$packets" 'BEGIN {
+    split(before, a); split(after, b)
+    for (i = 1; i <= 3; i++) each[i] = (b[i] - a[i]) / (4 * n)
+    printf "%s: stores a frame %.1f, of these in words that both queues write %.3f, in cache lines of which both write words %.3f\n",
+      name, each[1], each[2], each[3]
+    exit !(each[1] > 10 && each[2] < 0.01)
+  }'
+}
+failed=0
+compare "without a pause" || failed=1
+compare "a pause behind each burst" pausing || failed=1
+exit "$failed"

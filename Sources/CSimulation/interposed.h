@@ -13,9 +13,11 @@ void interposed_find_runtime(void *inside);
 // Lets go of the timers of sleeps that nobody sleeps any more.
 void interposed_timers_end(void);
 
+// Descriptors below this number are remembered.
+enum { INTERPOSED_MOST = 1 << 16 };
+
 // A descriptor that the calling thread has opened, as it is returned: one of the world's, if that is its thread. And one that is
 // closed, by any thread, or that nobody has to close.
-enum { INTERPOSED_MOST = 1 << 16 };
 int interposed_opened(int descriptor);
 void interposed_closed(int descriptor);
 

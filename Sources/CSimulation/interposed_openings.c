@@ -68,6 +68,12 @@ OPENS(pidfd_getfd, (int process, int descriptor, unsigned flags), process, descr
 OPENS(pidfd_open, (pid_t process, unsigned flags), process, flags)
 #endif
 
+int memfd_create(const char *name, unsigned flags) {
+  int result = ORIGINAL(memfd_create, name, flags);
+  interposed_closed(result);
+  return result;
+}
+
 // The mode behind the flags, where there is one.
 #define OPENS_WITH_MODE(name, parameters, ...)                                        \
   int name parameters {                                                               \
@@ -77,12 +83,6 @@ OPENS(pidfd_open, (pid_t process, unsigned flags), process, flags)
     va_end(rest);                                                                     \
     return interposed_opened(ORIGINAL(name, __VA_ARGS__, flags, mode));               \
   }
-
-int memfd_create(const char *name, unsigned flags) {
-  int result = ORIGINAL(memfd_create, name, flags);
-  interposed_closed(result);
-  return result;
-}
 
 OPENS_WITH_MODE(openat, (int folder, const char *path, int flags, ...), folder, path)
 OPENS_WITH_MODE(openat64, (int folder, const char *path, int flags, ...), folder, path)

@@ -50,6 +50,37 @@ import Testing
     try await device.close()
     #expect(pool.free == 64)
   }
+
+  @Test func `a loop that sleeps between bursts takes no buffer from the list that all queues share`() async throws {
+    let driver = ScriptedDriver(mode: .hold, capacity: 64)
+    var configuration = NetworkDevice.Configuration()
+    configuration.pool = try PacketPool(.init(slots: 1024, hugePages: false))
+    let device = try await NetworkDevice.open(driver: driver, configuration: configuration)
+    let (queue, pool) = (device.queues[0], device.pool)
+    var available: [Int] = []
+    for _ in 0..<4 {
+      for number in 0..<48 { #expect(await driver.deliver(numbered(number))) }
+      var left = 48
+      while left > 0, let burst = await queue.receiveBurst() {
+        left -= burst.count
+        try await queue.submit(burst)
+      }
+      try await eventually("all are with the device") { await driver.held() == 48 }
+      available.append(pool.available)
+      await driver.releaseAll()
+      let sleeps = queue.loop.statistics.sleeps
+      try await eventually("they are back, and the loop sleeps") {
+        await turn(queue, times: 1)
+        return queue.statistics.packetsReleased == queue.statistics.packetsSubmitted
+          && queue.loop.statistics.sleeps >= sleeps + 3
+      }
+      available.append(pool.available)
+    }
+    // What the first burst took stays with the queue.
+    #expect(Set(available).count == 1, "\(available)")
+    try await device.close()
+    #expect(pool.free == 1024)
+  }
 }
 
 /// A device with a frame for every buffer it is given, at once.

@@ -15,32 +15,52 @@ private final class Events: Sendable {
   func add(_ event: NetworkQueue.ReleaseEvent) { events.withLock { $0.append(event) } }
 }
 
-/// Frames go out and come back until an event is told: from then on none is missed. How many went.
-private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until events: Events) async throws -> UInt64 {
-  var released: UInt64 = 0
-  while events.all.isEmpty, released < 10_000 {
-    try await queue.submit(Packet(copying: numbered(0), in: queue.pool))
-    try await eventually("it is published") { await driver.held() == 1 }
-    await driver.releaseFirst(1)
-    released += 1
-    await turn(queue, times: 10)
+/// A device that releases when it is told to, whose queue is watched.
+private struct Watched: Sendable {
+  let driver = ScriptedDriver(mode: .hold)
+  let device: NetworkDevice
+  let events = Events()
+  let watching: Task<Void, Never>
+  var queue: NetworkQueue { device.queues[0] }
+
+  init() async throws {
+    device = try await NetworkDevice.open(driver: driver)
+    watching = Self.watch(device.queues[0], events)
   }
-  return released
+
+  /// Every event of the queue, until it ends.
+  static func watch(_ queue: NetworkQueue, _ events: Events) -> Task<Void, Never> {
+    Task { for await event in queue.releases { events.add(event) } }
+  }
+
+  /// Frames go out and come back until an event is told: from then on none is missed. How many went.
+  func releaseUntilTold() async throws -> UInt64 {
+    var released: UInt64 = 0
+    while events.all.isEmpty, released < 10_000 {
+      try await queue.submit(Packet(copying: numbered(0), in: queue.pool))
+      try await eventually("it is published") { await driver.held() == 1 }
+      await driver.releaseFirst(1)
+      released += 1
+      await turn(queue, times: 10)
+    }
+    return released
+  }
+
+  /// Closes the device; the watcher has been told of all that there was.
+  func close() async throws {
+    try await device.close()
+    await watching.value
+  }
 }
 
 /// The notification mechanism itself: release events, and the descriptor that foreign event loops watch.
 @Suite(.timeLimit(.minutes(3))) struct ReleasesTests {
   @Test func `each release is told, several at once as one event, and the queue's end ends the sequence`() async throws
   {
-    let driver = ScriptedDriver(mode: .hold)
-    let device = try await NetworkDevice.open(driver: driver)
-    let queue = device.queues[0]
-    let events = Events()
-    let watching = Task {
-      for await event in queue.releases { events.add(event) }
-    }
-    let before = try await release(queue, of: driver, until: events)
-    for number in 0..<10 { try await queue.submit(Packet(copying: numbered(number), in: device.pool)) }
+    let watched = try await Watched()
+    let (driver, queue, events) = (watched.driver, watched.queue, watched.events)
+    let before = try await watched.releaseUntilTold()
+    for number in 0..<10 { try await queue.submit(Packet(copying: numbered(number), in: queue.pool)) }
     try await eventually("all are published") { await driver.held() == 10 }
     let told = events.all.count
     var releases: UInt64 = 0
@@ -51,18 +71,12 @@ private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until eve
       #expect(events.all.last?.inFlight == 10 - Int(releases))
     }
     #expect(events.all.count <= told + 4, "one each, and what was still to be told")
-    try await device.close()
-    await watching.value
+    try await watched.close()
   }
 
   @Test func `a frame that fails is told while frames come in without a pause`() async throws {
-    let driver = ScriptedDriver(mode: .hold)
-    let device = try await NetworkDevice.open(driver: driver)
-    let queue = device.queues[0]
-    let events = Events()
-    let watching = Task {
-      for await event in queue.releases { events.add(event) }
-    }
+    let watched = try await Watched()
+    let (driver, queue, events) = (watched.driver, watched.queue, watched.events)
     // For each frame that is taken another one comes, so that no turn has nothing to do.
     let receiving = Task {
       await queue.run { queue in
@@ -76,9 +90,8 @@ private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until eve
       return !events.all.isEmpty
     }
     #expect(events.all.last.map { $0.failed > 0 } == true)
-    try await device.close()
+    try await watched.close()
     await receiving.value
-    await watching.value
   }
 
   /// Frames as long as a tagged one may be, without tags: they fail when the driver looks at them.
@@ -95,27 +108,21 @@ private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until eve
   @Test func `a frame that fails is told`() async throws {
     let source = ScriptedDriver(mode: .release, mtu: 9000)
     let input = try await NetworkDevice.open(driver: source)
-    let driver = ScriptedDriver(mode: .hold)
-    let output = try await NetworkDevice.open(driver: driver)
-    let queue = output.queues[0]
-    let events = Events()
-    let watching = Task {
-      for await event in queue.releases { events.add(event) }
-    }
-    let released = try await release(queue, of: driver, until: events)
+    let watched = try await Watched()
+    let (queue, events) = (watched.queue, watched.events)
+    let released = try await watched.releaseUntilTold()
     let told = events.all.count
     let forwarding = Task { try await queue.forward(from: input.queues[0].packets) }
     for failed in 1...3 as ClosedRange<UInt64> {
       // The output's device takes no frame of this length: the pipeline goes on without it.
       #expect(await source.deliver([UInt8](repeating: 0, count: 2000)))
-      try await eventually("it has failed") { output.totalStatistics.packetsFailed == failed }
+      try await eventually("it has failed") { queue.statistics.packetsFailed == failed }
       try await eventually("it is told") { events.all.last?.failed == failed }
     }
     #expect(events.all.count <= told + 4 && events.all.last?.released == released)
     try await input.close()
     try await forwarding.value
-    try await output.close()
-    await watching.value
+    try await watched.close()
     #expect(events.all.count <= told + 4)
   }
 
@@ -124,14 +131,9 @@ private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until eve
   {
     let source = ScriptedDriver(mode: .release, mtu: 9000)
     let input = try await NetworkDevice.open(driver: source)
-    let driver = ScriptedDriver(mode: .hold)
-    let output = try await NetworkDevice.open(driver: driver)
-    let queue = output.queues[0]
-    let events = Events()
-    let watching = Task {
-      for await event in queue.releases { events.add(event) }
-    }
-    _ = try await release(queue, of: driver, until: events)
+    let watched = try await Watched()
+    let (queue, events) = (watched.queue, watched.events)
+    _ = try await watched.releaseUntilTold()
     let descriptor = try await queue.pollableDescriptor
     // The loop has looked at all that there is, and sleeps.
     await turn(queue, times: 10)
@@ -150,8 +152,7 @@ private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until eve
     var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
     #expect(unsafe poll(&entry, 1, 20_000) == 1)
     try await input.close()
-    try await output.close()
-    await watching.value
+    try await watched.close()
   }
 
   @Test func `nothing is told where nothing is new`() async throws {
@@ -174,9 +175,7 @@ private func release(_ queue: NetworkQueue, of driver: ScriptedDriver, until eve
     for number in 0..<5 { #expect(try queue.trySubmit(Packet(copying: numbered(number), in: device.pool)) == nil) }
     try await eventually("all are published") { await driver.held() == 5 }
     let events = Events()
-    let watching = Task {
-      for await event in queue.releases { events.add(event) }
-    }
+    let watching = Watched.watch(queue, events)
     var late = queue.releases.makeAsyncIterator()
     await turn(queue, times: 10)
     async let first = late.next()

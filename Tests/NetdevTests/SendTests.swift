@@ -249,48 +249,8 @@ import Testing
   }
 
   @Test func `64 tasks send 10 000 packets each through one queue that receives at the same time`() async throws {
-    let driver = ScriptedDriver(mode: .loopback, capacity: 256)
-    let device = try await NetworkDevice.open(driver: driver)
-    let queue = device.queues[0]
-    let each = repetitions(10_000)
-    let errors = Tally(1)
-    // In order, each once: a task sends its next frame when the device has released the one before.
-    let runner = Task {
-      try await device.run { queue in
-        var next = [Int](repeating: 0, count: 64)
-        var count = 0
-        for await packet in queue.packets {
-          let number = packet.withBytes { unsafe Int($0.unsafeLoad(fromByteOffset: 0, as: UInt64.self)) }
-          if next[number >> 32] != number & 0xffff_ffff { errors.add(0) }
-          next[number >> 32] += 1
-          count += 1
-          if count == 64 * each { break }
-        }
-        while queue.statistics.packetsReleased < UInt64(64 * each) { await Task.yield() }
-      }
-    }
-    await withTaskGroup(of: Void.self) { group in
-      for task in 0..<64 {
-        group.addTask {
-          for number in 0..<each {
-            do {
-              // Short, so that the debug build's copying does not take the time.
-              var packet = try Packet(count: 16, in: device.pool)
-              packet.withMutableBytes {
-                $0.storeBytes(of: UInt64(task << 32 | number), toByteOffset: 0, as: UInt64.self)
-              }
-              try await queue.send(packet)
-            } catch {
-              errors.add(0)
-            }
-          }
-        }
-      }
-    }
-    try await runner.value
-    #expect(errors.total == 0)
-    #expect(queue.statistics.packetsReceived == UInt64(64 * each))
-    #expect(queue.statistics.packetsFailed == 0)
-    try await eventually("every buffer is back") { device.pool.free == device.pool.configuration.slots }
+    let device = try await NetworkDevice.open(driver: ScriptedDriver(mode: .loopback, capacity: 256))
+    // Short, so that the debug build's copying does not take the time.
+    try await sendFromManyTasks(repetitions(10_000), bytes: 16, through: device)
   }
 }

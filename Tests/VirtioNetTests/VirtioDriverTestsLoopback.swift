@@ -104,45 +104,7 @@ import Testing
     placement: String
   ) async throws {
     let device = try await NetworkDevice.open("loopback:?lossless=1&placement=\(placement)")
-    let queue = device.queues[0]
-    let pool = device.pool
-    let each = repetitions(10_000)
-    let errors = Tally(1)
-    let runner = Task {
-      try await device.run { queue in
-        var next = [Int](repeating: 0, count: 64)
-        var count = 0
-        for await packet in queue.packets {
-          let number = packet.withBytes { unsafe Int($0.unsafeLoad(fromByteOffset: 0, as: UInt64.self)) }
-          // In order, each once: a task sends its next frame when the device has released the one before.
-          if next[number >> 32] != number & 0xffff_ffff { errors.add(0) }
-          next[number >> 32] += 1
-          count += 1
-          if count == 64 * each { break }
-        }
-        while queue.statistics.packetsReleased < UInt64(64 * each) { await Task.yield() }
-      }
-    }
-    await withTaskGroup(of: Void.self) { group in
-      for task in 0..<64 {
-        group.addTask {
-          for number in 0..<each {
-            do {
-              var packet = try Packet(count: 64, in: pool)
-              packet.withMutableBytes {
-                $0.storeBytes(of: UInt64(task << 32 | number), toByteOffset: 0, as: UInt64.self)
-              }
-              try await queue.send(packet)
-            } catch {
-              errors.add(0)
-            }
-          }
-        }
-      }
-    }
-    try await runner.value
-    #expect(errors.total == 0)
-    try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
+    try await sendFromManyTasks(repetitions(10_000), bytes: 64, through: device)
   }
 
   @Test(arguments: ["inline", "own"])

@@ -142,4 +142,64 @@ extension SplitDeviceRingTests {
     let none = try ring.take(max: 4, in: memory)
     #expect(none.isEmpty)
   }
+
+  /// Two rings of eight chains each, whose heads are available in these orders; each source tells by its length which one it is.
+  private func relay(
+    _ heads: [UInt16], _ targetHeads: [UInt16], inOrder: Bool, refusing refused: UInt32 = 0
+  ) throws -> (carried: [Int], returned: [UInt32], filled: [UInt32]) {
+    let (block, target) = (try RingBlock(size: 8), try RingBlock(size: 8))
+    // The buffers of both lie in the one's memory.
+    let memory = try block.memory()
+    var source = try block.device { $0.inOrder = inOrder }
+    var destination = try target.device { $0.inOrder = inOrder }
+    for id: UInt16 in 0..<8 {
+      block.setDescriptor(id, RawDescriptor(base, UInt32(id) + 1))
+      target.setDescriptor(id, RawDescriptor(base + 4096, 100, RawDescriptor.write))
+    }
+    for (index, head) in heads.enumerated() { offer(block, head, at: UInt16(index)) }
+    for (index, head) in targetHeads.enumerated() { offer(target, head, at: UInt16(index)) }
+    #expect(try source.begin() && destination.begin())
+    var carried: [Int] = []
+    let count = source.relay(to: &destination, max: 8, in: memory) { from, to in
+      guard from.length != refused else { return nil }
+      carried.append(from.length)
+      return UInt32(from.length)
+    }
+    #expect(count == carried.count && source.outstanding == 0 && destination.outstanding == 0)
+    source.publishUsed()
+    destination.publishUsed()
+    #expect(Int(block.usedIdx) == count && Int(target.usedIdx) == count)
+    let filled = (0..<count).map { target.usedElement(UInt16($0)) }
+    #expect(filled.map { Int($0.length) } == carried)
+    // One element stands for all of them where they are used in order.
+    let returned = (0..<(inOrder ? min(count, 1) : count)).map { block.usedElement(UInt16($0)) }
+    #expect(returned.allSatisfy { $0.length == 0 })
+    return (carried, returned.map(\.id), filled.map(\.id))
+  }
+
+  @Test(
+    "A relay follows the heads, whether they come in turn or not, and ends at the first that is none",
+    arguments: [false, true])
+  func relayed(inOrder: Bool) throws {
+    let (turn, back): ([UInt16], [UInt16]) = (Array(0..<8), (0..<8).reversed())
+    for (heads, others) in [
+      (turn, turn), (back, back), (turn, back), ([6, 7, 0, 1, 5, 2, 3, 4], [3, 4, 5, 6, 7, 0, 2, 1]),
+    ] {
+      let all = try relay(heads, others, inOrder: inOrder)
+      #expect(all.carried == heads.map { Int($0) + 1 } && all.filled == others.map(UInt32.init))
+      #expect(all.returned == (inOrder ? heads.suffix(1) : heads[...]).map(UInt32.init))
+      // Not of the simple kind, and no head at all: what comes before them is carried.
+      let some = try relay(heads, others, inOrder: inOrder, refusing: UInt32(heads[5]) + 1)
+      #expect(some.carried == heads.prefix(5).map { Int($0) + 1 })
+      #expect(some.returned.last == UInt32(heads[4]))
+      var wrong = heads
+      wrong[4] = 8
+      #expect(try relay(wrong, others, inOrder: inOrder).carried == heads.prefix(4).map { Int($0) + 1 })
+      wrong[0] = 0xffff
+      #expect(try relay(wrong, others, inOrder: inOrder).carried == [])
+      wrong = others
+      wrong[3] = 8
+      #expect(try relay(heads, wrong, inOrder: inOrder).carried == heads.prefix(3).map { Int($0) + 1 })
+    }
+  }
 }

@@ -1,11 +1,12 @@
 // Two queue pairs of a loopback device on two CPUs beside one pair on one: how many times as many frames they carry.
 //
 //     TimeScaling [ROUNDS]
-//     TimeScaling carry QUEUES PACKETS
+//     TimeScaling carry QUEUES PACKETS [pausing]
 //
 // Each queue's device side works on the queue's own loop. One and two queues take turns, round after round, with bursts and with
 // `for await`, so that what else the machine does hits both alike; a window in which a loop waited for its CPU is measured again. The
-// second form carries so many frames on each queue and says nothing: `scaling.sh` looks at what its threads write.
+// second form carries so many frames on each queue and says nothing: `scaling.sh` looks at what its threads write. Pausing, it lets the
+// loops sleep behind each burst, as they do where frames come from elsewhere.
 import BenchmarkSupport
 import Glibc
 import NetdevDevices
@@ -83,9 +84,10 @@ func clock(_ clock: clockid_t) -> UInt64 {
     do {
       var arguments = CommandLine.arguments.dropFirst()
       if arguments.first == "carry" {
-        let numbers = arguments.dropFirst().compactMap { Int($0) }
-        guard numbers.count == 2 else { throw usage }
-        return try blocking { try await carry(numbers[1], onEachOf: numbers[0]) }
+        let isPausing = arguments.last == "pausing"
+        let numbers = arguments.dropFirst().dropLast(isPausing ? 1 : 0).map { Int($0) ?? 0 }
+        guard numbers.count == 2, numbers.allSatisfy({ $0 > 0 }) else { throw usage }
+        return try blocking { try await carry(numbers[1], onEachOf: numbers[0], isPausing: isPausing) }
       }
       let rounds = arguments.popFirst().map { Int($0) } ?? 11
       guard let rounds, rounds > 0, arguments.isEmpty else { throw usage }
@@ -99,22 +101,32 @@ func clock(_ clock: clockid_t) -> UInt64 {
     }
   }
 
-  static let usage = Stop("usage: TimeScaling [ROUNDS] | TimeScaling carry QUEUES PACKETS", status: EX_USAGE)
+  static let usage = Stop("usage: TimeScaling [ROUNDS] | TimeScaling carry QUEUES PACKETS [pausing]", status: EX_USAGE)
 
-  static func open(_ queues: Int) async throws -> NetworkDevice {
+  static func open(_ queues: Int, stallBound: Duration? = nil) async throws -> NetworkDevice {
     let cpus = allowedCPUs
     guard cpus.count >= queues else {
       throw Stop("\(queues) CPUs are needed; this process may use \(cpus.count)", status: EX_UNAVAILABLE)
     }
     var configuration = NetworkDevice.Configuration()
     configuration.cpus = Array(cpus.prefix(queues))
+    if let stallBound { configuration.stallBound = stallBound }
     return try await NetworkDevice.open("loopback:?queues=\(queues)&lossless=1", configuration: configuration)
   }
 
-  static func carry(_ packets: Int, onEachOf queues: Int) async throws {
-    try await open(queues).run { queue in
+  static func carry(_ packets: Int, onEachOf queues: Int, isPausing: Bool) async throws {
+    let arrived = Arrivals()
+    // Under valgrind a turn takes so long that each would be told to the log, which all loops write to.
+    try await open(queues, stallBound: .seconds(3600)).run { queue in
       for _ in 0..<Window.inFlight { try await queue.submit(Packet(count: 64, in: queue.pool)) }
-      _ = try await Window.carry(.burst, on: queue, atLeast: packets)
+      // One that ended before the other has begun would leave it its buffers.
+      arrived.add()
+      while arrived.count < queues { try await queue.sleep(for: .milliseconds(1)) }
+      var left = packets
+      while left > 0 {
+        left -= try await Window.carry(.burst, on: queue, atLeast: isPausing ? 1 : packets)
+        if isPausing { try await queue.sleep(for: .microseconds(1)) }
+      }
     }
   }
 
@@ -175,4 +187,12 @@ final class Shares: Sendable {
 
   func add(_ share: Share) { shares.withLock { $0.append(share) } }
   var all: [Share] { shares.withLock { $0 } }
+}
+
+/// How many queues have come so far.
+final class Arrivals: Sendable {
+  private let arrived = Atomic<Int>(0)
+
+  func add() { arrived.add(1, ordering: .relaxed) }
+  var count: Int { arrived.load(ordering: .relaxed) }
 }

@@ -3,12 +3,15 @@ internal import CCoroutine
 /// A program of a few threads, explored in every order and with every value that each of its loads may read.
 package struct Model {
   package let name: String
+  /// Each access made weaker is looked for in it, too; else only the code as it stands.
+  package let findsWeakenings: Bool
   /// Makes what the threads share, starts them, and returns what is looked at when none of them can go on. Called before each
   /// execution.
   package let make: (Explorer) -> () -> Void
 
-  package init(_ name: String, _ make: @escaping (Explorer) -> () -> Void) {
+  package init(_ name: String, findsWeakenings: Bool = true, _ make: @escaping (Explorer) -> () -> Void) {
     self.name = name
+    self.findsWeakenings = findsWeakenings
     self.make = make
   }
 }

@@ -12,7 +12,7 @@ struct Study {
 
   init(models: [Model]) {
     self.models = models
-    order = Array(models.indices)
+    order = models.indices.filter { models[$0].findsWeakenings }
   }
 
   /// How many findings.

@@ -13,8 +13,10 @@ package enum RingModels {
 
   /// A packed ring's words are written by both sides and looked at again and again: what each look may see makes models of all that
   /// happens too large. So a chain has gone round before: the threads go on from there in every way, with notifications that are no
-  /// longer unconditional, and a descriptor that has been used. What they do not show is the first chain's return while the second
-  /// one is added, which the split models do.
+  /// longer unconditional, and a descriptor that has been used. Two chains that are published together show what is between two
+  /// descriptors and the notifications. Published one by one, the one's return while the other one is added, they make a model that
+  /// does not end in minutes, for each look may come before or after each question for notifications. So there each side is told of
+  /// everything and neither asks, and the models are for the code as it stands: what is weaker is found by the small ones.
   package static var packed: [Model] {
     [
       model(PackedDriverRing.self, PackedDeviceRing.self, size: 1, chains: 2, before: 1, eventIndex: true),
@@ -23,6 +25,11 @@ package enum RingModels {
       model(
         PackedDriverRing.self, PackedDeviceRing.self, size: 2, chains: 3, before: 1, burst: 2, eventIndex: true,
         inOrder: true),
+      model(
+        PackedDriverRing.self, PackedDeviceRing.self, size: 2, chains: 3, before: 1, eventIndex: true, asks: false),
+      model(
+        PackedDriverRing.self, PackedDeviceRing.self, size: 2, chains: 3, before: 1, eventIndex: true, inOrder: true,
+        asks: false),
     ]
   }
 
@@ -34,13 +41,16 @@ package enum RingModels {
     var device: Device
     let kick = WakeUp("the kick")
     let call = WakeUp("the call")
+    /// Whether a side asks if the other one wants to be told, and says when it does; else each is told of everything.
+    let asks: Bool
     /// What lies in the buffers.
     let contents: [PlainWord]
     /// Chains that are used completely: half of each otherwise.
     private let inOrder: Bool
 
-    init(_ explorer: Explorer, size: Int, chains: Int, eventIndex: Bool, inOrder: Bool) throws {
+    init(_ explorer: Explorer, size: Int, chains: Int, eventIndex: Bool, inOrder: Bool, asks: Bool) throws {
       self.inOrder = inOrder
+      self.asks = asks
       let layout = try RingLayout(Driver.format, size: size)
       block = .allocate(byteCount: layout.totalBytes, alignment: 64)
       block.initializeMemory(as: UInt8.self, repeating: 0, count: layout.totalBytes)
@@ -79,15 +89,16 @@ package enum RingModels {
 
   private static func model<Driver: DriverRing & ~Copyable, Device: DeviceRing & ~Copyable>(
     _: Driver.Type, _: Device.Type, size: Int, chains: Int, before: Int = 0, burst: Int = 1,
-    eventIndex: Bool, inOrder: Bool = false
+    eventIndex: Bool, inOrder: Bool = false, asks: Bool = true
   ) -> Model {
     let name =
       "a \(Driver.format) ring of \(size), \(chains) chains\(before > 0 ? ", the first before" : "")\(burst > 1 ? ", \(burst) at once" : ""), "
       + (eventIndex ? "event indices" : "flags") + (inOrder ? ", in order" : "")
-    return Model(name) { explorer in
+      + (asks ? "" : ", told of everything")
+    return Model(name, findsWeakenings: asks) { explorer in
       guard
         let world = try? World<Driver, Device>(
-          explorer, size: size, chains: chains, eventIndex: eventIndex, inOrder: inOrder)
+          explorer, size: size, chains: chains, eventIndex: eventIndex, inOrder: inOrder, asks: asks)
       else {
         preconditionFailure("a ring that cannot be")
       }
@@ -164,13 +175,12 @@ package enum RingModels {
       }
       if added > 0 {
         world.driver.publish()
-        if world.driver.needsKick() { world.kick.signal() }
+        if !world.asks || world.driver.needsKick() { world.kick.signal() }
         continue
       }
-      if back < chains.upperBound, !world.driver.armInterrupt() {
-        guard world.call.wait() else { return }
-        world.driver.disarmInterrupt()
-      }
+      guard back < chains.upperBound, !world.asks || !world.driver.armInterrupt() else { continue }
+      guard world.call.wait() else { return }
+      if world.asks { world.driver.disarmInterrupt() }
     }
   }
 
@@ -201,12 +211,12 @@ package enum RingModels {
       if let failure = world.device.failure { return explorer.report("the device finds \(failure)") }
       served += moved
       guard moved > 0 else {
-        isArmed = true
-        if !world.device.armKick(), !world.kick.wait() { return }
+        isArmed = world.asks
+        if !isArmed || !world.device.armKick(), !world.kick.wait() { return }
         continue
       }
       world.device.publishUsed()
-      if world.device.needsCall() { world.call.signal() }
+      if !world.asks || world.device.needsCall() { world.call.signal() }
     }
   }
 }

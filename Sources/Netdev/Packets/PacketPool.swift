@@ -308,7 +308,8 @@ extension PacketPool {
   var receiveShare: Int { configuration.reserve / queues.count }
 
   /// Free buffers that a queue keeps at hand while its loop sleeps: all of them together keep a sixteenth of the pool from
-  /// the others.
+  /// the others. In a pool that fits its devices that is a burst each: a loop that sleeps between bursts takes none of their buffers
+  /// from the list that all share.
   var idleShare: Int { configuration.slots / (16 * queues.count) }
 
   /// Frames that each queue may have with its device however few buffers are left: all of them together leave the reserve

@@ -30,18 +30,20 @@ extension QueueTurn {
     refill()
   }
 
-  /// The ring is full: buffers beyond the next batch are for others when those are short of them.
+  /// The ring is full: buffers beyond this queue's share are for others when those are short of them. What the next frames take
+  /// stays, or each of them would come from the list that all queues share, and go back there.
   private func giveUpSurplus() {
-    guard unsafe local.pointee.count > refillBatch, pool.available < pool.configuration.reserve else { return }
-    unsafe pool.spill(local, keeping: refillBatch)
+    let share = max(refillBatch, pool.idleShare)
+    guard unsafe local.pointee.count > share, pool.available < pool.configuration.reserve else { return }
+    unsafe pool.spill(local, keeping: share)
   }
 
-  /// The loop is about to sleep, perhaps for long: it keeps few free buffers from the others, and none that somebody waits for.
-  /// True when there is reason to look again first.
+  /// The loop is about to sleep, perhaps for long: it keeps its share of free buffers from the others, and none that somebody waits
+  /// for. True when there is reason to look again first.
   func giveUpIdle() -> Bool {
     // As it was when it slept last.
     guard !isFinished, unsafe local.pointee.count != Int(local.pointee.kept) else { return false }
-    let share = min(refillBatch, pool.idleShare)
+    let share = pool.idleShare
     if unsafe local.pointee.count > share { unsafe pool.spill(local, keeping: share) }
     return unsafe pool.queues.keep(local.pointee.count, in: local)
   }
