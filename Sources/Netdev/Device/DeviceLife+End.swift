@@ -102,6 +102,9 @@ extension DeviceLife {
     self.failure = failure
     isOver = true
     link.finish()
+    announcements.finish()
+    // Of a driver that did not come back from it.
+    presentOrder?.promise.fulfil(.failure(failure ?? end ?? .closedByProgram))
     over.openAll()
   }
 }

@@ -18,6 +18,8 @@ actor DeviceLife {
     case terms(Terms)
     /// The driver wants to be asked.
     case attention
+    /// The program wants something of the device.
+    case order(Order)
     /// It shall end, for this reason.
     case end(NetworkDeviceError)
   }
@@ -30,6 +32,7 @@ actor DeviceLife {
 
   nonisolated let loop: LoopExecutor
   nonisolated let link: LinkMonitor
+  nonisolated let announcements = Announcements()
   nonisolated let log: DeviceLog
   nonisolated let driver: any NetworkDriver
   let settings: NetworkDevice.Configuration
@@ -48,6 +51,9 @@ actor DeviceLife {
   // The mailbox.
   var end: NetworkDeviceError?
   private var wantsAttention = false
+  private var orders: [Order] = []
+  /// The one that is being carried out.
+  var presentOrder: Order?
   private var terms: Terms?
   private let mail = Gate()
   /// Ends the waiting of the step under way, or the pause.
@@ -100,11 +106,14 @@ extension DeviceLife {
     switch event {
     case .terms(let terms): self.terms = terms
     case .attention: wantsAttention = true
+    case .order(let order): orders.append(order)
     case .end(let cause):
       guard end == nil else { return }
       end = cause
       overdue?.schedule(after: settings.resetTimeout + .seconds(1))
       interruption?.fulfil(())
+      // Nobody carries these out any more; the present one fails with its step.
+      refuseOrders(cause)
     }
     mail.openAll()
   }
@@ -118,10 +127,23 @@ extension DeviceLife {
     }
   }
 
-  private func takeAttention() -> Void? {
-    guard wantsAttention else { return nil }
-    wantsAttention = false
-    return ()
+  /// What there is to do for a device that works.
+  private enum Work {
+    case attend
+    case carryOut(Order)
+  }
+
+  private func takeWork() -> Work? {
+    if wantsAttention {
+      wantsAttention = false
+      return .attend
+    }
+    return orders.isEmpty ? nil : .carryOut(orders.removeFirst())
+  }
+
+  func refuseOrders(_ cause: NetworkDeviceError) {
+    for order in orders { order.promise.fulfil(.failure(cause)) }
+    orders = []
   }
 }
 
@@ -154,7 +176,7 @@ extension DeviceLife {
 
   /// From nothing to a device that works.
   private func open() async throws(NetworkDeviceError) {
-    driver.attach(control: DeviceControl(loop: loop, link: link, life: self))
+    driver.attach(control: DeviceControl(loop: loop, link: link, announcements: announcements, life: self))
     let information = try await start()
     enter(.agreed)
     room.note(information, at: position)
@@ -245,7 +267,7 @@ extension DeviceLife {
   /// One step of the driver: in a child task, which an end cancels. Looks at the mailbox when it is over.
   ///
   /// A step has the deadlines that the driver gives it, message by message; what ends it early is the cancellation.
-  private func step<Result: Sendable>(
+  func step<Result: Sendable>(
     _ name: String?, _ metadata: Logger.Metadata = [:],
     _ body: @escaping @Sendable () async throws(NetworkDeviceError) -> Result
   ) async throws(NetworkDeviceError) -> Result {
@@ -301,7 +323,10 @@ extension DeviceLife {
   private func serve() async throws(NetworkDeviceError) {
     var delay: Duration?
     while true {
-      try await next { takeAttention() }
+      if case .carryOut(let order) = try await next({ takeWork() }) {
+        try await carryOut(order)
+        continue
+      }
       do throws(NetworkDeviceError) {
         try await step(nil) { [driver] () async throws(NetworkDeviceError) in try await driver.attend() }
       } catch {
