@@ -8,6 +8,7 @@ internal import Virtio
 extension VirtioNetDriver {
   /// What the device was told, and is told again when it comes back.
   struct ControlSettings: Sendable {
+    var pairs: Int?
     var mode: ReceiveMode?
     /// No attempt to change it has failed since.
     var isModeCertain = true
@@ -21,6 +22,7 @@ extension VirtioNetDriver {
     _ command: ControlCommand, _ features: FeatureSet, _ settings: ControlSettings
   ) throws(NetworkDeviceError) -> [NetControlCommand] {
     switch command {
+    case .setActiveQueuePairs(let count): return [.queuePairs(UInt16(clamping: count))]
     case .setReceiveMode(let mode):
       let before = settings.isModeCertain ? settings.mode : nil
       return Self.commands(mode, features, before: before)
@@ -127,7 +129,8 @@ extension VirtioNetDriver {
     guard let queue else { return }
     await queue.goLive()
     var commands: [NetControlCommand] = []
-    if agreed.features.contains(.mq), agreed.pairs > 1 { commands.append(.queuePairs(UInt16(clamping: agreed.pairs))) }
+    let pairs = settings.pairs ?? agreed.pairs
+    if agreed.features.contains(.mq), pairs > 1 { commands.append(.queuePairs(UInt16(clamping: pairs))) }
     commands += settings.table.map { [$0] } ?? []
     commands += settings.address.map { [.address($0)] } ?? []
     commands += settings.vlans.sorted().map { .vlan($0, isAdded: true) }
@@ -151,6 +154,7 @@ extension VirtioNetDriver.ControlSettings {
   /// The device has done it.
   mutating func note(_ command: ControlCommand) {
     switch command {
+    case .setActiveQueuePairs(let count): pairs = count
     case .setReceiveMode(let mode): (self.mode, isModeCertain) = (mode, true)
     case .setReceiveAddresses(let unicast, let multicast):
       table = .addressTable(unicast: unicast, multicast: multicast)

@@ -29,6 +29,10 @@ extension DeviceLife {
     presentOrder = order
     defer { presentOrder = nil }
     do throws(NetworkDeviceError) {
+      if case .setActiveQueuePairs(let count) = order.command {
+        try await setActivePairs(count)
+        return order.promise.fulfil(.success(()))
+      }
       try await step(nil) { [driver] () async throws(NetworkDeviceError) in try await driver.perform(order.command) }
       order.promise.fulfil(.success(()))
     } catch {

@@ -43,6 +43,9 @@ actor DeviceLife {
   /// An end has been asked for. What was sent to a queue's loop before looks here when it gets there.
   nonisolated let isEnding = Atomic<Bool>(false)
 
+  /// Queue pairs in use, the first ones: all of them until the program wants fewer.
+  nonisolated let activePairs = Atomic<Int>(0)
+
   private(set) var state = State.connecting
   var places: [QueuePlace] = []
   private var runningSince: UInt64 = 0
@@ -190,6 +193,7 @@ extension DeviceLife {
     try await step("activated") { [driver] () async throws(NetworkDeviceError) in try await driver.activate() }
     enter(.running)
     isOpened = true
+    activePairs.store(information.queuePairs, ordering: .sequentiallyConsistent)
     log.write(.debug, "device open", ["queuePairs": "\(information.queuePairs)"])
     room.note(queues, at: position)
   }
@@ -306,7 +310,7 @@ extension DeviceLife {
   }
 
   /// Waits, unless an end comes first.
-  private func pause(_ time: Duration) async throws(NetworkDeviceError) {
+  func pause(_ time: Duration) async throws(NetworkDeviceError) {
     if let end { throw end }
     let interruption = LoopPromise<Void>(loop: loop)
     self.interruption = interruption

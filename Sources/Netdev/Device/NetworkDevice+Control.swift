@@ -1,8 +1,34 @@
 public import PacketFormats
+internal import Synchronization
 
 // What a running device can be told. Each call goes to the device's life, on its control loop, and is done there between two other
 // things, one after the other.
 extension NetworkDevice {
+  /// Queue pairs that the device uses now, the first of ``queues``: all that it was opened with, until it is told otherwise. From any
+  /// thread.
+  public var activeQueuePairs: Int { life.activePairs.load(ordering: .sequentiallyConsistent) }
+
+  /// Has the device use so many of the queue pairs that it was opened with, from the first on.
+  ///
+  /// ```swift
+  /// try await device.setActiveQueuePairs(1)              // at night
+  /// ```
+  ///
+  /// Nobody who sends or receives notices anything but where frames come in. A pair that is not used any more receives nothing; what is sent by
+  /// its queue goes by the ring of a pair that is used, in its order, and is waited for as before. A pair that is used again goes on
+  /// where it was; its receive buffers have stayed with the device.
+  ///
+  /// Deadline: two seconds for what such a pair still has with the device, and two for the device's answer, behind what it was told
+  /// before; while a lost device is looked for the call waits. Cancellation ends the wait at once; what has begun goes on. `close` ends
+  /// it.
+  ///
+  /// - Throws: `invalidConfiguration` for none, and for more than the device was opened with; `unsupported` for a device that cannot do it, or has
+  ///   refused, and `busy` when it has kept frames of a pair that is to be closed: the pairs are then used as before. `timedOut` when it has not
+  ///   answered; then no more are used than before, and than were asked for. `cancelled`, `closed`, or why the device has ended.
+  public func setActiveQueuePairs(_ count: Int) async throws(NetworkDeviceError) {
+    try await life.perform(.setActiveQueuePairs(count))
+  }
+
   /// Sets which of the frames that come in are handed over. Until then it is the device's choice: those of this process, and QEMU's, hand
   /// over everything.
   ///

@@ -17,6 +17,9 @@ public protocol ControlChannel: AnyObject, Sendable {
 
 /// What a running device can be told.
 public enum ControlCommand: Sendable, Hashable {
+  /// How many queue pairs it uses, from the first on: of those that it was opened with. Nothing is with it of pairs that it shall not use
+  /// any more, and nothing is sent by pairs that it shall use before this has returned.
+  case setActiveQueuePairs(Int)
   /// Which of the frames that come in it hands over.
   case setReceiveMode(ReceiveMode)
   /// Further stations and groups whose frames it hands over. What was set before is forgotten.
@@ -59,6 +62,7 @@ extension ControlCommand: CustomStringConvertible {
   /// What it is, in an error or a log.
   public var description: String {
     switch self {
+    case .setActiveQueuePairs(let count): "using \(count) queue pairs"
     case .setReceiveMode: "setting the receive mode"
     case .setReceiveAddresses: "setting the addresses to receive for"
     case .setHardwareAddress(let address): "setting the hardware address \(address)"
@@ -71,6 +75,7 @@ extension ControlCommand: CustomStringConvertible {
   /// What to do instead where it cannot be done.
   fileprivate var advice: String {
     switch self {
+    case .setActiveQueuePairs: "open the device with as many queue pairs as it shall use"
     case .setReceiveMode, .setReceiveAddresses:
       "look at what is received and drop what is not wanted; packet: has promiscuous=1"
     case .setHardwareAddress: "give the device its address where it is configured"

@@ -133,6 +133,7 @@ extension QueueTurn {
       releaseWaiters -= 1
       waiter.settle(.granted)
     case .receipt: settleReceipt(waiter, .granted)
+    case .carried: settleCarried(waiter, nil)
     case .batch:
       #if Testing
       if waiter.flights > count, unsafe netdev_fault_is_planted("early-batch") { return waiter.leaveFlight(count + 1) }
@@ -152,6 +153,7 @@ extension QueueTurn {
       releaseWaiters -= 1
       waiter.settle(.failed(error))
     case .receipt: settleReceipt(waiter, .failed(error))
+    case .carried: settleCarried(waiter, error)
     case .batch:
       // A pipeline goes on with what comes next.
       if waiter.failure == nil, !(waiter.isPipeline && error.concernsOneFrame) { waiter.failure = error }
