@@ -183,7 +183,7 @@ import VirtioNet
   }
 
   @Test(arguments: [RingFormat.split, .packed])
-  func `Driver rule 23: nothing of a closing pair is with the device when it is told, and its frames then go elsewhere`(
+  func `Driver rule 23: a pair is closed when nothing of it is with the device, and its frames go elsewhere`(
     rings: RingFormat
   ) async throws {
     let lying = try await open(lying: rings)
@@ -217,8 +217,7 @@ import VirtioNet
     try await lying.closeAndCheck()
   }
 
-  @Test func `a full ring over there holds the senders here, and the way back waits for what is over there`() async throws
-  {
+  @Test func `a full ring over there holds the senders here, and the way back waits for it`() async throws {
     let lying = try await open(lying: .split)
     try await lying.device.setActiveQueuePairs(1)
     let sends = try (0..<60).map { try send($0, lying) }
@@ -272,7 +271,9 @@ import VirtioNet
   }
 
   @Test(arguments: [RingFormat.split, .packed])
-  func `a device that is lost while a pair carries another's frames comes back with both`(rings: RingFormat) async throws {
+  func `a device that is lost while a pair carries another's frames comes back with both`(
+    rings: RingFormat
+  ) async throws {
     var recovery = VirtioRecovery()
     recovery.firstDelay = .milliseconds(1)
     recovery.longestDelay = .milliseconds(4)

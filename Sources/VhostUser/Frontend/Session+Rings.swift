@@ -60,7 +60,11 @@ extension Session {
       try await ask(.setVringCall(VringDescriptor(ring: index, descriptor: setup.call)))
     }
     if agreement.enablesRings {
-      for setup in rings where setup.ring.pair < active {
+      for setup in rings {
+        guard setup.ring.pair < active else {
+          disabledRings.insert(setup.index)
+          continue
+        }
         try await ask(.setVringEnable(ring: setup.index, isEnabled: true))
       }
     }
@@ -78,11 +82,15 @@ extension Session {
       throw .cannotBeTold(
         command, "the back-end of \(name) does not know protocol features, and so has all of its rings enabled")
     }
-    // From the front, and to the front: one after the other from where it is now.
+    // The last is closed first, and opened last.
     let rings = startedRings.sorted()
-    for ring in rings where Int(ring) / 2 < pairs { try await ask(.setVringEnable(ring: ring, isEnabled: true)) }
-    for ring in rings.reversed() where Int(ring) / 2 >= pairs {
+    for ring in rings where Int(ring) / 2 < pairs && disabledRings.contains(ring) {
+      try await ask(.setVringEnable(ring: ring, isEnabled: true))
+      disabledRings.remove(ring)
+    }
+    for ring in rings.reversed() where Int(ring) / 2 >= pairs && !disabledRings.contains(ring) {
       try await ask(.setVringEnable(ring: ring, isEnabled: false))
+      disabledRings.insert(ring)
     }
     // A back-end that does not acknowledge has nevertheless done it when it answers.
     _ = try await ask(.getFeatures)
