@@ -80,6 +80,7 @@ public final class LyingDevice: VirtioTransport {
   private struct Reference: @unchecked Sendable {
     // Proof of Sendable: `pair` is used inside `scope.run` only, which is the loop it belongs to.
     let pair: LyingPair
+    let index: Int
     let scope: LoopScope
   }
 
@@ -118,9 +119,8 @@ extension LyingDevice {
   @discardableResult public func perform<Result: Sendable>(
     pair index: Int = 0, _ body: @Sendable (LyingPair) -> Result
   ) async -> Result? {
-    let pairs = state.withLock { $0.pairs }
-    guard pairs.indices.contains(index) else { return nil }
-    let reference = pairs[index]
+    // Pairs whose loops are told at the same time come in any order.
+    guard let reference = state.withLock({ $0.pairs.first { $0.index == index } }) else { return nil }
     return await reference.scope.run { _ in body(reference.pair) }
   }
 
@@ -339,7 +339,7 @@ extension LyingDevice {
     } catch {
       throw NetworkDeviceError(.system, "attachQueue", offered: error.description)
     }
-    let reference = Reference(pair: made, scope: LoopScope(loop))
+    let reference = Reference(pair: made, index: index, scope: LoopScope(loop))
     state.withLock { $0.pairs.append(reference) }
     return half.bell
   }

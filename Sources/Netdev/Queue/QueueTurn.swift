@@ -53,6 +53,8 @@ final class QueueTurn {
   @safe @exclusivity(unchecked) var away: [UInt32: Int] = [:]
   /// Frames of other pairs that have found no room yet, oldest first.
   @safe @exclusivity(unchecked) var carried: [CarriedFrame] = []
+  /// There are some: to ask this costs less.
+  @safe @exclusivity(unchecked) var isCarrying = false
   // Proof: the queue sets it when it begins to turn, and keeps itself until it has ended and left its loop.
   var owner: Unmanaged<NetworkQueue>?
 

@@ -141,6 +141,7 @@ extension QueueTurn {
       return
     }
     carried.append(contentsOf: frames)
+    isCarrying = !carried.isEmpty
     updateCredits()
     loop.requestTurn()
   }
@@ -157,6 +158,7 @@ extension QueueTurn {
       unsafe QueueFrames.accept(frame.packet, cookie: waiter.index, to: self.frames)
     }
     carried.removeFirst(count)
+    isCarrying = !carried.isEmpty
     return room - count
   }
 
@@ -172,6 +174,7 @@ extension QueueTurn {
   func refuseCarried(_ cause: NetworkDeviceError) {
     let left = carried
     carried = []
+    isCarrying = false
     for frame in left { CarriedFrame.tell(frame.origin, frame.cookie, cause) }
   }
 }
