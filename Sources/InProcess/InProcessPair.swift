@@ -157,6 +157,7 @@ extension VirtioQueuePlacement {
   // Proof: the pair keeps the engine, and clears this before it lets go of it. Unmanaged, so that ringing retains nothing.
   private var rung: Unmanaged<QueuePairEngine>?
 
+  var isOnLoop: Bool { true }
   func connect(_ engine: QueuePairEngine?) { unsafe rung = engine.map { unsafe Unmanaged.passUnretained($0) } }
   func kick() { unsafe rung?._withUnsafeGuaranteedRef { $0.kick() } }
 }

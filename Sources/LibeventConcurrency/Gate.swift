@@ -6,6 +6,8 @@
 @safe public actor Gate: SerialExecutor {
   // Proof: the pointee is touched on the loop's thread only; it lives as long as the gate, and a parked job's task
   // holds the gate.
+  //
+  // Why the loop may run a job that was left to the gate: this is its thread, and all that the job does as the gate's is `pass`.
   nonisolated(unsafe) private let parked: UnsafeMutablePointer<Parked>
 
   private struct Parked {
@@ -46,8 +48,8 @@
   @discardableResult public nonisolated func open() -> Bool {
     guard let address = unsafe parked.pointee.jobs.popFirst() else { return false }
     unsafe parked.pointee.count -= 1
-    // Runs `pass`, whose return enqueues the task on the executor it came from: a list operation of the loop.
-    unsafe JobLinks.job(at: address).runSynchronously(on: unownedExecutor)
+    // The loop runs `pass` in the task's turn, and what comes after it in the same job: to return to the loop is no switch then.
+    if !LoopCore.letGo(address) { unsafe JobLinks.job(at: address).runSynchronously(on: unownedExecutor) }
     return true
   }
 

@@ -102,7 +102,7 @@ internal import CNetdevSystem
     unsafe core.pointee.turnRequested = false
     let inlet = unsafe core.pointee.inlet
     let isRequested = unsafe inlet._withUnsafeGuaranteedRef { $0.beginTurn() }
-    if isRequested { unsafe core.pointee.takeDiscarded() }
+    if isRequested { unsafe takeDiscarded(core) }
     let hooks = unsafe core.pointee.activeHooks
     for index in 0..<hooks.count { unsafe hooks[index].begin(hooks[index].context) }
 
@@ -147,18 +147,20 @@ internal import CNetdevSystem
   private static func sleep(_ core: UnsafeMutablePointer<LoopCore>) {
     let inlet = unsafe core.pointee.inlet
     guard unsafe inlet._withUnsafeGuaranteedRef({ $0.beginSleep() }) else { return }
-    unsafe core.pointee.noteSleep()
+    unsafe noteSleep(core)
     unsafe core.pointee.backend.wait()
     unsafe inlet._withUnsafeGuaranteedRef { $0.endSleep() }
   }
 
   /// Counts a sleep that begins, and tells what the system has refused for the first time.
-  func noteSleep() {
-    let (watches, timers) = (backend.refusedWatches, backend.refusedTimers)
+  static func noteSleep(_ core: UnsafeMutablePointer<LoopCore>) {
+    // By the pointer, as all that is called again and again: a method that changes nothing works on a copy of the core.
+    let (watches, timers) = unsafe (core.pointee.backend.refusedWatches, core.pointee.backend.refusedTimers)
+    let inlet = unsafe core.pointee.inlet
     let shortages = unsafe inlet._withUnsafeGuaranteedRef {
       $0.countSleep(refusedWatches: watches, refusedTimers: timers)
     }
-    for shortage in shortages { reports.onShortage?(shortage) }
+    for shortage in shortages { unsafe core.pointee.reports.onShortage?(shortage) }
   }
 
   private mutating func noticeStall(since started: UInt64) {
@@ -181,8 +183,11 @@ internal import CNetdevSystem
   }
 
   /// Events whose handles went on other threads.
-  private func takeDiscarded() {
-    for number in unsafe inlet._withUnsafeGuaranteedRef({ $0.takeDiscarded() }) { events.cancel(number) }
+  private static func takeDiscarded(_ core: UnsafeMutablePointer<LoopCore>) {
+    let inlet = unsafe core.pointee.inlet
+    for number in unsafe inlet._withUnsafeGuaranteedRef({ $0.takeDiscarded() }) {
+      unsafe core.pointee.events.cancel(number)
+    }
   }
 
   /// A source or a timer of this thread's loop fires: a turn comes after it, so that the hooks see what its handler left to
@@ -197,6 +202,14 @@ internal import CNetdevSystem
   /// On the loop: a job of its own.
   static func append(_ address: UInt, _ core: UnsafeMutablePointer<LoopCore>) {
     unsafe core.pointee.jobs.append(address)
+  }
+
+  /// On a loop: a job that was parked here is due on it. False elsewhere.
+  static func letGo(_ address: UInt) -> Bool {
+    guard let core = unsafe here else { return false }
+    JobLinks.setTag(address, 0)
+    unsafe core.pointee.jobs.append(address)
+    return true
   }
 
   // MARK: Hooks

@@ -204,6 +204,12 @@ extension LoopExecutor {
     unsafe LoopCore.serveDevices(core)
   }
 
+  /// True on the loop when jobs are due there beside the one that runs.
+  package var hasJobsDue: Bool {
+    guard isOnLoop else { return false }
+    return unsafe !core.pointee.jobs.isEmpty || inlet.hasJobs
+  }
+
   /// Asks for another turn before the loop sleeps. On the loop only; elsewhere it does nothing.
   public func requestTurn() {
     guard isOnLoop else { return }

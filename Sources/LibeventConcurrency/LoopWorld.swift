@@ -142,7 +142,7 @@ package enum LoopWorlds {
   private func fallAsleep(_ core: UnsafeMutablePointer<LoopCore>) -> Bool {
     let sleeps = inlet.beginSleep()
     place = sleeps ? .asleep : .awake
-    if sleeps { unsafe core.pointee.noteSleep() }
+    if sleeps { unsafe LoopCore.noteSleep(core) }
     return sleeps
   }
 

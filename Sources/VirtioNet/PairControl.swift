@@ -31,6 +31,15 @@ struct PairReference: @unchecked Sendable {
 struct Doorbells: ~Copyable {
   let receive: any VirtioDoorbell
   let transmit: any VirtioDoorbell
+  /// The device takes its turns on the pair's loop.
+  let areOnLoop: Bool
+
+  init(receive: any VirtioDoorbell, transmit: any VirtioDoorbell) {
+    self.receive = receive
+    self.transmit = transmit
+    areOnLoop = receive.isOnLoop && transmit.isOnLoop
+  }
+
   borrowing func kickReceive() { receive.kick() }
   borrowing func kickTransmit() { transmit.kick() }
   borrowing func disconnect() {
@@ -61,6 +70,7 @@ final class SplitQueuePair: QueueDriver {
 
   var transmitCapacity: Int { pair.transmitCapacity }
   var receiveRoom: Int { pair.receiveRoom }
+  var isServedHere: Bool { pair.isServedHere }
   var statistics: QueueDriverStatistics { pair.statistics }
 
   func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }
@@ -86,6 +96,7 @@ final class PackedQueuePair: QueueDriver {
 
   var transmitCapacity: Int { pair.transmitCapacity }
   var receiveRoom: Int { pair.receiveRoom }
+  var isServedHere: Bool { pair.isServedHere }
   var statistics: QueueDriverStatistics { pair.statistics }
 
   func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int { try pair.transmit(entries) }

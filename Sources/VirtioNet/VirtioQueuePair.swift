@@ -167,6 +167,9 @@ internal import Virtio
     isQuiet = true
   }
 
+  /// The device takes its turns on this loop.
+  var isServedHere: Bool { doorbells?.areOnLoop ?? false }
+
   /// DRIVER_OK is set: the first notifications are unconditional. Unless a reset was quicker: a queue may break at once.
   func goLive() {
     #if Testing

@@ -1,10 +1,24 @@
+internal import Dispatch
 internal import Foundation
 internal import Glibc
 
 /// Descriptors that this process has open.
 package func openDescriptors() -> Int {
-  (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? -1
+  _ = clocksOfTheRuntime
+  return (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? -1
 }
+
+/// The runtime opens a timer's descriptor for each clock at the first sleep by it, and keeps it: a test that counted before its first
+/// sleep would wait for ever for that one to be closed.
+private let clocksOfTheRuntime: Void = {
+  let slept = DispatchSemaphore(value: 0)
+  Task.detached {
+    try? await Task.sleep(for: .milliseconds(1), clock: .continuous)
+    try? await Task.sleep(for: .milliseconds(1), clock: .suspending)
+    slept.signal()
+  }
+  slept.wait()
+}()
 
 /// Descriptors of this process that are open on a path with this prefix.
 package func openDescriptors(of prefix: String) -> Int {

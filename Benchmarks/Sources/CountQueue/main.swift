@@ -37,6 +37,10 @@ enum Mode: String, CaseIterable {
   case kept
   /// Dropped; a new packet takes its place.
   case dropped
+  /// Made by the program from bytes of its own, and submitted; what comes back is let go by the burst.
+  case made
+  /// Made by the program, each transmission awaited by itself, by as many tasks as there are in flight; another takes what comes back.
+  case tasks
   /// As `burst`, with one allocation a frame that should not be there: it shows that the counter sees one.
   case planted
 }
@@ -80,6 +84,8 @@ struct Work: Sendable {
     case .sendArray: try await sendArrays(queue)
     case .kept: try await keep(queue)
     case .dropped: try await drop(queue)
+    case .made: try await make(queue)
+    case .tasks: try await sendFromTasks(queue)
     case .planted: try await plant(queue)
     }
   }
@@ -228,6 +234,32 @@ struct Work: Sendable {
       try await queue.submit(Packet(count: length, in: queue.pool))
       done += 1
       if done == packets { return }
+    }
+  }
+
+  private func make(_ queue: isolated NetworkQueue) async throws {
+    let bytes = [UInt8](repeating: 0x42, count: 64)
+    var done = 0
+    while done < packets, let burst = await queue.receiveBurst() {
+      done += burst.count
+      for _ in 0..<burst.count { try await queue.submit(Packet(copying: bytes, in: queue.pool)) }
+    }
+  }
+
+  private func makeAndSend(_ queue: isolated NetworkQueue, _ count: Int) async throws {
+    let bytes = [UInt8](repeating: 0x42, count: 64)
+    for _ in 0..<count { try await queue.send(Packet(copying: bytes, in: queue.pool)) }
+  }
+
+  private func sendFromTasks(_ queue: isolated NetworkQueue) async throws {
+    let (work, queue, count) = (self, queue as NetworkQueue, packets / frames)
+    let receiver = Task { await queue.run { queue in while await queue.receiveBurst() != nil {} } }
+    defer { receiver.cancel() }
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for _ in 0..<frames {
+        group.addTask { try await queue.run { queue in try await work.makeAndSend(queue, count) } }
+      }
+      try await group.waitForAll()
     }
   }
 

@@ -97,3 +97,4 @@ public func netdev_acquire_fence(
 
 /// No model asks from a loop.
 public func netdev_current_loop() -> UnsafeMutableRawPointer? { nil }
+public func netdev_current_loop_identity() -> UInt { 0 }

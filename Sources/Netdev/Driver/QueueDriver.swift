@@ -38,6 +38,11 @@ public protocol QueueDriver: AnyObject {
   /// Rings the doorbells that what was published since the last call needs: at most one a direction.
   func ring()
 
+  /// True while the device takes its turns on the queue's own loop, where what was published and rung for may be released at once.
+  /// Whoever waits for the release of one frame then looks for it before it suspends; for a device elsewhere that would be in vain,
+  /// and a doorbell a frame.
+  var isServedHere: Bool { get }
+
   /// Asks for interrupts, then looks again.
   ///
   /// - Parameters:
@@ -55,6 +60,11 @@ public protocol QueueDriver: AnyObject {
 
   /// What the driver counted. Asked once a turn, at its end, so it should be at hand.
   var statistics: QueueDriverStatistics { get }
+}
+
+extension QueueDriver {
+  /// Most devices are elsewhere.
+  public var isServedHere: Bool { false }
 }
 
 /// When a device should interrupt for transmit buffers it releases.

@@ -29,6 +29,17 @@ extension PacketPool {
     return unsafe chain.first
   }
 
+  /// From any thread: room for a frame of the program's own, in as many buffers as it takes, or, when there are not enough, on the
+  /// heap.
+  @usableFromInline func makeFrame(count: Int) throws(NetworkDeviceError) -> UnsafeMutablePointer<SlotRecord> {
+    if let record = unsafe makeAtHand(count: count) { return unsafe record }
+    if count > firstBufferRoom {
+      try Packet.checkLength(count)
+      if let first = unsafe takeChain(for: count) { return unsafe first }
+    }
+    return unsafe makeBuffer(count: count)
+  }
+
   /// From any thread: a copy, in buffers of this pool, of a packet that lies elsewhere; nil when there are not enough.
   func adopt(_ packet: borrowing Packet) -> Packet? {
     guard let first = unsafe takeChain(for: packet.count) else { return nil }

@@ -17,6 +17,8 @@ struct LocalSlots {
   /// Where the owner counts copies of packets in its buffers; nil without one.
   var copies: UnsafeMutablePointer<UInt64>?
   @usableFromInline let slots: UnsafeMutablePointer<UInt32>
+  /// The list of the same pool that was made before this one; set before anybody else can see this one.
+  var earlier: UnsafeMutablePointer<LocalSlots>?
 
   /// The pool that the slots belong to, unretained: it frees this list as its last act.
   @usableFromInline let pool: Unmanaged<PacketPool>
@@ -25,6 +27,7 @@ struct LocalSlots {
     unsafe self.pool = pool
     loop = 0
     unsafe copies = nil
+    unsafe earlier = nil
     kept = 0
     count = 0
     unsafe slots = .allocate(capacity: Self.capacity)

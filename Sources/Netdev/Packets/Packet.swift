@@ -36,37 +36,76 @@ public struct Packet: Sendable {
   ///   - pool: where the buffer comes from; it goes back there with the packet's last reference.
   /// - Throws: `NetworkDeviceError` with code `frameTooLong`.
   public init(count: Int, in pool: PacketPool) throws(NetworkDeviceError) {
-    guard (0...65_535).contains(count) else {
-      throw NetworkDeviceError(
-        .frameTooLong, "Packet", offered: "\(count) bytes", advice: "a frame has 0 to 65535 bytes")
-    }
+    try Self.checkLength(count)
     let record = unsafe pool.makeBuffer(count: count)
     unsafe record.pointee.start.initializeMemory(as: UInt8.self, repeating: 0, count: count)
     self = unsafe Packet(owning: record)
   }
 
-  /// A packet with a copy of `bytes`, in as many buffers of `pool` as it takes, or, when there are not enough, on the heap.
+  /// A packet of the bytes that `body` writes, up to `count` of them: each is written once. What it leaves unwritten is no part of the
+  /// packet, whose buffer may hold bytes of other frames there.
   ///
-  /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
-  public init(copying bytes: RawSpan, in pool: PacketPool) throws(NetworkDeviceError) {
-    if bytes.byteCount > pool.firstBufferRoom, bytes.byteCount <= 65_535,
-      let first = unsafe pool.takeChain(for: bytes.byteCount)
-    {
-      unsafe bytes.withUnsafeBytes { unsafe SlotRecord.write($0, at: 0, to: first) }
-      self = unsafe Packet(owning: first)
-      return
-    }
-    try self.init(count: bytes.byteCount, in: pool)
-    unsafe bytes.withUnsafeBytes { source in
-      guard let base = source.baseAddress else { return }
-      unsafe record.pointee.start.copyMemory(from: base, byteCount: source.count)
+  /// ```swift
+  /// let packet = try Packet(count: 64, in: queue.pool) { bytes in
+  ///   for byte in header { bytes.append(byte) }
+  ///   bytes.append(repeating: 0, count: bytes.freeCapacity)
+  /// }
+  /// ```
+  ///
+  /// It lies where a packet made by ``init(count:in:)`` does.
+  ///
+  /// - Parameters:
+  ///   - count: bytes that there is to be room for, 0 to 65 535.
+  ///   - pool: where the buffer comes from; it goes back there with the packet's last reference.
+  ///   - body: writes the bytes, from the first on; when it throws there is no packet.
+  /// - Throws: `NetworkDeviceError` with code `frameTooLong`, and what `body` throws.
+  @inlinable public init(
+    count: Int, in pool: PacketPool,
+    initializingWith body: (inout OutputSpan<UInt8>) throws(NetworkDeviceError) -> Void
+  ) throws(NetworkDeviceError) {
+    try Self.checkLength(count)
+    let record = unsafe pool.makeBuffer(count: count)
+    // From here on the buffer goes with the packet, also when the body throws.
+    self = unsafe Packet(owning: record)
+    let room = unsafe UnsafeMutableBufferPointer(
+      start: record.pointee.start.assumingMemoryBound(to: UInt8.self), count: count)
+    var bytes = unsafe OutputSpan(buffer: room, initializedCount: 0)
+    try body(&bytes)
+    unsafe record.pointee.setFrame(offset: Int(record.pointee.offset), length: bytes.finalize(for: room))
+  }
+
+  @usableFromInline static func checkLength(_ count: Int) throws(NetworkDeviceError) {
+    guard count >= 0, count <= 65_535 else {
+      throw NetworkDeviceError(
+        .frameTooLong, "Packet", offered: "\(count) bytes", advice: "a frame has 0 to 65535 bytes")
     }
   }
 
   /// A packet with a copy of `bytes`, in as many buffers of `pool` as it takes, or, when there are not enough, on the heap.
   ///
   /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
-  public init(copying bytes: [UInt8], in pool: PacketPool) throws(NetworkDeviceError) {
+  @inlinable public init(copying bytes: RawSpan, in pool: PacketPool) throws(NetworkDeviceError) {
+    let record = unsafe try pool.makeFrame(count: bytes.byteCount)
+    self = unsafe Packet(owning: record)
+    unsafe bytes.withUnsafeBytes { source in
+      guard let base = source.baseAddress else { return }
+      if unsafe record.pointee.segments == 1 {
+        unsafe record.pointee.start.copyMemory(from: base, byteCount: source.count)
+      } else {
+        unsafe Self.write(source, to: record)
+      }
+    }
+  }
+
+  @usableFromInline
+  static func write(_ bytes: UnsafeRawBufferPointer, to first: UnsafeMutablePointer<SlotRecord>) {
+    unsafe SlotRecord.write(bytes, at: 0, to: first)
+  }
+
+  /// A packet with a copy of `bytes`, in as many buffers of `pool` as it takes, or, when there are not enough, on the heap.
+  ///
+  /// - Throws: `NetworkDeviceError` with code `frameTooLong` above 65 535 bytes.
+  @inlinable public init(copying bytes: [UInt8], in pool: PacketPool) throws(NetworkDeviceError) {
     try unsafe self.init(copying: bytes.span.bytes, in: pool)
   }
 

@@ -109,9 +109,10 @@ extension PacketBurst {
       unsafe block.pointee.count = 0
       return nil
     }
-    let packet = unsafe queue.packet(block.pointee.entries[position])
+    // Nothing of the queue but this, so that it need not be held.
+    let record = unsafe queue.records.advanced(by: Int(block.pointee.entries[position].slot))
     position += 1
-    return packet
+    return unsafe Packet(owning: record)
   }
 
   /// Takes all frames out, one by one. The first failure ends it, unless it is for a frame's length: that is nothing to the

@@ -39,6 +39,7 @@ final class PacketObject: Sendable {
 extension PacketPool {
   /// From any thread: the frame that begins in this slot is gone; its buffers are free.
   static func freeFrame(_ first: UnsafeMutablePointer<SlotRecord>) {
+    if unsafe first.pointee.segments == 1, unsafe keepAtHome(first) { return }
     let pool = unsafe first.pointee.pool.takeUnretainedValue()
     var record = unsafe first
     var remaining = unsafe first.pointee.segments
@@ -54,16 +55,30 @@ extension PacketPool {
   /// From any thread: one buffer is free. On the loop of the queue that took it last it stays at hand there; when somebody waits
   /// for buffers, until the end of the turn.
   func freeSlot(_ record: UnsafeMutablePointer<SlotRecord>) {
+    if unsafe Self.keepAtHome(record) { return }
     unsafe record.pointee.poison()
     unsafe record.pointee.segments = 1
     let home = unsafe record.pointee.home
-    let loop = unsafe netdev_load_relaxed_word(&home.pointee.loop)
-    if loop != 0, unsafe UInt(bitPattern: netdev_current_loop()) == loop {
-      if unsafe home.pointee.count == LocalSlots.capacity { unsafe spill(home, keeping: LocalSlots.capacity / 2) }
-      unsafe home.pointee.slots[home.pointee.count] = record.pointee.slot
-      unsafe home.pointee.count += 1
-    } else {
-      giveBack(unsafe record.pointee.slot)
-    }
+    guard unsafe Self.isHome(home) else { return giveBack(unsafe record.pointee.slot) }
+    // Full.
+    unsafe spill(home, keeping: LocalSlots.capacity / 2)
+    _ = unsafe Self.keepAtHome(record)
+  }
+
+  /// One buffer is free, on the loop of the queue that took it last, and there is room for it at hand.
+  @inline(__always) private static func keepAtHome(_ record: UnsafeMutablePointer<SlotRecord>) -> Bool {
+    let home = unsafe record.pointee.home
+    guard unsafe isHome(home), unsafe home.pointee.count < LocalSlots.capacity else { return false }
+    unsafe record.pointee.poison()
+    unsafe record.pointee.segments = 1
+    unsafe home.pointee.slots[home.pointee.count] = record.pointee.slot
+    unsafe home.pointee.count &+= 1
+    return true
+  }
+
+  /// The list is that of a queue on this thread's loop.
+  @inline(__always) private static func isHome(_ list: UnsafeMutablePointer<LocalSlots>) -> Bool {
+    let loop = unsafe netdev_load_relaxed_word(&list.pointee.loop)
+    return loop != 0 && netdev_current_loop_identity() == loop
   }
 }

@@ -187,7 +187,11 @@ extension PacketPool {
 
   /// From any thread: takes a slot for a packet of the program's own; nil leaves the reserve to reception, and to senders what
   /// they wait for.
-  func takeSlot() -> UnsafeMutablePointer<SlotRecord>? {
+  private func takeSlot() -> UnsafeMutablePointer<SlotRecord>? {
+    if let list = unsafe queues.listHere {
+      unsafe replenish(list, wanted: Self.slotsAhead, leaving: keptFromPrograms)
+      return unsafe takeSpareSlot(of: list)
+    }
     var slot: UInt32 = 0
     guard unsafe shared.pop(into: &slot, max: 1, leaving: keptFromPrograms) == 1 else { return nil }
     let record = unsafe records.advanced(by: Int(slot))
@@ -195,6 +199,28 @@ extension PacketPool {
     unsafe record.pointee.unpoison()
     unsafe record.pointee.home = orphan
     return unsafe record
+  }
+
+  /// Slots that a queue's list gets at once when a program on its loop makes packets.
+  private static let slotsAhead = 32
+
+  /// On the loop of the list's owner: one of those at hand there. What came home last comes first, with its object, and it comes home
+  /// here.
+  @inline(__always) private func takeSpareSlot(
+    of list: UnsafeMutablePointer<LocalSlots>
+  ) -> UnsafeMutablePointer<SlotRecord>? {
+    guard unsafe spareSlots(list) > 0 else { return nil }
+    unsafe list.pointee.count &-= 1
+    let record = unsafe records.advanced(by: Int(list.pointee.slots[list.pointee.count]))
+    unsafe record.pointee.unpoison()
+    unsafe record.pointee.home = list
+    return unsafe record
+  }
+
+  /// Slots at hand in a list that are a program's to take: as far as the pool keeps its reserve, and what senders wait for, without
+  /// them.
+  @inline(__always) func spareSlots(_ list: UnsafeMutablePointer<LocalSlots>) -> Int {
+    unsafe list.pointee.count &+ min(0, shared.count &- (configuration.reserve &+ queues.claimed))
   }
 
   /// From any thread: takes exactly so many slots for a program, handing each to `body`, or none if that touched the reserve or
@@ -214,7 +240,22 @@ extension PacketPool {
 
   /// From any thread: a buffer for a packet of the program's own with room for `count` bytes after the headroom: a slot,
   /// or, when the pool is empty or the frame too large for one, memory of the heap.
-  func makeBuffer(count: Int) -> UnsafeMutablePointer<SlotRecord> {
+  @usableFromInline func makeBuffer(count: Int) -> UnsafeMutablePointer<SlotRecord> {
+    if let record = unsafe makeAtHand(count: count) { return unsafe record }
+    return unsafe makeBufferSlowly(count: count)
+  }
+
+  /// On a loop with a slot at hand, for a frame that it takes: nothing else is looked at.
+  @inline(__always) func makeAtHand(count: Int) -> UnsafeMutablePointer<SlotRecord>? {
+    let headroom = configuration.headroom
+    guard count <= configuration.slotSize &- headroom, let list = unsafe queues.listHere,
+      let record = unsafe takeSpareSlot(of: list)
+    else { return nil }
+    unsafe record.pointee.setFrame(offset: headroom, length: count)
+    return unsafe record
+  }
+
+  @inline(never) private func makeBufferSlowly(count: Int) -> UnsafeMutablePointer<SlotRecord> {
     let headroom = configuration.headroom
     if count <= configuration.slotSize - headroom, let record = unsafe takeSlot() {
       unsafe record.pointee.setFrame(offset: headroom, length: count)

@@ -47,6 +47,8 @@ final class PoolQueues: Sendable {
   let reserve: Int
   let shared: SharedSlots
   private let ownerCount = Atomic<Int>(0)
+  /// Address of the list that was made last, from which the others follow: they live as long as the pool.
+  private let lists = Atomic<UInt>(0)
   /// Who waits is woken by the buffer that makes more than so many of them free; `.max` while nobody is to be woken.
   let wakeLevel = Atomic<Int>(.max)
   /// Queues that wait for something, woken or not.
@@ -82,6 +84,18 @@ final class PoolQueues: Sendable {
     }
   }
 
+  /// The list of a queue on this thread's loop; nil where there is none, above all elsewhere than on a loop.
+  @inline(__always) var listHere: UnsafeMutablePointer<LocalSlots>? {
+    let here = netdev_current_loop_identity()
+    guard here != 0 else { return nil }
+    var list = unsafe UnsafeMutablePointer<LocalSlots>(bitPattern: lists.load(ordering: .acquiring))
+    // Only its own loop finds itself in a list.
+    while let candidate = unsafe list, unsafe netdev_load_relaxed_word(&candidate.pointee.loop) != here {
+      unsafe list = candidate.pointee.earlier
+    }
+    return unsafe list
+  }
+
   /// At the pool's end.
   func deallocate() {
     for entry in state.withLock({ $0.entries }) {
@@ -104,7 +118,10 @@ extension PoolQueues {
       let owner = Owner(loop: loop, counters: counters, number: state.owners)
       var index = state.entries.firstIndex { $0.owner == nil }
       if index == nil {
-        unsafe state.entries.append(Entry(list: make()))
+        let list = unsafe make()
+        unsafe list.pointee.earlier = UnsafeMutablePointer(bitPattern: lists.load(ordering: .relaxed))
+        lists.store(UInt(bitPattern: list), ordering: .releasing)
+        unsafe state.entries.append(Entry(list: list))
         index = state.entries.count - 1
       }
       let place = index ?? 0

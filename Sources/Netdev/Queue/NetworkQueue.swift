@@ -31,6 +31,8 @@ public import LibeventConcurrency
   @usableFromInline nonisolated(unsafe) let records: UnsafeMutablePointer<SlotRecord>
   // Proof: touched on the loop's thread only, as the actor's isolated state is; the turn keeps it, and the actor the turn.
   @usableFromInline nonisolated(unsafe) let frames: UnsafeMutablePointer<QueueFrames>
+  /// Where tasks wait for the release of one frame.
+  @usableFromInline nonisolated let sends: GateRow
   /// What the queue does on its loop.
   let turn: QueueTurn
   // Proof: touched on the loop only; keeps the actor alive from its start until it is closed and every burst is back.
@@ -59,6 +61,7 @@ public import LibeventConcurrency
       part, signals: signals, mailbox: mailbox, counters: counters, loop: loop, pool: pool,
       maximumFrame: maximumFrameLength, busyPoll: busyPoll, tell: tell, onBroken: onBroken)
     self.turn = turn
+    sends = turn.sends
     unsafe frames = turn.frames
   }
 

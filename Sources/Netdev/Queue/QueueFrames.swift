@@ -31,6 +31,9 @@ struct QueueFrames {
   @usableFromInline var entered: UInt64 = 0
   #endif
 
+  /// Sends whose frames have failed, and whose tasks have not been told yet.
+  @usableFromInline var failedSends: Int
+
   /// What the queue does with them; unretained, it owns this.
   @usableFromInline let turn: Unmanaged<QueueTurn>
 
@@ -49,6 +52,7 @@ struct QueueFrames {
     unsafe pending = BurstBlock.make(capacity: room + BurstBlock.capacity)
     credits = room
     inFlight = 0
+    failedSends = 0
     unsafe self.turn = .passUnretained(turn)
   }
 
@@ -177,11 +181,12 @@ struct BurstBlock {
 extension NetworkQueue {
   /// A burst went with what was left in it.
   nonisolated func takeBack(_ block: UnsafeMutablePointer<BurstBlock>) {
-    for position in unsafe 0..<block.pointee.count { dropBurstFrame(unsafe block.pointee.entries[position]) }
-    unsafe block.pointee.count = 0
     if isHere {
+      unsafe frames.pointee.withTurn { unsafe $0.dropFrames(of: block) }
       unsafe recycle(block)
     } else {
+      for position in unsafe 0..<block.pointee.count { dropBurstFrame(unsafe block.pointee.entries[position]) }
+      unsafe block.pointee.count = 0
       // Dropped elsewhere: the block itself belongs to the queue's loop.
       let address = UInt(bitPattern: block)
       loop.execute { self.recycle(address: address) }
@@ -225,6 +230,12 @@ extension QueueTurn {
     unsafe block.pointee.count = 0
     unsafe block.pointee.time = 0
     return unsafe block
+  }
+
+  /// Drops the frames of a block.
+  func dropFrames(of block: UnsafeMutablePointer<BurstBlock>) {
+    for position in unsafe 0..<block.pointee.count { releaseBuffer(unsafe block.pointee.entries[position].slot) }
+    unsafe block.pointee.count = 0
   }
 
   /// An empty block is back.

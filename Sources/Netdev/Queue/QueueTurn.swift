@@ -19,6 +19,8 @@ final class QueueTurn {
   let busyPoll: UInt64
   /// Free places that make refilling worth touching the ring.
   let refillBatch: Int
+  /// Frames that the transmit ring takes.
+  let transmitCapacity: Int
   /// Buffers that the receive ring takes.
   let receiveCapacity: Int
   /// Buffers that the longest frame takes: with fewer on the ring a device may have to wait with it.
@@ -75,7 +77,11 @@ final class QueueTurn {
   @safe @exclusivity(unchecked) var sleepers = WaiterLine()
   /// For the end.
   @safe @exclusivity(unchecked) var closers = WaiterLine()
-  /// Tasks that wait for the release of one frame.
+  /// Tasks that wait for the release of one frame each, by the places at which they do, and what came of a frame that was not
+  /// released.
+  let sends = GateRow()
+  @safe @exclusivity(unchecked) var failures: [UInt32: NetworkDeviceError] = [:]
+  /// How many wait for the release of one frame, in `sends` or by a receipt.
   @safe @exclusivity(unchecked) var releaseWaiters = 0
   /// For the next turn, when they have used up the budget of this one.
   let nextTurn = Gate()
@@ -97,6 +103,9 @@ final class QueueTurn {
 
   /// The turn in which whoever does not wait found the ring full, and the device had nothing to release.
   @safe @exclusivity(unchecked) var lookedInVain: UInt64 = 0
+
+  /// Looks for releases in this turn, of tasks that would suspend for them.
+  @safe @exclusivity(unchecked) var looks = 0
 
   // MARK: Buffers of the pool
 
@@ -186,6 +195,7 @@ final class QueueTurn {
     samplerCookie = waiters.take(.sample).index
     unsafe released = .allocate(capacity: Self.releasedCapacity)
     unsafe released.initialize(repeating: FrameEntry(rawValue: 0), count: Self.releasedCapacity)
+    transmitCapacity = driver.transmitCapacity
     receiveCapacity = driver.receiveRoom
     refillBatch = min(16, max(1, receiveCapacity / 4))
     let bufferRoom = pool.configuration.slotSize - pool.configuration.headroom
@@ -196,7 +206,7 @@ final class QueueTurn {
     loopIdentity = loop.identity
     urgentRoom = max(1, receiveCapacity / 2)
     unsafe frames.initialize(
-      to: QueueFrames(self, pool: pool, maximumFrame: maximumFrame, room: driver.transmitCapacity))
+      to: QueueFrames(self, pool: pool, maximumFrame: maximumFrame, room: transmitCapacity))
     unsafe signals.turn = self
   }
 
@@ -251,6 +261,7 @@ extension QueueTurn {
   private func beginTurn() {
     acceptedBefore = accepted
     receivedThisTurn = 0
+    looks = 0
     sampler.isDue = sampler.cookie == 0
     takeReleased()
     updateCredits()

@@ -75,6 +75,7 @@ final class AuditedQueue: QueueDriver {
   // MARK: Transmission
 
   var transmitCapacity: Int { inner.transmitCapacity }
+  var isServedHere: Bool { inner.isServedHere }
 
   func transmit(_ entries: Span<FrameEntry>) throws(NetworkDeviceError) -> Int {
     if interventions.isJammed { return 0 }

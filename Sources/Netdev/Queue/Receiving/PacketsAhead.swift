@@ -5,8 +5,9 @@ internal import CNetdevSystem
 /// They belong to the queue: what the iterator has not handed out when it goes returns to the front of what is at hand.
 @usableFromInline final class PacketsAhead {
   private let queue: NetworkQueue
-  private var burst: PacketBurst?
-  private var position = 0
+  // One task at a time has the iterator that this is of, and nothing below comes back here while it is at it.
+  @safe @exclusivity(unchecked) private var burst: PacketBurst?
+  @safe @exclusivity(unchecked) private var position = 0
 
   init(queue: NetworkQueue) { self.queue = queue }
 

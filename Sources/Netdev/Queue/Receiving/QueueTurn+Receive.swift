@@ -64,6 +64,21 @@ extension QueueTurn {
     takeReleased()
   }
 
+  /// The same for a task that has just had a frame accepted and waits for its release. So many times a turn and no more: then it
+  /// waits, and the turn ends. What has come in meanwhile is for those who wait for it, who then go on before the next look.
+  func lookForRelease() {
+    guard isOpen, looks < Self.looksATurn else { return }
+    looks &+= 1
+    flush()
+    refill()
+    driver.ring()
+    loop.serveDevices()
+    takeReleased()
+    if !consumers.isEmpty { serveConsumers() }
+  }
+
+  private static let looksATurn = 64
+
   /// Gives what there is to those who wait, first come first served: a frame to whoever asked for one, all that is left
   /// to whoever asked for a burst.
   func serveConsumers() {

@@ -96,7 +96,7 @@ extension NetworkQueue {
     // One reference for all that follows.
     let turn = turn
     if let end = turn.end { throw end.met(by: operation) }
-    let need = min(count, turn.driver.transmitCapacity)
+    let need = min(count, turn.transmitCapacity)
     try await lookForRoom(need, turn, for: operation)
     if unsafe frames.pointee.credits >= need, turn.lineIsEmpty { return }
     if Task.isCancelled { throw .cancelled(operation) }

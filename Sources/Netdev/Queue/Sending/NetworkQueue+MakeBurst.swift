@@ -52,10 +52,8 @@ extension QueueTurn {
     return max(0, min(wanted, freeForProgram))
   }
 
-  /// Slots at hand are for the program only as far as the pool keeps its reserve, and what senders wait for, without them.
-  private var freeForProgram: Int {
-    unsafe local.pointee.count + min(0, pool.available - pool.keptFromPrograms)
-  }
+  /// Slots at hand that are the program's to take.
+  private var freeForProgram: Int { unsafe pool.spareSlots(local) }
 
   /// The last slots at hand as `count` frames of `length` bytes, each in so many buffers.
   fileprivate func makeBlock(

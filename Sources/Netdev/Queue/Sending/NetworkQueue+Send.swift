@@ -1,8 +1,5 @@
-#if Testing
-internal import CNetdevSystem
-#endif
-
-internal import LibeventConcurrency
+public import CNetdevSystem
+public import LibeventConcurrency
 
 // Sending: it returns when the device has released the buffers. Interrupts for a batch may be delayed over what is in flight
 // (EVENT_IDX), under the queue's time bound: nobody waits for one frame of it.
@@ -18,23 +15,50 @@ extension NetworkQueue {
   /// - Throws: `cancelled` if the task was cancelled before publication (the packet was not sent), `closed` or the cause
   ///   when the queue ended before the device released the buffer; `frameTooLong` and `outOfMemory` as `submit(_:)`. After
   ///   publication cancellation has no effect: virtio has no way to take a single buffer back.
-  public func send(_ packet: consuming Packet) async throws(NetworkDeviceError) {
+  @inlinable
+  nonisolated(nonsending)
+    public func send(_ packet: consuming Packet) async throws(NetworkDeviceError)
+  {
+    if isHere, canAccept(packet), !netdev_current_task_is_cancelled() {
+      let place = beginSend(consume packet)
+      guard place != 0 else { return }
+      // No record of a cancellation, which has no effect from here on.
+      await sends.pass()
+      if unsafe frames.pointee.failedSends > 0, let failure = takeFailure(ofSend: place) { throw failure }
+      sends.putBack(place)
+      return
+    }
+    do throws(NetworkDeviceError) { try await sendSlowly(consume packet) } catch { throw error.broughtBack }
+  }
+
+  @usableFromInline func sendSlowly(_ packet: consuming Packet) async throws(NetworkDeviceError) {
     if Task.isCancelled { throw .cancelled("send") }
     let sendable = try await admit(consume packet, for: "send")
+    let place = beginSend(consume sendable)
+    guard place != 0 else { return }
+    await sends.pass()
+    if let failure = takeFailure(ofSend: place) { throw failure }
+    sends.putBack(place)
+  }
+
+  /// On the loop, with room: takes a packet, and looks whether a device of this loop releases it at once: 0 when it has, otherwise
+  /// the place in `sends` at which the task waits for that, as the next that it does.
+  @usableFromInline nonisolated func beginSend(_ packet: consuming Packet) -> UInt32 {
     #if Testing
     if unsafe netdev_fault_is_planted("early-send") {
-      accept(consume sendable)
-      return turn.interestChanged()
+      accept(consume packet)
+      unsafe frames.pointee.withTurn { $0.interestChanged() }
+      return 0
     }
     #endif
-    let waiter = turn.waiters.take(.release)
-    turn.releaseWaiters += 1
-    accept(consume sendable, cookie: waiter.index)
-    turn.interestChanged()
-    await park(waiter)
-    let outcome = waiter.outcome
-    turn.waiters.putBack(waiter)
-    if case .failed(let error) = outcome { throw error.told(by: "send") }
+    let place = sends.take()
+    accept(consume packet, cookie: place | QueueTurn.sendCookie)
+    return unsafe frames.pointee.withTurn { $0.isReleased(place) } ? 0 : place
+  }
+
+  /// On the loop: why the frame that was waited for at this place was not released, and the place is idle again; nil if it was.
+  @usableFromInline @inline(never) nonisolated func takeFailure(ofSend place: UInt32) -> NetworkDeviceError? {
+    unsafe frames.pointee.withTurn { $0.takeFailure(ofSend: place) }
   }
 
   /// Sends packets in order and returns when the device has released all of their buffers.
@@ -55,7 +79,14 @@ extension NetworkQueue {
     packets.reverse()
     var failure: NetworkDeviceError?
     do throws(NetworkDeviceError) {
-      while let packet = packets.popLast() { try await accept(packet, in: batch, for: "send(contentsOf:)") }
+      if Task.isCancelled { throw .cancelled("send(contentsOf:)") }
+      while let packet = packets.popLast() {
+        if canAccept(packet), batch.failure == nil {
+          acceptSingle(consume packet, in: batch)
+        } else {
+          try await accept(consume packet, in: batch, for: "send(contentsOf:)")
+        }
+      }
     } catch {
       failure = error
     }
@@ -83,6 +114,29 @@ extension NetworkQueue {
       failure = error
     }
     try await closeBatch(batch, failure, for: "send")
+  }
+}
+
+extension QueueTurn {
+  /// The frame that is waited for at this place has just been accepted: true when it is released already, and the place idle again.
+  fileprivate func isReleased(_ place: UInt32) -> Bool {
+    releaseWaiters &+= 1
+    // Others that are due may have something to send, too: then all of it is published, rung for and released together.
+    if driver.isServedHere, !loop.hasJobsDue { lookForRelease() }
+    guard sends.isOpen(place), unsafe frames.pointee.failedSends == 0 else {
+      interestChanged()
+      sends.approach(place)
+      return false
+    }
+    sends.putBack(place)
+    return true
+  }
+
+  fileprivate func takeFailure(ofSend place: UInt32) -> NetworkDeviceError? {
+    guard let failure = failures.removeValue(forKey: place) else { return nil }
+    unsafe frames.pointee.failedSends -= 1
+    sends.putBack(place)
+    return failure.told(by: "send")
   }
 }
 

@@ -127,11 +127,14 @@ extension QueueTurn {
       statistics.addResidency(bucket: sampler.end(at: netdev_monotonic_nanoseconds()))
       if cookie == samplerCookie { return }
     }
-    guard let waiter = waiters[cookie] else { return }
+    if cookie & Self.sendCookie != 0 { return settleSend(cookie) }
+    guard let place = unsafe waiters.place(cookie) else { return }
+    unsafe place._withUnsafeGuaranteedRef { settle($0, count) }
+  }
+
+  /// So many frames that this one waits for were released.
+  @inline(__always) private func settle(_ waiter: Waiter, _ count: Int) {
     switch waiter.wish {
-    case .release:
-      releaseWaiters -= 1
-      waiter.settle(.granted)
     case .receipt: settleReceipt(waiter, .granted)
     case .carried: settleCarried(waiter, nil)
     case .batch:
@@ -143,15 +146,27 @@ extension QueueTurn {
     }
   }
 
+  /// In a cookie that stands for a place in `sends`.
+  static var sendCookie: UInt32 { 1 << 29 }
+
+  /// The frame that a send waits for is not in flight any more.
+  @inline(__always) private func settleSend(_ cookie: UInt32) {
+    releaseWaiters &-= 1
+    sends.open(cookie & ~Self.sendCookie)
+  }
+
   /// A frame of whoever `cookie` stands for was not, or not provably, released.
   func settleFailed(_ cookie: UInt32, _ error: NetworkDeviceError) {
-    guard let waiter = waiters[cookie] else { return }
     // Not a release: it does not count as one.
     if cookie == sampler.cookie { sampler.cookie = 0 }
+    if cookie & Self.sendCookie != 0 {
+      if failures.updateValue(error, forKey: cookie & ~Self.sendCookie) == nil {
+        unsafe frames.pointee.failedSends += 1
+      }
+      return settleSend(cookie)
+    }
+    guard let waiter = waiters[cookie] else { return }
     switch waiter.wish {
-    case .release:
-      releaseWaiters -= 1
-      waiter.settle(.failed(error))
     case .receipt: settleReceipt(waiter, .failed(error))
     case .carried: settleCarried(waiter, error)
     case .batch:

@@ -33,8 +33,8 @@ extension QueueTurn {
 
 extension QueueTurn {
   /// Frames that the ring has room for, beside those that have been promised it.
-  var ringRoom: Int {
-    unsafe driver.transmitCapacity - frames.pointee.inFlight - frames.pointee.pending.pointee.count - granted
+  @inline(__always) var ringRoom: Int {
+    unsafe transmitCapacity - frames.pointee.inFlight - frames.pointee.pending.pointee.count - granted
   }
 
   /// After releases or a refused publication, and when buffers have come: room goes to those who wait, then to whoever comes.
@@ -110,7 +110,7 @@ extension QueueTurn {
   }
 
   /// As much room as ring and pool have.
-  var roomByRing: Int { lowWater > 0 ? boundedByPool(ringRoom) : ringRoom }
+  @inline(__always) var roomByRing: Int { lowWater > 0 ? boundedByPool(ringRoom) : ringRoom }
 
   /// As much of `room` as leaves reception its buffers: a frame that waits in a ring is a buffer that receives nothing.
   private func boundedByPool(_ room: Int) -> Int {

@@ -4,11 +4,9 @@ internal import LibeventConcurrency
 /// A task that waits for something of a queue, with the gate it waits at and what came of it.
 ///
 /// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
-@usableFromInline final class Waiter {
+@safe @usableFromInline final class Waiter {
   /// What a task waits for.
-  enum Wish {
-    case space, buffers, release, receipt, batch, carried, packet, burst, ahead, event, sample, closing, time
-  }
+  enum Wish { case space, buffers, receipt, batch, carried, packet, burst, ahead, event, sample, closing, time }
 
   /// What came of it.
   @safe enum Outcome {
@@ -25,11 +23,18 @@ internal import LibeventConcurrency
     case failed(NetworkDeviceError)
   }
 
+  /// How far a wait is. Most are granted, and touch nothing of the outcome but this.
+  enum Stage { case pending, granted, told }
+
   /// Position in the table, from 1: 0 is "nobody" in a frame entry.
   @usableFromInline let index: UInt32
   let gate = Gate()
-  @safe @exclusivity(unchecked) var wish = Wish.release
-  @safe @exclusivity(unchecked) var outcome = Outcome.pending
+  @safe @exclusivity(unchecked) var wish = Wish.space
+  @safe @exclusivity(unchecked) private(set) var stage = Stage.pending
+  /// What a wait that is `told` was told.
+  @safe @exclusivity(unchecked) private var told = Outcome.pending
+  /// The next one that is idle, while this one is.
+  @safe @exclusivity(unchecked) fileprivate var nextIdle: Unmanaged<Waiter>?
   /// Frames that a sender wants room for; bytes of the one that it wants buffers for.
   @safe @exclusivity(unchecked) var need = 1
   /// Its turn among those who wait for room or buffers.
@@ -67,6 +72,31 @@ internal import LibeventConcurrency
     settle(.granted)
   }
 
+  var outcome: Outcome {
+    get {
+      switch stage {
+      case .pending: .pending
+      case .granted: .granted
+      case .told: told
+      }
+    }
+    set {
+      switch newValue {
+      case .pending: begin()
+      case .granted: stage = .granted
+      default:
+        told = newValue
+        stage = .told
+      }
+    }
+  }
+
+  /// Waits anew.
+  @inline(__always) func begin() {
+    if stage == .told { told = .pending }
+    stage = .pending
+  }
+
   /// Settles the wait, once, and lets the task go.
   func settle(_ outcome: Outcome) {
     self.outcome = outcome
@@ -75,33 +105,44 @@ internal import LibeventConcurrency
 }
 
 /// All waiters of a queue.
-struct WaiterTable {
+@safe struct WaiterTable {
   private(set) var all: [Waiter] = []
-  private var idle: [UInt32] = []
+  /// The same: to look at one costs no reference.
+  private var places: [Unmanaged<Waiter>] = unsafe []
+  /// The first of those that are not in use.
+  private var idle: Unmanaged<Waiter>?
 
   mutating func take(_ wish: Waiter.Wish) -> Waiter {
     let waiter: Waiter
-    if let index = idle.popLast() {
-      waiter = all[Int(index) - 1]
+    if let first = unsafe idle {
+      // The table keeps it.
+      waiter = unsafe first.takeUnretainedValue()
+      unsafe idle = waiter.nextIdle
     } else {
       waiter = Waiter(index: UInt32(all.count + 1))
       all.append(waiter)
+      unsafe places.append(.passUnretained(waiter))
     }
     waiter.wish = wish
-    waiter.outcome = .pending
+    waiter.begin()
     waiter.generation &+= 1
     waiter.isAbandoned = false
     return waiter
   }
 
   mutating func putBack(_ waiter: Waiter) {
-    waiter.outcome = .pending
+    waiter.begin()
     waiter.generation &+= 1
-    idle.append(waiter.index)
+    unsafe waiter.nextIdle = idle
+    unsafe idle = .passUnretained(waiter)
   }
 
-  subscript(cookie: UInt32) -> Waiter? {
-    cookie >= 1 && cookie <= UInt32(all.count) ? all[Int(cookie) - 1] : nil
+  subscript(cookie: UInt32) -> Waiter? { unsafe place(cookie)?.takeUnretainedValue() }
+
+  /// The same without a reference; the table keeps it.
+  @inline(__always) func place(_ cookie: UInt32) -> Unmanaged<Waiter>? {
+    let position = Int(cookie) &- 1
+    return unsafe position >= 0 && position < places.count ? places[position] : nil
   }
 }
 
