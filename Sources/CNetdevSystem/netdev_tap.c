@@ -97,6 +97,16 @@ int netdev_tap_set_queue(int descriptor, bool attached) {
   return NETDEV_CALL(ioctl, descriptor, TUNSETQUEUE, &request) < 0 ? -errno : 0;
 }
 
+int netdev_tap_set_filter(int descriptor, bool all_groups, const unsigned char *addresses, int count) {
+  if (count < 0 || count > NETDEV_TAP_FILTER_ADDRESSES) return -EINVAL;
+  // Room for the addresses behind the filter, aligned as it is.
+  uint16_t room[(sizeof(struct tun_filter) + 6 * NETDEV_TAP_FILTER_ADDRESSES) / 2];
+  struct tun_filter filter = {.flags = all_groups ? TUN_FLT_ALLMULTI : 0, .count = (uint16_t)count};
+  memcpy(room, &filter, sizeof filter);
+  memcpy((unsigned char *)room + sizeof filter, addresses, 6 * (size_t)count);
+  return NETDEV_CALL(ioctl, descriptor, TUNSETTXFILTER, room) < 0 ? -errno : 0;
+}
+
 ssize_t netdev_tap_read(int descriptor, const struct iovec *pieces, int count) {
   ssize_t length;
   do {

@@ -102,7 +102,7 @@ final class InProcessPair: @unchecked Sendable {
       kicks = ServedPair.Kicks(
         receive: receiveBell.descriptor, transmit: transmitBell.descriptor, owner: Both(receiveBell, transmitBell))
     }
-    let (receiveAreas, transmitAreas) = (try areas(receive.placement, map), try areas(transmit.placement, map))
+    let (receiveAreas, transmitAreas) = (try receive.placement.areas(in: map), try transmit.placement.areas(in: map))
     let made = try ServedPair(
       index, of: device, loop: engineLoop, receive: receiveAreas, transmit: transmitAreas, memory: map, kicks: kicks,
       receiveLine: receive.line, transmitLine: transmit.line)
@@ -111,15 +111,11 @@ final class InProcessPair: @unchecked Sendable {
     connect(made.engine)
   }
 
-  private func areas(
-    _ ring: VirtioQueuePlacement, _ map: borrowing GuestMemory
-  ) throws(DeviceError) -> RingAreas {
-    do throws(RingError) {
-      return try RingAreas(
-        ring.format, size: ring.size, descriptorAddress: ring.descriptors, driverAddress: ring.driver,
-        deviceAddress: ring.device, memory: map)
-    } catch {
-      throw .ring(error)
+  /// Tells the engine what the driver has asked for by the control virtqueue, and calls `done` on the loop `control` when it knows.
+  func update(from control: LoopExecutor, _ done: @escaping @Sendable () -> Void) {
+    engineLoop.execute { [self] in
+      if let engine = served?.engine { device.update(engine, pair: index) }
+      control.execute(done)
     }
   }
 
@@ -140,6 +136,18 @@ final class InProcessPair: @unchecked Sendable {
       served?.stop()
       connect(nil)
       served = nil
+    }
+  }
+}
+
+extension VirtioQueuePlacement {
+  /// Where the ring lies for a device that looks at the driver's memory by `map`.
+  func areas(in map: borrowing GuestMemory) throws(DeviceError) -> RingAreas {
+    do throws(RingError) {
+      return try RingAreas(
+        format, size: size, descriptorAddress: descriptors, driverAddress: driver, deviceAddress: device, memory: map)
+    } catch {
+      throw .ring(error)
     }
   }
 }

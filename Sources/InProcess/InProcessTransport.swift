@@ -27,6 +27,7 @@ public final class InProcessTransport: VirtioTransport {
     var control: DeviceControl?
     var addresses = AddressPlan()
     var pairs: [InProcessPair] = []
+    var controlQueue: InProcessControl?
     /// When the end has to be over.
     var deadline: LoopDeadline?
   }
@@ -40,8 +41,8 @@ public final class InProcessTransport: VirtioTransport {
   /// What stands behind the device.
   public var name: String { device.backend.description }
 
-  /// Pairs are switched by function calls: there is no control virtqueue.
-  public var pairSwitching: FeatureSet.PairSwitching { .transport }
+  /// As the device is configured. Without a control virtqueue all pairs that there are are in use.
+  public var pairSwitching: FeatureSet.PairSwitching { device.pairSwitching }
 }
 
 // MARK: - Agreeing
@@ -92,8 +93,10 @@ extension InProcessTransport {
     let loop = try controlLoop()
     let deadline = LoopDeadline(loop, after: .seconds(5))
     try await prepare(loop, until: deadline)
-    let (pairs, addresses) = state.withLock { ($0.pairs, $0.addresses) }
-    for start in pairs.map({ $0.start(from: loop, sharing: addresses) }) {
+    let (pairs, control, addresses) = state.withLock { ($0.pairs, $0.controlQueue, $0.addresses) }
+    var starts = pairs.map { $0.start(from: loop, sharing: addresses) }
+    if let control { starts.append(control.start(sharing: addresses, with: pairs)) }
+    for start in starts {
       switch await start.value(within: deadline.remaining) {
       case .value(nil): continue
       case .value(let error?): throw error
@@ -159,6 +162,11 @@ extension InProcessTransport {
     _ queue: VirtioQueuePlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
     onFailure: @escaping (NetworkDeviceError) -> Void
   ) throws(NetworkDeviceError) -> any VirtioDoorbell {
+    if queue.index == device.controlQueueIndex {
+      let control = InProcessControl(queue, device: device, loop: loop, onInterrupt: onInterrupt)
+      state.withLock { $0.controlQueue = control }
+      return control.doorbell
+    }
     let known = state.withLock { state in state.pairs.first { $0.index == queue.pair } }
     if let known { return try known.attach(queue, onInterrupt: onInterrupt) }
     let made = try InProcessPair(index: queue.pair, device: device, driverLoop: loop, engines: placement)
@@ -174,7 +182,7 @@ extension InProcessTransport {
   /// Stops the engines, each on its loop and all at the same time: when that has happened, nothing touches the driver's memory
   /// any more.
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
-    let pairs = state.withLock { $0.pairs }
+    let (pairs, control) = state.withLock { ($0.pairs, $0.controlQueue) }
     // What is left to close by then closes a little later.
     state.withLock { state in
       state.deadline = state.control.map { LoopDeadline($0.loop, after: timeout.bounded + Self.closingTime) }
@@ -182,14 +190,17 @@ extension InProcessTransport {
     guard !pairs.isEmpty else { return device.reset() }
     let loop = try controlLoop()
     let deadline = LoopDeadline(loop, after: timeout)
-    for stop in pairs.map({ $0.stop(from: loop) }) {
+    for stop in pairs.map({ $0.stop(from: loop) }) + [control?.stop()].compactMap({ $0 }) {
       if case .value = await stop.value(within: deadline.remaining) { continue }
       throw NetworkDeviceError(
         .resetNotConfirmed, "resetting \(name)", offered: "its loop did not answer within \(timeout.inUnits)",
         advice: "look for a job that blocks the loop")
     }
     device.reset()
-    state.withLock { $0.pairs = [] }
+    state.withLock { state in
+      state.pairs = []
+      state.controlQueue = nil
+    }
   }
 
   /// How long after the time of the reset the back-end is waited for. With what queues are told, twice a quarter of a second, it

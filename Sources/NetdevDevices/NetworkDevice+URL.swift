@@ -24,7 +24,8 @@ extension NetworkDevice {
   /// which is no virtio device, `mrg_rxbuf`, `event_idx`, `indirect` (0 or 1: what the driver accepts), `packed` and `in_order`
   /// (1: packed rings, and buffers used in order; a device that does not offer it is refused). `loopback:`, `tap:`, `tun:` and
   /// `host-udp:` also know `placement`
-  /// (`inline` or `own`: the device's engines on the queues' loops or on their own), and `loopback:` knows `lossless=1`: a
+  /// (`inline` or `own`: the device's engines on the queues' loops or on their own) and `vlan_filter` (1: frames of VLANs that
+  /// the device was not told of are not received, outside promiscuous mode), and `loopback:` knows `lossless=1`: a
   /// frame waits for a receive buffer instead of being dropped. `packet:` knows `promiscuous=1`: frames for other stations
   /// are received too.
   ///
@@ -156,6 +157,8 @@ struct DeviceSpecification: Sendable {
       if let flag = try url.flag("packed") { options.packedRings = flag }
       if let flag = try url.flag("in_order") { options.inOrder = flag }
     }
+    // By the control virtqueue, which only these have.
+    if kind.isInProcess, let flag = try url.flag("vlan_filter") { options.vlanFilter = flag }
     if kind.isInProcess, try url.word("placement", of: ["inline", "own"]) == "own" { placement = .ownLoop() }
     self.options = options
     self.placement = placement
@@ -256,6 +259,7 @@ struct DeviceSpecification: Sendable {
       let backend = try makeBackend()
       var configuration = VirtioNetDevice.Configuration()
       configuration.onEvent = logged(backend, logger)
+      configuration.pairSwitching = .controlQueue
       configuration.loopReports = { LoopReports(logger, loop: $0) }
       let device = VirtioNetDevice(backend: backend, configuration: configuration)
       return virtio(InProcessTransport(device: device, placement: placement), logger)

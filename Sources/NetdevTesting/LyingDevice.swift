@@ -63,8 +63,14 @@ public final class LyingDevice: VirtioTransport {
     var pairs: [Reference] = []
     /// Queues whose pair lacks the other one, by their index.
     var halves: [Int: Half] = [:]
-    var features: FeatureSet?
     var control: DeviceControl?
+    var controlQueue: ControlReference?
+    /// What the configuration is now instead of what it was at first.
+    var space: [UInt8]?
+    var hasChanged = false
+    /// What a control virtqueue does with commands from its beginning on.
+    var firstAnswer = LyingControl.Answer.acknowledge
+    var features: FeatureSet?
     /// Told, and not made good yet by a driver that has set DRIVER_OK anew.
     var loss: VirtioLoss?
     var isThere = true
@@ -74,6 +80,13 @@ public final class LyingDevice: VirtioTransport {
   private struct Reference: @unchecked Sendable {
     // Proof of Sendable: `pair` is used inside `scope.run` only, which is the loop it belongs to.
     let pair: LyingPair
+    let index: Int
+    let scope: LoopScope
+  }
+
+  private struct ControlReference: @unchecked Sendable {
+    // Proof of Sendable: `control` is used inside `scope.run` only, which is the loop it belongs to.
+    let control: LyingControl
     let scope: LoopScope
   }
 
@@ -106,10 +119,33 @@ extension LyingDevice {
   @discardableResult public func perform<Result: Sendable>(
     pair index: Int = 0, _ body: @Sendable (LyingPair) -> Result
   ) async -> Result? {
-    let pairs = state.withLock { $0.pairs }
-    guard pairs.indices.contains(index) else { return nil }
-    let reference = pairs[index]
+    // Pairs whose loops are told at the same time come in any order.
+    guard let reference = state.withLock({ $0.pairs.first { $0.index == index } }) else { return nil }
     return await reference.scope.run { _ in body(reference.pair) }
+  }
+
+  /// Runs a piece of the script about the control virtqueue, on the control loop; nil when there is none.
+  @discardableResult public func performControl<Result: Sendable>(
+    _ body: @Sendable (LyingControl) -> Result
+  ) async -> Result? {
+    guard let reference = state.withLock({ $0.controlQueue }) else { return nil }
+    return await reference.scope.run { _ in body(reference.control) }
+  }
+
+  /// What a control virtqueue does with commands from its beginning on, before the script can say anything.
+  public var firstAnswer: LyingControl.Answer {
+    get { state.withLock { $0.firstAnswer } }
+    set { state.withLock { $0.firstAnswer = newValue } }
+  }
+
+  /// The configuration has become this one; the driver is told, once however many fields have changed.
+  public func changeConfiguration(to space: [UInt8]) {
+    let control = state.withLock { state in
+      state.space = space
+      state.hasChanged = true
+      return state.control
+    }
+    control?.requestAttention()
   }
 
   /// A pair's raw rings, for use on any thread; nil when there is no such pair.
@@ -190,6 +226,7 @@ extension LyingDevice {
       let pairs = state.pairs
       state.pairs = []
       state.halves = [:]
+      state.controlQueue = nil
       state.addresses = AddressPlan()
       return (state.isThere, pairs)
     }
@@ -210,10 +247,21 @@ extension LyingDevice {
   public func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig {
     note(.readConfig)
     do {
+      var configuration = configuration
+      if let space = state.withLock({ $0.space }) { configuration.space = space }
       return try NetConfig(reading: LyingConfigReader(configuration), features: offered)
     } catch {
       throw NetworkDeviceError(.broken, "reading the configuration of \(name)", offered: "\(error)")
     }
+  }
+
+  /// What the script has made of it.
+  public func changedConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig? {
+    let hasChanged = state.withLock { state in
+      defer { state.hasChanged = false }
+      return state.hasChanged
+    }
+    return hasChanged ? try await readConfig(offered: offered) : nil
   }
 
   /// Takes them as they are.
@@ -248,6 +296,12 @@ extension LyingDevice {
     }
   }
 
+  private func controlIndex(_ features: FeatureSet) -> Int? {
+    guard features.contains(.ctrlVQ) else { return nil }
+    guard features.contains(.mq), configuration.space.count >= 10 else { return 2 }
+    return 2 * (Int(configuration.space[8]) | Int(configuration.space[9]) << 8)
+  }
+
   /// Finds the ring in the memory that it was shown. A pair is there when both of its queues are.
   public func attachQueue(
     _ queue: VirtioQueuePlacement, loop: LoopExecutor, onInterrupt: @escaping () -> Void,
@@ -259,6 +313,17 @@ extension LyingDevice {
     }
     guard let ring = LyingRing(queue, memory: memory) else {
       throw NetworkDeviceError(.invalidConfiguration, "attachQueue", offered: "a ring outside the memory shown")
+    }
+    if queue.index == controlIndex(queue.features) {
+      let control = LyingControl(
+        LyingQueue(ring: ring, eventIndex: queue.features.contains(.eventIndex)), features: queue.features,
+        onInterrupt: onInterrupt, onFailure: onFailure)
+      let reference = ControlReference(control: control, scope: LoopScope(loop))
+      state.withLock { state in
+        state.controlQueue = reference
+        control.answer = state.firstAnswer
+      }
+      return control.bell
     }
     let half = LyingPair.Half(queue, ring, LyingBell(isTransmit: queue.isTransmit), onInterrupt)
     guard let sibling = sibling?.half else {
@@ -274,7 +339,7 @@ extension LyingDevice {
     } catch {
       throw NetworkDeviceError(.system, "attachQueue", offered: error.description)
     }
-    let reference = Reference(pair: made, scope: LoopScope(loop))
+    let reference = Reference(pair: made, index: index, scope: LoopScope(loop))
     state.withLock { $0.pairs.append(reference) }
     return half.bell
   }

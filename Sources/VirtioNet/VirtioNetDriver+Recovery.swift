@@ -24,11 +24,12 @@ extension VirtioNetDriver {
   /// A device that is lost, a lost one that is gone, a configuration that has changed.
   public func attend() async throws(NetworkDeviceError) {
     try await noteLoss()
+    try await checkControl()
     await endQuarantines()
     if let agreed = state.withLock({ $0.agreed }),
       let config = try await transport.changedConfig(offered: agreed.features)
     {
-      noteStatus(config)
+      noteStatus(config, agreed.features)
     }
     // Who was lost while it was asked.
     try await noteLoss()
@@ -60,7 +61,11 @@ extension VirtioNetDriver {
   }
 
   /// Nothing is published to the lost device, and nothing is heard from it.
-  public func suspend() async { _ = await tell { $0.suspend() } }
+  public func suspend() async {
+    let (loss, name) = (state.withLock { $0.loss }, transport.name)
+    await endControl(loss?.cause ?? NetworkDeviceError(.linkDown, name, offered: "the device is lost"))
+    _ = await tell { $0.suspend() }
+  }
 
   /// Reaches the device, agrees on what was agreed before, and moves everything that was in the old rings into new ones.
   public func recover() async throws(NetworkDeviceError) {
@@ -74,6 +79,7 @@ extension VirtioNetDriver {
     let isGone = await loss.isGone(.seconds(1))
     if !isGone { try checkQuarantine() }
     try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+    if let agreed = state.withLock({ $0.agreed }) { try await beginControl(agreed) }
     // From here on it is the new device that knows the buffers. A loop that does not answer now resumes its pair later, in order.
     state.withLock { $0.loss = nil }
     #if Testing
@@ -102,6 +108,8 @@ extension VirtioNetDriver {
     let shared = try await share(pool, known)
     guard shared.poolAddress == memory.poolAddress else { throw lacking("the pool's address") }
     state.withLock { $0.memory = shared }
+    await endControl(NetworkDeviceError(.linkDown, transport.name, offered: "the device is lost"))
+    try await makeControlQueue(known, shared)
     let laid = await tell(within: Self.loopPatience) { pair -> NetworkDeviceError? in
       do throws(NetworkDeviceError) {
         try pair.layAnew(shared.rings)

@@ -20,13 +20,18 @@ public final class VirtioNetDriver: NetworkDriver {
     public var packedRings = false
     /// Has the device use buffers in order (IN_ORDER); a device that does not offer that is refused.
     public var inOrder = false
+    /// Has the device filter VLANs (CTRL_VLAN); one that does not offer it is refused. It then hands over no frame with a tag whose VLAN it
+    /// was not told of, outside promiscuous mode: for that reason it is not accepted unasked.
+    public var vlanFilter = false
+    /// How long the device may take to answer what it is told by its control virtqueue.
+    public var controlTimeout = Duration.seconds(2)
 
     /// All accepted that is a matter of acceptance; split rings, in any order.
     public init() {}
   }
 
   let transport: any VirtioTransport
-  private let options: Options
+  let options: Options
   let logger: Logger
   let state = Mutex(State())
 
@@ -49,6 +54,9 @@ public final class VirtioNetDriver: NetworkDriver {
     /// The loss that has not been made good: its device knows the buffers in the rings.
     var loss: VirtioLoss?
     var quarantines: [Quarantined] = []
+    /// Where one was agreed on, from the start of the device on.
+    var controlQueue: (any ControlQueue)?
+    var settings = ControlSettings()
   }
 
   /// What was agreed with the device; fixed before the first ring exists.
@@ -57,9 +65,13 @@ public final class VirtioNetDriver: NetworkDriver {
     var layout: RingLayout
     var mtu: Int
     var pairs: Int
+    /// The control virtqueue, where there is one.
+    var control: ControlPlace?
 
     /// How each pair's piece of the ring memory is laid out.
     var memoryMap: PairMemoryMap { PairMemoryMap(layout: layout, indirect: features.contains(.indirectDesc)) }
+    /// Bytes of the ring memory: the pairs, then the control virtqueue.
+    var ringBytes: Int { pairs * memoryMap.totalBytes + (control?.map.totalBytes ?? 0) }
   }
 
   /// What the device is shown.
@@ -85,12 +97,15 @@ public final class VirtioNetDriver: NetworkDriver {
     self.logger = logger.aside
   }
 
-  /// The features that this driver understands. CTRL_VQ is none of them: nobody would put a command on that queue.
+  /// The features that this driver understands. CTRL_VQ is one of them where the device serves it.
   private var supported: FeatureSet {
     var set: FeatureSet = [.version1, .mac, .status, .mtu, .mq, .speedDuplex]
     if options.mergeableBuffers { set.insert(.mrgRxbuf) }
     if options.eventIndex { set.insert(.eventIndex) }
     if options.indirect { set.insert(.indirectDesc) }
+    if transport.pairSwitching == .controlQueue {
+      set.formUnion([.ctrlVQ, .ctrlRX, .ctrlRXExtra, .ctrlMACAddress, .guestAnnounce])
+    }
     return set.union(required)
   }
 
@@ -99,6 +114,7 @@ public final class VirtioNetDriver: NetworkDriver {
     var set = transport.requiredFeatures
     if options.packedRings { set.insert(.ringPacked) }
     if options.inOrder { set.insert(.inOrder) }
+    if options.vlanFilter { set.insert(.ctrlVLAN) }
     return set
   }
 }
@@ -120,10 +136,13 @@ extension VirtioNetDriver {
     try await setUp { [self] () async throws(NetworkDeviceError) in
       let (features, config) = try await agree(on: nil)
       let pairs = try queuePairs(request.queuePairs, try await offeredPairs(config, features))
-      let layout = try queueSize(
-        request.queueSize, try await transport.maximumQueueSize(), RingFormat(features))
+      let maximumSize = try await transport.maximumQueueSize()
+      let layout = try queueSize(request.queueSize, maximumSize, RingFormat(features))
       let mtu = config.mtu.map { Int($0) } ?? 1500
-      state.withLock { $0.agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs) }
+      var agreed = Agreed(features: features, layout: layout, mtu: mtu, pairs: pairs)
+      agreed.control = try ControlPlace(
+        features, config, queues: try await transport.maximumQueues(), maximumSize: maximumSize)
+      state.withLock { [agreed] in $0.agreed = agreed }
       // Without mergeable buffers a frame must fit one buffer (VIRTIO 1.4 §5.1.9.3), its VLAN tags included; with them any
       // size will do, but one buffer for an ordinary frame is cheapest.
       let bufferSize = FrameLimit(mtu: features.contains(.mrgRxbuf) ? min(mtu, 1500) : max(mtu, 1500)).longest
@@ -169,7 +188,7 @@ extension VirtioNetDriver {
         advice: "turn some of them off in the driver's options")
     }
     let config = try await transport.readConfig(offered: features)
-    noteStatus(config)
+    noteStatus(config, features)
     return (features, config)
   }
 
@@ -179,32 +198,35 @@ extension VirtioNetDriver {
         .unsupported, "open \(transport.name)", offered: "a legacy device without VERSION_1",
         advice: "use a device of VIRTIO 1.0 or later")
     }
-    guard offered.contains(required) else {
+    let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
+    // Also what is offered without what it needs is not there.
+    guard features.contains(required) else {
       throw NetworkDeviceError(
         .unsupported, "open \(transport.name)",
-        offered: "a device without \(required.subtracting(offered)), which is needed or was asked for",
+        offered: "a device without \(required.subtracting(features)), which is needed or was asked for",
         advice: "configure the device for it, or ask for less")
     }
-    let features = offered.intersection(supported).droppingDependents(switching: transport.pairSwitching)
     logger.debug(
       "features",
       metadata: ["device": "\(transport.name)", "offered": "\(offered)", "accepted": "\(features)"])
     return features
   }
 
-  /// The device's own word on the link (VIRTIO 1.4 §5.1.4); without STATUS it is up.
-  func noteStatus(_ config: NetConfig) {
+  /// The device's own word on the link, without STATUS it is up, and whether it wants an announcement (VIRTIO 1.4 §5.1.4).
+  func noteStatus(_ config: NetConfig, _ features: FeatureSet) {
     #if Testing
     if unsafe netdev_fault_is_planted("unheard-link") { return }
     #endif
     let isUp = config.status?.contains(.linkUp) ?? true
-    let control = state.withLock { state -> DeviceControl? in
-      guard state.saysLinkIsUp != isUp else { return nil }
-      state.saysLinkIsUp = isUp
-      return state.control
+    let (control, isNews) = state.withLock { state in
+      defer { state.saysLinkIsUp = isUp }
+      return (state.control, state.saysLinkIsUp != isUp)
     }
     let linkDown = NetworkDeviceError(.linkDown, transport.name, offered: "the device says that its link is down")
-    control?.noteLink(isUp ? .up : .down(cause: linkDown))
+    if isNews { control?.noteLink(isUp ? .up : .down(cause: linkDown)) }
+    // Behind it: whoever announces himself knows of the link.
+    guard features.contains(.guestAnnounce), let status = config.status else { return }
+    control?.noteAnnouncement(isWanted: status.contains(.announce))
   }
 
   /// As many pairs as device and transport both have.
@@ -256,7 +278,7 @@ extension VirtioNetDriver {
   /// Shows the pool to the device, and new memory for the rings of all pairs.
   func share(_ pool: PacketPool, _ agreed: Agreed) async throws(NetworkDeviceError) -> Memory {
     let address = try await transport.share(VirtioMemory(pool))
-    let rings = try transport.makeRingMemory(bytes: agreed.pairs * agreed.memoryMap.totalBytes)
+    let rings = try transport.makeRingMemory(bytes: agreed.ringBytes)
     return Memory(poolAddress: address, rings: SharedRings(rings, at: try await transport.share(rings)))
   }
 
@@ -297,7 +319,10 @@ extension VirtioNetDriver {
 
   /// DRIVER_OK; from here on doorbells ring (VIRTIO 1.4 §3.1.1: never before).
   public func activate() async throws(NetworkDeviceError) {
+    let agreed = try agreed("activate")
+    if let memory = state.withLock({ $0.memory }) { try await makeControlQueue(agreed, memory) }
     try await transport.setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
+    try await beginControl(agreed)
     #if Testing
     state.withLock { $0.handshake = $0.control?.loop.now ?? 0 }
     if unsafe netdev_fault_is_planted("start-crosses-reset") {
@@ -317,6 +342,7 @@ extension VirtioNetDriver {
   public func reset(timeout: Duration) async throws(NetworkDeviceError) {
     guard let control = state.withLock({ $0.control }) else { return }
     _ = await tell { $0.goQuiet() }
+    await endControl(NetworkDeviceError(.closed, transport.name, offered: "it is reset"))
     let deadline = LoopDeadline(control.loop, after: timeout)
     try await transport.reset(timeout: timeout)
     await endQuarantines()

@@ -5,6 +5,7 @@ import Responder
 import Synchronization
 import TestSupport
 import Testing
+import Virtio
 import VirtioDevice
 import VirtioNet
 
@@ -34,7 +35,11 @@ struct TapEcho {
       try await namespace.shell("echo 1 > /proc/sys/net/ipv6/conf/tap0/disable_ipv6")
     }
     try await namespace.shell("ip addr add 10.9.0.1/24 dev tap0")
-    let transport = InProcessTransport(device: VirtioNetDevice(backend: backend), placement: placement)
+    // As devices that are opened by a URL.
+    var model = VirtioNetDevice.Configuration()
+    model.pairSwitching = .controlQueue
+    let transport = InProcessTransport(
+      device: VirtioNetDevice(backend: backend, configuration: model), placement: placement)
     var configuration = NetworkDevice.Configuration()
     configuration.queuePairs = queues
     configuration.cpus = cpus

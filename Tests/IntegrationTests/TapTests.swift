@@ -1,3 +1,4 @@
+import Foundation
 import InProcess
 import Netdev
 import NetdevDevices
@@ -84,6 +85,54 @@ struct TapTests {
 
   @Test func `the same with the device on loops of its own`() async throws {
     try await exchangeOverTwoQueues(placement: .ownLoop(), total: 100_000)
+  }
+
+  @Test(arguments: [1, 2]) func `what the program does not want stays in the kernel, and nothing else does`(
+    _ queues: Int
+  ) async throws {
+    let echo = try await TapEcho.start(queues: queues)
+    let (namespace, device) = (echo.namespace, echo.device)
+    let own = try device.hardwareAddress
+    let other = MACAddress(2, 0, 0, 0, 0, 99)
+    // Asked by everybody's address, answered by ours.
+    func expectPing(_ answers: Bool) async throws {
+      try await namespace.shell(
+        "\(answers ? "" : "! ")ping -q -c 1 -W \(answers ? 5 : 1) \(TapEcho.address) > /dev/null")
+    }
+    func held() async throws -> Int {
+      // Behind the name: eight numbers of what came in, then of what went out bytes, packets, errors, drops.
+      let text = try await namespace.run { try String(contentsOfFile: "/proc/thread-self/net/dev", encoding: .utf8) }
+      let line = try #require(text.split(separator: "\n").first { $0.contains("tap0:") })
+      return try #require(Int(line.split(separator: " ")[12]))
+    }
+    try await expectPing(true)
+    try await device.setReceiveMode(.addressed)
+    try await namespace.shell("ip neigh flush dev tap0")
+    try await expectPing(true)
+    // The engine looks too: what its filter has dropped the kernel has let pass.
+    let before = try await held()
+    try await namespace.shell("ip neigh replace 10.9.0.3 lladdr \(other) nud permanent dev tap0")
+    try await namespace.shell("! ping -q -c 3 -i 0.01 -W 1 10.9.0.3 > /dev/null")
+    let filtered = device.peerStatistics.reduce(0) { $0 + ($1.drops.received["filtered"] ?? 0) }
+    try await eventually("the kernel has kept them") { try await held() >= before + 3 }
+    #expect(filtered == 0)
+    // As promiscuous as before, everything comes, and is nobody's.
+    try await device.setReceiveMode(.promiscuous)
+    let quiet = try await held()
+    try await namespace.shell("! ping -q -c 3 -i 0.01 -W 1 10.9.0.3 > /dev/null")
+    #expect(try await held() == quiet)
+    // With another address the old one is another's.
+    try await device.setReceiveMode(.addressed)
+    try await device.setHardwareAddress(other)
+    try await namespace.shell("ip neigh replace \(TapEcho.address) lladdr \(own) nud permanent dev tap0")
+    try await expectPing(false)
+    try await namespace.shell("ip neigh replace \(TapEcho.address) lladdr \(other) nud permanent dev tap0")
+    try await device.setHardwareAddress(own)
+    try await expectPing(false)
+    try await namespace.shell("ip neigh del \(TapEcho.address) dev tap0")
+    try await expectPing(true)
+    try await echo.stop()
+    #expect(device.pool.free == device.pool.configuration.slots)
   }
 
   private func exchangeOverTwoQueues(placement: InProcessTransport.Placement, total: Int) async throws {

@@ -24,12 +24,18 @@ import Testing
   }
 
   @Test(arguments: [
-    ("loopback:?queue=2", "event_idx, in_order, indirect, lossless, mrg_rxbuf, packed, placement, queue_size, queues"),
-    ("tap:tap0?mtu=1500", "event_idx, in_order, indirect, mrg_rxbuf, packed, placement, queue_size, queues"),
+    (
+      "loopback:?queue=2",
+      "event_idx, in_order, indirect, lossless, mrg_rxbuf, packed, placement, queue_size, queues, vlan_filter"
+    ),
+    (
+      "tap:tap0?mtu=1500",
+      "event_idx, in_order, indirect, mrg_rxbuf, packed, placement, queue_size, queues, vlan_filter"
+    ),
     ("packet:eth0?placement=own", "promiscuous, queue_size, queues"),
     (
       "host-udp:127.0.0.1:7?server=1",
-      "event_idx, in_order, indirect, mrg_rxbuf, packed, placement, queue_size, queues"
+      "event_idx, in_order, indirect, mrg_rxbuf, packed, placement, queue_size, queues, vlan_filter"
     ),
     (
       "vhost-user:/run/x?lossless=1",

@@ -103,22 +103,6 @@ import VirtioNet
     #expect(other.events.filter { if case .attach = $0 { true } else { false } } == (0..<4).map { .attach(queue: $0) })
   }
 
-  @Test func `Driver rule 2: a control queue is not accepted, and so neither are pairs that only it could switch`()
-    async throws
-  {
-    var configuration = LyingDevice.Configuration()
-    configuration.features.formUnion([.mq, .ctrlVQ])
-    configuration.space = LyingDevice.Space.bytes(pairs: 4)
-    configuration.pairSwitching = .controlQueue
-    let (side, refused) = await open(configuration, queuePairs: 2)
-    #expect(code(refused) == .invalidConfiguration)
-    let (other, one) = await open(configuration)
-    #expect(try one.get().queuePairs == 1)
-    let accepted = (side.events + other.events).compactMap { if case .setFeatures(let set) = $0 { set } else { nil } }
-    #expect(accepted.count == 2)
-    for features in accepted { #expect(features.isDisjoint(with: [.ctrlVQ, .mq])) }
-  }
-
   @Test func `what the way to the device needs is accepted, and a device without it is refused`() async throws {
     var configuration = LyingDevice.Configuration()
     configuration.requiredFeatures = .accessPlatform

@@ -33,6 +33,10 @@ static inline void netdev_store_release_u64(void *address, uint64_t value) {
 }
 
 // Relaxed accesses: for fields of a shared table whose order another access settles, read or written exactly once.
+static inline uint8_t netdev_load_relaxed_u8(const void *address) {
+  return __atomic_load_n((const uint8_t *)address, __ATOMIC_RELAXED);
+}
+
 static inline uint16_t netdev_load_relaxed_u16(const void *address) {
   return __atomic_load_n((const uint16_t *)address, __ATOMIC_RELAXED);
 }
@@ -43,6 +47,10 @@ static inline uint32_t netdev_load_relaxed_u32(const void *address) {
 
 static inline uint64_t netdev_load_relaxed_u64(const void *address) {
   return __atomic_load_n((const uint64_t *)address, __ATOMIC_RELAXED);
+}
+
+static inline void netdev_store_relaxed_u8(void *address, uint8_t value) {
+  __atomic_store_n((uint8_t *)address, value, __ATOMIC_RELAXED);
 }
 
 static inline void netdev_store_relaxed_u16(void *address, uint16_t value) {

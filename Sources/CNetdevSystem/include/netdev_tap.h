@@ -38,6 +38,14 @@ int netdev_tap_set_offload(int descriptor, unsigned int bits);
 // Attaches or detaches a queue of a multi-queue interface. Returns 0 or -errno.
 int netdev_tap_set_queue(int descriptor, bool attached);
 
+// The most addresses of netdev_tap_set_filter.
+#define NETDEV_TAP_FILTER_ADDRESSES 256
+
+// Which frames the kernel hands to whoever reads a TAP interface, all of its queues: those to `count` addresses of six bytes each, one
+// behind the other, and to all groups if asked. No address at all: everything. The kernel compares eight; of those behind them it lets
+// pass what may be a group's, and a station's address behind them lets everything pass. Returns 0 or -errno.
+int netdev_tap_set_filter(int descriptor, bool all_groups, const unsigned char *addresses, int count);
+
 // Reads one frame behind its net header into `pieces`, without waiting. Returns its length or -errno.
 ssize_t netdev_tap_read(int descriptor, const struct iovec *pieces, int count);
 

@@ -63,10 +63,17 @@ extension DeviceLife {
     log.write(isOpened && cause.code != .cancelled ? .error : .debug, "the device ends", ["cause": "\(cause)"])
   }
 
-  /// Tells all queues at the same time, each on its loop; the answers of those whose loops answer in time. A blocked loop hears
-  /// of it, in order, when it goes on.
+  /// Tells all queues.
   private func tell<Answer: Sendable>(
     _ body: @escaping @Sendable (isolated NetworkQueue) -> Answer
+  ) async -> [Answer] {
+    await tell(places, body)
+  }
+
+  /// Tells some queues at the same time, each on its loop; the answers of those whose loops answer in time. A blocked loop hears
+  /// of it, in order, when it goes on.
+  @discardableResult func tell<Answer: Sendable>(
+    _ places: [QueuePlace], _ body: @escaping @Sendable (isolated NetworkQueue) -> Answer
   ) async -> [Answer] {
     let deadline = LoopDeadline(loop, after: Self.tellingTime)
     let calls = places.map { place in loop.call(on: place.loop) { place.queue?.assumeIsolated { body($0) } } }
@@ -102,6 +109,9 @@ extension DeviceLife {
     self.failure = failure
     isOver = true
     link.finish()
+    announcements.finish()
+    // Of a driver that did not come back from it.
+    presentOrder?.promise.fulfil(.failure(failure ?? end ?? .closedByProgram))
     over.openAll()
   }
 }

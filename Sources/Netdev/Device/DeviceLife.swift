@@ -18,6 +18,8 @@ actor DeviceLife {
     case terms(Terms)
     /// The driver wants to be asked.
     case attention
+    /// The program wants something of the device.
+    case order(Order)
     /// It shall end, for this reason.
     case end(NetworkDeviceError)
   }
@@ -30,6 +32,7 @@ actor DeviceLife {
 
   nonisolated let loop: LoopExecutor
   nonisolated let link: LinkMonitor
+  nonisolated let announcements = Announcements()
   nonisolated let log: DeviceLog
   nonisolated let driver: any NetworkDriver
   let settings: NetworkDevice.Configuration
@@ -40,6 +43,9 @@ actor DeviceLife {
   /// An end has been asked for. What was sent to a queue's loop before looks here when it gets there.
   nonisolated let isEnding = Atomic<Bool>(false)
 
+  /// Queue pairs in use, the first ones: all of them until the program wants fewer.
+  nonisolated let activePairs = Atomic<Int>(0)
+
   private(set) var state = State.connecting
   var places: [QueuePlace] = []
   private var runningSince: UInt64 = 0
@@ -48,6 +54,9 @@ actor DeviceLife {
   // The mailbox.
   var end: NetworkDeviceError?
   private var wantsAttention = false
+  private var orders: [Order] = []
+  /// The one that is being carried out.
+  var presentOrder: Order?
   private var terms: Terms?
   private let mail = Gate()
   /// Ends the waiting of the step under way, or the pause.
@@ -100,11 +109,14 @@ extension DeviceLife {
     switch event {
     case .terms(let terms): self.terms = terms
     case .attention: wantsAttention = true
+    case .order(let order): orders.append(order)
     case .end(let cause):
       guard end == nil else { return }
       end = cause
       overdue?.schedule(after: settings.resetTimeout + .seconds(1))
       interruption?.fulfil(())
+      // Nobody carries these out any more; the present one fails with its step.
+      refuseOrders(cause)
     }
     mail.openAll()
   }
@@ -118,10 +130,23 @@ extension DeviceLife {
     }
   }
 
-  private func takeAttention() -> Void? {
-    guard wantsAttention else { return nil }
-    wantsAttention = false
-    return ()
+  /// What there is to do for a device that works.
+  private enum Work {
+    case attend
+    case carryOut(Order)
+  }
+
+  private func takeWork() -> Work? {
+    if wantsAttention {
+      wantsAttention = false
+      return .attend
+    }
+    return orders.isEmpty ? nil : .carryOut(orders.removeFirst())
+  }
+
+  func refuseOrders(_ cause: NetworkDeviceError) {
+    for order in orders { order.promise.fulfil(.failure(cause)) }
+    orders = []
   }
 }
 
@@ -154,7 +179,7 @@ extension DeviceLife {
 
   /// From nothing to a device that works.
   private func open() async throws(NetworkDeviceError) {
-    driver.attach(control: DeviceControl(loop: loop, link: link, life: self))
+    driver.attach(control: DeviceControl(loop: loop, link: link, announcements: announcements, life: self))
     let information = try await start()
     enter(.agreed)
     room.note(information, at: position)
@@ -168,6 +193,7 @@ extension DeviceLife {
     try await step("activated") { [driver] () async throws(NetworkDeviceError) in try await driver.activate() }
     enter(.running)
     isOpened = true
+    activePairs.store(information.queuePairs, ordering: .sequentiallyConsistent)
     log.write(.debug, "device open", ["queuePairs": "\(information.queuePairs)"])
     room.note(queues, at: position)
   }
@@ -245,7 +271,7 @@ extension DeviceLife {
   /// One step of the driver: in a child task, which an end cancels. Looks at the mailbox when it is over.
   ///
   /// A step has the deadlines that the driver gives it, message by message; what ends it early is the cancellation.
-  private func step<Result: Sendable>(
+  func step<Result: Sendable>(
     _ name: String?, _ metadata: Logger.Metadata = [:],
     _ body: @escaping @Sendable () async throws(NetworkDeviceError) -> Result
   ) async throws(NetworkDeviceError) -> Result {
@@ -284,7 +310,7 @@ extension DeviceLife {
   }
 
   /// Waits, unless an end comes first.
-  private func pause(_ time: Duration) async throws(NetworkDeviceError) {
+  func pause(_ time: Duration) async throws(NetworkDeviceError) {
     if let end { throw end }
     let interruption = LoopPromise<Void>(loop: loop)
     self.interruption = interruption
@@ -301,7 +327,10 @@ extension DeviceLife {
   private func serve() async throws(NetworkDeviceError) {
     var delay: Duration?
     while true {
-      try await next { takeAttention() }
+      if case .carryOut(let order) = try await next({ takeWork() }) {
+        try await carryOut(order)
+        continue
+      }
       do throws(NetworkDeviceError) {
         try await step(nil) { [driver] () async throws(NetworkDeviceError) in try await driver.attend() }
       } catch {

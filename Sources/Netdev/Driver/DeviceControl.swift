@@ -11,11 +11,13 @@ public final class DeviceControl: Sendable {
   /// The control loop. Devices opened together share it.
   public let loop: LoopExecutor
   private let link: LinkMonitor
+  private let announcements: Announcements
   private weak let life: DeviceLife?
 
-  init(loop: LoopExecutor, link: LinkMonitor, life: DeviceLife) {
+  init(loop: LoopExecutor, link: LinkMonitor, announcements: Announcements, life: DeviceLife) {
     self.loop = loop
     self.link = link
+    self.announcements = announcements
     self.life = life
   }
 
@@ -23,6 +25,7 @@ public final class DeviceControl: Sendable {
   public init(loop: LoopExecutor) {
     self.loop = loop
     link = LinkMonitor { _ in }
+    announcements = Announcements()
     life = nil
   }
 
@@ -31,4 +34,7 @@ public final class DeviceControl: Sendable {
 
   /// What the device says of its link; up until it says otherwise. From any thread.
   public func noteLink(_ change: LinkChange) { link.note(change) }
+
+  /// Whether the device wants its program to announce itself; not until it says so. From any thread.
+  public func noteAnnouncement(isWanted: Bool) { announcements.note(isWanted: isWanted) }
 }

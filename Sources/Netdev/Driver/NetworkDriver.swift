@@ -6,13 +6,13 @@ public import PacketFormats
 /// One task a device calls it, on the device's control loop, one step after the other: `attach(control:)`, `start` (find out
 /// and agree with the device), `attach(pool:)` once a pool, `makeQueue` once a pair on the pair's loop, `activate` (the device
 /// may use the rings from here on); then `attend` whenever the driver has asked for attention, and where that throws, because
-/// the device is lost, `suspend` and `recover`; at the end `reset` and `shutDown`, whatever failed before. No step begins before
+/// the device is lost, `suspend` and `recover`; `perform` whenever the program has something to tell the device; at the end `reset` and `shutDown`, whatever failed before. No step begins before
 /// the one before it has ended.
 ///
 /// Whoever closes the device cancels the step under way: a step that waits for a peer returns soon after its task was
 /// cancelled, with any error, and leaves what it was about in a state that `reset` can deal with. `reset` and `shutDown` are not
 /// cancelled; they have bounds. A driver that has been shut down can be opened again, one device at a time.
-public protocol NetworkDriver: AnyObject, Sendable {
+public protocol NetworkDriver: ControlChannel {
   /// The pauses between attempts to reach a lost device again; nil where a lost device stays lost.
   var recovery: RecoveryPauses? { get }
 
@@ -80,8 +80,12 @@ public protocol NetworkDriver: AnyObject, Sendable {
   var peerStatistics: [PeerStatistics] { get }
 }
 
-// What a driver need not say whose device has no control plane: it is never lost, and never changes.
+// What a driver need not say whose device has no control plane: it is never lost, never changes, and cannot be told anything.
 extension NetworkDriver {
+  /// There is no way to tell the device.
+  public func perform(_ command: ControlCommand) async throws(NetworkDeviceError) {
+    throw .cannotBeTold(command, "this driver has no way to tell its device")
+  }
   /// Most devices do not tell.
   public var deviceDrops: [DeviceDrops] { peerStatistics.map { $0.drops } }
   /// Most devices do not tell.

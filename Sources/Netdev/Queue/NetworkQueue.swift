@@ -77,6 +77,7 @@ extension NetworkQueue {
   /// On the loop: begins turning with it.
   nonisolated func start() throws(NetworkDeviceError) {
     unsafe selfReference = self
+    unsafe frames.pointee.withTurn { unsafe $0.owner = .passUnretained(self) }
     let refusal = unsafe frames.pointee.withTurn { turn -> LoopError? in
       do throws(LoopError) { try turn.start() } catch { return error }
       return nil

@@ -15,8 +15,10 @@ extension QueueTurn {
     guard end == nil else { return }
     end = cause
     isOpen = false
+    isPublishing = false
     withdrawCredits()
     failSubmissions(cause)
+    refuseCarried(cause)
     while let sender = senders.popFirst() { sender.settle(.failed(cause)) }
     while let sender = bufferLine.popFirst() { sender.settle(.failed(cause)) }
     endWish()
@@ -36,6 +38,7 @@ extension QueueTurn {
     dropReady()
     dropReceivedAtEnd()
     failPending(cause)
+    failAway(cause)
     driver.drain(
       transmitted: { self.fail($0, .published, cause) },
       posted: { self.releaseBuffer($0) })
@@ -47,6 +50,7 @@ extension QueueTurn {
     guard !isFinished else { return }
     stopAccepting(cause)
     failPending(cause)
+    failAway(cause)
     driver.drain(
       transmitted: { self.fail($0, .quarantined, cause) },
       posted: { _ in self.statistics.quarantined &+= 1 })

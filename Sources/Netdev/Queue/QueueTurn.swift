@@ -45,6 +45,21 @@ final class QueueTurn {
   /// Called once when the queue breaks by itself, with the cause.
   let onBroken: @Sendable (NetworkDeviceError) -> Void
 
+  // MARK: Pairs that are not in use
+
+  /// Frames go to the ring of this queue: while it is open and its pair is in use. To ask this is to ask whether it is open, too.
+  @safe @exclusivity(unchecked) var isPublishing = true
+  /// Where they go otherwise.
+  @safe @exclusivity(unchecked) var route = SendRoute.own
+  /// Frames that another pair carries, by whom they are waited for here.
+  @safe @exclusivity(unchecked) var away: [UInt32: Int] = [:]
+  /// Frames of other pairs that have found no room yet, oldest first.
+  @safe @exclusivity(unchecked) var carried: [CarriedFrame] = []
+  /// There are some: to ask this costs less.
+  @safe @exclusivity(unchecked) var isCarrying = false
+  // Proof: the queue sets it when it begins to turn, and keeps itself until it has ended and left its loop.
+  var owner: Unmanaged<NetworkQueue>?
+
   // MARK: Who waits
 
   @safe @exclusivity(unchecked) var waiters = WaiterTable()

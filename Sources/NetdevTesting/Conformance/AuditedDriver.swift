@@ -24,6 +24,7 @@ final class AuditedDriver: NetworkDriver {
   func attach(control: DeviceControl) { inner.attach(control: control) }
   func attend() async throws(NetworkDeviceError) { try await inner.attend() }
   func suspend() async { await inner.suspend() }
+  func perform(_ command: ControlCommand) async throws(NetworkDeviceError) { try await inner.perform(command) }
   func recover() async throws(NetworkDeviceError) { try await inner.recover() }
 
   func start(_ request: NetworkDriverRequest) async throws(NetworkDeviceError) -> NetworkDeviceInformation {

@@ -43,8 +43,9 @@ extension Session {
     for region in regions { try await ask(.addMemReg(region)) }
   }
 
-  /// Sets up the rings and lets the back-end begin: what every ring needs first, then all are enabled, then DRIVER_OK.
-  func start(_ rings: [RingSetup]) async throws(NetworkDeviceError) {
+  /// Sets up the rings and lets the back-end begin: what every ring needs first, then those of the first pairs are enabled, `active` of
+  /// them, then DRIVER_OK.
+  func start(_ rings: [RingSetup], active: Int = .max) async throws(NetworkDeviceError) {
     for setup in rings {
       let index = setup.index
       try await ask(.setVringNum(ring: index, size: UInt32(clamping: setup.ring.size)))
@@ -59,7 +60,13 @@ extension Session {
       try await ask(.setVringCall(VringDescriptor(ring: index, descriptor: setup.call)))
     }
     if agreement.enablesRings {
-      for setup in rings { try await ask(.setVringEnable(ring: setup.index, isEnabled: true)) }
+      for setup in rings {
+        guard setup.ring.pair < active else {
+          disabledRings.insert(setup.index)
+          continue
+        }
+        try await ask(.setVringEnable(ring: setup.index, isEnabled: true))
+      }
     }
     try await setStatus([.acknowledge, .driver, .featuresOK, .driverOK])
     // A back-end that does not acknowledge has nevertheless read everything before this question when it answers.
@@ -67,6 +74,26 @@ extension Session {
     #if Testing
     handshake = loop.now
     #endif
+  }
+
+  /// Enables the rings of the first `pairs` pairs, and disables those of the others, in which nothing is.
+  func enable(pairs: Int, for command: ControlCommand) async throws(NetworkDeviceError) {
+    guard agreement.enablesRings else {
+      throw .cannotBeTold(
+        command, "the back-end of \(name) does not know protocol features, and so has all of its rings enabled")
+    }
+    // The last is closed first, and opened last.
+    let rings = startedRings.sorted()
+    for ring in rings where Int(ring) / 2 < pairs && disabledRings.contains(ring) {
+      try await ask(.setVringEnable(ring: ring, isEnabled: true))
+      disabledRings.remove(ring)
+    }
+    for ring in rings.reversed() where Int(ring) / 2 >= pairs && !disabledRings.contains(ring) {
+      try await ask(.setVringEnable(ring: ring, isEnabled: false))
+      disabledRings.insert(ring)
+    }
+    // A back-end that does not acknowledge has nevertheless done it when it answers.
+    _ = try await ask(.getFeatures)
   }
 
   /// Stops every started ring and resets the status. When this returns, the back-end touches no memory any more.

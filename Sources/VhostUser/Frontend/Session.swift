@@ -31,6 +31,8 @@ actor Session {
   var agreement = Agreement()
   /// Rings that were started and not stopped.
   var startedRings: [UInt32] = []
+  /// Those of them that are not enabled.
+  var disabledRings: Set<UInt32> = []
   private var configHasChanged = false
   #if Testing
   /// When the rings were started.

@@ -98,7 +98,8 @@ extension VhostUserTransport {
     guard status.contains(.driverOK) else { return try await session.setStatus(status) }
     let (addresses, wires) = state.withLock { ($0.addresses, $0.wires) }
     try await session.share(try Self.regions(addresses))
-    try await session.start(wires.map { $0.setup }.sorted { $0.index < $1.index })
+    let active = state.withLock { $0.activePairs }
+    try await session.start(wires.map { $0.setup }.sorted { $0.index < $1.index }, active: active)
     state.withLock { $0.driven = session }
   }
 

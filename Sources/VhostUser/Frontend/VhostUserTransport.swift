@@ -30,6 +30,8 @@ public final class VhostUserTransport: VirtioTransport {
     /// Earlier sessions, while it is not known that the processes behind them are gone.
     var lost: [Session] = []
     var mtu: UInt16?
+    /// Queue pairs in use, where the program has asked for fewer than there are.
+    var activePairs = Int.max
 
     /// All of them, each once.
     var sessions: [Session] {
@@ -256,6 +258,19 @@ extension VhostUserTransport {
       state.wires.append(wires)
     }
     return wires
+  }
+}
+
+// MARK: - Telling it
+
+extension VhostUserTransport {
+  /// Queue pairs are switched by SET_VRING_ENABLE; for anything else the protocol has no message.
+  public func perform(_ command: ControlCommand) async throws(NetworkDeviceError) {
+    guard case .setActiveQueuePairs(let count) = command else {
+      throw .cannotBeTold(command, "\(name) is reached by vhost-user, which has no message for it")
+    }
+    try await (try current()).enable(pairs: count, for: command)
+    state.withLock { $0.activePairs = count }
   }
 }
 

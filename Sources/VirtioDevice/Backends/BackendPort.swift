@@ -40,14 +40,22 @@ public protocol BackendPort: AnyObject {
   func burst(_ rings: inout EngineRings<PackedDeviceRing>, budget: Int) -> ServeResult
 
   /// The driver enabled or disabled the pair. While it is disabled `serve` is not called: the engine discards what the
-  /// driver transmits and nothing is received. A port starts enabled.
+  /// driver transmits and nothing is received. A port is enabled unless it was told otherwise before its start.
   func setEnabled(_ enabled: Bool)
+
+  /// The driver has asked for some frames and not for others, or has given the device another address (`ReceiveFilter.station`), which the
+  /// port may use to bring fewer. What it brings all the same, the engine drops where `EngineRings.deliver` puts it on the ring. Once before the
+  /// start, and whenever it changes.
+  func setReceiveFilter(_ filter: ReceiveFilter)
 
   /// The engine has stopped: neither ring will be handed over again. Ends sources; idempotent.
   func close()
 }
 
 extension BackendPort {
+  /// The engine does what is needed.
+  public func setReceiveFilter(_ filter: ReceiveFilter) {}
+
   /// Calls `serve`.
   @_documentation(visibility: internal)
   @inlinable

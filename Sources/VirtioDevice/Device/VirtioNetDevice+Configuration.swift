@@ -4,7 +4,7 @@ public import Virtio
 
 /// The configuration space (VIRTIO 1.4 §5.1.4), as the driver reads it: 24 bytes, fields of absent features zero.
 ///
-/// The only field that changes is the link's status; the generation changes with it (§2.5.2).
+/// The fields that change are the status and, where the driver has set it, the address; the generation changes with them (§2.5.2).
 extension VirtioNetDevice: DeviceConfigReader {
   /// Bytes of the configuration space.
   public var length: Int { 24 }
@@ -34,7 +34,12 @@ extension VirtioNetDevice: DeviceConfigReader {
     UInt8(truncatingIfNeeded: field >> UInt16(8 * index))
   }
 
-  private var linkStatus: UInt16 { isLinkUp ? NetConfig.Status.linkUp.rawValue : 0 }
+  private var linkStatus: UInt16 {
+    let (isLinkUp, wantsAnnouncement) = state.withLock { ($0.isLinkUp, $0.wantsAnnouncement) }
+    var status: NetConfig.Status = isLinkUp ? .linkUp : []
+    if wantsAnnouncement { status.insert(.announce) }
+    return status.rawValue
+  }
 
   /// Whether the link is up, as the driver reads it. Setting it notifies a running driver. From any thread.
   public var isLinkUp: Bool {

@@ -39,6 +39,12 @@ extension VirtioNetDevice {
     do throws(BackendError) { try backend.prepare(pair: pair) } catch { throw .backend(error) }
   }
 
+  /// Tells a pair's engine what its driver has asked for by the control virtqueue. On the engine's loop.
+  public func update(_ engine: QueuePairEngine, pair: Int) {
+    engine.isEnabled = serves(pair: pair)
+    engine.receiveFilter = receiveFilter
+  }
+
   /// Makes the engine of a queue pair, stopped. On the pair's loop, after FEATURES_OK; start it after DRIVER_OK.
   ///
   /// The rings have the format that was negotiated. A ring that the driver breaks makes the device need a reset.
@@ -74,11 +80,13 @@ extension VirtioNetDevice {
       throw .backend(error)
     }
     do throws(RingError) {
-      return try QueuePairEngine(
+      let engine = try QueuePairEngine(
         loop: loop, receive: receive, transmit: transmit, memory: memory, format: format, port: port,
         receiveLine: receiveLine, transmitLine: transmitLine, budget: budget, ledger: ledgers[pair],
         onEvent: { [weak self] event in self?.note(event, pair: pair) }
       ) { [weak self] _ in self?.requireReset() }
+      update(engine, pair: pair)
+      return engine
     } catch {
       port.close()
       throw .ring(error)

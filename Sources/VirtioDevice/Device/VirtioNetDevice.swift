@@ -31,7 +31,7 @@ public final class VirtioNetDevice: Sendable {
     public var ringFeatures: FeatureSet = [.mrgRxbuf, .indirectDesc, .eventIndex, .ringPacked, .inOrder]
     /// The largest ring that a driver may set up, up to 32768.
     public var maximumQueueSize = 1024
-    /// Who switches queue pairs on and off, and with that whether MQ needs a control virtqueue.
+    /// Who switches queue pairs on and off, and with that whether the device has a control virtqueue, which its transport then serves.
     public var pairSwitching: FeatureSet.PairSwitching = .transport
     /// Whether the link is up at first.
     public var isLinkUp = true
@@ -50,14 +50,15 @@ public final class VirtioNetDevice: Sendable {
   public let offeredFeatures: FeatureSet
   /// Queue pairs that the driver may use.
   public let maximumPairs: Int
-  /// The device's address.
-  public let macAddress: MACAddress
+  /// The device's address until its driver gives it another one, and after each reset.
+  let ownAddress: MACAddress
   /// The largest frame without its Ethernet header, if there is a limit.
   public let mtu: UInt16?
   /// The largest ring that the driver may set up.
   public let maximumQueueSize: Int
 
-  let pairSwitching: FeatureSet.PairSwitching
+  /// Who switches queue pairs on and off: with `controlQueue` the transport serves a control virtqueue.
+  public let pairSwitching: FeatureSet.PairSwitching
   let onEvent: (@Sendable (PortEvent, Int) -> Void)?
   /// For the loops that are made for the device.
   package let loopReports: @Sendable (_ loop: String) -> LoopReports
@@ -74,6 +75,16 @@ public final class VirtioNetDevice: Sendable {
     var generation: UInt32 = 0
     var configurationLine: (@Sendable () -> Void)?
     var loss: BackendError?
+    var macAddress: MACAddress
+    /// What the driver has asked for; without the station, which is `macAddress`.
+    var filter: ReceiveFilter
+    /// The driver is asked to announce itself.
+    var wantsAnnouncement = false
+
+    /// Whether the status and these features make a pair one that is served.
+    func serves(pair: Int) -> Bool {
+      !driverFeatures.contains([.ctrlVQ, .mq]) || pair < activePairs
+    }
   }
 
   /// A device in front of a back-end. It owns the back-end from here on; `close` gives it back.
@@ -81,7 +92,7 @@ public final class VirtioNetDevice: Sendable {
     self.backend = backend
     let available = max(backend.maximumPairs, 1)
     maximumPairs = min(max(configuration.queuePairs ?? available, 1), min(available, 0x8000))
-    macAddress = configuration.macAddress ?? backend.macAddress ?? .randomLocallyAdministered()
+    ownAddress = configuration.macAddress ?? backend.macAddress ?? .randomLocallyAdministered()
     mtu = (configuration.mtu ?? backend.mtu).map { max($0, 68) }
     maximumQueueSize = configuration.maximumQueueSize
     pairSwitching = configuration.pairSwitching
@@ -94,9 +105,14 @@ public final class VirtioNetDevice: Sendable {
     offered.formUnion(backend.features.intersection(Self.offloads))
     if mtu != nil { offered.insert(.mtu) }
     if maximumPairs > 1 { offered.insert(.mq) }
+    if configuration.pairSwitching == .controlQueue { offered.formUnion(Self.controlFeatures) }
     offeredFeatures = offered.droppingDependents(switching: configuration.pairSwitching)
-    state = Mutex(State(isLinkUp: configuration.isLinkUp))
+    state = Mutex(
+      State(isLinkUp: configuration.isLinkUp, macAddress: ownAddress, filter: ReceiveFilter(station: ownAddress)))
   }
+
+  /// The device's address. From any thread.
+  public var macAddress: MACAddress { state.withLock { $0.macAddress } }
 
   /// What a back-end may add: none of it makes the header longer than 12 bytes or needs a control virtqueue.
   private static let offloads: FeatureSet = [
@@ -135,6 +151,10 @@ extension VirtioNetDevice {
       if status.contains(.featuresOK), !state.status.contains(.featuresOK), !accepts(state.driverFeatures) {
         status.remove(.featuresOK)
       }
+      if status.contains(.featuresOK), !state.status.contains(.featuresOK), state.driverFeatures.contains(.ctrlVLAN) {
+        // Of none until the driver adds some (§5.1.9.5.3).
+        state.filter.vlans = []
+      }
       if !status.contains(.featuresOK) { status.remove(.driverOK) }
       state.status = status
     }
@@ -168,6 +188,9 @@ extension VirtioNetDevice {
       state.status = []
       state.driverFeatures = []
       state.activePairs = 1
+      state.macAddress = ownAddress
+      state.filter = ReceiveFilter(station: ownAddress)
+      state.wantsAnnouncement = false
     }
   }
 
@@ -181,6 +204,9 @@ extension VirtioNetDevice {
     }
     line?()
   }
+
+  /// Whether a pair is served: all that are started, or as many as the driver has asked for by the control virtqueue. From any thread.
+  public func serves(pair: Int) -> Bool { state.withLock { $0.serves(pair: pair) } }
 
   /// Queue pairs in use: 1 after every reset (§5.1.9.5.6).
   public var activePairs: Int { state.withLock { $0.activePairs } }

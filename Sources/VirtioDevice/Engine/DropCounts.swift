@@ -1,7 +1,7 @@
 /// Frames dropped, by direction and reason.
 public struct DropCounts: Sendable {
-  private var transmitted = InlineArray<16, UInt64>(repeating: 0)
-  private var received = InlineArray<16, UInt64>(repeating: 0)
+  private var transmitted = InlineArray<17, UInt64>(repeating: 0)
+  private var received = InlineArray<17, UInt64>(repeating: 0)
 
   /// None yet.
   public init() {}

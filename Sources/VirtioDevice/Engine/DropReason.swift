@@ -31,6 +31,8 @@ public enum DropReason: UInt8, Sendable, Hashable, CaseIterable {
   case receiveBufferTooSmall
   /// From a new host, when the table of hosts is full of busy ones.
   case tooManyPeers
+  /// The driver has asked not to be given it: another station's, a group's or a VLAN's (VIRTIO 1.4 §5.1.9.5).
+  case filtered
 
   // Both.
   /// Longer than the back-end or the device's MTU allows.

@@ -185,6 +185,7 @@ struct Port: ~Copyable {
     Ring.serve(port, &rings, budget: budget)
   }
   borrowing func setEnabled(_ enabled: Bool) { port.setEnabled(enabled) }
+  borrowing func setReceiveFilter(_ filter: ReceiveFilter) { port.setReceiveFilter(filter) }
   borrowing func close() { port.close() }
 }
 

@@ -6,6 +6,7 @@ protocol EngineWork: AnyObject {
   /// The hook that takes the turns, while nobody has freed this.
   var hook: TurnHook { get }
   var isEnabled: Bool { get set }
+  var filter: ReceiveFilter? { get set }
   var statistics: QueuePairStatistics { get }
   var failures: (receive: RingError?, transmit: RingError?) { get }
   var malformedChains: UInt64 { get }
@@ -36,6 +37,8 @@ protocol EngineWork: AnyObject {
 @safe final class EngineCoreHolder<Ring: ServedRing & ~Copyable>: EngineWork {
   // Proof: touched on the loop only. The hook that has this pointer as its context is removed before it is freed.
   private let core: UnsafeMutablePointer<EngineCore<Ring>>
+  /// What the rings' reference leads to.
+  private var box: FilterBox?
 
   /// Checks and activates both rings.
   init(
@@ -76,6 +79,17 @@ protocol EngineWork: AnyObject {
   var isEnabled: Bool {
     get { unsafe core.pointee.isEnabled }
     set { unsafe core.pointee.isEnabled = newValue }
+  }
+
+  var filter: ReceiveFilter? {
+    get { box?.filter }
+    set {
+      let new = newValue.map { FilterBox($0) }
+      unsafe core.pointee.rings.filter = newValue?.passesAll == false ? new.map { unsafe .passUnretained($0) } : nil
+      // The rings do not look at the old one any more.
+      box = new
+      if let newValue { unsafe core.pointee.port.setReceiveFilter(newValue) }
+    }
   }
 
   var statistics: QueuePairStatistics { unsafe core.pointee.rings.statistics }

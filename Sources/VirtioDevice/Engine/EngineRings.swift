@@ -41,6 +41,12 @@ public import Virtio
   var handStart = 0
   var handEnd = 0
 
+  // Proof: the holder of the engine's core keeps it as long as it is here.
+  /// What must not be put on the receive ring; nil where everything may.
+  var filter: Unmanaged<FilterBox>?
+  /// Whether frames that come in are to be looked at.
+  @inline(__always) var isFiltering: Bool { unsafe filter != nil }
+
   init(
     receive: consuming Ring, transmit: consuming Ring, memory: consuming GuestMemory, format: FrameFormat
   ) {

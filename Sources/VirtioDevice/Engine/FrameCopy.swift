@@ -15,6 +15,12 @@ extension EngineRings where Ring: ~Copyable {
   ///
   /// - Returns: why it could not be delivered; nothing has been used up then.
   public mutating func deliver(_ frame: UnsafeRawBufferPointer) -> DropReason? {
+    if isFiltering,
+      unsafe !admits(
+        { unsafe $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: frame.prefix($0.count))) }, frame.count)
+    {
+      return .filtered
+    }
     let total = format.headerLength + frame.count
     let room = takeBuffers(for: total)
     guard room >= total else { return lack(of: room) }
@@ -28,6 +34,11 @@ extension EngineRings where Ring: ~Copyable {
   /// - Returns: why it could not be delivered; nothing has been used up then.
   mutating func deliver(frameOf chain: DescriptorChain) -> DropReason? {
     let total = chain.readableLength
+    if isFiltering,
+      unsafe !admits({ _ = unsafe chain.copyBytes(from: format.headerLength, into: $0) }, total - format.headerLength)
+    {
+      return .filtered
+    }
     let room = takeBuffers(for: total)
     guard room >= total else { return lack(of: room) }
     var position = 0
@@ -58,6 +69,22 @@ extension EngineRings where Ring: ~Copyable {
       done += part
     }
     return done
+  }
+
+  /// Whether the driver wants a frame that was read into the buffers in hand, `length` bytes behind its header.
+  func admitsFrameInHand(length: Int) -> Bool {
+    unsafe admits({ _ = unsafe copyFromHand(at: format.headerLength, into: $0) }, length)
+  }
+
+  /// Whether the driver wants a frame of `length` bytes, the first of which `copy` makes a private copy of.
+  private func admits(_ copy: (UnsafeMutableRawBufferPointer) -> Void, _ length: Int) -> Bool {
+    guard let filter = unsafe filter else { return true }
+    var prefix = InlineArray<16, UInt8>(repeating: 0)
+    var span = prefix.mutableSpan
+    let count = max(0, min(length, ReceiveFilter.prefixLength))
+    unsafe span.withUnsafeMutableBytes { unsafe copy(UnsafeMutableRawBufferPointer(rebasing: $0.prefix(count))) }
+    let bytes = unsafe span.bytes.extracting(0..<count)
+    return unsafe filter._withUnsafeGuaranteedRef { $0.filter.admits(bytes) }
   }
 
   /// What it means that a frame has no room.

@@ -117,6 +117,7 @@ public import Virtio
       throw BackendError(
         .system, "starting a queue pair", errno: error.errno, advice: "start it on its loop: \(error.description)")
     }
+    if !work.isEnabled { work.tellEnabled() }
     do throws(BackendError) {
       try work.start(bell)
     } catch {
@@ -152,6 +153,12 @@ public import Virtio
       unsafe requests.pointee.pending = true
       loop.requestTurn()
     }
+  }
+
+  /// Which frames are put on the receive ring: all of them, until it is told otherwise. On the loop.
+  public var receiveFilter: ReceiveFilter? {
+    get { work.filter }
+    set { if work.filter != newValue { work.filter = newValue } }
   }
 
   /// What has been done so far. On the loop.

@@ -26,6 +26,9 @@
     owner = whole.owner
   }
 
+  /// The piece of `bytes` bytes from `offset` on, which lies inside.
+  func piece(at offset: Int, bytes: Int) -> SharedRings { SharedRings(self, offset: offset, length: bytes) }
+
   /// The piece of `bytes` bytes at place `index`, which lies inside.
   func piece(_ index: Int, of bytes: Int) -> SharedRings { SharedRings(self, offset: index * bytes, length: bytes) }
 }

@@ -3,7 +3,9 @@ public import Virtio
 /// Where the ring of a virtqueue lies, and what was negotiated for it. The three areas are named by the addresses that the device
 /// knows, in the format that follows from the features.
 public struct VirtioQueuePlacement: Sendable, Hashable {
-  /// Position of the virtqueue, from 0. A network device's pair n receives at 2n and transmits at 2n + 1 (VIRTIO 1.4 §5.1.2).
+  /// Position of the virtqueue, from 0. A network device's pair n receives at 2n and transmits at 2n + 1, and its control virtqueue lies
+  /// behind the queues of all pairs that there could be if MQ was negotiated, and else behind those of the first (VIRTIO 1.4
+  /// §5.1.2).
   public let index: Int
   /// Number of descriptors.
   public let size: Int

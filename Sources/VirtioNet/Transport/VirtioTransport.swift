@@ -11,7 +11,7 @@ public import Virtio
 ///
 /// All but `attachQueue` happens on the control loop, one call after the other. Calls that wait for the device have a deadline by
 /// that loop's clock and return soon after their task was cancelled; a later `reset` still has its word with the device.
-public protocol VirtioTransport: AnyObject, Sendable {
+public protocol VirtioTransport: ControlChannel {
   /// A name for logs and statistics.
   var name: String { get }
 
@@ -95,7 +95,7 @@ public protocol VirtioTransport: AnyObject, Sendable {
   func share(_ memory: VirtioMemory) async throws(NetworkDeviceError) -> UInt64
 
   /// Hands a virtqueue to the device. On the queue's loop; the two queues of a pair have the same, and the one that receives is
-  /// attached first.
+  /// attached first. The control virtqueue, which is attached last, has the control loop.
   ///
   /// - Parameters:
   ///   - queue: where the ring lies, and what was agreed on.
@@ -123,6 +123,10 @@ public protocol VirtioTransport: AnyObject, Sendable {
 }
 
 extension VirtioTransport {
+  /// A device without a control virtqueue cannot be told anything, unless its transport has means of its own.
+  public func perform(_ command: ControlCommand) async throws(NetworkDeviceError) {
+    throw .cannotBeTold(command, "\(name) has no control virtqueue, and no other way to be told")
+  }
   /// None.
   public var requiredFeatures: FeatureSet { [] }
   /// The configuration has the last word.

@@ -55,10 +55,14 @@ private final class ClaimingBackend: NetworkBackend {
     configuration.ringFeatures = [.inOrder, .rss]
     configuration.queuePairs = 2
     configuration.pairSwitching = .controlQueue
-    // Without a control virtqueue MQ is of no use to a driver that switches pairs by one (§5.1.3.1).
+    // With a control virtqueue, what its commands are about.
     #expect(
       VirtioNetDevice(backend: ClaimingBackend(features: .hostTSO4, pairs: 4), configuration: configuration)
-        .offeredFeatures == [.version1, .mac, .status, .inOrder])
+        .offeredFeatures
+        == [
+          .version1, .mac, .status, .inOrder, .mq, .ctrlVQ, .ctrlRX, .ctrlRXExtra, .ctrlVLAN, .ctrlMACAddress,
+          .guestAnnounce,
+        ])
   }
 
   @Test

@@ -35,6 +35,8 @@ public struct QueueStatistics: Sendable, Hashable {
   public internal(set) var droppedAtEnd: UInt64 = 0
   /// Packets that `trySubmit` gave back because there was no room for them.
   public internal(set) var packetsRefused: UInt64 = 0
+  /// Of the frames published, those that went by the ring of another pair, which counts them too: this one was not in use.
+  public internal(set) var packetsMoved: UInt64 = 0
   /// Senders that wait now, for room in the ring or for buffers.
   public internal(set) var sendersWaiting: UInt64 = 0
   /// Nanoseconds: ``senderWait``.

@@ -19,7 +19,7 @@ extension QueueTurn {
 
   /// Hands frames to the driver; the number that is done with, which is that of the frames published, or of one that failed.
   private func publish(_ entries: Span<FrameEntry>) -> Int {
-    guard isOpen else { return 0 }
+    guard isPublishing else { return publishElsewhere(entries) }
     do {
       let published = try driver.transmit(entries)
       unsafe frames.pointee.inFlight += published

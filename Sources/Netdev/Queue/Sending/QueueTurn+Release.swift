@@ -183,6 +183,7 @@ extension QueueTurn {
   @inline(__always) private func settle(_ waiter: Waiter, _ count: Int) {
     switch waiter.wish {
     case .receipt: settleReceipt(waiter, .granted)
+    case .carried: settleCarried(waiter, nil)
     case .batch:
       #if Testing
       if waiter.flights > count, unsafe netdev_fault_is_planted("early-batch") { return waiter.leaveFlight(count + 1) }
@@ -217,6 +218,7 @@ extension QueueTurn {
     guard let waiter = waiters[cookie] else { return }
     switch waiter.wish {
     case .receipt: settleReceipt(waiter, .failed(error))
+    case .carried: settleCarried(waiter, error)
     case .batch:
       // A pipeline goes on with what comes next.
       if waiter.failure == nil, !(waiter.isPipeline && error.concernsOneFrame) { waiter.failure = error }

@@ -53,6 +53,7 @@ extension QueueTurn {
     let isSpent = budget < room
     room = min(room, budget)
     if !backlog.isEmpty { room = acceptBacklog(room) }
+    if isCarrying { room = acceptCarried(room) }
     // To publish what had waited may have shown that the queue is broken.
     guard isOpen else { return }
     // Asked first: to look at who waits costs a reference.
@@ -144,11 +145,11 @@ extension QueueTurn {
 
   /// Frames that the first of those who wait for room wants it for.
   private var firstNeed: Int {
-    guard backlog.isEmpty, let sender = senders.first else { return 1 }
+    guard backlog.isEmpty, !isCarrying, let sender = senders.first else { return 1 }
     if bufferLineLacksRoom, let first = bufferLine.first, first.ticket < sender.ticket { return 1 }
     return sender.need
   }
 
-  /// Nobody waits for room: neither packets from outside nor senders.
-  var lineIsEmpty: Bool { senders.isEmpty && backlog.isEmpty && !bufferLineLacksRoom }
+  /// Nobody waits for room: neither packets from outside, nor those of other pairs, nor senders.
+  var lineIsEmpty: Bool { senders.isEmpty && backlog.isEmpty && !isCarrying && !bufferLineLacksRoom }
 }

@@ -6,7 +6,7 @@ internal import LibeventConcurrency
 /// Waiters are made once and used again: a wait allocates nothing. They belong to the queue's loop.
 @safe @usableFromInline final class Waiter {
   /// What a task waits for.
-  enum Wish { case space, buffers, receipt, batch, packet, burst, ahead, event, sample, closing, time }
+  enum Wish { case space, buffers, receipt, batch, carried, packet, burst, ahead, event, sample, closing, time }
 
   /// What came of it.
   @safe enum Outcome {
@@ -56,6 +56,9 @@ internal import LibeventConcurrency
   @safe @exclusivity(unchecked) var failure: NetworkDeviceError?
   /// The task that moves packets from a source into this queue, while there is one.
   @safe @exclusivity(unchecked) var pipeline: Task<(any Error)?, Never>?
+  /// The queue whose frame this one carries, and who waits for it there.
+  @safe @exclusivity(unchecked) var origin: NetworkQueue?
+  @safe @exclusivity(unchecked) var originCookie: UInt32 = 0
   /// The receipt that this waiter serves was let go before the release.
   @safe @exclusivity(unchecked) var isAbandoned = false
 

@@ -77,6 +77,8 @@ internal import Virtio
     reading?.enable(enabled)
   }
 
+  func setReceiveFilter(_ filter: ReceiveFilter) { gateway.addresses.deviceMAC = filter.station }
+
   func close() {
     stopWatching()
     loop = nil

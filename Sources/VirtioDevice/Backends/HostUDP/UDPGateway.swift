@@ -32,7 +32,7 @@ struct UDPGateway {
     case drop(DropReason)
   }
 
-  let addresses: Addresses
+  var addresses: Addresses
   private var senders: SenderTable
 
   init(addresses: Addresses, senders: SenderTable) {

@@ -18,6 +18,7 @@ final class LoopbackPort: BackendPort {
     // The receive ring is not looked at before there is a frame: the driver writes in its cache lines.
     guard rings.beginTransmit() else { return [] }
     rings.beginReceive()
+    if rings.isFiltering { return carryAll(&rings, budget: budget) }
     var budget = budget
     while true {
       budget -= relay(&rings, upTo: budget)
@@ -52,6 +53,16 @@ final class LoopbackPort: BackendPort {
     }
     rings.statistics.countLoop(frames: UInt64(count), bytes: UInt64(bytes &- count &* headerLength))
     return count
+  }
+
+  /// Each frame is looked at, by itself.
+  @inline(never)
+  private func carryAll<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
+    var budget = budget
+    while let chain = rings.nextFrame(&budget) {
+      if !carry(chain, &rings) { return [.transmitBlocked, .needsReceiveBuffers] }
+    }
+    return rings.hasMoreFrames ? .moreWork : []
   }
 
   /// A frame in pieces, or with a header to be judged, or for which there is no single buffer. False when it has been left

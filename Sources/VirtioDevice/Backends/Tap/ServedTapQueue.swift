@@ -32,6 +32,8 @@ final class ServedTapQueue {
   private(set) var writing: WriteReadiness?
   /// As the driver has it.
   private var isEnabled = true
+  /// What the kernel shall hand over.
+  private var kernelFilter = TapFilter.everything
   /// A question about the interface's headers is on its way.
   private var isAsking = false
   /// The kernel has said that the interface is down.
@@ -58,11 +60,13 @@ final class ServedTapQueue {
         .system, "watching queue \(number) of \(queue.kind.word) \(queue.interface)", errno: error.errno,
         advice: error.description)
     }
+    // Of a pair that is not in use yet a prepared queue keeps what the kernel steers to it until it is.
     if queue.takePrepared() {
-      reading?.enable(true)
-    } else {
+      reading?.enable(isEnabled)
+    } else if isEnabled {
       attach()
     }
+    if kernelFilter != .everything { setKernelFilter() }
     guard let watched else { return }
     // Without a thread for it, frames tell what becomes of the interface.
     link = try? TapWatch(
@@ -82,6 +86,23 @@ final class ServedTapQueue {
     writing?.unblock()
     elsewhere { queue throws(BackendError) in
       try queue.setAttached(false)
+    } then: { _, _ in
+    }
+  }
+
+  /// What the driver wants, of which the kernel can tell most before a frame is copied. One for all queues of an interface: the first
+  /// pair's port sees to it.
+  func setReceiveFilter(_ filter: ReceiveFilter) {
+    guard number == 0 else { return }
+    let (old, new) = (kernelFilter, TapFilter(filter))
+    kernelFilter = new
+    if old != new { setKernelFilter() }
+  }
+
+  private func setKernelFilter() {
+    let filter = kernelFilter
+    elsewhere { queue throws(BackendError) in
+      filter.apply(to: queue.descriptor)
     } then: { _, _ in
     }
   }
@@ -138,6 +159,8 @@ final class ServedTapQueue {
     guard bell != nil else { return }
     stopWatching()
     bell = nil
+    // The interface may outlive this device, and would keep it.
+    if kernelFilter != .everything { queue.calls.start { [queue] in TapFilter.everything.apply(to: queue.descriptor) } }
     // Of an interface that is gone there is nothing to detach from, and one with a single queue steers nothing.
     if queue.isMultiQueue { queue.calls.start { [queue] in try? queue.setAttached(false) } }
   }

@@ -44,6 +44,8 @@ internal import Virtio
 
   func setEnabled(_ enabled: Bool) { served.setEnabled(enabled) }
 
+  func setReceiveFilter(_ filter: ReceiveFilter) { served.setReceiveFilter(filter) }
+
   func close() { served.close() }
 
   // MARK: Service
@@ -102,7 +104,9 @@ internal import Virtio
     toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings<Ring>
   ) -> DropReason? {
     let length = count - VirtioNetHeader.size
-    if length >= EthernetHeader.length, length <= limit.untagged, count <= room, isHeaderPlain { return nil }
+    if length >= EthernetHeader.length, length <= limit.untagged, count <= room, isHeaderPlain, !rings.isFiltering {
+      return nil
+    }
     return objectionInFull(toFrameOf: count, room: room, longest, &rings)
   }
 
@@ -121,7 +125,8 @@ internal import Virtio
     }
     let length = count - VirtioNetHeader.size
     guard length >= EthernetHeader.length else { return .malformedFrame }
-    return length <= limit.untagged || admits(&rings, length) ? nil : .tooLong
+    guard length <= limit.untagged || admits(&rings, length) else { return .tooLong }
+    return rings.admitsFrameInHand(length: length) ? nil : .filtered
   }
 
   /// Whether a frame longer than one without tags has as many tags as it is longer.

@@ -22,7 +22,7 @@ struct TunLink {
   }
 
   /// The device's station.
-  let device: MACAddress
+  var device: MACAddress
 
   /// Judges a frame of the device, which is the first `length` bytes of `frame`; an answer may need more of them.
   func judge(_ frame: inout MutableRawSpan, length: Int) -> Judgement {

@@ -12,7 +12,7 @@ internal import Virtio
 /// judged: what the driver changes meanwhile does not matter.
 @safe final class TunPort: BackendPort {
   private let served: ServedTapQueue
-  private let link: TunLink
+  private var link: TunLink
   /// The longest packet both ways.
   private let mtu: Int
 
@@ -50,6 +50,8 @@ internal import Virtio
   func start(_ bell: ServiceBell) throws(BackendError) { try served.start(bell) }
 
   func setEnabled(_ enabled: Bool) { served.setEnabled(enabled) }
+
+  func setReceiveFilter(_ filter: ReceiveFilter) { link.device = filter.station }
 
   func close() { served.close() }
 
