@@ -94,7 +94,7 @@ import VirtioNet
     var sum = first
     sum += second
     let (a, b, c) = (Self.numbers(first), Self.numbers(second), Self.numbers(sum))
-    #expect(a.count == 32)
+    #expect(a.count == 33)
     for (name, value) in c { #expect(value == (a[name] ?? 0) &+ (b[name] ?? 0) && a[name] != 0, "\(name)") }
     #expect(sum.residency.counts == zip(first.residency.counts, second.residency.counts).map { $0 + $1 })
   }
@@ -212,7 +212,7 @@ import VirtioNet
   /// By their paths.
   private static var counters: [WritableKeyPath<QueueStatistics, UInt64>] {
     [
-      \.packetsReceived, \.packetsSubmitted, \.packetsReleased, \.packetsFailed, \.droppedAtEnd, \.ringFull,
+      \.packetsReceived, \.packetsSubmitted, \.packetsMoved, \.packetsReleased, \.packetsFailed, \.droppedAtEnd, \.ringFull,
       \.submittedOutside, \.outsideWakeups, \.starved, \.copiedToSend, \.quarantined, \.interruptsSuppressed,
       \.loopStalls, \.activeTurns, \.driver.kicks, \.driver.kicksSuppressed, \.driver.interrupts,
       \.driver.bytesReceived, \.driver.bytesSubmitted, \.driver.receiveDropsChecksum,

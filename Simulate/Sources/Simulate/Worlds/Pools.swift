@@ -17,13 +17,23 @@ private func keepPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let shelf = Shelf()
   let reader = Task.detached {
     for await packet in queue.packets {
-      ledger.note(Frame(packet))
+      let frame = Frame(packet)
+      if frame.flow == 1 { shelf.twins += 1 } else { ledger.note(frame) }
       if plan.disturbances.contains(.keep), world.chance(oneIn: 2) { shelf.packets.append(packet) }
       if shelf.packets.count > 8 { shelf.packets.remove(at: world.choose(below: 9)) }
     }
   }
+  var twins = 0
   for number in 0..<plan.size {
     await plan.pause(world)
+    if plan.disturbances.contains(.keep), world.chance(oneIn: 4) {
+      // One packet in flight twice: only one flight can have its header before the frame.
+      let twin = try Frame(flow: 1, number: number).packet(in: queue.pool)
+      let sending = Task.detached { try await queue.send(twin) }
+      try await queue.send(twin)
+      try await sending.value
+      twins += 2
+    }
     let frame = Frame(flow: 0, number: number)
     let packet = try frame.packet(in: queue.pool)
     if plan.disturbances.contains(.keep), world.chance(oneIn: 3) {
@@ -39,6 +49,8 @@ private func keepPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
     }
   }
   try await ledger.wait(for: plan.size)
+  while shelf.twins < twins, world.isCalm { try await Task.sleep(for: .milliseconds(1)) }
+  if shelf.twins != twins { world.find("of \(twins) frames that were sent in pairs \(shelf.twins) came") }
   try await device.close()
   await reader.value
   shelf.packets = []
@@ -103,5 +115,7 @@ private func madePacket(_ frame: Frame, _ pool: PacketPool) async throws -> Pack
 /// Packets that a program keeps. Used by the tasks of one world.
 final class Shelf: @unchecked Sendable {
   var packets: [Packet] = []
+  /// Frames that came of those that are sent twice at once.
+  var twins = 0
   var isOver = false
 }
