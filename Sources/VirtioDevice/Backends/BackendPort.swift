@@ -43,11 +43,18 @@ public protocol BackendPort: AnyObject {
   /// driver transmits and nothing is received. A port starts enabled.
   func setEnabled(_ enabled: Bool)
 
+  /// The engine stops: drops, and counts with `countDrop`, frames that were released to the driver and wait to be carried on.
+  /// `close` follows. A port that keeps no frames from burst to burst does not need it.
+  func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>)
+
   /// The engine has stopped: neither ring will be handed over again. Ends sources; idempotent.
   func close()
 }
 
 extension BackendPort {
+  /// Nothing waits.
+  public func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>) {}
+
   /// Calls `serve`.
   @_documentation(visibility: internal)
   @inlinable
