@@ -124,7 +124,7 @@ import Testing
         #expect(Task.isCancelled)
       }
     case .statistics: _ = (queue.statistics, device.statistics)
-    case .isLinkUp: #expect(!device.isLinkUp)
+    case .isLinkUp: _ = device.isLinkUp
     case .pollableDescriptor: _ = try await queue.pollableDescriptor
     case .submitBurst, .sendBurst, .trySubmitBurst, .linkChanges: break
     }
