@@ -85,12 +85,16 @@ fuzz-short: deps
 FAULTS := FaultSweep/.build/debug/FaultScenarios
 FAULT_OPTIONS = $(if $(SLICE),--slice $(SLICE)) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
   $(if $(KINDS),--kinds $(KINDS))
-.PHONY: faults faults-planted faults-build soak
+.PHONY: faults faults-life faults-planted faults-build soak
 faults-build: deps
 	swift build --package-path FaultSweep
 
 faults: faults-build
 	FaultSweep/faults.py $(FAULTS) $(FAULT_OPTIONS)
+
+# Each call that a scenario makes refused wherever it is made, from the first moment to the last, as a filter of system calls does.
+faults-life: faults-build
+	FaultSweep/faults.py $(FAULTS) --life $(FAULT_OPTIONS)
 
 # That the sweep finds what it looks for: a leaked descriptor, an ignored result and a double free of our own.
 faults-planted: faults-build

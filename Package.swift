@@ -315,7 +315,7 @@ let package = Package(
       name: "ConformanceTests",
       dependencies: [
         "NetdevTesting", "InProcess", "PacketSocket", "VirtioNet", "VirtioDevice", "Virtio", "Netdev", "PacketFormats",
-        "LibeventConcurrency", "TestSupport", "CTestSupport",
+        "LibeventConcurrency", "TestSupport", "CTestSupport", "CNetdevSystem",
       ],
       swiftSettings: rules),
     .testTarget(

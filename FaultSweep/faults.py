@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """The fault sweep: every system call of every scenario, refused with every plausible error, in a process each.
 
-faults.py PROGRAM [--kinds K,…] [--slice K/N] [--seed N] [--minutes M] [--jobs J] [--calls WORD,…] [--planted]
+faults.py PROGRAM [--kinds K,…] [--slice K/N] [--seed N] [--minutes M] [--jobs J] [--calls WORD,…] [--life]
+                  [--planted]
 
 Each scenario runs once and records its calls. Then it runs again for each call site of each phase, with its first, its second
 and its last call refused, and with all of them refused, for each error number that the call may report. What a run ends with
-is printed as a table. Ends with 1 when a run crashes, hangs, spins, leaves something behind or goes deaf; the command that
-shows it again is printed.
+is printed as a table. With --life each call is refused wherever it is made, as a filter of system calls does. Ends with 1 when a
+run crashes, hangs, spins, leaves something behind or goes deaf; the command that shows it again is printed.
 """
 
 import argparse
@@ -27,19 +28,19 @@ PLAUSIBLE = {
     "eventfd": "EMFILE ENFILE ENOMEM",
     "write": "EINTR",
     "read": "EINTR EAGAIN",
-    "preadv2": "EINTR EAGAIN",
+    "preadv2": "EINTR EAGAIN EOPNOTSUPP EPERM ENOSYS",
     "pthread_create": "EAGAIN EPERM",
     "memfd_create": "EMFILE ENFILE ENOMEM",
     "ftruncate": "ENOSPC EINTR",
     "fallocate": "ENOSPC EINTR",
     "fcntl": "EPERM EINVAL",
     "mmap": "ENOMEM EAGAIN EPERM",
-    "madvise": "ENOMEM EINVAL EAGAIN",
+    "madvise": "ENOMEM EINVAL EAGAIN EPERM",
     "munmap": "ENOMEM",
     "close": "EINTR EIO",
     "socket": "EMFILE ENFILE ENOMEM EACCES",
     "setsockopt": "ENOMEM EPERM",
-    "getsockopt": "ENOPROTOOPT EMFILE ESRCH",
+    "getsockopt": "ENOPROTOOPT EMFILE ESRCH EPERM",
     "bind": "EADDRINUSE EACCES EADDRNOTAVAIL",
     "getsockname": "ENOBUFS",
     "recv": "EINTR EAGAIN ENOBUFS ENOMEM EPERM",
@@ -79,6 +80,12 @@ DEFAULT = "EPERM ENOMEM EIO"
 PASSING = {"EINTR", "EAGAIN"}
 # Nor these, of one call: an overrun of a netlink socket is told once.
 TOLD_ONCE = {("recv", "ENOBUFS")}
+# What a filter of system calls answers.
+FILTERED = "EPERM ENOSYS"
+# What no program does without: nobody can be woken, and nothing heard.
+NEEDED = {"write", "epoll_wait"}
+# A packet filter's word on one datagram, which is dropped and counted: whether on all of them nobody knows.
+OF_ONE_FRAME = {("sendmmsg", "EPERM")}
 PHASES = ["open", "traffic", "loss", "return", "close"]
 TIME_OUT = 60
 
@@ -152,6 +159,16 @@ def cases(kind, counts):
                 yield Case(kind, phase, site, 1, "*", number)
 
 
+def lives(kind, counts):
+    """Each call refused in every phase and everywhere."""
+    calls = {site.split(":")[1].split("@")[0] for _, site, is_cut in counts if not is_cut}
+    for call in sorted(calls - NEEDED):
+        for name in FILTERED.split():
+            if (call, name) in OF_ONE_FRAME:
+                continue
+            yield Case(kind, "*", f"*:{call}@*", 1, "*", getattr(errno, name))
+
+
 def name_error(number):
     return errno.errorcode.get(number, str(number)) if number else "short"
 
@@ -159,7 +176,7 @@ def name_error(number):
 def locate(program, site):
     """Where in the source a call comes from."""
     symbolizer = shutil.which("llvm-symbolizer") or shutil.which("addr2line")
-    if not symbolizer or site.startswith("libevent"):
+    if not symbolizer or site.startswith("libevent") or site.endswith("@*"):
         return ""
     address = f"0x{int(site.split('@')[1], 16) - 1:x}"
     command = [symbolizer, "-e", program, address] if "addr2line" in symbolizer else [
@@ -254,6 +271,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--life", action="store_true")
     parser.add_argument("--planted", action="store_true")
     options = parser.parse_args()
     program = os.path.abspath(options.program)
@@ -267,7 +285,7 @@ def main():
     todo = []
     for kind in kinds:
         counts = record(program, kind)
-        mine = list(cases(kind, counts))
+        mine = list((lives if options.life else cases)(kind, counts))
         print(f"{kind}: {len(counts)} call sites by phase, {sum(counts.values())} calls, {len(mine)} runs", flush=True)
         todo += mine
     if options.calls:

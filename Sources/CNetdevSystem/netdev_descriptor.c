@@ -85,6 +85,20 @@ void netdev_close(int descriptor) {
 
 int netdev_unlink(const char *path) { return NETDEV_CALL(unlink, path) < 0 ? -errno : 0; }
 
+bool netdev_error_is_refusal(int number) {
+  switch (number) {
+    case ENOSYS:
+    case EPERM:
+    case EACCES:
+    case EOPNOTSUPP:
+    case ENOPROTOOPT:
+    case EAFNOSUPPORT:
+      return true;
+    default:
+      return false;
+  }
+}
+
 int32_t netdev_process_identifier(void) { return (int32_t)getpid(); }
 
 const char *netdev_error_name(int number) { return strerrorname_np(number); }

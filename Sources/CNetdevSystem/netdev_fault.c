@@ -48,7 +48,7 @@ struct site {
 struct plan {
   bool is_set;
   char phase[24];
-  char function[64];
+  char function[64];  // *: any
   char call[32];
   uintptr_t caller;  // 0: any
   uint64_t first;
@@ -203,7 +203,8 @@ static bool is_meant(const char *function, const char *call, const void *address
   if (dladdr(address, &image)) caller -= (uintptr_t)image.dli_fbase;
   pthread_mutex_lock(&lock);
   if (record_path) note(function, call, caller, cuts);
-  bool meant = plan.is_set && cuts == (plan.error == 0) && !strcmp(plan.call, call) && !strcmp(plan.function, function) &&
+  bool meant = plan.is_set && cuts == (plan.error == 0) && !strcmp(plan.call, call) &&
+               (plan.function[0] == '*' || !strcmp(plan.function, function)) &&
                (plan.caller == 0 || plan.caller == caller) && (plan.phase[0] == '*' || !strcmp(plan.phase, phase));
   if (meant) {
     matched++;

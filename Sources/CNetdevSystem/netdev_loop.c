@@ -45,8 +45,9 @@ uint64_t netdev_eventfd_drain(int descriptor) {
   ssize_t length;
   do {
     length = NETDEV_CALL(preadv2, descriptor, &piece, 1, -1, RWF_NOWAIT);
-    // Kernels before 5.8 know no such read of an eventfd: there the flag is trusted, once there is something to read.
-    if (length < 0 && errno == EOPNOTSUPP) {
+    // Kernels before 5.8 know no such read of an eventfd, and a filter of system calls may know no such call, whatever it answers:
+    // there the flag is trusted, once there is something to read. A counter that stays would keep the loop awake.
+    if (length < 0 && errno != EAGAIN && errno != EINTR) {
       length = netdev_descriptor_is_ready(descriptor, false) ? NETDEV_CALL(read, descriptor, &count, sizeof count) : 0;
     }
   } while (length < 0 && errno == EINTR);

@@ -43,8 +43,8 @@ int netdev_memfd_create(const char *name, size_t length, bool huge_pages) {
 // forbids, or memory that the host has run out of, is then SIGBUS at the first access.
 static int populate(void *address, int descriptor, size_t length) {
   if (NETDEV_CALL(madvise, address, length, MADV_POPULATE_WRITE) == 0) return 0;
-  if (errno != EINVAL) return -1;
-  // Kernels before 5.14: the file has the pages at least.
+  if (errno != EINVAL && !netdev_error_is_refusal(errno)) return -1;
+  // Kernels before 5.14, and filters: the file has the pages at least.
   return NETDEV_CALL(fallocate, descriptor, 0, 0, (off_t)length);
 }
 

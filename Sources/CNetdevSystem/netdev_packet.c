@@ -117,8 +117,8 @@ int netdev_packet_prepare(int descriptor, struct netdev_packet_rings rings, void
   if (result < 0) return result;
   *step = netdev_packet_step_outgoing;
   result = set_number(descriptor, PACKET_IGNORE_OUTGOING, 1);
-  // Kernels before 4.20 show these frames, and say what they are.
-  if (result < 0 && result != -ENOPROTOOPT) return result;
+  // Kernels before 4.20, and where it is refused: these frames are shown, with what they are.
+  if (result < 0 && !netdev_error_is_refusal(-result)) return result;
   *step = netdev_packet_step_receive_ring;
   struct tpacket_req ring = ring_of(rings.slot_size, rings.receive_slots);
   if (NETDEV_CALL(setsockopt, descriptor, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring) < 0) return -errno;

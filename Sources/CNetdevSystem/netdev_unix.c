@@ -278,7 +278,7 @@ int netdev_unix_peer_process(int descriptor, int32_t *process) {
   // Linux 6.5 names the process itself, also one whose namespace of numbers is another: it is 0 here then. Before, its number
   // may have passed to another one meanwhile.
   if (NETDEV_CALL(getsockopt, descriptor, SOL_SOCKET, SO_PEERPIDFD, &peer, &length) < 0) {
-    if (errno != ENOPROTOOPT) return -errno;
+    if (!netdev_error_is_refusal(errno)) return -errno;
     if (credentials.pid <= 0) return -ESRCH;
     peer = (int)NETDEV_CALL(syscall, SYS_pidfd_open, credentials.pid, 0);
     if (peer < 0) return -errno;

@@ -175,13 +175,13 @@ int test_udp_client_between(const char *own, const char *address, uint16_t port,
   return result;
 }
 
-int test_open_tap_queue(const char *name, int with_headers) {
+int test_open_tap_queue(const char *name, int is_tun, int with_headers) {
   int descriptor = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (descriptor < 0) return -errno;
   struct ifreq request;
   memset(&request, 0, sizeof request);
   strncpy(request.ifr_name, name, IFNAMSIZ - 1);
-  request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE | (with_headers ? IFF_VNET_HDR : 0));
+  request.ifr_flags = (short)((is_tun ? IFF_TUN : IFF_TAP) | IFF_NO_PI | IFF_MULTI_QUEUE | (with_headers ? IFF_VNET_HDR : 0));
   if (ioctl(descriptor, TUNSETIFF, &request) == 0) return descriptor;
   int error = errno;
   close(descriptor);

@@ -1,5 +1,7 @@
+import CNetdevSystem
 import CTestSupport
 import Foundation
+import Glibc
 import Netdev
 import PacketFormats
 import PacketSocket
@@ -294,6 +296,26 @@ struct PacketFramesTests {
     stop.withLock { $0 = true }
     try await eventually("the sender has ended") { stopped.withLock { $0 } }
     close(descriptor)
+  }
+
+  @Test(arguments: [ENOPROTOOPT, EPERM, EACCES, ENOSYS, EOPNOTSUPP])
+  func `a socket that cannot leave out what this machine sends has its rings all the same`(
+    _ error: CInt
+  ) async throws {
+    let results = try await NamespaceThread().run { () -> [CInt] in
+      let socket = netdev_packet_open()
+      defer { netdev_close(socket) }
+      let rings = netdev_packet_rings(slot_size: 2048, receive_slots: 64, transmit_slots: 64)
+      var prepared: CInt = -1
+      let filtered = onThreadRefusing(test_call_ignore_outgoing, error) {
+        var memory: UnsafeMutableRawPointer?
+        var step: CInt = 0
+        prepared = unsafe netdev_packet_prepare(socket, rings, &memory, &step)
+        if let memory = unsafe memory { unsafe netdev_unmap(memory, netdev_packet_length(rings)) }
+      }
+      return [filtered, prepared]
+    }
+    #expect(results == [0, 0])
   }
 
   @Test func `only refusals in a row of which nobody knows that they pass end a queue`() {

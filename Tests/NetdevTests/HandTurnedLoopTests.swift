@@ -1,3 +1,4 @@
+import CNetdevSystem
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
@@ -41,6 +42,30 @@ import Testing
     hand.advance(by: .seconds(10))
     #expect(count.now == 3601)
     #expect(device.pool.free == device.pool.configuration.slots)
+  }
+
+  @Test func `what is asked of a loop's timer or source elsewhere than on the loop does nothing`() throws {
+    let hand = try HandTurnedLoop.withEvents()
+    let descriptor = netdev_eventfd_create()
+    defer { netdev_close(descriptor) }
+    _ = netdev_eventfd_signal(descriptor)
+    let (fired, ready) = (Count(), Count())
+    let timer = try hand.loop.makeTimer { fired.add() }
+    let source = try hand.loop.makeSource(descriptor: descriptor, readiness: .readable) { ready.add() }
+    // The thread is not at home there any more.
+    netdev_set_current_loop(nil)
+    timer.unschedule()
+    timer.schedule(after: .zero)
+    source.suspend()
+    source.resume()
+    hand.arrive()
+    for _ in 0..<3 { hand.poll() }
+    #expect(fired.now == 0 && ready.now == 0)
+    timer.schedule(after: .zero)
+    source.resume()
+    #expect(hand.wait { fired.now == 1 && ready.now > 0 })
+    source.cancel()
+    timer.cancel()
   }
 
   @Test func `what a body throws is thrown`() async throws {

@@ -28,8 +28,8 @@ package func makePersistentTap(_ name: String, multiQueue: Bool) -> CInt {
   unsafe test_make_persistent_tap(name, multiQueue ? 1 : 0)
 }
 package func shell(_ command: String) -> CInt { unsafe test_shell_command(command) }
-package func openTapQueue(_ name: String, withHeaders: Bool) -> CInt {
-  unsafe test_open_tap_queue(name, withHeaders ? 1 : 0)
+package func openTapQueue(_ name: String, isTun: Bool = false, withHeaders: Bool) -> CInt {
+  unsafe test_open_tap_queue(name, isTun ? 1 : 0, withHeaders ? 1 : 0)
 }
 package func openPacketSocket(_ interface: String) -> CInt { unsafe test_packet_socket(interface) }
 package func setMTU(_ interface: String, _ mtu: CInt) -> CInt { unsafe test_set_mtu(interface, mtu) }

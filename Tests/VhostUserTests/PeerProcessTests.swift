@@ -65,6 +65,20 @@ import Testing
     func forget() { processes = [] }
   }
 
+  @Test(arguments: [ENOPROTOOPT, EPERM, EACCES, ENOSYS, EOPNOTSUPP])
+  func `where the socket does not name its process, its number does`(_ error: CInt) {
+    var ends: [CInt] = [-1, -1]
+    #expect(unsafe netdev_unix_pair(&ends) == 0)
+    defer { for end in ends { netdev_close(end) } }
+    var (descriptor, number): (CInt, Int32) = (-1, 0)
+    let result = onThreadRefusing(test_call_peer_descriptor, error) {
+      descriptor = unsafe netdev_unix_peer_process(ends[0], &number)
+    }
+    #expect(result == 0)
+    #expect(descriptor >= 0 && number == getpid())
+    if descriptor >= 0 { netdev_close(descriptor) }
+  }
+
   private static func processDescriptors() -> Int {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
     return names.count { name in

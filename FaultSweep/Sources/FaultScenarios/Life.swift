@@ -16,7 +16,7 @@ import Synchronization
 
   private let world: World
   private let tally = Tally()
-  /// The phase in which calls are refused; nil in a life that is only to warm the process up.
+  /// The phase in which calls are refused, `*` for all of them; nil in a life that is only to warm the process up.
   private let refusedPhase: String?
   private let isMeasured: Bool
   private(set) var outcome = Outcome()
@@ -34,6 +34,8 @@ import Synchronization
   }
 
   private func violate(_ what: String) { outcome.violations.append(what) }
+
+  private func isRefused(in phase: String) -> Bool { refusedPhase == phase || refusedPhase == "*" }
 
   private func enter(_ phase: String) { if isMeasured { netdev_fault_phase(phase) } }
 
@@ -102,7 +104,7 @@ import Synchronization
     await checkQuiet("open")
 
     enter("traffic")
-    _ = await traffic.exchange(16, within: .seconds(refusedPhase == "traffic" ? 1 : 4))
+    _ = await traffic.exchange(16, within: .seconds(isRefused(in: "traffic") ? 1 : 4))
     await checkQuiet("traffic")
 
     enter("loss")
@@ -116,11 +118,11 @@ import Synchronization
     enter("return")
     world.restore()
     if world.kind != .tapDeleted {
-      _ = await traffic.exchange(8, within: .seconds(refusedPhase == "return" ? 1 : 4))
+      _ = await traffic.exchange(8, within: .seconds(isRefused(in: "return") ? 1 : 4))
     }
     await checkQuiet("return")
 
-    // Nothing is refused any more: what has not ended works.
+    // What has not ended works: nothing is refused any more, or what always was can be done without.
     enter("settled")
     if world.kind == .tapDeleted {
       // Lost for good: the one right outcome is an end, whatever is refused on the way to it.
@@ -163,7 +165,7 @@ import Synchronization
 
   /// With nothing to do, nothing is done: a process that uses a third of a CPU, twice in a row, turns for nothing.
   private func checkQuiet(_ phase: String) async {
-    guard isMeasured, phase == refusedPhase else { return }
+    guard isMeasured, isRefused(in: phase) else { return }
     var shares: [Int64] = []
     for _ in 0..<2 {
       let (clock, used) = (ContinuousClock.now, fault_used_cpu())

@@ -23,12 +23,16 @@ default:
     print("usage: FaultScenarios KIND | kinds | soak CYCLES SEED")
     exit(64)
   }
-  let phase = ProcessInfo.processInfo.environment["NETDEV_FAULT"]?.split(separator: "/").first.map { String($0) }
+  let plan = ProcessInfo.processInfo.environment["NETDEV_FAULT"]
+  let phase = plan?.split(separator: "/").first.map { String($0) }
+  // What is refused in any phase is not, before the life that is measured.
+  _ = netdev_fault_plan(nil)
   netdev_fault_phase("warm")
   let warm = Life(kind, refusedPhase: nil, isMeasured: false)
   await warm.live()
   try? await Task.sleep(for: .milliseconds(20))
   let (before, kept) = (fault_take_census(), Quarantine.count)
+  if let plan { _ = netdev_fault_plan(plan) }
   let life = Life(kind, refusedPhase: phase, isMeasured: true)
   await life.live()
   let left = await Census.excess(over: before, pools: Quarantine.count - kept)

@@ -2,6 +2,7 @@
 #ifndef SWIFT_NETDEV_DESCRIPTOR_H
 #define SWIFT_NETDEV_DESCRIPTOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 // Takes what a call that makes a descriptor has returned: the descriptor, or -1 with errno set. Returns it, or -errno; one that
@@ -34,6 +35,11 @@ void netdev_close(int descriptor);
 
 // Removes a file. Returns 0 or -errno.
 int netdev_unlink(const char *path);
+
+// Whether a call, or what it was asked for, is not to be had here: it is unknown to the kernel or to this kind of descriptor, or a
+// filter of system calls or a security module stands in the way, which answer with one of several numbers. What the library can do
+// without is then done in another way, whatever the number is; EINVAL counts where it means that the kernel is older.
+bool netdev_error_is_refusal(int number);
 
 // The name of an error number ("ENODEV"), and what it means in English; NULL for a number that has none.
 const char *netdev_error_name(int number);

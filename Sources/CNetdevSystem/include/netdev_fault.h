@@ -16,7 +16,7 @@ void netdev_fault_phase(const char *phase);
 
 // What to refuse, instead of what the environment's NETDEV_FAULT says; NULL for nothing. Returns false when it cannot be read.
 //
-// PHASE/FUNCTION:CALL@CALLER/FIRST/COUNT/ERROR: in that phase (* for any), of the calls to CALL that FUNCTION makes for the code
+// PHASE/FUNCTION:CALL@CALLER/FIRST/COUNT/ERROR: in that phase (* for any), of the calls to CALL that FUNCTION (* for any) makes for the code
 // that returns to CALLER (hexadecimal, from the start of its image; * for any), COUNT calls from the FIRST-th on (1, …;
 // COUNT * for all) fail with error number ERROR. With ERROR 0 the call is made with half its length.
 bool netdev_fault_plan(const char *plan);

@@ -48,6 +48,10 @@ public protocol BackendPort: AnyObject {
   /// start, and whenever it changes.
   func setReceiveFilter(_ filter: ReceiveFilter)
 
+  /// The engine stops: drops, and counts with `countDrop`, frames that were released to the driver and wait to be carried on.
+  /// `close` follows. A port that keeps no frames from burst to burst does not need it.
+  func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>)
+
   /// The engine has stopped: neither ring will be handed over again. Ends sources; idempotent.
   func close()
 }
@@ -55,6 +59,9 @@ public protocol BackendPort: AnyObject {
 extension BackendPort {
   /// The engine does what is needed.
   public func setReceiveFilter(_ filter: ReceiveFilter) {}
+
+  /// Nothing waits.
+  public func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>) {}
 
   /// Calls `serve`.
   @_documentation(visibility: internal)

@@ -1,4 +1,5 @@
 public import LibeventConcurrency
+internal import Synchronization
 public import Virtio
 
 /// Why a queue pair could not be made.
@@ -63,7 +64,9 @@ extension VirtioNetDevice {
     pair: Int, loop: LoopExecutor, receive: RingAreas, transmit: RingAreas, memory: consuming GuestMemory,
     receiveLine: any InterruptLine, transmitLine: any InterruptLine, budget: Int = 64
   ) throws(DeviceError) -> QueuePairEngine {
-    let status = status
+    let (status, loss) = state.withLock { ($0.status, $0.loss) }
+    // It needs a reset because another pair has lost what is behind the device: that is the word.
+    if status.contains(.needsReset), let loss { throw .backend(loss) }
     guard let features = negotiatedFeatures, !status.contains(.needsReset) else { throw .notReady(status) }
     let pairs = features.contains(.mq) ? maximumPairs : 1
     guard pair >= 0, pair < pairs else { throw .noSuchPair(pair, maximum: pairs) }

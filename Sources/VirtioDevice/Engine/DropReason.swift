@@ -7,7 +7,7 @@ public enum DropReason: UInt8, Sendable, Hashable, CaseIterable {
   case offloadNotNegotiated
   /// The header's checksum or segmentation fields do not fit the frame (VIRTIO 1.4 §5.1.9.2.1).
   case invalidOffload
-  /// The pair is disabled: what its transmit queue brings is discarded.
+  /// The pair is disabled, or has been stopped: what its transmit queue brings is discarded.
   case pairDisabled
   /// In more pieces than one system call takes.
   case tooManySegments

@@ -145,6 +145,23 @@ internal import Virtio
     return found
   }
 
+  /// The engine stops: what has been released to the driver is carried on or counted as dropped.
+  static func close(_ core: UnsafeMutablePointer<EngineCore>) {
+    unsafe core.pointee.port.dropWaiting(&core.pointee.rings)
+    unsafe core.pointee.port.close()
+    unsafe core.pointee.writeLedger()
+    guard unsafe core.pointee.rings.hasUnpublishedDrops else { return }
+    let firsts = unsafe core.pointee.publishDrops()
+    let onEvent = unsafe core.pointee.onEvent
+    for event in firsts { onEvent(event) }
+  }
+
+  /// Adds what was dropped to the ledger; the reasons that are new there.
+  private mutating func publishDrops() -> [PortEvent] {
+    let drops = rings.takeUnpublishedDrops()
+    return unsafe ledger._withUnsafeGuaranteedRef { $0.add(drops) }.map { .firstDrop($0.0, $0.1) }
+  }
+
   /// Publishes what was dropped and what the port told. With no access to the core going on: a transport may stop the engine
   /// from inside.
   @inline(never)
@@ -152,11 +169,7 @@ internal import Virtio
     let requests = unsafe core.pointee.requests
     var events = unsafe requests.pointee.events
     unsafe requests.pointee.events = []
-    if unsafe core.pointee.rings.hasUnpublishedDrops {
-      let drops = unsafe core.pointee.rings.takeUnpublishedDrops()
-      let firsts = unsafe core.pointee.ledger._withUnsafeGuaranteedRef { $0.add(drops) }
-      events += firsts.map { .firstDrop($0.0, $0.1) }
-    }
+    if unsafe core.pointee.rings.hasUnpublishedDrops { events += unsafe core.pointee.publishDrops() }
     let onEvent = unsafe core.pointee.onEvent
     for event in events { onEvent(event) }
   }
@@ -183,6 +196,9 @@ struct Port: ~Copyable {
   borrowing func start(_ bell: ServiceBell) throws(BackendError) { try port.start(bell) }
   borrowing func serve<Ring: ServedRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     Ring.serve(port, &rings, budget: budget)
+  }
+  borrowing func dropWaiting<Ring: ServedRing & ~Copyable>(_ rings: inout EngineRings<Ring>) {
+    port.dropWaiting(&rings)
   }
   borrowing func setEnabled(_ enabled: Bool) { port.setEnabled(enabled) }
   borrowing func setReceiveFilter(_ filter: ReceiveFilter) { port.setReceiveFilter(filter) }

@@ -104,8 +104,7 @@ protocol EngineWork: AnyObject {
   func tellEnabled() { unsafe core.pointee.port.setEnabled(core.pointee.isEnabled) }
 
   func close() -> QueuePairEngine.Bases {
-    unsafe core.pointee.port.close()
-    unsafe core.pointee.writeLedger()
+    unsafe EngineCore.close(core)
     return unsafe QueuePairEngine.Bases(
       receive: core.pointee.rings.receive.nextAvailIndex, transmit: core.pointee.rings.transmit.nextAvailIndex)
   }

@@ -54,9 +54,9 @@ int test_udp_client(uint16_t port, int milliseconds);
 // `milliseconds`, or -errno. It hears only what comes from that address.
 int test_udp_client_between(const char *own, const char *address, uint16_t port, int milliseconds);
 
-// Opens a queue of a multi-queue TAP interface as another program might: with virtio-net headers or without. Returns the
-// descriptor or -errno.
-int test_open_tap_queue(const char *name, int with_headers);
+// Opens a queue of a multi-queue TAP interface, or of a TUN interface, as another program might: with virtio-net headers or
+// without. Returns the descriptor or -errno.
+int test_open_tap_queue(const char *name, int is_tun, int with_headers);
 
 // Sets the length of the interface's headers by way of any of its queues. Returns 0 or -errno.
 int test_set_header_length(int descriptor, int length);
@@ -75,8 +75,16 @@ enum test_call {
   test_call_renameat2,
   test_call_setns,
   test_call_sched_setaffinity,
-  // MADV_POPULATE_WRITE of whole huge pages, and no other madvise.
+  test_call_preadv2,
+  // MADV_POPULATE_WRITE, and no other madvise.
+  test_call_populate,
+  // The same of whole huge pages.
   test_call_populate_huge,
+  // Of one option each: SO_PEERPIDFD, PACKET_IGNORE_OUTGOING.
+  test_call_peer_descriptor,
+  test_call_ignore_outgoing,
+  // SIOCSIFFLAGS.
+  test_call_link_flags,
 };
 
 // Runs `body` on a thread of its own on which a filter of system calls (seccomp) refuses one with an error number, as a

@@ -173,6 +173,31 @@ import Testing
     #expect(driver.rig.engine.statistics.drops.total == 0)
   }
 
+  @Test(arguments: [ENOBUFS, EAGAIN])
+  func `datagrams that wait when the device is stopped are counted as dropped`(_ error: CInt) throws {
+    let log = EventLog()
+    let backend = try HostUDPBackend()
+    let driver = try EchoDriver(backend, configuration: log.configuration())
+    let client = try Client(port: backend.port)
+    for index in 0..<5 { client.send([UInt8(index)]) }
+    refusing(test_call_sendmmsg, error, on: driver.rig.hand) {
+      #expect(
+        driver.rig.hand.wait {
+          driver.turn(); return driver.echoed == 5
+        })
+      driver.rig.engine.stop()
+    }
+    // As whoever looks at the device sees it, and in the engine's own account.
+    let statistics = driver.rig.device.statistics[0]
+    #expect(statistics.transmittedFrames == 0)
+    #expect(statistics.drops[.transmitted, .pairDisabled] == 5)
+    #expect(statistics.drops.total == 5)
+    #expect(driver.rig.engine.statistics.drops.total == 5)
+    #expect(driver.rig.device.drops[0].total == 5)
+    #expect(log.events.contains(.firstDrop(.transmitted, .pairDisabled)))
+    #expect(log.loss == nil)
+  }
+
   @Test func `sending that a sandbox does not know ends the device, and what waits is counted as dropped`() throws {
     let log = EventLog()
     let backend = try HostUDPBackend()

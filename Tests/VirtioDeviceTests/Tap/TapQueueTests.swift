@@ -1,3 +1,4 @@
+import CTestSupport
 import Glibc
 import TestSupport
 import Testing
@@ -49,6 +50,16 @@ extension TapBackendTests {
         #expect(makePersistentTap("theirs", multiQueue: true) == 0)
         _ = try TapQueue.open(name: "theirs", count: 2)
         #expect(interfaceExists("theirs"))
+      }
+    }
+
+    @Test(arguments: [EPERM, EACCES, ENOSYS, EOPNOTSUPP, EAFNOSUPPORT])
+    func `an interface that nobody may set up is opened as it is`(_ error: CInt) throws {
+      try NetworkNamespace.run {
+        var opened: TapBackend?
+        let result = onThreadRefusing(test_call_link_flags, error) { opened = try? TapBackend("tap0") }
+        #expect(result == 0)
+        #expect(opened?.interface == "tap0")
       }
     }
 

@@ -49,7 +49,8 @@ extension Rig {
         guard let next = receive.takeUsed() else { return nil }
         bytes += contents(buffers.removeFirst(), Int(next.written))
       }
-      if bytes.count >= 26, bytes[24] == 0x88, bytes[25] == 0xB5 { return Array(bytes.dropFirst(12)) }
+      // The kernel's own discovery, of IPv6, is passed over.
+      if bytes.count >= 26, [[0x88, 0xB5], [8, 0]].contains(bytes[24..<26]) { return Array(bytes.dropFirst(12)) }
     }
     return nil
   }

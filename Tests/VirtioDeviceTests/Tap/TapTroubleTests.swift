@@ -22,7 +22,49 @@ private func tagged(_ count: Int, tags: Int) -> [UInt8] {
   return Array(plain[..<12]) + inserted + Array(plain[12...])
 }
 
-/// What goes wrong with a TAP interface under a device: it has another MTU, is set down, deleted, shared, refused.
+/// An interface of either kind, and frames that cross it.
+extension TapQueue.Kind {
+  static let all: [TapQueue.Kind] = [.tap, .tun]
+
+  func open(_ name: String = "tap0", queues: Int = 1) throws(BackendError) -> TapBackend {
+    try TapBackend(name, queues: queues, isLayer3: self == .tun)
+  }
+
+  func makePersistent(_ name: String, multiQueue: Bool) -> CInt {
+    shell("ip tuntap add dev \(name) mode \(mode) \(multiQueue ? "multi_queue" : "")")
+  }
+
+  /// A frame as the driver has it: of a type that nobody answers, or with a packet that nobody does.
+  func frame(_ count: Int, seed: Int = 0) -> [UInt8] {
+    guard self == .tun else { return VirtioDeviceTests.frame(count, seed: seed) }
+    let header = [TunLink.router, MACAddress(2, 0, 0, 0, 0, 8)].flatMap { address in (0..<6).map { address[$0] } }
+    // IPv4, to and from a network for examples (RFC 5737), of an experimental protocol (RFC 3692).
+    let length = count - 14
+    let packet: [UInt8] = [0x45, 0, UInt8(length >> 8), UInt8(length & 0xFF), 0, 0, 0, 0, 64, 253, 0, 0]
+    let addresses: [UInt8] = [192, 0, 2, 1, 192, 0, 2, 2]
+    return Array((header + [8, 0] + packet + addresses + pattern(max(length - 20, 0), seed: seed)).prefix(count))
+  }
+
+  /// Such a frame as the interface has it.
+  func onWire(_ count: Int, seed: Int = 0) -> [UInt8] {
+    let frame = frame(count, seed: seed)
+    return self == .tun ? Array(frame.dropFirst(14)) : frame
+  }
+
+  /// As another program might open a queue of it.
+  func openStranger(_ name: String = "tap0", withHeaders: Bool) -> CInt {
+    openTapQueue(name, isTun: self == .tun, withHeaders: withHeaders)
+  }
+
+  func differences(_ descriptor: CInt, headerLength: CInt) -> CInt {
+    switch self {
+    case .tap: netdev_tap_differences(descriptor, true, headerLength)
+    case .tun: netdev_tun_differences(descriptor, true, headerLength)
+    }
+  }
+}
+
+/// What goes wrong with a TAP or TUN interface under a device: it has another MTU, is set down, deleted, shared, refused.
 extension TapBackendTests {
   @Suite struct Limits {
     @Test func `one limit holds both ways: a frame may be longer by its VLAN tags, two at most, and no more`() throws {
@@ -99,13 +141,14 @@ extension TapBackendTests {
   }
 
   @Suite struct Losses {
-    @Test(arguments: [0, 8]) func `an interface that is deleted ends the device with an error that names it`(
-      _ buffers: Int
+    @Test(arguments: [0, 8], TapQueue.Kind.all)
+    func `an interface that is deleted ends the device with an error that names it`(
+      _ buffers: Int, _ kind: TapQueue.Kind
     ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        #expect(makePersistentTap("tap0", multiQueue: false) == 0)
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        #expect(kind.makePersistent("tap0", multiQueue: false) == 0)
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         // Also when the port cannot read, and does not watch its descriptor.
         for _ in 0..<buffers { rig.offerReceive([2048]) }
         rig.serve()
@@ -116,7 +159,7 @@ extension TapBackendTests {
         #expect(rig.device.loss == log.loss)
         #expect(rig.device.status.contains(.needsReset))
         // What is sent comes back, counted; and nothing keeps the loop awake.
-        for _ in 0..<5 { rig.offerTransmit(frame: frame(60)) }
+        for _ in 0..<5 { rig.offerTransmit(frame: kind.frame(60)) }
         rig.serve()
         #expect(rig.transmit.usedCount == 5)
         #expect(rig.engine.statistics.drops[.transmitted, .linkDown] == 5)
@@ -140,35 +183,40 @@ extension TapBackendTests {
       }
     }
 
-    @Test func `without netlink, a frame finds out`() throws {
+    @Test(arguments: TapQueue.Kind.all) func `without netlink, a frame finds out`(
+      _ kind: TapQueue.Kind
+    ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        #expect(makePersistentTap("tap0", multiQueue: true) == 0)
-        let backend = try TapBackend("tap0", queues: 2)
+        #expect(kind.makePersistent("tap0", multiQueue: true) == 0)
+        let backend = try kind.open(queues: 2)
         // The second pair's port does not watch the interface.
         let rig = try Rig(backend: backend, pair: 1, configuration: log.configuration(queuePairs: 2))
         #expect(shell("ip link del tap0") == 0)
-        rig.offerTransmit(frame: frame(60))
+        rig.offerTransmit(frame: kind.frame(60))
         rig.serve()
         #expect(log.loss?.code == .lost)
         #expect(rig.engine.statistics.drops[.transmitted, .linkDown] == 1)
       }
     }
 
-    @Test func `an interface that is set down is told, frames are counted, and it goes on when it is up`() throws {
+    @Test(arguments: TapQueue.Kind.all)
+    func `an interface that is set down is told, frames are counted, and it goes on when it is up`(
+      _ kind: TapQueue.Kind
+    ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         #expect(rig.device.isLinkUp)
         #expect(shell("ip link set tap0 down") == 0)
         #expect(rig.hand.wait { !rig.device.isLinkUp })
-        rig.offerTransmit(frame: frame(60))
+        rig.offerTransmit(frame: kind.frame(60))
         rig.serve()
         #expect(rig.engine.statistics.drops[.transmitted, .linkDown] == 1)
         #expect(rig.hand.idleServices(of: rig) <= 2)
         #expect(shell("ip link set tap0 up") == 0)
         #expect(rig.hand.wait { rig.device.isLinkUp })
-        rig.offerTransmit(frame: frame(60))
+        rig.offerTransmit(frame: kind.frame(60))
         rig.serve()
         #expect(rig.engine.statistics.transmittedFrames == 1)
         #expect(
@@ -176,17 +224,18 @@ extension TapBackendTests {
       }
     }
 
-    @Test
+    @Test(arguments: TapQueue.Kind.all)
     func
-      `a port that does not watch the interface learns from frames that it is down, and from its queue that it is up`()
-      throws
+      `a port that does not watch the interface learns from frames that it is down, and from its queue that it is up`(
+        _ kind: TapQueue.Kind
+      ) throws
     {
       try NetworkNamespace.run {
         let log = EventLog()
         let rig = try Rig(
-          backend: try TapBackend("tap0", queues: 2), pair: 1, configuration: log.configuration(queuePairs: 2))
+          backend: try kind.open(queues: 2), pair: 1, configuration: log.configuration(queuePairs: 2))
         #expect(shell("ip link set tap0 down") == 0)
-        rig.offerTransmit(frame: frame(60))
+        rig.offerTransmit(frame: kind.frame(60))
         rig.serve()
         #expect(!rig.device.isLinkUp)
         #expect(rig.hand.idleServices(of: rig) <= 2)
@@ -195,12 +244,15 @@ extension TapBackendTests {
       }
     }
 
-    @Test func `an interface that is moved to another namespace is not lost, and is still watched`() async throws {
+    @Test(arguments: TapQueue.Kind.all)
+    func `an interface that is moved to another namespace is not lost, and is still watched`(
+      _ kind: TapQueue.Kind
+    ) async throws {
       let there = NamespaceThread()
       let path = try await there.path
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         #expect(shell("ip link set tap0 netns \(path)") == 0)
         // Moving sets it down.
         #expect(rig.hand.wait { !rig.device.isLinkUp })
@@ -256,32 +308,35 @@ extension TapBackendTests {
   }
 
   @Suite struct Strangers {
-    @Test(arguments: [true, false]) func `queues that another program holds are refused, and it notices nothing`(
-      _ withHeaders: Bool
+    @Test(arguments: [true, false], TapQueue.Kind.all)
+    func `queues that another program holds are refused, and it notices nothing`(
+      _ withHeaders: Bool, _ kind: TapQueue.Kind
     ) throws {
       try NetworkNamespace.run {
-        let stranger = openTapQueue("tap0", withHeaders: withHeaders)
+        let stranger = kind.openStranger(withHeaders: withHeaders)
         #expect(stranger >= 0)
         defer { close(stranger) }
-        let differences = netdev_tap_differences(stranger, true, 10)
+        let differences = kind.differences(stranger, headerLength: 10)
         for queues in [1, 2] {
           do throws(BackendError) {
-            _ = try TapBackend("tap0", queues: queues)
+            _ = try kind.open(queues: queues)
             Issue.record("opened")
           } catch {
             #expect(error.code == .inUse)
             #expect(error.description.contains("not closed yet, has 1 of its queues"))
           }
         }
-        #expect(netdev_tap_differences(stranger, true, 10) == differences)
+        #expect(kind.differences(stranger, headerLength: 10) == differences)
       }
     }
 
-    @Test func `queues that another program opens later are told`() throws {
+    @Test(arguments: TapQueue.Kind.all) func `queues that another program opens later are told`(
+      _ kind: TapQueue.Kind
+    ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0", queues: 2), configuration: log.configuration(queuePairs: 2))
-        let stranger = openTapQueue("tap0", withHeaders: false)
+        let rig = try Rig(backend: try kind.open(queues: 2), configuration: log.configuration(queuePairs: 2))
+        let stranger = kind.openStranger(withHeaders: false)
         #expect(stranger >= 0)
         defer { close(stranger) }
         #expect(rig.hand.wait { log.events.contains(.shared(queues: 3)) })
@@ -289,41 +344,92 @@ extension TapBackendTests {
       }
     }
 
-    @Test func `headers that another program makes shorter end the device before a frame is misread`() throws {
+    /// Opens a queue as another program might, and sets the length of the interface's headers.
+    private static func setHeaders(_ kind: TapQueue.Kind, _ length: CInt) -> CInt {
+      let stranger = kind.openStranger(withHeaders: true)
+      #expect(stranger >= 0)
+      #expect(test_set_header_length(stranger, length) == 0)
+      return stranger
+    }
+
+    private static func expectEnd(_ log: EventLog, _ hand: HandTurnedLoop) {
+      #expect(hand.wait { log.loss != nil })
+      #expect(log.loss?.code == .inUse)
+      #expect(log.loss?.description.contains("headers have another length") == true)
+    }
+
+    // That a frame of a TAP interface begins later cannot be seen in it.
+    @Test(arguments: [(TapQueue.Kind.tap, 10), (.tun, 10), (.tun, 20)] as [(TapQueue.Kind, CInt)])
+    func `received frames tell of headers that another program has changed, and none is misread`(
+      _ kind: TapQueue.Kind, _ length: CInt
+    ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0", queues: 2), configuration: log.configuration(queuePairs: 2))
+        let rig = try Rig(backend: try kind.open(queues: 2), configuration: log.configuration(queuePairs: 2))
         let wire = try Wire("tap0")
         var buffers = (0..<20).map { _ in rig.offerReceive([2048]) }
         rig.serve()
-        let stranger = openTapQueue("tap0", withHeaders: true)
-        #expect(stranger >= 0)
-        #expect(test_set_header_length(stranger, 10) == 0)
-        close(stranger)
-        wire.send(frame(100))
-        #expect(rig.hand.wait { log.loss != nil })
-        #expect(log.loss?.code == .inUse)
-        #expect(log.loss?.description.contains("headers have another length") == true)
+        // What the next packet begins with, if the kernel leaves it there.
+        wire.send(kind.onWire(100))
+        #expect(rig.hand.wait { rig.takeFrame(from: &buffers) != nil })
+        close(Self.setHeaders(kind, length))
+        wire.send(kind.onWire(100))
+        Self.expectEnd(log, rig.hand)
         #expect(rig.takeFrame(from: &buffers) == nil)
         // The kernel may have sent a frame of its own on a link that is new.
-        #expect(rig.engine.statistics.drops[.received, .malformedFrame] >= 1)
+        #expect(rig.engine.statistics.drops.total(.received) >= 1)
+      }
+    }
+
+    @Test func `packets that the kernel takes for none tell of them too`() throws {
+      try NetworkNamespace.run {
+        let log = EventLog()
+        let rig = try Rig(
+          backend: try TapQueue.Kind.tun.open(queues: 2), configuration: log.configuration(queuePairs: 2))
+        close(Self.setHeaders(.tun, 10))
+        rig.offerTransmit(frame: TapQueue.Kind.tun.frame(100))
+        rig.serve()
+        #expect(rig.engine.statistics.drops[.transmitted, .refused] == 1)
+        Self.expectEnd(log, rig.hand)
+      }
+    }
+
+    @Test(arguments: TapQueue.Kind.all, [10, 20] as [CInt])
+    func `where another program has queues, no frame need tell`(_ kind: TapQueue.Kind, _ length: CInt) throws {
+      try NetworkNamespace.run {
+        let log = EventLog()
+        let rig = try Rig(backend: try kind.open(queues: 2), configuration: log.configuration(queuePairs: 2))
+        let stranger = kind.openStranger(withHeaders: true)
+        defer { close(stranger) }
+        #expect(rig.hand.wait { log.events.contains(.shared(queues: 3)) })
+        // Later than the device has asked because of that.
+        for _ in 0..<20 {
+          rig.hand.poll()
+          usleep(5000)
+        }
+        #expect(log.loss == nil)
+        #expect(test_set_header_length(stranger, length) == 0)
+        Self.expectEnd(log, rig.hand)
       }
     }
   }
 
   @Suite struct Refusals {
-    @Test(arguments: [(EPERM, true), (ENOSYS, true), (ENOMEM, false), (EIO, false), (EFAULT, false), (EAGAIN, false)])
+    @Test(
+      arguments: [(EPERM, true), (ENOSYS, true), (ENOMEM, false), (EIO, false), (EFAULT, false), (EAGAIN, false)],
+      TapQueue.Kind.all)
     func `reading that is refused never keeps the loop awake, and ends the device if it will not pass`(
-      _ error: CInt, _ isFinal: Bool
+      _ refusal: (error: CInt, isFinal: Bool), _ kind: TapQueue.Kind
     ) throws {
+      let (error, isFinal) = refusal
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         let wire = try Wire("tap0")
         var buffers = (0..<40).map { _ in rig.offerReceive([2048]) }
         rig.serve()
         refusing(test_call_readv, error, on: rig.hand) {
-          for _ in 0..<3 { wire.send(frame(100)) }
+          for _ in 0..<3 { wire.send(kind.onWire(100)) }
           // A millisecond, two, four …; a descriptor that is ready and empty is believed sixteen times.
           #expect(rig.hand.idleServices(of: rig) <= 40)
         }
@@ -343,15 +449,17 @@ extension TapBackendTests {
       }
     }
 
-    @Test func `reading that is refused for ever for no known reason ends the device`() throws {
+    @Test(arguments: TapQueue.Kind.all) func `reading that is refused for ever for no known reason ends the device`(
+      _ kind: TapQueue.Kind
+    ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         let wire = try Wire("tap0")
         for _ in 0..<8 { rig.offerReceive([2048]) }
         rig.serve()
         refusing(test_call_readv, EIO, on: rig.hand) {
-          wire.send(frame(100))
+          wire.send(kind.onWire(100))
           #expect(rig.hand.wait(within: .seconds(30)) { log.loss != nil })
         }
         #expect(log.loss?.code == .system)
@@ -359,14 +467,15 @@ extension TapBackendTests {
       }
     }
 
-    @Test(arguments: [ENOBUFS, ENOMEM, EAGAIN])
-    func `writing that is refused for now waits without keeping the loop awake, and loses nothing`(_ error: CInt) throws
-    {
+    @Test(arguments: [ENOBUFS, ENOMEM, EAGAIN], TapQueue.Kind.all)
+    func `writing that is refused for now waits without keeping the loop awake, and loses nothing`(
+      _ error: CInt, _ kind: TapQueue.Kind
+    ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         refusing(test_call_writev, error, on: rig.hand) {
-          for _ in 0..<3 { rig.offerTransmit(frame: frame(60)) }
+          for _ in 0..<3 { rig.offerTransmit(frame: kind.frame(60)) }
           rig.serve()
           #expect(rig.hand.idleServices(of: rig) <= 20)
           #expect(rig.transmit.usedCount == 0)
@@ -377,32 +486,37 @@ extension TapBackendTests {
       }
     }
 
-    @Test(arguments: [(EINVAL, DropReason.refused), (EFAULT, .memoryFault), (EMSGSIZE, .tooLong), (EIO, .linkDown)])
+    @Test(
+      arguments: [(EINVAL, DropReason.refused), (EFAULT, .memoryFault), (EMSGSIZE, .tooLong), (EIO, .linkDown)],
+      TapQueue.Kind.all)
     func `writing that is refused for a frame's own sake drops that frame and counts it`(
-      _ error: CInt, _ reason: DropReason
+      _ refusal: (error: CInt, reason: DropReason), _ kind: TapQueue.Kind
     ) throws {
+      let (error, reason) = refusal
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         refusing(test_call_writev, error, on: rig.hand) {
-          for _ in 0..<3 { rig.offerTransmit(frame: frame(60)) }
+          for _ in 0..<3 { rig.offerTransmit(frame: kind.frame(60)) }
           rig.serve()
         }
         #expect(rig.transmit.usedCount == 3)
         #expect(rig.engine.statistics.drops[.transmitted, reason] == 3)
-        rig.offerTransmit(frame: frame(60))
+        rig.offerTransmit(frame: kind.frame(60))
         rig.serve()
         #expect(rig.engine.statistics.transmittedFrames == 1)
         #expect(log.loss == nil)
       }
     }
 
-    @Test(arguments: [EPERM, ENOSYS]) func `writing that a filter refuses ends the device`(_ error: CInt) throws {
+    @Test(arguments: [EPERM, ENOSYS], TapQueue.Kind.all) func `writing that a filter refuses ends the device`(
+      _ error: CInt, _ kind: TapQueue.Kind
+    ) throws {
       try NetworkNamespace.run {
         let log = EventLog()
-        let rig = try Rig(backend: try TapBackend("tap0"), configuration: log.configuration())
+        let rig = try Rig(backend: try kind.open(), configuration: log.configuration())
         refusing(test_call_writev, error, on: rig.hand) {
-          for _ in 0..<3 { rig.offerTransmit(frame: frame(60)) }
+          for _ in 0..<3 { rig.offerTransmit(frame: kind.frame(60)) }
           rig.serve()
         }
         #expect(log.loss?.code == .permission)

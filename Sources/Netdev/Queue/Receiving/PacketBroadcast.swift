@@ -152,7 +152,7 @@ private actor BroadcastSource: LoopActor {
       } else if fetchedIn == loop.turn, !hasLetTurnEnd {
         // Who waited for the last ones has them before more are fetched.
         hasLetTurnEnd = true
-        await queue.letTurnEnd()
+        await queue.waitForNextTurn()
       } else {
         await fetch()
       }

@@ -210,14 +210,13 @@ extension NetworkQueue {
     return outcome
   }
 
-  /// Lets the loop's turn end, and goes on in the next one: what a task does that has used up a budget.
+  /// Lets the loop's turn end, and goes on in the next one: what a task does that has used up a budget. A queue that has ended has no
+  /// turns any more.
   func waitForNextTurn() async {
+    guard !turn.isFinished else { return }
     turn.loop.requestTurn()
     await turn.nextTurn.pass()
   }
-
-  /// The same, while the queue has turns.
-  func letTurnEnd() async { if turn.isOpen { await waitForNextTurn() } }
 
   /// Suspends at the waiter's gate, unless it has been settled already.
   func park(_ waiter: Waiter) async {

@@ -35,7 +35,7 @@ internal import PacketFormats
   /// Why no datagram passes any more.
   func lossError(errno: CInt, _ doing: String) -> BackendError {
     switch errno {
-    case EPERM, EACCES, ENOSYS, EOPNOTSUPP:
+    case _ where netdev_error_is_refusal(errno):
       BackendError(
         .permission, "\(doing) \(name) of this machine", errno: errno,
         advice: "the system refuses the call: look for a filter of system calls (seccomp) or a security module")
@@ -53,7 +53,9 @@ internal import PacketFormats
     case EACCES, EPERM:
       return BackendError(
         .permission, operation, errno: errno,
-        advice: "ports below 1024 need CAP_NET_BIND_SERVICE: take one from 1024 on")
+        advice: (1..<1024).contains(port)
+          ? "ports below 1024 need CAP_NET_BIND_SERVICE: take one from 1024 on"
+          : "look for a filter of system calls (seccomp) or a security module")
     case EADDRNOTAVAIL, EINVAL:
       return BackendError(
         .invalidConfiguration, operation, errno: errno,

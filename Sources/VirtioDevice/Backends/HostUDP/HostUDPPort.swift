@@ -105,7 +105,7 @@ internal import Virtio
   func serve<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, budget: Int) -> ServeResult {
     let now = loop?.now ?? 0
     guard !isLost else {
-      dropWaiting(&rings)
+      dropWaiting(&rings, .linkDown)
       return rings.discardTransmit(budget: budget, .linkDown) ? .moreWork : []
     }
     rings.beginReceive()
@@ -201,7 +201,7 @@ internal import Virtio
       waitingStart += 1
       return false
     case .lost:
-      dropWaiting(&rings)
+      dropWaiting(&rings, .linkDown)
       end(socket.lossError(errno: error, "sending from"))
       return true
     case .notReady, .pause:
@@ -210,9 +210,13 @@ internal import Virtio
     }
   }
 
-  private func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>) {
+  func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>) {
+    dropWaiting(&rings, .pairDisabled)
+  }
+
+  private func dropWaiting<Ring: DeviceRing & ~Copyable>(_ rings: inout EngineRings<Ring>, _ reason: DropReason) {
     while waitingStart < waitingEnd {
-      rings.countDrop(.transmitted, .linkDown)
+      rings.countDrop(.transmitted, reason)
       waitingStart += 1
     }
     (waitingStart, waitingEnd) = (0, 0)

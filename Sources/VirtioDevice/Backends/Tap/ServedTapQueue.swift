@@ -1,4 +1,5 @@
 internal import CNetdevSystem
+internal import Glibc
 internal import HostInterfaces
 internal import LibeventConcurrency
 internal import Virtio
@@ -25,6 +26,18 @@ final class ServedTapQueue {
     let reports: LoopReports
   }
 
+  /// When the interface's headers are asked about.
+  private struct Questions {
+    /// A question is on its way, or the pause after one.
+    var isBusy = false
+    /// There was reason for another one meanwhile.
+    var isDue = false
+    /// Others hold queues: there always is.
+    var isShared = false
+    /// The pause; without one the next question waits for nothing but the answer.
+    var pause: LoopTimer?
+  }
+
   // Touched on the port's loop.
   private var bell: ServiceBell?
   private var link: TapWatch?
@@ -34,8 +47,7 @@ final class ServedTapQueue {
   private var isEnabled = true
   /// What the kernel shall hand over.
   private var kernelFilter = TapFilter.everything
-  /// A question about the interface's headers is on its way.
-  private var isAsking = false
+  private var questions = Questions()
   /// The kernel has said that the interface is down.
   private var isDown = false
   /// No frame passes any more.
@@ -75,7 +87,15 @@ final class ServedTapQueue {
   }
 
   private func note(_ event: PortEvent) {
-    if case .lost(let error) = event { end(error) } else { bell?.report(event) }
+    switch event {
+    case .lost(let error): return end(error)
+    case .shared:
+      // No frame need tell of headers that have become longer.
+      questions.isShared = true
+      askAboutHeaders()
+    default: break
+    }
+    bell?.report(event)
   }
 
   func setEnabled(_ enabled: Bool) {
@@ -118,15 +138,41 @@ final class ServedTapQueue {
 
   /// Ends the port if the interface is not as it was asked for: headers and offloads belong to it, not to one queue, and another
   /// process may have a hand in it. Frames that come before the answer are judged each by itself.
+  ///
+  /// Not more than ten times a second, whatever frames come.
   func askAboutHeaders() {
-    guard !isAsking else { return }
-    isAsking = true
+    guard !questions.isBusy else {
+      questions.isDue = true
+      return
+    }
+    questions.isBusy = true
+    questions.isDue = false
     elsewhere { queue throws(BackendError) in
       queue.objection()
     } then: { served, objection in
-      served.isAsking = false
-      if let objection { served.end(objection) }
+      if let objection { served.end(objection) } else { served.pauseQuestions() }
     }
+  }
+
+  private func pauseQuestions() {
+    if questions.pause == nil {
+      questions.pause = try? bell?.loop.makeTimer { [weak self] in self?.goOnAsking() }
+    }
+    guard let pause = questions.pause else { return questions.isBusy = false }
+    pause.schedule(after: questions.isShared ? .seconds(1) : .milliseconds(100))
+  }
+
+  private func goOnAsking() {
+    questions.isBusy = false
+    if questions.isDue || questions.isShared { askAboutHeaders() }
+  }
+
+  /// Why a frame is dropped whose header is not plain: it is none, or it asks for an offload.
+  @inline(never) func objection(to headers: borrowing TapHeaders) -> DropReason {
+    let wasMoved = !headers.isMarked
+    headers.mark()
+    askAboutHeaders()
+    return wasMoved ? .malformedFrame : .offloadNotNegotiated
   }
 
   /// A served queue on its way to elsewhere and back.
@@ -177,6 +223,8 @@ final class ServedTapQueue {
     reading?.cancel()
     writing?.cancel()
     link?.close()
+    questions.pause?.cancel()
+    questions.pause = nil
     reading = nil
     writing = nil
     link = nil
@@ -189,6 +237,8 @@ final class ServedTapQueue {
     _ error: CInt, _ chain: DescriptorChain, _ rings: inout EngineRings<Ring>
   ) -> Bool {
     let refusal = TapRefusal(writing: error)
+    // Where its header does not end where it was agreed, a frame is none to the kernel.
+    if error == EINVAL { askAboutHeaders() }
     switch refusal {
     case .drop(let reason), .droppedAndPause(let reason):
       rings.drop(chain, reason)

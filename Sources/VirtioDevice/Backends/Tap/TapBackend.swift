@@ -82,7 +82,7 @@ public final class TapBackend: NetworkBackend {
   private static func bringUp(_ name: String, _ kind: TapQueue.Kind) throws(BackendError) {
     let result = unsafe netdev_interface_set_up(name, true)
     // Who may not set it up has it set up by somebody else, now or later.
-    guard result != -EPERM, result != -EACCES else { return }
+    guard !netdev_error_is_refusal(-result) else { return }
     guard result == 0, LinkSocket()?.look(name)?.is_up ?? true else {
       throw BackendError(
         .system, "setting \(kind.word) \(name) up", errno: -result,

@@ -4,36 +4,11 @@ internal import Virtio
 
 // What the kernel is shown of the driver's buffers, and what it says in front of a frame.
 extension TapPort {
-  // MARK: The header in front of received frames
-
-  /// Where the kernel puts it.
-  private static let headerOffset = 16
-  /// The kernel writes ten of the twelve bytes of its header. The others it skips, or fills with zeros (since Linux 6.15);
-  /// anything else there means that headers have become shorter, and that a frame begins where they were.
-  private static let mark: UInt16 = 0xA55A
-
-  func markHeader() {
-    unsafe scratch.storeBytes(of: Self.mark, toByteOffset: Self.headerOffset + 10, as: UInt16.self)
-  }
-
-  /// Whether the header is where it was agreed that it is.
-  var isHeaderMarked: Bool {
-    let found = unsafe scratch.load(fromByteOffset: Self.headerOffset + 10, as: UInt16.self)
-    return found == 0 || found == Self.mark
-  }
-
-  /// Whether the last frame came with a header of the agreed length that asks for no offload: flags and kind of segmentation
-  /// are the first two bytes (VIRTIO 1.4 §5.1.9); that a checksum was found right (flag 2) asks for nothing.
-  @inline(__always) var isHeaderPlain: Bool {
-    let word = unsafe UInt16(littleEndian: scratch.load(fromByteOffset: Self.headerOffset, as: UInt16.self))
-    return word & 0xFF01 == 0 && isHeaderMarked
-  }
-
   // MARK: Buffers
 
   /// Writes the frame of a chain behind a plain header. Zero, or the error.
   func write(_ chain: DescriptorChain) -> CInt {
-    unsafe vector[0] = iovec(iov_base: scratch, iov_len: VirtioNetHeader.size)
+    unsafe vector[0] = iovec(iov_base: headers.plain, iov_len: VirtioNetHeader.size)
     var skip = VirtioNetHeader.size
     var places = 1
     for index in 0..<chain.readableCount {
@@ -50,7 +25,7 @@ extension TapPort {
 
   /// Lays out the private header, the buffers in hand behind their own header, and the byte that tells a frame too long.
   func fillVector<Ring: DeviceRing & ~Copyable>(from rings: inout EngineRings<Ring>) -> (places: Int, room: Int) {
-    unsafe vector[0] = iovec(iov_base: scratch + Self.headerOffset, iov_len: VirtioNetHeader.size)
+    unsafe vector[0] = iovec(iov_base: headers.received, iov_len: VirtioNetHeader.size)
     var places = 1
     var room = VirtioNetHeader.size
     var skip = VirtioNetHeader.size
@@ -63,7 +38,7 @@ extension TapPort {
       room += segment.length - skipped
       places += 1
     }
-    unsafe vector[places] = iovec(iov_base: scratch + 32, iov_len: 1)
+    unsafe vector[places] = iovec(iov_base: headers.excess, iov_len: 1)
     return (places + 1, room)
   }
 

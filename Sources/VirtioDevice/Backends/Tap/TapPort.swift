@@ -20,8 +20,7 @@ internal import Virtio
   // Owned by this port, freed in deinit; touched on the loop.
   /// What the kernel is given: the private header, the driver's buffers, and a byte behind them.
   let vector: UnsafeMutablePointer<iovec>
-  /// 12 bytes of header for each direction, then the byte that shows that a frame was longer than its room.
-  let scratch: UnsafeMutableRawPointer
+  let headers = TapHeaders()
   static let vectorCapacity = 1024  // IOV_MAX
 
   init(_ served: ServedTapQueue, number: Int, mtu: Int, observer: (any FrameObserver)?) {
@@ -30,15 +29,9 @@ internal import Virtio
     self.observer = observer
     limit = FrameLimit(mtu: mtu)
     unsafe vector = .allocate(capacity: Self.vectorCapacity)
-    unsafe scratch = .allocate(byteCount: 64, alignment: 16)
-    unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0, count: 64)
-    markHeader()
   }
 
-  deinit {
-    unsafe vector.deallocate()
-    unsafe scratch.deallocate()
-  }
+  deinit { unsafe vector.deallocate() }
 
   func start(_ bell: ServiceBell) throws(BackendError) { try served.start(bell) }
 
@@ -104,7 +97,7 @@ internal import Virtio
     toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings<Ring>
   ) -> DropReason? {
     let length = count - VirtioNetHeader.size
-    if length >= EthernetHeader.length, length <= limit.untagged, count <= room, isHeaderPlain, !rings.isFiltering {
+    if length >= EthernetHeader.length, length <= limit.untagged, count <= room, headers.isPlain, !rings.isFiltering {
       return nil
     }
     return objectionInFull(toFrameOf: count, room: room, longest, &rings)
@@ -114,12 +107,7 @@ internal import Virtio
   private func objectionInFull<Ring: DeviceRing & ~Copyable>(
     toFrameOf count: Int, room: Int, _ longest: Int, _ rings: inout EngineRings<Ring>
   ) -> DropReason? {
-    if !isHeaderPlain {
-      let wasMoved = !isHeaderMarked
-      markHeader()
-      served.askAboutHeaders()
-      return wasMoved ? .malformedFrame : .offloadNotNegotiated
-    }
+    guard headers.isPlain else { return served.objection(to: headers) }
     guard count <= room else {
       return room >= longest ? .tooLong : rings.lack(of: room)
     }

@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import Glibc
 
 // What the kernel refuses, in words that say what to do.
@@ -34,7 +35,7 @@ extension TapQueue {
       return BackendError(
         .lost, "\(kind.word) \(interface)", errno: errno,
         advice: "the interface was deleted: make it again, and open the device again")
-    case EPERM, EACCES, ENOSYS, EOPNOTSUPP:
+    case _ where netdev_error_is_refusal(errno):
       return BackendError(
         .permission, "\(doing) \(kind.word) \(interface)", errno: errno,
         advice: "the system refuses the call: look for a filter of system calls (seccomp) or a security module")

@@ -1,3 +1,4 @@
+internal import CNetdevSystem
 internal import Glibc
 
 /// What it means for a port that the kernel refused to read or to write one frame of a TAP interface, by error number: every
@@ -42,6 +43,6 @@ enum TapRefusal: Equatable {
 
   /// The interface is gone, or a filter of system calls stands in the way: it will not go away.
   private static func isFinal(_ error: CInt) -> Bool {
-    [EBADFD, EBADF, ENODEV, ENXIO, EPERM, EACCES, ENOSYS, EOPNOTSUPP].contains(error)
+    [EBADFD, EBADF, ENODEV, ENXIO].contains(error) || netdev_error_is_refusal(error)
   }
 }

@@ -22,8 +22,7 @@ internal import Virtio
   private let incoming: UnsafeMutableRawBufferPointer
   /// What the kernel is given: the private header, then the packet.
   private let vector: UnsafeMutablePointer<iovec>
-  /// 12 bytes of header for each direction.
-  private let headers: UnsafeMutableRawPointer
+  private let headers = TapHeaders()
 
   init(_ served: ServedTapQueue, mtu: Int, station: MACAddress) {
     self.served = served
@@ -36,15 +35,12 @@ internal import Virtio
     unsafe incoming.initializeMemory(as: UInt8.self, repeating: 0)
     unsafe vector = .allocate(capacity: 2)
     unsafe vector.initialize(repeating: iovec(), count: 2)
-    unsafe headers = .allocate(byteCount: 32, alignment: 16)
-    unsafe headers.initializeMemory(as: UInt8.self, repeating: 0, count: 32)
   }
 
   deinit {
     unsafe outgoing.deallocate()
     unsafe incoming.deallocate()
     unsafe vector.deallocate()
-    unsafe headers.deallocate()
   }
 
   func start(_ bell: ServiceBell) throws(BackendError) { try served.start(bell) }
@@ -100,7 +96,7 @@ internal import Virtio
 
   /// Writes the packet of the frame that was copied, behind a plain header. Zero, or the error.
   private func write(_ length: Int) -> CInt {
-    unsafe vector[0] = iovec(iov_base: headers, iov_len: VirtioNetHeader.size)
+    unsafe vector[0] = iovec(iov_base: headers.plain, iov_len: VirtioNetHeader.size)
     // Inside: the frame was found to have a header.
     let packet = unsafe outgoing.baseAddress.map { unsafe $0 + EthernetHeader.length }
     unsafe vector[1] = iovec(iov_base: packet, iov_len: length - EthernetHeader.length)
@@ -119,8 +115,11 @@ internal import Virtio
 
   /// Reads a packet behind the place of its Ethernet header; its length with the kernel's header, or the error.
   private func read() -> Int {
-    unsafe vector[0] = iovec(iov_base: headers + 16, iov_len: VirtioNetHeader.size)
+    unsafe vector[0] = iovec(iov_base: headers.received, iov_len: VirtioNetHeader.size)
     let room = unsafe incoming.baseAddress.map { unsafe $0 + EthernetHeader.length }
+    // Of a header that has become longer the rest lies where the packet should begin, and the kernel may leave it as it is: it is no
+    // packet then, and not as the one before began.
+    unsafe room?.storeBytes(of: 0, as: UInt8.self)
     // A byte more than is allowed shows that a packet is longer.
     unsafe vector[1] = iovec(iov_base: room, iov_len: mtu + 1)
     return unsafe netdev_tap_read(served.queue.descriptor, vector, 2)
@@ -130,13 +129,15 @@ internal import Virtio
   private func deliver<Ring: DeviceRing & ~Copyable>(
     _ length: Int, _ rings: inout EngineRings<Ring>
   ) -> DropReason? {
-    // Flags and kind of segmentation (VIRTIO 1.4 §5.1.9); that a checksum was found right (2) asks for nothing.
-    let header = unsafe UInt16(littleEndian: headers.load(fromByteOffset: 16, as: UInt16.self))
-    guard header & 0xFF01 == 0 else { return .offloadNotNegotiated }
+    guard headers.isPlain else { return served.objection(to: headers) }
     guard length > 0 else { return .malformedFrame }
     guard length <= mtu else { return .tooLong }
     var frame = unsafe MutableRawSpan(_unsafeBytes: incoming)
-    if let reason = link.frame(&frame) { return reason }
+    if let reason = link.frame(&frame) {
+      // The kernel has no such packets, unless they do not begin where it was agreed.
+      served.askAboutHeaders()
+      return reason
+    }
     return unsafe rings.deliver(UnsafeRawBufferPointer(rebasing: incoming[..<(EthernetHeader.length + length)]))
   }
 }
