@@ -64,6 +64,7 @@ public final class LyingDevice: VirtioTransport {
     /// Queues whose pair lacks the other one, by their index.
     var halves: [Int: Half] = [:]
     var features: FeatureSet?
+    var queueSize: Int?
     var control: DeviceControl?
     /// Told, and not made good yet by a driver that has set DRIVER_OK anew.
     var loss: VirtioLoss?
@@ -119,6 +120,9 @@ extension LyingDevice {
 
   /// What the device offers from now on instead of what its configuration says.
   public func offer(_ features: FeatureSet) { state.withLock { $0.features = features } }
+
+  /// The largest queue size from now on, instead of what its configuration says.
+  public func offer(maximumQueueSize size: Int) { state.withLock { $0.queueSize = size } }
 
   /// Until it is set again, nobody reaches the device.
   public var isThere: Bool {
@@ -204,7 +208,9 @@ extension LyingDevice {
   }
 
   /// As configured.
-  public func maximumQueueSize() async throws(NetworkDeviceError) -> Int? { configuration.maximumQueueSize }
+  public func maximumQueueSize() async throws(NetworkDeviceError) -> Int? {
+    state.withLock { $0.queueSize } ?? configuration.maximumQueueSize
+  }
 
   /// As configured, changes in the middle included.
   public func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig {
