@@ -283,7 +283,7 @@ let package = Package(
       name: "VirtioDeviceTests",
       dependencies: [
         "VirtioDevice", "Virtio", "HostInterfaces", "LibeventConcurrency", "PacketFormats", "NetdevTesting",
-        "CNetdevSystem", "TestSupport", "CTestSupport",
+        "CNetdevSystem", "TestSupport", "CTestSupport", "RingThreads",
       ],
       swiftSettings: rules),
     .testTarget(

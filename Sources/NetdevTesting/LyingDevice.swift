@@ -63,6 +63,7 @@ public final class LyingDevice: VirtioTransport {
     var pairs: [Reference] = []
     /// Queues whose pair lacks the other one, by their index.
     var halves: [Int: Half] = [:]
+    var queueSize: Int?
     var control: DeviceControl?
     var controlQueue: ControlReference?
     /// What the configuration is now instead of what it was at first.
@@ -156,6 +157,9 @@ extension LyingDevice {
   /// What the device offers from now on instead of what its configuration says.
   public func offer(_ features: FeatureSet) { state.withLock { $0.features = features } }
 
+  /// The largest queue size from now on, instead of what its configuration says.
+  public func offer(maximumQueueSize size: Int) { state.withLock { $0.queueSize = size } }
+
   /// Until it is set again, nobody reaches the device.
   public var isThere: Bool {
     get { state.withLock { $0.isThere } }
@@ -241,7 +245,9 @@ extension LyingDevice {
   }
 
   /// As configured.
-  public func maximumQueueSize() async throws(NetworkDeviceError) -> Int? { configuration.maximumQueueSize }
+  public func maximumQueueSize() async throws(NetworkDeviceError) -> Int? {
+    state.withLock { $0.queueSize } ?? configuration.maximumQueueSize
+  }
 
   /// As configured, changes in the middle included.
   public func readConfig(offered: FeatureSet) async throws(NetworkDeviceError) -> NetConfig {

@@ -105,6 +105,10 @@ extension VirtioNetDriver {
     let pairs = try await offeredPairs(config, known.features)
     guard pairs >= known.pairs else { throw lacking("\(known.pairs - pairs) of \(known.pairs) queue pairs") }
     guard (config.mtu.map { Int($0) } ?? known.mtu) >= known.mtu else { throw lacking("an MTU of \(known.mtu)") }
+    let size = Int(known.layout.size)
+    if let largest = try await transport.maximumQueueSize(), largest < size {
+      throw lacking("queues of \(size) descriptors, where it has \(largest)")
+    }
     let shared = try await share(pool, known)
     guard shared.poolAddress == memory.poolAddress else { throw lacking("the pool's address") }
     state.withLock { $0.memory = shared }

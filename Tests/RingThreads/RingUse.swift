@@ -57,4 +57,13 @@ extension DeviceRing where Self: ~Copyable {
     }
     return count
   }
+
+  /// Whether a batch takes a chain, good or bad, or breaks the ring: so it must be where a look has found something.
+  package mutating func goesOn(in memory: borrowing GuestMemory) -> Bool {
+    let before = taken
+    refresh()
+    if let chain = take(in: memory) { pushUsed(chain, written: 0) }
+    publishUsed()
+    return taken != before || isBroken
+  }
 }

@@ -1,8 +1,11 @@
+import LibeventConcurrency
 import Netdev
 import NetdevTesting
+import Synchronization
 import TestSupport
 import Testing
 import Virtio
+import VirtioNet
 
 /// Invariant 6: what the device says about used buffers is never believed (VIRTIO 1.4 §2.7.8, §5.1.9).
 @Suite(.timeLimit(.minutes(3))) struct VirtioDriverTestsLies {
@@ -154,6 +157,49 @@ import Virtio
   func `Driver rules 16, 19: a lie about a received frame breaks the queue and nothing else`(
     lie: Lie, rings: RingFormat
   ) async throws { try await expectBroken(by: lie, rings: rings) }
+
+  /// Packets that a program keeps.
+  private final class Kept: Sendable {
+    private let packets = Mutex<[Packet]>([])
+    var count: Int { packets.withLock { $0.count } }
+    func add(_ packet: Packet) { packets.withLock { $0.append(packet) } }
+    func removeAll() { packets.withLock { $0 = [] } }
+  }
+
+  @Test(arguments: RingFormat.allCases, [false, true])
+  func `Driver rule 16: a used buffer of a ring that has none breaks the queue; the loop does not turn for ever`(
+    rings: RingFormat, inOrder: Bool
+  ) async throws {
+    var configuration = LyingDevice.Configuration()
+    var options = VirtioNetDriver.Options()
+    if inOrder { configuration.features.insert(.inOrder) }
+    options.inOrder = inOrder
+    let pool = try PacketPool(.init(slots: 64, hugePages: false))
+    let lying = try await Lying(configuration, options: options, pool: pool, queueSize: 8, rings: rings)
+    let queue = lying.queue
+    let kept = Kept()
+    let runner = Outcome()
+    Task {
+      await runner.record {
+        try await lying.device.run { queue in for await packet in queue.packets { kept.add(packet) } }
+      }
+    }
+    try await eventually("the program has every buffer") {
+      await lying.side.perform { _ = $0.deliver(numbered(1), interrupt: .always) }
+      return kept.count == 64
+    }
+    let before = queue.loop.statistics.turns
+    await lying.side.perform { pair in
+      pair.receive.show([(0, 76)])
+      pair.interrupt()
+    }
+    try await eventually("run ends") { runner.finished == 1 }
+    #expect(runner.errors.map { $0.code } == [.broken])
+    #expect(queue.loop.statistics.turns - before < 1000)
+    kept.removeAll()
+    try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
+    try await lying.checkReopening()
+  }
 
   private static let usedIndexLies: [Lie] = [
     Lie("used.idx further than what is posted") { $0.receive.ring.usedIndex = 17 },

@@ -249,6 +249,24 @@ import VirtioNet
     try await eventually("every buffer is back") { lying.pool.free == lying.pool.configuration.slots }
   }
 
+  @Test(arguments: RingFormat.allCases, [8, 15])
+  func `a device that comes back with queues too small for the rings is a typed error`(
+    _ rings: RingFormat, _ largest: Int
+  ) async throws {
+    let lying = try await Lying.lookedFor(rings)
+    let runner = Outcome()
+    Task { await runner.record { try await lying.device.run { queue in for await _ in queue.packets {} } } }
+    // As large as they were is enough.
+    lying.side.offer(maximumQueueSize: 16)
+    try await lying.loseAndRegain()
+    lying.side.offer(maximumQueueSize: largest)
+    lying.side.lose(isGone: { true })
+    try await eventually("run ends") { runner.finished == 1 }
+    #expect(runner.errors.map { $0.code } == [.unsupported])
+    #expect(runner.errors.first?.offered.contains("queues of 16 descriptors") == true, "\(runner.errors)")
+    try await eventually("every buffer is back") { lying.pool.free == lying.pool.configuration.slots }
+  }
+
   @Test(arguments: RingFormat.allCases)
   func `closing while the device is looked for ends at once, and everything that waits`(_ rings: RingFormat)
     async throws

@@ -188,7 +188,10 @@ import Virtio
       ring.publishUsed()
       target.publishUsed()
       _ = ring.needsCall()
-      _ = ring.armKick()
+      if ring.armKick() {
+        let goesOn = ring.goesOn(in: memory)
+        #expect(goesOn)
+      }
       ring.disarmKick()
     }
   }

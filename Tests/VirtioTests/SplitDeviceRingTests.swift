@@ -150,7 +150,10 @@ import Virtio
       }
       ring.publishUsed()
       _ = ring.needsCall()
-      _ = ring.armKick()
+      if ring.armKick() {
+        let goesOn = ring.goesOn(in: memory)
+        #expect(goesOn)
+      }
     }
   }
 }

@@ -111,9 +111,9 @@ public struct QueueDriverStatistics: Sendable, Hashable {
   public init() {}
 }
 
-/// One frame to transmit, as it crosses the seam and comes back: a slot, and what the queue wants to remember of it.
+/// One frame, as it crosses the seam in either direction: the slot in which it begins, and what the queue wants to remember of it.
 ///
-/// The driver keeps the 64 bits in its shadow table and returns them unchanged when the device has released the buffer.
+/// Of a frame to transmit the driver keeps the 64 bits, and returns them unchanged when the device has released the buffer.
 @frozen public struct FrameEntry: Sendable, Hashable, RawRepresentable {
   /// The 64 bits: slot number, cookie, and two marks: that the header must lie elsewhere, and that others hold the packet too.
   public var rawValue: UInt64

@@ -44,9 +44,11 @@ extension PackedDeviceRing {
       let place = unsafe descriptors + 16 * Int(position.place)
       link = unsafe Link(place, netdev_load_relaxed_u16(place + 14))
     }
-    if let error = walk.error { throw refuse(id: link.id, places: places, error) }
+    // A malformed chain takes room as well: a batch ends, although the driver goes on and on.
+    let isAtEnd = segmentCount == segmentCapacity
+    if let error = walk.error, !isAtEnd { throw refuse(id: link.id, places: places, error) }
     // The storage holds the longest chain, so that one which does not fit is not the first of its batch.
-    if walk.hasNoRoom {
+    if walk.hasNoRoom || isAtEnd {
       isFull = true
       return nil
     }
@@ -130,6 +132,7 @@ extension PackedDeviceRing {
   /// With IN_ORDER a chain cannot be returned before those taken earlier: while there are any, the ring breaks instead.
   private mutating func refuse(id: UInt16, places: UInt32, _ error: RingError) -> RingError {
     malformedChains &+= 1
+    segmentCount += 1
     goOn(places)
     recallable = 0
     let isOutOfOrder = inOrder && outstanding > 1

@@ -207,9 +207,13 @@ public struct PackedDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
 
   /// Puts the last chain back as if it had not been taken.
   ///
-  /// - Throws: `.putBack` when it was returned, or a malformed chain came after it.
+  /// - Throws: `.putBack` when another one is the last, or a malformed chain came after it.
   public mutating func putBack(_ chain: DescriptorChain) throws(RingError) {
-    guard outstanding > 0, recallable > 0, chain.places <= held else {
+    var last = next
+    last.goBack(by: 1, size: count)
+    // A place in the ring. Of a chain that the device has the driver changes nothing; one that does has this chain refused.
+    let id = unsafe netdev_load_relaxed_u16(descriptors + (16 * Int(last.place) + 12))
+    guard outstanding > 0, recallable > 0, chain.places <= held, id == chain.head else {
       throw RingError(.putBack, UInt64(chain.head))
     }
     takenCount &-= 1

@@ -63,8 +63,10 @@ extension PackedDriverRing {
       done &+= position
       if position != 0 { isSecondLook = false }
       guard position != run else { continue }
-      // What stands there is of another kind once, and then of this: a device that changes it under our eyes is left alone.
-      if othersSeen || (position == 0 && isSecondLook) { break }
+      // What stands there is of another kind once, and then of this: what a device changes under our eyes is left to `nextUsed`, which
+      // reads it once.
+      if position == 0 && isSecondLook { othersSeen = true }
+      if othersSeen { break }
       isSecondLook = true
       guard goesOn() else { break }
     }

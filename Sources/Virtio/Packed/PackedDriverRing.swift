@@ -252,6 +252,11 @@ public struct PackedDriverRing: DriverRing, ~Copyable, @unchecked Sendable {
   public mutating func takeSingles(
     max: Int, _ body: (_ position: Int, _ token: UInt64, _ written: UInt32) -> Bool
   ) -> Int {
+    // With nothing out, what the device has marked as used is a violation, and `nextUsed` says which.
+    guard published != returned else {
+      othersSeen = isUsed
+      return 0
+    }
     othersSeen = false
     let limit = min(Swift.max(max, 0), Int(published &- returned))
     if isOrderly {

@@ -177,11 +177,15 @@ public struct SplitDeviceRing: DeviceRing, ~Copyable, @unchecked Sendable {
       singleHead: UInt16(truncatingIfNeeded: head), isWritable: isWritable, segment: segment)
   }
 
-  /// Puts the last chain back as if it had not been taken; `.putBack` when it is not the last of this batch to be had back.
+  /// Puts the last chain back as if it had not been taken.
   ///
-  /// - Throws: `.putBack` when it was returned, or a malformed chain came after it.
+  /// - Throws: `.putBack` when another one is the last, or a malformed chain came after it.
   public mutating func putBack(_ chain: DescriptorChain) throws(RingError) {
-    guard outstanding > 0, availIndex != putBackFloor else { throw RingError(.putBack, UInt64(chain.head)) }
+    // Of a chain that the device has the driver changes nothing; one that does has this chain refused.
+    let last = unsafe netdev_load_relaxed_u16(availEntries + 2 * Int((availIndex &- 1) & mask))
+    guard outstanding > 0, availIndex != putBackFloor, last == chain.head else {
+      throw RingError(.putBack, UInt64(chain.head))
+    }
     availIndex &-= 1
   }
 

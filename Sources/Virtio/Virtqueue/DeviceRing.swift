@@ -55,7 +55,8 @@ public protocol DeviceRing: ~Copyable, Sendable {
 
   /// The next chain of this batch that breaks no rule, or nil at its end; `refresh` starts another.
   ///
-  /// Those before it that broke one are returned and counted, as `next` does it: in a hot loop nothing throws.
+  /// Those before it that broke one are returned and counted, as `next` does it: in a hot loop nothing throws. They belong to the batch
+  /// too, which ends however quickly the driver makes others.
   mutating func take(in memory: borrowing GuestMemory) -> DescriptorChain?
 
   /// The next chain of this batch, or nil at its end.
@@ -66,9 +67,10 @@ public protocol DeviceRing: ~Copyable, Sendable {
 
   /// Puts a chain back as if it had not been taken: a frame did not fit, or there is no more room.
   ///
-  /// It is the last one taken of this batch that is neither returned nor put back; no malformed chain came after it.
+  /// Chains of this batch are put back in reverse: those taken after it have been put back, none of them was returned, and none was
+  /// malformed.
   ///
-  /// - Throws: `.putBack` when it cannot be.
+  /// - Throws: `.putBack` when it is not the last. That it was returned itself is not always known: the ring does not watch its owner.
   mutating func putBack(_ chain: DescriptorChain) throws(RingError)
 
   /// Takes pairs of chains, one buffer to read from this ring and one buffer to write from `target`, gives each pair to `body`,
@@ -146,6 +148,7 @@ extension DeviceRing where Self: ~Copyable {
   @usableFromInline
   @inline(never)
   mutating func takeOther(in memory: borrowing GuestMemory) -> DescriptorChain? {
+    // Ends with the batch: of a split ring what `refresh` saw, of a packed one what there is room for.
     while true {
       do throws(RingError) { return try next(in: memory) } catch { if failure != nil { return nil } }
     }

@@ -82,7 +82,7 @@ public struct RingError: Error, Hashable, Sendable {
 
     // The device's caller.
 
-    /// What is put back is the chain that was taken last and has not been returned. Value: its id.
+    /// What is put back is the chain that was taken last, and neither returned nor put back. Value: its id.
     case putBack
     /// The owner of the ring stopped it. Value: given by the owner.
     case stopped

@@ -78,14 +78,4 @@ package enum RingWatch {
     listener.hear(event)
   }
 }
-
-extension SplitDriverRing {
-  /// What tells the ring from others: the address of its driver area.
-  public var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
-}
-
-extension SplitDeviceRing {
-  /// What tells the ring from others, to a driver in the same mapping.
-  public var identity: UInt { unsafe UInt(bitPattern: availEntries - 4) }
-}
 #endif

@@ -15,7 +15,8 @@ public import Virtio
 ///     if let reason = rings.deliver(frame) { rings.countDrop(.received, reason) }
 ///
 /// Whoever takes a chain returns it in the same burst, with `release` or `drop`, or leaves it on the ring with `putBack`;
-/// the engine publishes after the burst. The memory is the driver's: what decides anything is copied once and only the copy
+/// the engine publishes after the burst. Chains are returned in the order in which they were taken: with IN_ORDER another one breaks the
+/// driver's queue, or worse. The memory is the driver's: what decides anything is copied once and only the copy
 /// is looked at.
 @safe public struct EngineRings<Ring: DeviceRing & ~Copyable>: ~Copyable {
   /// Where the driver offers buffers for frames.
@@ -101,7 +102,8 @@ extension EngineRings where Ring: ~Copyable {
   @inline(__always)
   mutating func nextTransmit() -> DescriptorChain? { transmit.take(in: memory) }
 
-  /// Returns a frame that has been carried on, and counts it.
+  /// Returns a frame that has been carried on, and counts it. Frames are returned in the order in which they were taken, where IN_ORDER
+  /// was agreed: see `EngineRings`.
   @inline(__always)
   public mutating func release(_ chain: DescriptorChain, frameLength: Int) {
     release(chain)
@@ -142,7 +144,8 @@ extension EngineRings where Ring: ~Copyable {
     return unpublishedDrops
   }
 
-  /// Leaves the frame that was taken last on the ring, as if it had not been looked at. False when that cannot be.
+  /// Leaves the frame that was taken last on the ring, as if it had not been looked at. False when that cannot be: it is not the last, or
+  /// a malformed chain came after it.
   public mutating func putBack(_ chain: DescriptorChain) -> Bool {
     do throws(RingError) {
       try transmit.putBack(chain)
@@ -183,7 +186,8 @@ extension EngineRings where Ring: ~Copyable {
       guard handStart != handEnd else { return 0 }
       let first = unsafe hand[handStart]
       var room = first.writableLength
-      // The first buffer of a frame has room for the header (VIRTIO 1.4 §5.1.9.3.1); one that has not is returned empty.
+      // The first buffer of a frame has room for the header (VIRTIO 1.4 §5.1.9.3.1); one that has not is returned empty. The loop
+      // ends with the ring's batch, however quickly the driver offers others.
       guard room >= format.headerLength else {
         handStart += 1
         receive.pushUsed(first, written: 0)
