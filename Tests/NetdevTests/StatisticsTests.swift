@@ -212,7 +212,8 @@ import VirtioNet
   /// By their paths.
   private static var counters: [WritableKeyPath<QueueStatistics, UInt64>] {
     [
-      \.packetsReceived, \.packetsSubmitted, \.packetsMoved, \.packetsReleased, \.packetsFailed, \.droppedAtEnd, \.ringFull,
+      \.packetsReceived, \.packetsSubmitted, \.packetsMoved, \.packetsReleased, \.packetsFailed, \.droppedAtEnd,
+      \.ringFull,
       \.submittedOutside, \.outsideWakeups, \.starved, \.copiedToSend, \.quarantined, \.interruptsSuppressed,
       \.loopStalls, \.activeTurns, \.driver.kicks, \.driver.kicksSuppressed, \.driver.interrupts,
       \.driver.bytesReceived, \.driver.bytesSubmitted, \.driver.receiveDropsChecksum,

@@ -18,7 +18,7 @@ private func keepPackets(_ world: SimulatedWorld, _ plan: Plan) async throws {
   let reader = Task.detached {
     for await packet in queue.packets {
       let frame = Frame(packet)
-      if frame.flow == 1 { shelf.twins += 1 } else { ledger.note(frame) }
+      if let frame, frame.flow == 1 { shelf.twins += 1 } else { ledger.note(frame) }
       if plan.disturbances.contains(.keep), world.chance(oneIn: 2) { shelf.packets.append(packet) }
       if shelf.packets.count > 8 { shelf.packets.remove(at: world.choose(below: 9)) }
     }

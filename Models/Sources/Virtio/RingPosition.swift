@@ -1,0 +1,1 @@
+../../../Sources/Virtio/Packed/RingPosition.swift
