@@ -89,9 +89,9 @@ table='
        kept            CountQueue  kept,64          560    0.2      3    -      -
        dropped         CountQueue  dropped,64       930    1        >4   -      -
        made            CountQueue  made,64          400    0        0.5  -      -
-       send            CountQueue  send,64          1900   0        0.5  -      -
+       send            CountQueue  send,64          2050   0        0.5  -      -
        send-tasks      CountQueue  tasks,64         1550   0        0.5  -      -
-       send-apart      CountQueue  send,64,placement=own  4200  0.1  4  -     -
+       send-apart      CountQueue  send,64,placement=own  5500  0.1  8  -     -
        planted         CountQueue  planted,64       -      >0.9     -    -      -
        headers-udp     CountFrames encode           250    0        0    -      -
        headers-udp6    CountFrames encode6          250    0        0    -      -
@@ -109,7 +109,7 @@ table='
 system='
        burst           0.01   0.01
        await           0.01   0.01
-       send            0.01   0.01
+       send            0.02   0.01
        send-tasks      0.01   0.02
        send-apart      4      1.05
        tap-echo        4.5    -
