@@ -78,7 +78,9 @@ extension NetworkDevice {
 
   /// Has frames of a VLAN not handed over any more.
   ///
-  /// Deadline, cancellation and errors as for `addVLAN(_:)`.
+  /// Deadline and cancellation as for `setReceiveMode(_:)`.
+  ///
+  /// - Throws: as `addVLAN(_:)`.
   public func removeVLAN(_ id: UInt16) async throws(NetworkDeviceError) { try await life.perform(.removeVLAN(id)) }
 
   /// Times that the device asks for the program to announce itself: to send what tells switches and neighbors where its addresses are
@@ -97,7 +99,9 @@ extension NetworkDevice {
 
   /// Tells the device that the program has announced itself.
   ///
-  /// Deadline, cancellation and errors as for `setReceiveMode(_:)`.
+  /// Deadline and cancellation as for `setReceiveMode(_:)`.
+  ///
+  /// - Throws: as `setReceiveMode(_:)`.
   public func acknowledgeAnnouncement() async throws(NetworkDeviceError) {
     try await life.perform(.acknowledgeAnnouncement)
   }
