@@ -10,6 +10,7 @@ final class QueueMetrics: Sendable {
     ("packetsReceived", { $0.packetsReceived }),
     ("bytesReceived", { $0.bytesReceived }),
     ("packetsSubmitted", { $0.packetsSubmitted }),
+    ("packetsMoved", { $0.packetsMoved }),
     ("packetsReleased", { $0.packetsReleased }),
     ("bytesSubmitted", { $0.bytesSubmitted }),
     ("packetsFailed", { $0.packetsFailed }),

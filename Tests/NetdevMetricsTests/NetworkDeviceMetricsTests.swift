@@ -68,6 +68,7 @@ import Testing
     statistics.poolEmpty = 27
     statistics.packetsRefused = 28
     statistics.sendersWaiting = 29
+    statistics.packetsMoved = 31
     statistics.copiedToChange = 30
     var fields: [String: UInt64] = [:]
     var others: [String] = []
