@@ -100,7 +100,9 @@ extension NetControlCommand {
   ///
   /// Nil for what is no command of this code, has not the bytes that it needs, or more than these.
   ///
-  /// - Parameter copy: copies so many bytes from a position on, which lie inside.
+  /// - Parameters:
+  ///   - length: bytes of the command, its class and code included.
+  ///   - copy: copies so many bytes from a position on, which lie inside.
   public init?(length: Int, copy: (_ position: Int, _ count: Int) -> [UInt8]) {
     guard length >= 2 else { return nil }
     let header = copy(0, 2)
