@@ -31,12 +31,6 @@ final class InProcessControl: @unchecked Sendable {
     func kick() { served?.kick() }
   }
 
-  private final class Line: InterruptLine {
-    private let onInterrupt: () -> Void
-    init(_ onInterrupt: @escaping () -> Void) { self.onInterrupt = onInterrupt }
-    func raise() { onInterrupt() }
-  }
-
   /// Lets the device serve it; the promise is for `loop`.
   func start(sharing memory: AddressPlan, with pairs: [InProcessPair]) -> LoopPromise<NetworkDeviceError?> {
     loop.call(on: loop) { [self] in
@@ -56,7 +50,7 @@ final class InProcessControl: @unchecked Sendable {
     let areas = try placement.areas(in: map)
     do throws(RingError) {
       let made = try ServedControlQueue(
-        loop: loop, areas: areas, memory: map, features: placement.features, line: Line(onInterrupt),
+        loop: loop, areas: areas, memory: map, features: placement.features, line: InlineLine(onInterrupt),
         onFailure: { [device] in device.requireReset() }
       ) { [weak self] command, answer in
         guard let self else { return answer(false) }

@@ -162,8 +162,8 @@ extension VirtioQueuePlacement {
   func kick() { unsafe rung?._withUnsafeGuaranteedRef { $0.kick() } }
 }
 
-/// The interrupt of an engine on the same loop.
-private final class InlineLine: InterruptLine {
+/// The interrupt of what is served on the same loop.
+final class InlineLine: InterruptLine {
   private let onInterrupt: () -> Void
   init(_ onInterrupt: @escaping () -> Void) { self.onInterrupt = onInterrupt }
   func raise() { onInterrupt() }

@@ -20,10 +20,8 @@ final class LinkMonitor: Sendable {
     /// The device's own word.
     var saysUp = true
     var isLost = false
-    var isFinished = false
-    var nextListener = 0
-    var listeners: [Int: AsyncStream<LinkChange>.Continuation] = [:]
-    var isUp: Bool { saysUp && !isLost && !isFinished }
+    var listeners = Listeners<LinkChange>()
+    var isUp: Bool { saysUp && !isLost && !listeners.isFinished }
   }
 
   /// - Parameter onChange: told first, from whatever thread.
@@ -34,21 +32,11 @@ final class LinkMonitor: Sendable {
 
   /// The changes from now on, the last 64 of those that nobody fetched; ends with the device.
   func changes() -> AsyncStream<LinkChange> {
-    let (stream, continuation) = AsyncStream.makeStream(of: LinkChange.self, bufferingPolicy: .bufferingNewest(64))
-    let listener = state.withLock { state -> Int? in
-      guard !state.isFinished else { return nil }
-      state.nextListener += 1
-      state.listeners[state.nextListener] = continuation
-      return state.nextListener
+    Listeners.stream(keeping: 64) { listener in
+      state.withLock { $0.listeners.add(listener) }
+    } leave: { [weak self] number in
+      self?.state.withLock { $0.listeners.remove(number) }
     }
-    guard let listener else {
-      continuation.finish()
-      return stream
-    }
-    continuation.onTermination = { [weak self] _ in
-      self?.state.withLock { _ = $0.listeners.removeValue(forKey: listener) }
-    }
-    return stream
   }
 
   /// The device says that its link has changed.
@@ -66,7 +54,7 @@ final class LinkMonitor: Sendable {
     let listeners = state.withLock { state -> [AsyncStream<LinkChange>.Continuation]? in
       let wasUp = state.isUp
       body(&state)
-      return state.isUp == wasUp ? nil : Array(state.listeners.values)
+      return state.isUp == wasUp ? nil : state.listeners.all
     }
     guard let listeners else { return }
     onChange(change)
@@ -75,12 +63,7 @@ final class LinkMonitor: Sendable {
 
   /// The device is closed.
   func finish() {
-    let listeners = state.withLock { state in
-      let listeners = Array(state.listeners.values)
-      state.listeners = [:]
-      state.isFinished = true
-      return listeners
-    }
+    let listeners = state.withLock { $0.listeners.finish() }
     for listener in listeners { listener.finish() }
   }
 }

@@ -6,8 +6,8 @@ public import PacketFormats
 /// One task a device calls it, on the device's control loop, one step after the other: `attach(control:)`, `start` (find out
 /// and agree with the device), `attach(pool:)` once a pool, `makeQueue` once a pair on the pair's loop, `activate` (the device
 /// may use the rings from here on); then `attend` whenever the driver has asked for attention, and where that throws, because
-/// the device is lost, `suspend` and `recover`; `perform` whenever the program has something to tell the device; at the end `reset` and `shutDown`, whatever failed before. No step begins before
-/// the one before it has ended.
+/// the device is lost, `suspend` and `recover`; `perform` whenever the program has something to tell the device; at the end
+/// `reset` and `shutDown`, whatever failed before. No step begins before the one before it has ended.
 ///
 /// Whoever closes the device cancels the step under way: a step that waits for a peer returns soon after its task was
 /// cancelled, with any error, and leaves what it was about in a state that `reset` can deal with. `reset` and `shutDown` are not

@@ -236,7 +236,7 @@ extension PacketPool {
   /// Slots at hand in a list that are a program's to take: as far as the pool keeps its reserve, and what senders wait for, without
   /// them.
   @inline(__always) func spareSlots(_ list: UnsafeMutablePointer<LocalSlots>) -> Int {
-    unsafe list.pointee.count &+ min(0, shared.count &- (configuration.reserve &+ queues.claimed))
+    unsafe list.pointee.count &+ min(0, shared.count &- keptFromPrograms)
   }
 
   /// From any thread: takes exactly so many slots for a program, handing each to `body`, or none if that touched the reserve or
@@ -302,7 +302,7 @@ extension PacketPool {
 
 extension PacketPool {
   /// Free buffers that a program gets none of: the reserve, and what senders wait for.
-  var keptFromPrograms: Int { configuration.reserve + queues.claimed }
+  @inline(__always) var keptFromPrograms: Int { configuration.reserve &+ queues.claimed }
 
   /// Buffers of the reserve that each receive queue can count on.
   var receiveShare: Int { configuration.reserve / queues.count }
