@@ -1,4 +1,3 @@
-import InProcess
 import LibeventConcurrency
 import Netdev
 import NetdevTesting
@@ -14,28 +13,8 @@ import VirtioNet
 @Suite(.timeLimit(.minutes(2))) struct ActivePairsTests {
   // MARK: With a device of this process
 
-  struct Case: Sendable, CustomTestStringConvertible {
-    var placement: InProcessTransport.Placement
-    var rings: RingFormat
-    var testDescription: String { "\(placement) \(rings)" }
-  }
-
-  private static let cases = [InProcessTransport.Placement.inline, .ownLoop()].flatMap { placement in
-    [RingFormat.split, .packed].map { Case(placement: placement, rings: $0) }
-  }
-
-  private func open(_ one: Case) async throws -> (device: NetworkDevice, model: VirtioNetDevice) {
-    var configuration = VirtioNetDevice.Configuration()
-    configuration.pairSwitching = .controlQueue
-    let model = VirtioNetDevice(backend: LoopbackBackend(pairs: 4, lossless: true), configuration: configuration)
-    var options = VirtioNetDriver.Options()
-    options.packedRings = one.rings == .packed
-    var settings = NetworkDevice.Configuration()
-    settings.queuePairs = 4
-    settings.queueSize = 64
-    let driver = VirtioNetDriver(
-      transport: InProcessTransport(device: model, placement: one.placement), options: options)
-    return (try await NetworkDevice.open(driver: driver, configuration: settings), model)
+  private static func open(_ one: ControlledLoopback) async throws -> (device: NetworkDevice, model: VirtioNetDevice) {
+    try await one.open(pairs: 4, lossless: true, queueSize: 64)
   }
 
   /// What came in, by the queue that it was sent by.
@@ -77,9 +56,11 @@ import VirtioNet
     return number
   }
 
-  @Test(arguments: cases)
-  func `pairs go and come under load: each frame comes back once, and each send ends`(one: Case) async throws {
-    let (device, model) = try await open(one)
+  @Test(arguments: ControlledLoopback.all)
+  func `pairs go and come under load: each frame comes back once, and each send ends`(one: ControlledLoopback)
+    async throws
+  {
+    let (device, model) = try await Self.open(one)
     let pool = device.pool
     let seen = Seen()
     let isOver = Flag()
@@ -123,11 +104,12 @@ import VirtioNet
     try await eventually("every buffer is back") { pool.free == pool.configuration.slots }
   }
 
-  @Test(arguments: cases) func `a device that is closed while pairs carry others' frames ends each send`(
-    one: Case
+  @Test(arguments: ControlledLoopback.all)
+  func `a device that is closed while pairs carry others' frames ends each send`(
+    one: ControlledLoopback
   ) async throws {
     for round in 0..<20 {
-      let (device, _) = try await open(one)
+      let (device, _) = try await Self.open(one)
       try await device.setActiveQueuePairs(1 + round % 3)
       let sends = (0..<64).map { _ in Outcome() }
       for (number, send) in sends.enumerated() {
@@ -144,7 +126,7 @@ import VirtioNet
   }
 
   @Test func `there are as many as the device was opened with, and no fewer than one`() async throws {
-    let (device, _) = try await open(Self.cases[0])
+    let (device, _) = try await Self.open(ControlledLoopback.all[0])
     for count in [0, -1, 5, 65_536] {
       await #expect {
         try await device.setActiveQueuePairs(count)

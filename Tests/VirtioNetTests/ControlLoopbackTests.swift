@@ -1,4 +1,3 @@
-import InProcess
 import LibeventConcurrency
 import Netdev
 import NetdevDevices
@@ -13,32 +12,6 @@ import VirtioNet
 /// The control virtqueue from the program to the device of this process and back, with both formats of rings and engines on either
 /// loop.
 @Suite(.timeLimit(.minutes(1))) struct ControlLoopbackTests {
-  struct Case: Sendable, CustomTestStringConvertible {
-    var placement: InProcessTransport.Placement
-    var rings: RingFormat
-    var testDescription: String { "\(placement) \(rings)" }
-  }
-
-  private static let cases = [InProcessTransport.Placement.inline, .ownLoop()].flatMap { placement in
-    [RingFormat.split, .packed].map { Case(placement: placement, rings: $0) }
-  }
-
-  private func open(
-    _ one: Case, pairs: Int = 1, vlanFilter: Bool = false
-  ) async throws -> (device: NetworkDevice, model: VirtioNetDevice) {
-    var configuration = VirtioNetDevice.Configuration()
-    configuration.pairSwitching = .controlQueue
-    let model = VirtioNetDevice(backend: LoopbackBackend(pairs: pairs), configuration: configuration)
-    var options = VirtioNetDriver.Options()
-    options.packedRings = one.rings == .packed
-    options.vlanFilter = vlanFilter
-    var settings = NetworkDevice.Configuration()
-    settings.queuePairs = pairs
-    let driver = VirtioNetDriver(
-      transport: InProcessTransport(device: model, placement: one.placement), options: options)
-    return (try await NetworkDevice.open(driver: driver, configuration: settings), model)
-  }
-
   private func frame(_ number: UInt8, to destination: MACAddress, vlan: UInt8? = nil) -> [UInt8] {
     var bytes = (0..<6).map { destination[$0] } + [2, 0, 0, 0, 0, 1]
     if let vlan { bytes += [0x81, 0, 0, vlan] }
@@ -62,8 +35,10 @@ import VirtioNet
   private static let other = MACAddress(2, 0, 0, 0, 0, 9)
   private static let group = MACAddress(1, 0, 0x5e, 0, 0, 9)
 
-  @Test(arguments: cases) func `what is received follows from mode, tables and address`(one: Case) async throws {
-    let (device, model) = try await open(one)
+  @Test(arguments: ControlledLoopback.all) func `what is received follows from mode, tables and address`(
+    one: ControlledLoopback
+  ) async throws {
+    let (device, model) = try await one.open()
     let own = try device.hardwareAddress
     let frames = [own, Self.other, Self.group].enumerated().map { frame(UInt8($0.offset), to: $0.element) }
     #expect(try await exchange(device, frames) == [0, 1, 2])
@@ -91,10 +66,11 @@ import VirtioNet
     #expect(model.receiveFilter.passesAll)
   }
 
-  @Test(arguments: cases) func `frames of VLANs are received that were added, from a device that filters them`(
-    one: Case
+  @Test(arguments: ControlledLoopback.all)
+  func `frames of VLANs are received that were added, from a device that filters them`(
+    one: ControlledLoopback
   ) async throws {
-    let (device, _) = try await open(one, vlanFilter: true)
+    let (device, _) = try await one.open(vlanFilter: true)
     let own = try device.hardwareAddress
     let frames = [nil, 0, 7, 8].enumerated().map { frame(UInt8($0.offset), to: own, vlan: $0.element) }
     #expect(try await exchange(device, frames) == [0, 1, 2, 3])
@@ -108,10 +84,12 @@ import VirtioNet
     try await device.close()
   }
 
-  @Test(arguments: cases) func `all pairs that were asked for are in use when the device is open`(one: Case)
+  @Test(arguments: ControlledLoopback.all) func `all pairs that were asked for are in use when the device is open`(
+    one: ControlledLoopback
+  )
     async throws
   {
-    let (device, model) = try await open(one, pairs: 4)
+    let (device, model) = try await one.open(pairs: 4)
     #expect(model.activePairs == 4)
     for queue in device.queues {
       let bytes = frame(UInt8(queue.index), to: .broadcast)
@@ -124,9 +102,10 @@ import VirtioNet
     #expect(model.activePairs == 1)
   }
 
-  @Test(arguments: cases) func `a device asks for an announcement, and is told that it was made`(one: Case) async throws
-  {
-    let (device, model) = try await open(one)
+  @Test(arguments: ControlledLoopback.all) func `a device asks for an announcement, and is told that it was made`(
+    one: ControlledLoopback
+  ) async throws {
+    let (device, model) = try await one.open()
     var requests = device.announcementRequests.makeAsyncIterator()
     #expect(model.requestAnnouncement())
     #expect(await requests.next() != nil)

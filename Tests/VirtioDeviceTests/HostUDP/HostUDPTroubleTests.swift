@@ -27,6 +27,21 @@ import Testing
     #expect(driver.rig.engine.statistics.transmittedFrames == UInt64(3 * clients.count))
   }
 
+  /// Five datagrams of a client have been echoed while sending them is refused; what follows is done before that ends.
+  private func echoFive(
+    of client: Client, by driver: EchoDriver, refused error: CInt, until isDone: () -> Bool = { true },
+    _ body: () -> Void
+  ) {
+    for index in 0..<5 { client.send([UInt8(index)]) }
+    refusing(test_call_sendmmsg, error, on: driver.rig.hand) {
+      #expect(
+        driver.rig.hand.wait {
+          driver.turn(); return driver.echoed == 5 && isDone()
+        })
+      body()
+    }
+  }
+
   @Test func `on 0.0.0.0 answers come from the address that was asked`() throws {
     let backend = try HostUDPBackend(address: "0.0.0.0")
     try converse(
@@ -126,12 +141,7 @@ import Testing
     let backend = try HostUDPBackend()
     let driver = try EchoDriver(backend, configuration: log.configuration())
     let client = try Client(port: backend.port)
-    for index in 0..<5 { client.send([UInt8(index)]) }
-    refusing(test_call_sendmmsg, error, on: driver.rig.hand) {
-      #expect(
-        driver.rig.hand.wait {
-          driver.turn(); return driver.echoed == 5
-        })
+    echoFive(of: client, by: driver, refused: error) {
       driver.rig.hand.settle()
     }
     let statistics = driver.rig.engine.statistics
@@ -157,12 +167,7 @@ import Testing
     let backend = try HostUDPBackend()
     let driver = try EchoDriver(backend)
     let client = try Client(port: backend.port)
-    for index in 0..<5 { client.send([UInt8(index)]) }
-    refusing(test_call_sendmmsg, error, on: driver.rig.hand) {
-      #expect(
-        driver.rig.hand.wait {
-          driver.turn(); return driver.echoed == 5
-        })
+    echoFive(of: client, by: driver, refused: error) {
       #expect(driver.rig.hand.idleServices(of: driver.rig) <= 20)
       #expect(driver.rig.engine.statistics.transmittedFrames == 0)
     }
@@ -179,12 +184,7 @@ import Testing
     let backend = try HostUDPBackend()
     let driver = try EchoDriver(backend, configuration: log.configuration())
     let client = try Client(port: backend.port)
-    for index in 0..<5 { client.send([UInt8(index)]) }
-    refusing(test_call_sendmmsg, error, on: driver.rig.hand) {
-      #expect(
-        driver.rig.hand.wait {
-          driver.turn(); return driver.echoed == 5
-        })
+    echoFive(of: client, by: driver, refused: error) {
       driver.rig.engine.stop()
     }
     // As whoever looks at the device sees it, and in the engine's own account.
@@ -203,12 +203,7 @@ import Testing
     let backend = try HostUDPBackend()
     let driver = try EchoDriver(backend, configuration: log.configuration())
     let client = try Client(port: backend.port)
-    for index in 0..<5 { client.send([UInt8(index)]) }
-    refusing(test_call_sendmmsg, ENOSYS, on: driver.rig.hand) {
-      #expect(
-        driver.rig.hand.wait {
-          driver.turn(); return driver.echoed == 5 && log.loss != nil
-        })
+    echoFive(of: client, by: driver, refused: ENOSYS, until: { log.loss != nil }) {
       driver.turn()
     }
     #expect(driver.rig.engine.statistics.transmittedFrames == 0)
